@@ -22,7 +22,7 @@ import pyarrow as pa
 import zstandard
 
 from benchmarks import gen, measure
-from lakelog import frame_rows
+from lakelog import document, frame_rows
 from lakelog.database import connect
 from lakelog.disk import disk
 from lakelog.entries.entry import SegmentEntry
@@ -31,7 +31,7 @@ from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish, run_maintenance
 from lakelog.segments import segment
 from lakelog.settings import DEFAULTS, Settings, parse
-from lakelog.store import bootstrap, document
+from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
 from lakelog.wal import frames as wal
 
@@ -44,7 +44,7 @@ _CYCLE = 100
 LARGE = 100
 """Segments of a large lake."""
 _TEXT = 200
-_MAKERS = """entries/entry store/manifest segments/segment store/document
+_MAKERS = """entries/entry store/manifest segments/segment document/checksum
     paths/lake_paths store/refs identities/identity_run wal/frames store/verified_files"""
 
 

@@ -18,12 +18,12 @@ from tests.support.tree import Sources, nodes, sources
 FACES = set(
     """alerts analyze anomalies appends arrays audit backup bloom chunks cli clients
     collect column_encodings compat consume containers database dataframes decisions
-    deploy disk engine entries erased erasure event eventsourcing export files folds
-    forecasts formats frame_rows history identities ingest keys libraries lines
-    loggers maintain moves notebook oos open_tables outcomes paths patterns pictures
-    pipeline proofs protect query ranks recent remotes render replay rollback runtime
-    search segments server sql state streams subscriptions sync tokenization top trace
-    train typed_columns values views wal word_indexes workers""".split()
+    deploy disk document engine entries erased erasure event eventsourcing export
+    files folds forecasts formats frame_rows history identities ingest keys libraries
+    lines loggers maintain moves notebook oos open_tables outcomes paths patterns
+    pictures pipeline proofs protect query ranks recent remotes render replay rollback
+    runtime search segments server sql state streams subscriptions sync tokenization
+    top trace train typed_columns values views wal word_indexes workers""".split()
 )
 NAMES_MAX = 12
 

@@ -1,7 +1,7 @@
 """A backup: a complete copy of a file, and a document next to it with its metadata.
 
     app_20261120_140619.log.zst               the copy, as it was or compressed with zstd
-    app_20261120_140619.log.zst.backup.json   its document (store/document.py)
+    app_20261120_140619.log.zst.backup.json   its document (lakelog/document)
 
 The time is UTC; -1, -2, ... follow it where a name is taken. A copy is written under a temporary
 name, synced, read again and compared with the SHA-256 of what was read from the file; then it gets
@@ -26,11 +26,11 @@ from typing import Any
 
 import zstandard
 
-from lakelog.disk import File, Folder
+from lakelog import document
+from lakelog.disk import File, Folder, NotIntact
 from lakelog.errors import AlreadyExists, LakelogError
 from lakelog.files import printable
 from lakelog.lines import Source, compression
-from lakelog.store import document
 
 DOCUMENT = ".backup.json"
 PACKED = ".zst"
@@ -105,11 +105,11 @@ def read_document(path: str) -> Backup:
     """Return the metadata in the document of the copy at `path`. Raises NotIntact, OSError."""
     body = document.decode(File(path + DOCUMENT).read())
     if body.pop("backup", None) != VERSION:
-        raise document.NotIntact("it is of a later lakelog, or no document of a backup")
+        raise NotIntact("it is of a later lakelog, or no document of a backup")
     try:
         return Backup(path, **body)
     except TypeError:
-        raise document.NotIntact("it is no document of a backup") from None
+        raise NotIntact("it is no document of a backup") from None
 
 
 def name_of(name: str, created: int, ordinal: int, is_packed: bool) -> str:

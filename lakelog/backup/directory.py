@@ -13,11 +13,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from lakelog import document
 from lakelog.backup import copy
 from lakelog.backup.copy import DOCUMENT, Backup, Stop
-from lakelog.disk import File, Folder, LockFile, disk
+from lakelog.disk import File, Folder, LockFile, NotIntact, disk
 from lakelog.files import Selection
-from lakelog.store import document
 
 _WORDS = b"lakelog keeps backups here; nothing below is ingested\n"
 
@@ -58,7 +58,7 @@ class BackupDirectory:
                 listing.backups.append(self._documents[path_of_copy])
             except FileNotFoundError:  # taken away meanwhile
                 continue
-            except (document.NotIntact, OSError) as error:
+            except (NotIntact, OSError) as error:
                 listing.damaged[path_of_copy] = f"its document cannot be read: {error}"
         listing.undocumented = sorted(copies - {path.removesuffix(DOCUMENT) for path in documents})
         listing.backups.sort(key=lambda b: (b.number, b.path))

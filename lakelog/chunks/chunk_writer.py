@@ -12,12 +12,12 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
+from lakelog import document
 from lakelog.chunks import state_files, state_index
 from lakelog.chunks.state_index import StateIndex
-from lakelog.disk import File, Folder, disk
+from lakelog.disk import File, Folder, NotIntact, disk
 from lakelog.errors import StateRefused
 from lakelog.paths import CHUNK, INDEX, Paths
-from lakelog.store import document
 
 _THREADS = 16
 """Most of a thread's time is waiting for the disk, which syncs several files at once."""
@@ -94,7 +94,7 @@ class ChunkWriter:
         """Whether a file can be relied on, so that damage does not reach what is saved now."""
         try:
             state_files.check_content(state_files.read_file(path), name)
-        except (FileNotFoundError, document.NotIntact):
+        except (FileNotFoundError, NotIntact):
             return False
         return True
 

@@ -24,12 +24,11 @@ import zstandard
 
 from lakelog.chunks import state_index
 from lakelog.chunks.state_index import CHUNK_MAX, INDEX_MAX, PIECE_BYTES, StateIndex
-from lakelog.disk import File, Folder
+from lakelog.disk import File, Folder, NotIntact
 from lakelog.entries import Record
 from lakelog.errors import DamagedState, LakelogError
 from lakelog.keys import VAULT
 from lakelog.paths import CHUNK, INDEX, FileName, FileNames, Paths
-from lakelog.store import document
 from lakelog.store.machine import Machine
 from lakelog.store.manifest import Manifest, Manifests
 
@@ -171,15 +170,15 @@ def _length(data: bytes, longest: int) -> int:
     # Before decompressing: a flipped bit must not reach zstd, nor a claimed length the memory.
     view = memoryview(data)
     if len(data) < _SEAL_BYTES or hashlib.sha256(view[:-32]).digest() != data[-32:]:
-        raise document.NotIntact("its checksum does not match")
+        raise NotIntact("its checksum does not match")
     if data[-_SEAL_BYTES:-32] != _SEAL:
-        raise document.NotIntact("it has no seal")
+        raise NotIntact("it has no seal")
     try:
         length = int(zstandard.frame_content_size(view[:-_SEAL_BYTES][:32]))
     except zstandard.ZstdError as error:
-        raise document.NotIntact(str(error)) from None
+        raise NotIntact(str(error)) from None
     if not 0 <= length <= longest:
-        raise document.NotIntact(f"it claims to hold {length} bytes")
+        raise NotIntact(f"it claims to hold {length} bytes")
     return length
 
 
@@ -198,9 +197,9 @@ def _content(data: bytes, digest: str, length: int) -> Iterator[bytes]:
                     break
                 yield block
     except zstandard.ZstdError as error:
-        raise document.NotIntact(str(error)) from None
+        raise NotIntact(str(error)) from None
     if remaining or hasher.hexdigest() != digest:
-        raise document.NotIntact("the content does not match its name")
+        raise NotIntact("the content does not match its name")
 
 
 def check(data: bytes, name: str) -> None:
@@ -227,7 +226,7 @@ def read_file(path: str) -> bytes:
     size = os.path.getsize(path)
     # What does not compress gets a little longer, and there is the seal.
     if size > (INDEX_FILE_MAX if path.endswith(INDEX) else CHUNK_MAX + (CHUNK_MAX >> 7) + 1024):
-        raise document.NotIntact(f"it is {size} bytes long")
+        raise NotIntact(f"it is {size} bytes long")
     return File(path).read()
 
 
@@ -239,7 +238,7 @@ def _decrypted(data: bytes) -> bytes:
     except ValueError as error:
         if isinstance(error, LakelogError):
             raise
-        raise document.NotIntact(str(error)) from None
+        raise NotIntact(str(error)) from None
 
 
 def _index_max(data: bytes) -> int:
@@ -253,7 +252,7 @@ def _damage(path: str) -> Iterator[str]:
         yield path
     except FileNotFoundError:
         raise DamagedState(path, "it is missing") from None
-    except document.NotIntact as error:
+    except NotIntact as error:
         raise DamagedState(path, str(error)) from None
 
 

@@ -17,9 +17,9 @@ from typing import ClassVar
 
 import orjson
 
+from lakelog.disk import NotIntact
 from lakelog.libraries import np
 from lakelog.paths import CHUNK, FileName
-from lakelog.store import document
 from lakelog.values import JsonObject
 
 CHUNK_MAX = 8 << 20
@@ -141,10 +141,10 @@ def chunks(content: Content) -> dict[str, int]:
 def _malformed() -> Iterator[None]:
     try:
         yield
-    except document.NotIntact:
+    except NotIntact:
         raise
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise document.NotIntact(f"it is malformed ({str(error) or error!r})") from None
+        raise NotIntact(f"it is malformed ({str(error) or error!r})") from None
 
 
 # --- pieces --------------------------------------------------------------------------------------

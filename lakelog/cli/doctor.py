@@ -14,18 +14,18 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from lakelog import views
+from lakelog import document, views
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
 from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import many, paint, size, width
 from lakelog.cli.schema import breaches
-from lakelog.disk import File, FileSystem, Folder, LockFile, disk
+from lakelog.disk import File, FileSystem, Folder, LockFile, NotIntact, disk
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
 from lakelog.state import Rollbacks
-from lakelog.store import bootstrap, document
+from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
 from lakelog.wal import Tail
 
@@ -163,7 +163,7 @@ def _hints(store: Store, _: str) -> Findings:
         with contextlib.suppress(FileNotFoundError):
             try:
                 document.decode(File(store.paths.hint(branch)).read())
-            except document.NotIntact:
+            except NotIntact:
                 bad.append(branch)
     yield (
         (WARNING, f"the hint of {', '.join(bad)} is damaged; it will be rebuilt")

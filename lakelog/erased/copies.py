@@ -13,9 +13,9 @@ import hashlib
 import os
 from dataclasses import dataclass
 
-from lakelog.disk import DOCUMENT_MAX, File, Folder, disk
+from lakelog import document
+from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact, disk
 from lakelog.paths import Paths
-from lakelog.store import document
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def listing(paths: Paths) -> list[CopyNote]:
     notes = []
     for name in Folder(paths.copies).names():
         if name.endswith(".json") and not name.startswith("."):
-            with contextlib.suppress(FileNotFoundError, document.NotIntact, TypeError):
+            with contextlib.suppress(FileNotFoundError, NotIntact, TypeError):
                 data = File(f"{paths.copies}/{name}").read(DOCUMENT_MAX)
                 notes.append(CopyNote(**document.decode(data)))
     return sorted(notes, key=lambda copy: (copy.place, copy.name))

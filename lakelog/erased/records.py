@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
-from lakelog.disk import DOCUMENT_MAX, File, Folder, disk
+from lakelog import document
+from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact, disk
 from lakelog.errors import DamagedRef, InvalidEvent
 from lakelog.paths import Paths
-from lakelog.store import document
 from lakelog.store.ref import author
 from lakelog.values import JsonObject
 
@@ -252,7 +252,7 @@ def kept_leaves(paths: Paths, state: str, lake: str) -> list[tuple[int, str]]:
 def _decoded(path: str, decode: Callable[[bytes], _T]) -> _T:
     try:
         return decode(File(path).read(DOCUMENT_MAX))
-    except (document.NotIntact, KeyError, TypeError, ValueError) as error:
+    except (NotIntact, KeyError, TypeError, ValueError) as error:
         raise DamagedRef(path, f"the erasure is damaged: {error}") from None
 
 

@@ -21,14 +21,13 @@ import zstandard
 
 from lakelog import chunks
 from lakelog.database import SPILL
-from lakelog.disk import File, Folder
+from lakelog.disk import File, Folder, NotIntact
 from lakelog.entries import Record
 from lakelog.erasure import rewriting
 from lakelog.erasure.selection import Chooser, frames_by_file
 from lakelog.errors import Damaged, LakelogError
 from lakelog.keys import VAULT
 from lakelog.paths import INDEX, FileName
-from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.values import JsonObject
 
@@ -157,7 +156,7 @@ def contents(path: str) -> list[bytes]:
     """What a file says: its bytes, and what they are once they are decrypted and decompressed."""
     try:
         data = File(path).read()  # decrypts a cache
-    except (OSError, document.NotIntact):
+    except (OSError, NotIntact):
         return []
     contents = [data]
     for encoded in (data, *_LINE.findall(data)) if VAULT.lakes else ():

@@ -8,11 +8,11 @@ import shlex
 
 import orjson
 
-from lakelog.disk import File, Folder, disk
+from lakelog import document
+from lakelog.disk import File, Folder, NotIntact, disk
 from lakelog.erased import copies
 from lakelog.erased.copies import CopyNote
 from lakelog.paths import FileNames
-from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.values import JsonObject
 
@@ -111,7 +111,7 @@ def _manifest_of(path: str) -> JsonObject:
 
 def _has_note(root: str, key: str) -> bool:
     """Whether a copy of the lake has swept the same erasure."""
-    with contextlib.suppress(OSError, document.NotIntact, KeyError):
+    with contextlib.suppress(OSError, NotIntact, KeyError):
         body = document.decode(File(f"{root}/erasures/{key}.json").read())
         return bool(body["phase"] == "swept")
     return False

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from lakelog import document
 from lakelog.disk import DOCUMENT_MAX, File, Folder
 from lakelog.errors import DamagedRef
 from lakelog.moves import AUTOMATIC_OPS
 from lakelog.paths import FileNames
 from lakelog.settings import Settings
-from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.move_pack import PACKED, decode_packed, encode_packed, read_packed
 from lakelog.store.ref import Move

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from lakelog.disk import File, Folder, disk
+from lakelog import document
+from lakelog.disk import File, Folder, NotIntact, disk
 from lakelog.errors import GcRefused, UnknownRef
 from lakelog.history.thinning import HOUR, KEEP_MOVES, window
-from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Move
 
@@ -54,7 +54,7 @@ def read_condemned(store: Store) -> dict[str, int]:
         return dict(document.decode(File(store.paths.condemned).read())["names"])
     except FileNotFoundError:
         return {}
-    except document.NotIntact as error:
+    except NotIntact as error:
         raise GcRefused(
             f"{store.paths.condemned}: {error}: nothing was deleted; delete this file and run gc"
             " again"

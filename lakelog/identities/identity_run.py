@@ -23,13 +23,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from lakelog import arrays
+from lakelog import arrays, document
 from lakelog.disk import Begun, File, Folder
 from lakelog.entries import IdRun
 from lakelog.errors import DamagedIds
 from lakelog.libraries import np, pa
 from lakelog.paths import Paths
-from lakelog.store import document
 from lakelog.store.bootstrap import Store
 
 _HEAD = struct.Struct("<4s4xQ16sI")

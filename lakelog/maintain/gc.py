@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from lakelog import bloom, chunks, history, ranks
+from lakelog import bloom, chunks, document, history, ranks
 from lakelog.database import SPILL
 from lakelog.disk import File, Folder, LockFile, OpenFile, disk
 from lakelog.errors import GcRefused
@@ -29,7 +29,6 @@ from lakelog.maintain.repair import lost_moves
 from lakelog.moves import Change, publish
 from lakelog.paths import LEASE, OBJECTS, FileName, FileNames, Paths
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.signatures import Signatures
 

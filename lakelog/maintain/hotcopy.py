@@ -16,15 +16,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog import chunks
+from lakelog import chunks, document
 from lakelog.appends import StreamLock
-from lakelog.disk import File, Folder, LockFile, OpenFile, disk
+from lakelog.disk import File, Folder, LockFile, NotIntact, OpenFile, disk
 from lakelog.entries import SegmentEntry
 from lakelog.erased import copies, sweep
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.paths import KEYS, OBJECTS, FileName, FileNames, Paths
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import document
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
 from lakelog.store.manifest import Page
 from lakelog.store.ref import Head
@@ -332,7 +331,7 @@ def _copy_states(store: Store, copy_paths: Paths, result: HotCopy) -> list[str]:
             chunks.check(data, os.path.basename(name))
         except FileNotFoundError:
             continue  # gc deleted it since it was listed
-        except document.NotIntact:
+        except NotIntact:
             damaged.append(f"{store.paths.root}/{name}")
             continue
         File(f"{copy_paths.root}/{name}").put(data)

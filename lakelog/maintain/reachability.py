@@ -10,12 +10,11 @@ import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 
-from lakelog import chunks
-from lakelog.disk import File, Folder
+from lakelog import chunks, document
+from lakelog.disk import File, Folder, NotIntact
 from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.history import kept_moves
 from lakelog.paths import OBJECTS
-from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Move
 
@@ -169,7 +168,7 @@ def lost_names(store: Store) -> Names:
     """Names of objects that repair gave up and that are still missing (F8.2)."""
     try:
         names = document.decode(File(store.paths.lost).read())["names"]
-    except (FileNotFoundError, document.NotIntact):
+    except (FileNotFoundError, NotIntact):
         return set()
     return {name for name in names if not File(path_of(store, name)).exists()}
 

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.disk import disk
+from lakelog import document
+from lakelog.disk import NotIntact, disk
 from lakelog.errors import NotProven
 from lakelog.proofs import envelope, event_tree, signing, snapshot_tree
 from lakelog.proofs.envelope import Signed
 from lakelog.proofs.event_tree import HEIGHT, NUMBERS, TEXTS, ProofStep
 from lakelog.proofs.keys import PublicKey
 from lakelog.proofs.signing import Target
-from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.values import JsonObject
 
@@ -69,7 +69,7 @@ def check_proof(data: bytes, keys: Sequence[PublicKey]) -> Proven:
     """Return what a proof shows, with nothing but the keys. Raises NotProven."""
     try:
         body = document.decode(data)
-    except document.NotIntact as error:
+    except NotIntact as error:
         raise NotProven(f"the proof is damaged: {error}") from None
     # Before anything is believed.
     _require_members(body)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import orjson
 
+from lakelog import document
+from lakelog.disk import NotIntact
 from lakelog.errors import NotProven
 from lakelog.proofs import envelope
 from lakelog.proofs.keys import PrivateKey, PublicKey
-from lakelog.store import document
 from lakelog.values import JsonObject
 
 VERSION = 1
@@ -48,7 +49,7 @@ class ErasureReceipt:
         """Return what one of the keys signed. Raises NotProven, also for one without signature."""
         try:
             body = document.decode(data)
-        except document.NotIntact as error:
+        except NotIntact as error:
             raise NotProven(f"the receipt is damaged: {error}") from None
         version, erasure = body.get("lakelog_receipt"), body.get("erasure")
         if type(version) is not int or version != VERSION or body.keys() != _MEMBERS:

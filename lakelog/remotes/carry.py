@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from lakelog import chunks
-from lakelog.disk import File, Folder
+from lakelog.disk import File, Folder, NotIntact
 from lakelog.errors import Damaged, TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
@@ -24,7 +24,6 @@ from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.remotes.site import key_of
 from lakelog.remotes.untrusted import NotBelieved
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import document
 from lakelog.store.bootstrap import Store
 
 _LOOKS = 3
@@ -177,7 +176,7 @@ def _state_file(path: str, name: Name) -> bytes:
     try:
         data = chunks.read_file(path)
         chunks.check(data, os.path.basename(path))
-    except document.NotIntact as error:
+    except NotIntact as error:
         raise Damaged(path, f"{error}, so it was not sent") from None
     try:
         untrusted.check_state_file(data, *name)

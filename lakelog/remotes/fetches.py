@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from lakelog import document
 from lakelog.appends import StreamLock
 from lakelog.disk import File, Folder
 from lakelog.erased import Refusal
@@ -38,7 +39,7 @@ from lakelog.remotes.site import Site
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import Segment
-from lakelog.store import bootstrap, document, policy, tracking
+from lakelog.store import bootstrap, policy, tracking
 from lakelog.store.bootstrap import Store, raise_format, start_branch
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head, Move

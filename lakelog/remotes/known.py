@@ -20,7 +20,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from urllib.parse import urlsplit
 
-from lakelog.disk import DOCUMENT_MAX, File, Folder, disk
+from lakelog import document
+from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact, disk
 from lakelog.errors import (
     AlreadyExists,
     DamagedRef,
@@ -35,7 +36,7 @@ from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import document, policy
+from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Move, Tag, author
 from lakelog.store.tracking import remote_names
@@ -157,7 +158,7 @@ def load(store: Store, name: str | None) -> KnownRemote:
         raise UnknownRef(
             f"no remote {name!r}: {near or 'add it with `lakelog remote add NAME URL`'}"
         ) from None
-    except (document.NotIntact, TypeError, KeyError, AttributeError) as error:
+    except (NotIntact, TypeError, KeyError, AttributeError) as error:
         raise DamagedRef(path, f"what is known of the remote is damaged: {error}") from None
 
 

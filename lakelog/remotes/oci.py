@@ -34,6 +34,8 @@ from typing import Any
 
 import orjson
 
+from lakelog import document
+from lakelog.disk import NotIntact
 from lakelog.errors import InvalidName, TransferRefused
 from lakelog.paths import CHUNK, KEYS, FileName, encode_name
 from lakelog.remotes import oci_erasing
@@ -68,7 +70,6 @@ from lakelog.remotes.oci_manifests import (
 )
 from lakelog.remotes.registry import INDEX_TYPE, MANIFEST_TYPE, Repository, divide
 from lakelog.remotes.remote import DOCUMENT_MAX, SETTLING
-from lakelog.store import document
 
 ERASED_STATES = f"{KEYS.erasures}/states.json"
 REF, OBJECTS, DOCUMENT = (
@@ -355,7 +356,7 @@ class OciRemote(remotes.Remote):
 
     def _note_subject(self, data: bytes, itself: Descriptor) -> None:
         """Remember which manifest a state has here, for its signatures."""
-        with contextlib.suppress(document.NotIntact):
+        with contextlib.suppress(NotIntact):
             self._subjects[str(document.decode(document.split(data)[0]).get("snapshot"))] = itself
 
     def _hint(self, branch: str) -> bytes:

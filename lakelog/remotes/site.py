@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from lakelog import document
 from lakelog.disk import disk
 from lakelog.errors import DamagedRef, TransferRefused, UnknownRef
 from lakelog.paths import KEYS, OBJECTS
@@ -18,7 +19,6 @@ from lakelog.remotes.objects import Name, path_of
 from lakelog.remotes.remote import Remote
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.untrusted import NotBelieved
-from lakelog.store import document
 from lakelog.store.clock import following
 from lakelog.store.ref import Head, Move, Tag, author
 from lakelog.store.refs import Refs

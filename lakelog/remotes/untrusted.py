@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import zstandard
 
-from lakelog import chunks, proofs
+from lakelog import chunks, document, proofs
+from lakelog.disk import NotIntact
 from lakelog.entries import Entry, SegmentEntry, parse
 from lakelog.errors import LakelogError, NotProven
 from lakelog.keys import VAULT
 from lakelog.paths import CHUNK, FORMAT, INDEX
-from lakelog.store import document
 from lakelog.store.manifest import of_json
 from lakelog.store.ref import Move, Tag, open_ref
 from lakelog.store.signatures import SignatureFile
@@ -40,7 +40,7 @@ _OFFER = frozenset("number generation base sealed entries ids checked".split())
 _MOVE_TEXTS = "branch prev commit author op message snapshot".split()
 
 
-class NotBelieved(document.NotIntact):
+class NotBelieved(NotIntact):
     """Raised for what a lake would not have written; the caller says where it is from."""
 
 
@@ -163,7 +163,7 @@ def check_state_file(data: bytes, file_type: str, digest: str) -> None:
         chunks.check(data, digest + (INDEX if file_type == "index" else CHUNK))
     except NotBelieved:
         raise
-    except document.NotIntact as error:
+    except NotIntact as error:
         raise NotBelieved(f"the {file_type} {digest} of a saved state: {error}") from None
 
 
@@ -223,7 +223,7 @@ def _check_counts(encoded: bytes, subject: str) -> None:
 def _ref(data: bytes) -> tuple[dict[str, Any], bytes]:
     try:
         body, carried = open_ref(data)
-    except document.NotIntact as error:
+    except NotIntact as error:
         raise NotBelieved(f"a move or tag is damaged: {error}") from None
     snapshot = body.get("snapshot")
     _require(isinstance(snapshot, str) and bool(_DIGEST.fullmatch(snapshot)), "a ref is malformed")
@@ -237,7 +237,7 @@ def _ref(data: bytes) -> tuple[dict[str, Any], bytes]:
 def _document(data: bytes, reason: str) -> dict[str, Any]:
     try:
         return document.decode(data)
-    except document.NotIntact as error:
+    except NotIntact as error:
         raise NotBelieved(f"{reason}: {error}") from None
 
 

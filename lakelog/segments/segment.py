@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
-from lakelog import arrays, bloom, column_encodings, typed_columns
+from lakelog import arrays, bloom, column_encodings, document, typed_columns
 from lakelog.database import SegmentBlocks, connect
 from lakelog.disk import Begun, File
 from lakelog.entries import MANY, Counts, SegmentEntry
@@ -36,7 +36,6 @@ from lakelog.libraries import duckdb, pa, pc, pq
 from lakelog.paths import Paths
 from lakelog.runtime.lazy import Lazy
 from lakelog.settings import DEFAULTS
-from lakelog.store import document
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lakelog.disk import File, Folder, LockFile, disk
+from lakelog import document
+from lakelog.disk import File, Folder, LockFile, NotIntact, disk
 from lakelog.state import filesystems, fingerprint, origin
-from lakelog.store import document
 from lakelog.store.bootstrap import Store
 
 _PATHS = ("target", "fresh", "root")
@@ -269,7 +269,7 @@ def _read_journal(store: Store) -> dict[str, Any]:
     try:
         # Damaged: a restore that died while it wrote the note has exchanged nothing.
         return document.decode(File(_journal(store)).read())
-    except (FileNotFoundError, document.NotIntact):
+    except (FileNotFoundError, NotIntact):
         return {}
 
 

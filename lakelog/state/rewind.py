@@ -22,10 +22,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from lakelog import database
+from lakelog import database, document
 from lakelog.appends import StreamLock
 from lakelog.deploy import ClusterStep, Kubectl
-from lakelog.disk import File, Folder
+from lakelog.disk import File, Folder, NotIntact
 from lakelog.errors import DamagedRef, DeploymentFailed
 from lakelog.history import BranchHistory
 from lakelog.maintain import Sealer
@@ -34,7 +34,7 @@ from lakelog.paths import encode_name
 from lakelog.state import exchange, origin
 from lakelog.state.exchange import ExchangeStep
 from lakelog.state.safety_tags import SafetyTags
-from lakelog.store import document, machine
+from lakelog.store import machine
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
@@ -102,7 +102,7 @@ class Rollbacks:
             return _parse(document.decode(File(path).read()))
         except FileNotFoundError:
             return None
-        except (document.NotIntact, KeyError, TypeError) as error:
+        except (NotIntact, KeyError, TypeError) as error:
             raise DamagedRef(path, f"the note of a rollback is damaged: {error}") from None
 
     def find(self, commit: str) -> Intent | None:

@@ -8,8 +8,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from lakelog import keys
-from lakelog.disk import DOCUMENT_MAX, File, FileSystem, Folder, LockFile, NotRegular, disk
+from lakelog import document, keys
+from lakelog.disk import (
+    DOCUMENT_MAX,
+    File,
+    FileSystem,
+    Folder,
+    LockFile,
+    NotIntact,
+    NotRegular,
+    disk,
+)
 from lakelog.errors import (
     AlreadyExists,
     DamagedLake,
@@ -26,7 +35,7 @@ from lakelog.keys import VAULT
 from lakelog.paths import FORMAT, KEYS, PLAIN_FORMAT, FileNames, Paths
 from lakelog.protect import PROTECTIONS, Protection
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
-from lakelog.store import document, machine
+from lakelog.store import machine
 from lakelog.store.attachment import Attachment, AttachmentRegistry
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.manifest import Manifest, Manifests, empty
@@ -263,8 +272,8 @@ def load(root: str) -> Store:
     try:
         body = document.decode(data)
         if not body.keys() >= {"format", "lake", "settings"}:
-            raise document.NotIntact("it is another document")
-    except document.NotIntact as error:
+            raise NotIntact("it is another document")
+    except NotIntact as error:
         raise DamagedLake(paths.config, str(error)) from None
     if body["format"] > FORMAT:
         raise FormatTooNew(
@@ -395,7 +404,7 @@ def _config_on_disk(store: Store) -> JsonObject:
     """What lakelog.json says now; nothing if it is gone or damaged."""
     try:
         return document.decode(File(store.paths.config).read(DOCUMENT_MAX))
-    except (FileNotFoundError, document.NotIntact):
+    except (FileNotFoundError, NotIntact):
         return {}
 
 
@@ -414,7 +423,7 @@ def require_same_lake(store: Store, path: str, fds: Iterable[int]) -> None:
     try:
         body = document.decode(File(store.paths.config).read(DOCUMENT_MAX))
         lake = body.get("lake")
-    except (OSError, document.NotIntact):
+    except (OSError, NotIntact):
         return  # it was removed, moved or damaged, and nothing else is in its place
     open_fds = [fd for fd in fds if fd >= 0]
     # Of a copy nobody knows which frames it lacks: later ones of this writer would not follow.

@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lakelog import document
+from lakelog.disk import NotIntact
 from lakelog.errors import DamagedRef
 from lakelog.keys import VAULT
 from lakelog.paths import KEYS, FileName
-from lakelog.store import document
 from lakelog.store.move_pack import decode_packed, encode_packed
 from lakelog.store.volume import TICK_NS, Volume
 from lakelog.values import JsonObject
@@ -187,7 +188,7 @@ class ErasedStates:
     def _files(self, key: str) -> dict[int, bytes]:
         """The files of packed moves by number, or the one of a move or tag; none that is damaged or
         gone."""
-        with contextlib.suppress(FileNotFoundError, document.NotIntact):
+        with contextlib.suppress(FileNotFoundError, NotIntact):
             data = self._volume.read(key)
             branch, span = _place(key)
             return decode_packed(data, branch, *span) if span else {0: data}

@@ -23,10 +23,10 @@ from dataclasses import asdict, dataclass, field, replace
 
 import orjson
 
-from lakelog.disk import File, Folder, LockFile, NotRegular, OpenFile, disk
+from lakelog import document
+from lakelog.disk import File, Folder, LockFile, NotIntact, NotRegular, OpenFile, disk
 from lakelog.errors import UnknownRef
 from lakelog.paths import Paths
-from lakelog.store import document
 
 ANY = "ANY"
 """In the place of an id: whatever machine."""
@@ -155,7 +155,7 @@ def rebinding(paths: Paths) -> Iterator[Callable[[str], None]]:
 
 def _read(paths: Paths) -> Machine:
     # Damaged it names nobody: then the states of the lake are another machine's until adopted.
-    malformed = (document.NotIntact, AttributeError, KeyError, TypeError, ValueError)
+    malformed = (NotIntact, AttributeError, KeyError, TypeError, ValueError)
     with contextlib.suppress(FileNotFoundError, NotRegular, *malformed):
         body = document.decode(File(paths.machine).read(_BYTES_MAX))
         return Machine(

@@ -27,6 +27,7 @@ from typing import Protocol, TypeVar
 
 import orjson
 
+from lakelog import document
 from lakelog.disk import Begun
 from lakelog.entries import (
     Entry,
@@ -42,7 +43,6 @@ from lakelog.entries import (
 from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError, SnapshotGone
 from lakelog.keys import VAULT, LakeKeys
 from lakelog.paths import KEYS
-from lakelog.store import document
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.manifest_text import FILE_FORMAT, compressed, decompressed, plain_text
 from lakelog.store.volume import Volume

@@ -16,10 +16,10 @@ import struct
 
 import zstandard
 
-from lakelog.disk import DOCUMENT_MAX, File
+from lakelog import document
+from lakelog.disk import DOCUMENT_MAX, File, NotIntact
 from lakelog.errors import DamagedRef
 from lakelog.paths import FileName
-from lakelog.store import document
 
 PACKED = 4_096
 """Moves in one packed file at most: it is read as a whole."""
@@ -44,18 +44,18 @@ def read_packed(path: str) -> dict[int, bytes]:
     low, high = FileName.of(path).packed or (0, 0)
     try:
         return decode_packed(File(path).read(DOCUMENT_MAX), branch, low, high)
-    except document.NotIntact as error:
+    except NotIntact as error:
         raise DamagedRef(path, f"packed moves are damaged: {error}") from None
 
 
 def decode_packed(data: bytes, branch: str, low: int, high: int) -> dict[int, bytes]:
     """Return {number: file bytes} of the bytes of a packed file. Raises NotIntact."""
     if len(data) < 44 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
-        raise document.NotIntact("its checksum does not match")
+        raise NotIntact("its checksum does not match")
     try:
         content = zstandard.ZstdDecompressor().decompress(data[:-44])
     except zstandard.ZstdError as error:
-        raise document.NotIntact(str(error)) from None
+        raise NotIntact(str(error)) from None
     head, numbers, moves = b"", list[int](), dict[int, bytes]()
     for line in content.splitlines(keepends=True):
         if match := _NUMBER.match(line):
@@ -73,7 +73,7 @@ def decode_packed(data: bytes, branch: str, low: int, high: int) -> dict[int, by
         expected = sorted(set(numbers)) if document.decode(head) == span else []
         expected = [number for number in expected if low <= number <= high]
     if numbers != expected:
-        raise document.NotIntact("it holds other moves than its name says")
+        raise NotIntact("it holds other moves than its name says")
     return moves
 
 
@@ -83,7 +83,7 @@ def packed_lines(data: bytes) -> dict[int, bytes]:
     readable: dict[int, bytes] = {}
     number, snapshot = 0, ""
     for line in _beginning(data).splitlines(keepends=True):
-        with contextlib.suppress(document.NotIntact, KeyError):
+        with contextlib.suppress(NotIntact, KeyError):
             body = document.decode(line)
             number, snapshot = body["number"], body["snapshot"]
             readable[number] = line
@@ -99,7 +99,7 @@ def is_thinned(data: bytes) -> bool:
     """Whether the bytes of a packed file, damaged or not, say that moves were left out of it."""
     try:
         return "first" in document.decode(document.split(_beginning(data))[0])
-    except document.NotIntact:
+    except NotIntact:
         return False
 
 

@@ -17,9 +17,10 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
+from lakelog import document
+from lakelog.disk import NotIntact
 from lakelog.errors import LakelogError
 from lakelog.keys import VAULT, LakeKeys
-from lakelog.store import document
 
 _ENCRYPTED = "lkn1:"
 
@@ -101,7 +102,7 @@ def open_ref(data: bytes) -> tuple[dict[str, Any], bytes]:
     body, manifest = document.decode(line), carried[:-1]
     # The checksum of the document does not cover this line: its digest is in the document.
     if carried and (carried[-1:] != b"\n" or document.digest(manifest) != body.get("snapshot")):
-        raise document.NotIntact("the manifest in it is not the one that it names")
+        raise NotIntact("the manifest in it is not the one that it names")
     return body, manifest
 
 
@@ -115,7 +116,7 @@ def open_message(body: dict[str, Any]) -> None:
         except ValueError as error:
             if isinstance(error, LakelogError):
                 raise
-            raise document.NotIntact(f"its message: {error}") from None
+            raise NotIntact(f"its message: {error}") from None
         body["encrypted"] = message
 
 
@@ -134,9 +135,9 @@ def decode_move(data: bytes, branch: str, number: int) -> Move:
     try:
         move = Move(**body, carried=carried)
     except TypeError as error:
-        raise document.NotIntact(str(error)) from None
+        raise NotIntact(str(error)) from None
     if move.number != number or move.branch != branch:
-        raise document.NotIntact("it belongs to another place")
+        raise NotIntact("it belongs to another place")
     return move
 
 
@@ -147,10 +148,10 @@ def decode_tag(data: bytes, name: str) -> Tag:
     try:
         tag = Tag(**body, carried=carried)
     except TypeError as error:
-        raise document.NotIntact(str(error)) from None
+        raise NotIntact(str(error)) from None
     # An intact file under another name would give another state.
     if tag.name != name:
-        raise document.NotIntact(f"it is the tag {tag.name!r}")
+        raise NotIntact(f"it is the tag {tag.name!r}")
     return tag
 
 

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lakelog.disk import Begun
+from lakelog import document
+from lakelog.disk import Begun, NotIntact
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.keys import LakeKeys
 from lakelog.paths import KEYS, FileNames
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store import document
 from lakelog.store.move_pack import PACKED, decode_packed
 from lakelog.store.ref import (
     Head,
@@ -114,7 +114,7 @@ class Refs:
         key = KEYS.move(branch, number)
         try:
             return self._volume.read(key)
-        except document.NotIntact as error:
+        except NotIntact as error:
             raise self._damaged(key, f"the move is damaged: {error}") from None
 
     def _damaged(self, key: str, reason: str) -> DamagedRef:
@@ -178,7 +178,7 @@ class Refs:
         key = KEYS.packed(branch, low, high)
         try:
             return decode_packed(self._volume.read(key), branch, low, high)
-        except document.NotIntact as error:
+        except NotIntact as error:
             raise self._damaged(key, f"packed moves are damaged: {error}") from None
 
     def _pack_below(self, branch: str, following: int) -> tuple[int, dict[int, bytes]] | None:
@@ -369,7 +369,7 @@ class Refs:
         try:
             data = self._volume.read(key)
             tag = self._decode_tag(data, name)
-        except document.NotIntact as error:
+        except NotIntact as error:
             raise self._damaged(key, f"the tag is damaged: {error}") from None
         self._remember(tag, key)
         return tag, data
@@ -398,7 +398,7 @@ class Refs:
         """The number that the hint names, 0 for none; that move was durable before the hint."""
         try:
             body = document.decode(self._volume.read(KEYS.hint(branch), _HINT_MAX))
-        except (OSError, document.NotIntact):
+        except (OSError, NotIntact):
             return 0
         number = body.get("number")
         if body.keys() != _HINT or body["branch"] != branch or not isinstance(number, int):
@@ -436,7 +436,7 @@ class Refs:
         key = KEYS.move(branch, number)
         try:
             move = self._decode_move(data, branch, number)
-        except document.NotIntact as error:
+        except NotIntact as error:
             raise self._damaged(key, f"the move is damaged: {error}") from None
         self._remember(move, key)
         return move

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lakelog.disk import DOCUMENT_MAX, File, Folder
+from lakelog import document
+from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact
 from lakelog.errors import DamagedRef
 from lakelog.paths import FileName, Paths, encode_name
-from lakelog.store import document
 
 _NAME = re.compile(r"(?:@([0-9a-f]{64})|([a-z0-9._%-]+))\.([0-9a-f]{16})\.json")
 _SHORT = 16
@@ -51,7 +51,7 @@ class SignatureFile:
         """Return the envelope in a file. Raises DamagedRef, FileNotFoundError."""
         try:
             body = document.decode(File(path).read(DOCUMENT_MAX))
-        except document.NotIntact as error:
+        except NotIntact as error:
             raise DamagedRef(path, f"the signature is damaged: {error}") from None
         if body.keys() != SignatureFile.MEMBERS:
             raise DamagedRef(path, "it is another document")

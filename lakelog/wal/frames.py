@@ -34,10 +34,10 @@ from typing import Any, ClassVar, NamedTuple
 import orjson
 import zstandard
 
+from lakelog import document
 from lakelog.errors import DamagedWal, FormatTooNew, LakelogError
 from lakelog.keys import VAULT, LakeKeys
 from lakelog.paths import FORMAT, PLAIN_FORMAT, FileName, encode_name
-from lakelog.store import document
 
 Bytes = bytes | memoryview
 _KNOWN_FLAGS = 31

@@ -13,11 +13,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from lakelog import errors
+from lakelog import document, errors
 from lakelog.cli import cli, exits
 from lakelog.cli.exits import FAILED, INTERRUPTED, USAGE, WRONG
 from lakelog.disk import disk
-from lakelog.store import document
 from tests.support.cli import answer, flip, lines, run, segments
 
 READING = [

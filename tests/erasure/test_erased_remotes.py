@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog import remotes
+from lakelog import document, remotes
 from lakelog.errors import DamagedManifest, TransferRefused
 from lakelog.lake import Lake
 from lakelog.state.state import save_state
-from lakelog.store import document, manifest
+from lakelog.store import manifest
 from tests.support.erased_lakes import ADA, SETTINGS, add, found
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog import proofs
+from lakelog import document, proofs
 from lakelog.errors import NotProven, UnknownRef
-from lakelog.store import document
 from tests.support.requirements import need
 
 ADA = "ada-3f9k2m"

@@ -155,7 +155,7 @@ def test_every_attempt_has_a_commit(rich: Path) -> None:
     assert all(re.fullmatch(r"[0-9a-f]{32}", commit) for commit in found)
     twice = {}
     for _ in range(2):
-        data = lakelog.store.document.encode({"commit": lakelog.disk.disk.random_hex()})
+        data = lakelog.document.encode({"commit": lakelog.disk.disk.random_hex()})
         twice[hashlib.sha256(data).hexdigest()] = data
     assert len(twice) == 2
 

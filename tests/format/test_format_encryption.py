@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 import lakelog
-from lakelog.store import document
+from lakelog import document
 from tests.support import encrypted
 from tests.support.statements import parse_document
 

@@ -14,8 +14,8 @@ import pytest
 import zstandard
 
 import lakelog
+from lakelog import document
 from lakelog.lake import Lake
-from lakelog.store import document
 
 EVENTS: list[dict[str, Any]] = [
     {"type": "A", "subject": subject, "id": f"{subject}1", "source": "s", "message": "hello"}

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.disk import disk
 from lakelog.entries.entry import Record
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.moves.publication import Change, publish
-from lakelog.store import document
 from lakelog.store.move_pack import read_packed
 from lakelog.values import from_micros
 from tests.golden import make

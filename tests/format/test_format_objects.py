@@ -529,7 +529,7 @@ def test_hints(rich: Path, tmp_path: Path) -> None:
     copy = Path(damage.copied(str(rich), tmp_path / "lake"))
     right = damage.read(str(rich))
     foreign = {"branch": "other", "number": 99}
-    for hint in (lakelog.store.document.encode(foreign), b"", b"nonsense\n"):
+    for hint in (lakelog.document.encode(foreign), b"", b"nonsense\n"):
         (copy / "refs/heads/main/hint").write_bytes(hint)
         assert damage.read(str(copy)) == right
 

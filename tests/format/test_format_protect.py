@@ -17,8 +17,8 @@ import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import lakelog
+from lakelog import document
 from lakelog.segments import segment
-from lakelog.store import document
 from tests.support import encrypted, protected
 from tests.support.attached import SharedMachines
 

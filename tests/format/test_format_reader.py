@@ -86,7 +86,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     """The second reader refuses a lake of a later format."""
     path = tmp_path / "lake"
     lakes.plain(str(path))
-    data = lakelog.store.document.encode({"format": 5, "lake": "", "settings": {}})
+    data = lakelog.document.encode({"format": 5, "lake": "", "settings": {}})
     (path / "lakelog.json").write_bytes(data)
     with pytest.raises(ValueError, match="newer"):
         second_reader.rows(str(path))

@@ -18,12 +18,13 @@ import orjson
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.disk import disk
 from lakelog.entries.entry import Record
 from lakelog.errors import DamagedLake, DamagedSegment, DamagedWal, FormatTooNew, UnsupportedStore
 from lakelog.event import EncodedBatch
 from lakelog.moves.publication import Change, publish
-from lakelog.store import bootstrap, document
+from lakelog.store import bootstrap
 from lakelog.store.refs import Refs
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail

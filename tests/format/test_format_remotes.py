@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lakelog import document
 from lakelog.disk import disk
 from lakelog.remotes import known, oci
 from lakelog.remotes.fetches import clone
 from lakelog.state.state import save_state
-from lakelog.store import document
 from tests.support import registry_server
 from tests.support.lakes import opened
 from tests.support.remote_suite import add, pull, push, rows, snapshot

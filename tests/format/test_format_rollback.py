@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from lakelog import document
 from lakelog.disk import disk
 from lakelog.errors import NotAllowed
 from lakelog.rollback.rollback import rollback
 from lakelog.state.rewind import Rollbacks
 from lakelog.state.state import save_state
-from lakelog.store import document
 from tests.support.lakes import opened
 
 

@@ -12,12 +12,13 @@ from unittest import mock
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.disk import disk
 from lakelog.entries.entry import Record
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.maintain.seal import Sealer
 from lakelog.moves.publication import Change, publish
-from lakelog.store import bootstrap, document
+from lakelog.store import bootstrap
 from lakelog.store.refs import Refs
 from lakelog.wal.tail import Tail
 from tests.support import damage, lakes, seam, second_reader, statements

@@ -13,12 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from lakelog import bloom
+from lakelog import bloom, document
 from lakelog.errors import FormatTooNew, TransferRefused, UnsupportedStore, WrongVersion
 from lakelog.remotes import conditions
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.shared import move_spans, name_file, offers
-from lakelog.store import document
 from lakelog.store.bootstrap import load
 from lakelog.store.move_pack import decode_packed
 from tests.support import encrypted

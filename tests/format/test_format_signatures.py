@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.history import delete_tag
 from lakelog.proofs import keys, signing, snapshot_tree
 from lakelog.proofs.keys import PrivateKey
 from lakelog.proofs.signing import Target
-from lakelog.store import document
 from lakelog.store.signatures import SignatureFile, Signatures
 from tests.conftest import MakeLake
 from tests.support.lakes import events

@@ -14,11 +14,12 @@ import pytest
 import zstandard
 
 import lakelog
+from lakelog import document
 from lakelog.chunks import state_files, state_index
+from lakelog.disk import NotIntact
 from lakelog.state.catalog import StateCatalog
 from lakelog.state.retention import Retention
 from lakelog.state.state import save_state
-from lakelog.store import document
 from lakelog.store.bootstrap import load
 from tests.support import lakes
 
@@ -135,7 +136,7 @@ def test_paths_stay_in_the_directory(saved: Path) -> None:
     assert index["entries"][0]["path"] == ""
     entry = {"path": "../x", "kind": "link", "mode": 0, "uid": 0, "gid": 0, "mtime": 0}
     index["entries"].append({**entry, "target": "a"})
-    with pytest.raises(document.NotIntact):
+    with pytest.raises(NotIntact):
         state_index.load(lambda: iter([json.dumps(index).encode()]), 0)
 
 

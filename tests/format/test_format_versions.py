@@ -15,6 +15,7 @@ import pytest
 import zstandard
 
 import lakelog
+from lakelog import document
 from lakelog.appends.stream_lock import StreamLock
 from lakelog.disk import disk
 from lakelog.errors import Diverged, FormatTooNew, InvalidEvent, WrongVersion
@@ -23,7 +24,7 @@ from lakelog.moves.publication import Change, publish
 from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, pull
 from lakelog.remotes.pushes import push
-from lakelog.store import document, manifest
+from lakelog.store import manifest
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail
 from tests.support import lakes, second_reader, statements

@@ -28,7 +28,7 @@ import numpy as np
 import zstandard
 
 import lakelog
-from lakelog import database, frame_rows, history
+from lakelog import database, document, frame_rows, history
 from lakelog.disk import disk
 from lakelog.entries.entry import Record, Removal
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
@@ -36,7 +36,7 @@ from lakelog.event import EncodedBatch
 from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment_sql
-from lakelog.store import bootstrap, document
+from lakelog.store import bootstrap
 from lakelog.values import parse_time, to_micros
 from lakelog.wal import frames as wal_format
 from lakelog.wal.tail import Tail

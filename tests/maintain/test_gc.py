@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog import history
+from lakelog import document, history
 from lakelog.disk import disk
 from lakelog.errors import GcRefused, LakelogError, UnknownRef
 from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.maintain import gc as collecting
 from lakelog.settings import Settings
-from lakelog.store import document, manifest
+from lakelog.store import manifest
 from lakelog.store.ref import Move
 from lakelog.values import from_micros
 

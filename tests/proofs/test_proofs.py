@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.disk import disk
 from lakelog.errors import NotProven, UnknownRef
 from lakelog.proofs import envelope, keys, proof, signing
 from lakelog.proofs.event_tree import NUMBERS, TEXTS
 from lakelog.proofs.keys import PrivateKey
 from lakelog.proofs.signing import Target
-from lakelog.store import document
 from tests.conftest import MakeLake
 from tests.support import proof_checker
 from tests.support.effort import share

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, InvalidKey
 from lakelog.history import delete_tag
@@ -21,7 +22,6 @@ from lakelog.maintain import gc, hotcopy
 from lakelog.proofs import envelope, keys, signing
 from lakelog.proofs.keys import PrivateKey
 from lakelog.proofs.signing import Target
-from lakelog.store import document
 from lakelog.store.ref import Tag
 from lakelog.store.signatures import SignatureFile, Signatures
 from tests.conftest import MakeLake

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.audit.audit import audit
 from lakelog.disk import disk
 from lakelog.errors import Diverged, TransferRefused
@@ -23,7 +24,7 @@ from lakelog.remotes.fetches import clone, fetch, pull
 from lakelog.remotes.merge import Merge
 from lakelog.remotes.pushes import push
 from lakelog.remotes.site import Site
-from lakelog.store import bootstrap, document
+from lakelog.store import bootstrap
 from lakelog.store.manifest import Manifests
 from lakelog.store.ref import encode_ref
 from lakelog.sync.sync import sync

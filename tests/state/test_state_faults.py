@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from lakelog import document
 from lakelog.chunks import state_files
 from lakelog.disk import disk
 from lakelog.errors import Damaged
 from lakelog.state import exchange
 from lakelog.state.restore import restore_state
 from lakelog.state.state import list_states, save_state
-from lakelog.store import document
 from tests.support import lakes, state_bombs, state_trees
 from tests.support.deaths import dies
 from tests.support.hostile_states import HOSTILE, ROOT_ENTRY, file, forge

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.chunks.state_files import StateRecord
 from lakelog.disk import disk
 from lakelog.errors import NotAllowed, RollbackRefused, StateRefused, UnknownRef
@@ -26,7 +27,7 @@ from lakelog.state.catalog import StateCatalog
 from lakelog.state.restore import restore_state, undo_restore
 from lakelog.state.retention import Retention, select_expired
 from lakelog.state.state import list_states, save_state
-from lakelog.store import bootstrap, document, machine
+from lakelog.store import bootstrap, machine
 from tests.support import lakes
 from tests.support.cli import answer, run
 from tests.support.deaths import dies

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.cli.exits import FAILED
 from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, DamagedLake, InvalidName, LakeNotFound, UnsupportedStore
 from lakelog.settings import DEFAULTS, to_dict
-from lakelog.store import bootstrap, document
+from lakelog.store import bootstrap
 from tests.support import damage
 from tests.support.cli import run
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.disk import disk
+from lakelog import document
+from lakelog.disk import NotIntact, disk
 from lakelog.errors import GcRefused
-from lakelog.store import document
 from tests.support import seam
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -95,7 +95,7 @@ def test_a_document_is_an_object() -> None:
     """Bytes with the right checksum that are no object are no document."""
     text = b"[1}"
     data = text[:-1] + document.ending(text)
-    with pytest.raises(document.NotIntact, match="not a JSON object"):
+    with pytest.raises(NotIntact, match="not a JSON object"):
         document.decode(data)
 
 

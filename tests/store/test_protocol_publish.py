@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.disk import disk
 from lakelog.entries.entry import Record
 from lakelog.errors import OutcomeUnknown
 from lakelog.history import thinning
 from lakelog.moves.publication import Change, publish
-from lakelog.store import document
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.store.refs import Refs

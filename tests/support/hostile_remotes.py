@@ -21,10 +21,10 @@ import orjson
 import zstandard
 
 import lakelog
+from lakelog import document
 from lakelog.errors import LakelogError
 from lakelog.remotes import fetches as fetching
 from lakelog.remotes import pushes as pushing
-from lakelog.store import document
 from lakelog.store.ref import open_ref
 
 Body = dict[str, Any]

@@ -6,11 +6,11 @@ import os
 from typing import Any
 
 import lakelog
+from lakelog import document
 from lakelog.chunks import state_files
 from lakelog.chunks.state_files import StateRecord
 from lakelog.disk import disk
 from lakelog.moves.publication import Change, publish
-from lakelog.store import document
 
 Body = dict[str, Any]
 

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.chunks import state_files
 from lakelog.errors import Diverged, TransferRefused, Unreachable
 from lakelog.proofs import keys, proof, signing, snapshot_tree
@@ -32,7 +33,6 @@ from lakelog.remotes.remote import Interrupted
 from lakelog.remotes.site import Site, key_of
 from lakelog.state.restore import restore_state
 from lakelog.state.state import list_states, save_state
-from lakelog.store import document
 from lakelog.store.signatures import Signatures
 from tests.support.lakes import opened
 from tests.support.requirements import need_module

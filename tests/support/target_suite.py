@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.analyze import dedupe
 from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import QueryFailed, SyncRefused, Unreachable
 from lakelog.maintain import retention
-from lakelog.store import document
 from lakelog.store.move_pack import encode_packed
 from lakelog.sync.comparison import check
 from lakelog.sync.sync import status

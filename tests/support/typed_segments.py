@@ -9,12 +9,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lakelog import Lake, sql
+from lakelog import Lake, document, sql
 from lakelog.disk import disk
 from lakelog.entries.entry import SegmentEntry
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment, segment_sql
-from lakelog.store import document
 from lakelog.typed_columns import Member, Schema
 
 SCHEMA = Schema(

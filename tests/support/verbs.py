@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.disk import disk
-from lakelog.store import document
 from lakelog.wal.trimming import trim
 from tests.support import lakes
 

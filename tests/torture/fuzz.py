@@ -22,7 +22,9 @@ from unittest import mock
 import duckdb
 import zstandard
 
+from lakelog import document
 from lakelog.audit.audit import audit
+from lakelog.disk import NotIntact
 from lakelog.errors import LakelogError
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
@@ -30,7 +32,6 @@ from lakelog.ingest.records import joins, simple
 from lakelog.ingest.transform import Transformer
 from lakelog.lines import pieces
 from lakelog.lines.pieces import Chunk
-from lakelog.store import document
 from lakelog.values import parse_time
 from lakelog.wal import frames as wal
 from tests.support import lakes
@@ -278,7 +279,7 @@ def _documents(case: Case) -> None:
             seen = wal.scan(data[opened[1] :], opened[1], "w")
             assert all(f.payload in good_frames for f in (*seen.frames, *seen.resumed))
         text = spoilt(good, dice, [good])
-        with contextlib.suppress(document.NotIntact):
+        with contextlib.suppress(NotIntact):
             assert document.decode(text) == document.decode(good), "a document that never was"
         _moment(spoilt(dice.choice(MOMENTS), dice, MOMENTS))
         assert time.thread_time() - began < SLOW, f"slow: {data[:100]!r}"

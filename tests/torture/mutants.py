@@ -208,7 +208,7 @@ EDITS = [
     _edited(
         "a document's checksum skipped",
         "corrupt",
-        f"{STORE}.document:decode",
+        "lakelog.document.checksum:decode",
         "len(data) <= TAIL or data[-TAIL:] != ending(line)",
         "len(data) <= TAIL",
     ),

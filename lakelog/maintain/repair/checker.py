@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lakelog import chunks
-from lakelog.disk import DOCUMENT_MAX, File, Folder
+from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact
 from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged
 from lakelog.maintain.reachability import lost_names
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import document, verified_files
+from lakelog.store import verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import open_ref
@@ -106,7 +106,7 @@ class Checker:
             self.add(path, "it is another document", category)
         except FileNotFoundError:
             return None
-        except document.NotIntact as error:
+        except NotIntact as error:
             self.add(path, str(error), category)
         return None
 
@@ -143,7 +143,7 @@ class Checker:
                 if not is_listed and name not in self.lost:
                     self.add(path, "it is missing")
                 return False
-            except document.NotIntact as error:
+            except NotIntact as error:
                 self.add(path, str(error))
                 self._state_files[name] = False
             else:

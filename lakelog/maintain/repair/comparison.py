@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog import database
+from lakelog import database, document
 from lakelog.database import Connect
-from lakelog.disk import File, Folder, LockFile, disk
+from lakelog.disk import File, Folder, LockFile, NotIntact, disk
 from lakelog.entries import Entry, SegmentEntry
 from lakelog.errors import Damaged, FormatTooNew, LakeNotFound
 from lakelog.event import EVENT_COLUMNS
@@ -32,7 +32,7 @@ from lakelog.maintain.repair.refs import Moves
 from lakelog.maintain.repair.verify import open_for_check
 from lakelog.paths import FileName
 from lakelog.segments import Segment, write_segment
-from lakelog.store import document, hosts
+from lakelog.store import hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
 from lakelog.store.move_pack import read_packed
 from lakelog.store.ref import Move, digest_of, open_ref
@@ -108,7 +108,7 @@ class Comparison:
                     outcome.replace(self._store, path, whole)
                     outcome.fetched.append(path)
         for path, content in list(self._documents()):
-            with contextlib.suppress(document.NotIntact):
+            with contextlib.suppress(NotIntact):
                 snapshot = open_ref(content)[0].get("snapshot") if path.endswith(".json") else None
                 if snapshot:
                     self._fetch_objects(str(snapshot), outcome)
@@ -387,7 +387,7 @@ class Comparison:
             if name.endswith(".json") and not name.startswith("."):
                 path = f"{store.paths.tags}/{name}"
                 if not File(path).exists() and FileName(name[:-5]).ref not in untagged:
-                    with contextlib.suppress(document.NotIntact, FileNotFoundError):
+                    with contextlib.suppress(NotIntact, FileNotFoundError):
                         content = File(f"{copy_store.paths.tags}/{name}").read()
                         if open_ref(content)[0].get("name") == FileName(name[:-5]).ref:
                             yield path, content

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from lakelog import database, identities
+from lakelog import database, document, identities
 from lakelog.database import Connect
-from lakelog.disk import File, disk
+from lakelog.disk import File, NotIntact, disk
 from lakelog.entries import IdRun, Record
 from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
 from lakelog.segments import Segment
-from lakelog.store import document, hosts
+from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Move
@@ -154,5 +154,5 @@ def _paths(store: Store, keys: list[str]) -> list[str]:
 def _read_condemned(store: Store) -> dict[str, int]:
     try:
         return dict(document.decode(File(store.paths.condemned).read())["names"])
-    except (OSError, document.NotIntact):
+    except (OSError, NotIntact):
         return {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from lakelog.disk import File, Folder, disk
+from lakelog import document
+from lakelog.disk import File, Folder, NotIntact, disk
 from lakelog.maintain.reachability import path_of
 from lakelog.maintain.repair.checker import Report
-from lakelog.store import document
 from lakelog.store.bootstrap import Store
 
 
@@ -46,7 +46,7 @@ class RepairOutcome:
             return
         try:
             lost_names = document.decode(File(store.paths.lost).read())["names"]
-        except (FileNotFoundError, document.NotIntact):
+        except (FileNotFoundError, NotIntact):
             lost_names = {}
         for name in names:
             self.set_aside(store, path_of(store, name))

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 
 import orjson
 
-from lakelog.disk import File, Folder
+from lakelog import document
+from lakelog.disk import File, Folder, NotIntact
 from lakelog.entries import Entry, IdRun, Removal, SegmentEntry
 from lakelog.errors import Damaged, DamagedRef
 from lakelog.paths import FileName
 from lakelog.segments import Segment, describe_rows
-from lakelog.store import document, hosts, manifest
+from lakelog.store import hosts, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import packed_lines
@@ -93,7 +94,7 @@ def is_whole(data: bytes) -> bool:
     """Whether the bytes begin with a document whose checksum matches."""
     try:
         document.decode(document.split(data)[0])
-    except document.NotIntact:
+    except NotIntact:
         return False
     return True
 

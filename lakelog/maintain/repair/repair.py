@@ -14,9 +14,9 @@ import functools
 import os
 import re
 
-from lakelog import chunks, database, history
+from lakelog import chunks, database, document, history
 from lakelog.database import Connect
-from lakelog.disk import File, Folder, LockFile, disk
+from lakelog.disk import File, Folder, LockFile, NotIntact, disk
 from lakelog.errors import Damaged, DamagedLake, NotAllowed, UnknownRef
 from lakelog.keys import VAULT
 from lakelog.maintain.repair import data, lost_moves, recover, refs
@@ -26,7 +26,7 @@ from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.verify import open_for_check, verify, verify_snapshot
 from lakelog.paths import CHUNK, FORMAT, INDEX, KEYS, OBJECTS, FileName
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import document, machine, policy
+from lakelog.store import machine, policy
 from lakelog.store.bootstrap import Store, load, make_branch_dirs, write_config
 from lakelog.store.move_pack import read_packed
 from lakelog.store.ref import Tag, author, digest_of, open_ref
@@ -199,7 +199,7 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
             fits = SignatureFile.read(copy_path).keys() == SignatureFile.MEMBERS
         else:
             return None
-    except (OSError, Damaged, document.NotIntact):
+    except (OSError, Damaged, NotIntact):
         return None
     return data if fits else None
 
@@ -277,7 +277,7 @@ def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> Non
     """Restore lakelog.json, from the copy or with default settings."""
     path = store.paths.config
     if copy:
-        with contextlib.suppress(OSError, document.NotIntact):
+        with contextlib.suppress(OSError, NotIntact):
             data = File(f"{os.path.abspath(copy)}/lakelog.json").read()
             body = document.decode(data)
             if body.keys() >= {"format", "lake", "settings"}:

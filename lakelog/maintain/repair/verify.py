@@ -12,8 +12,8 @@ import os
 import time
 from collections.abc import Iterator
 
-from lakelog import chunks, ranks, word_indexes
-from lakelog.disk import DOCUMENT_MAX, File, Folder, LockFile, NotRegular, disk
+from lakelog import chunks, document, ranks, word_indexes
+from lakelog.disk import DOCUMENT_MAX, File, Folder, LockFile, NotIntact, NotRegular, disk
 from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.history import kept_moves
@@ -22,7 +22,7 @@ from lakelog.maintain.repair.checker import Checker, Problem, Report
 from lakelog.paths import CHUNK, INDEX, KEYS, OBJECTS, FileName
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import DEFAULTS
-from lakelog.store import bootstrap, document, manifest, verified_files
+from lakelog.store import bootstrap, manifest, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.manifest import Manifest
@@ -245,7 +245,7 @@ def _without_manifest(data: bytes) -> tuple[bytes, int]:
     """Return a move without the manifest that it carries, if that is intact, and its size."""
     try:
         open_ref(data)
-    except document.NotIntact:
+    except NotIntact:
         return data, len(data)
     return document.split(data)[0], len(data)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from lakelog import document
 from lakelog.errors import TransferRefused
 from lakelog.keys import KeyRing
 from lakelog.paths import FORMAT, KEYS, FileName
@@ -13,7 +14,6 @@ from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.object_store import SINGLE_WRITER, ObjectStoreRemote
 from lakelog.remotes.remote import Remote
 from lakelog.remotes.site import Site
-from lakelog.store import document
 from lakelog.store.attachment import AttachmentRegistry
 
 Bucket = ObjectStoreRemote | DirectoryRemote

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
+from lakelog import document
 from lakelog.bloom import Filters
 from lakelog.disk import File
 from lakelog.erased import records, sweep
@@ -28,7 +29,7 @@ from lakelog.remotes.shared.machines import Machines
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
 from lakelog.remotes.site import Site
-from lakelog.store import bootstrap, document
+from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.move_pack import encode_packed, packed_lines

@@ -14,12 +14,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lakelog.disk import disk
+from lakelog import document
+from lakelog.disk import NotIntact, disk
 from lakelog.errors import StaleFiles
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.shared.bucket import Bucket
-from lakelog.store import document
 from lakelog.store.ref import Move
 
 SECONDS = 600.0
@@ -95,7 +95,7 @@ def _is_over(volume: RemoteVolume, lease: Lease) -> bool:
     try:
         if document.decode(volume.read(lease.key)).get("ended"):
             return True
-    except (FileNotFoundError, document.NotIntact):
+    except (FileNotFoundError, NotIntact):
         pass  # it was just taken over, or says nothing: then its age decides
     stamp = remotes.retrying(lambda: remote.stamp(lease.key))
     return stamp is not None and remotes.retrying(remote.now) - stamp > SECONDS

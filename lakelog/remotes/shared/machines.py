@@ -15,10 +15,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lakelog import document
 from lakelog.keys import VAULT
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
-from lakelog.store import document
 
 _FOLDER = "machines"
 _NAME = re.compile(r"([0-9a-f]{16})\.json")

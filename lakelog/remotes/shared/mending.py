@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 
-from lakelog.disk import File, Folder
+from lakelog.disk import File, Folder, NotIntact
 from lakelog.errors import DamagedRef, TransferRefused
 from lakelog.maintain import RepairOutcome
 from lakelog.paths import KEYS
@@ -21,7 +21,7 @@ from lakelog.remotes import untrusted
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.site import key_of
-from lakelog.store import document, verified_files
+from lakelog.store import verified_files
 from lakelog.store.bootstrap import Store
 
 
@@ -55,13 +55,13 @@ class BucketMending:
             path, is_packed = self._volume.location(key), number in numbers
             if key.rpartition("/")[2] not in names and is_packed:
                 continue
-            with contextlib.suppress(FileNotFoundError, document.NotIntact):
+            with contextlib.suppress(FileNotFoundError, NotIntact):
                 untrusted.move(File(path).read(), branch, number)
                 continue
             try:
                 data = self._volume.bucket.read(key)
                 untrusted.move(data, branch, number)
-            except (FileNotFoundError, document.NotIntact):
+            except (FileNotFoundError, NotIntact):
                 outcome.lost.append(
                     f"move {number} of {branch}: the bucket does not have it either"
                 )

@@ -15,7 +15,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from lakelog.disk import DOCUMENT_MAX, Begun, File, Folder, disk
+from lakelog.disk import DOCUMENT_MAX, Begun, File, Folder, NotIntact, disk
 from lakelog.errors import OutcomeUnknown, TransferRefused, Unreachable
 from lakelog.keys import VAULT
 from lakelog.paths import KEYS, OBJECTS, FileName
@@ -27,7 +27,6 @@ from lakelog.remotes.shared import move_spans, name_file
 from lakelog.remotes.shared.bucket import Bucket, open_bucket
 from lakelog.remotes.site import key_of
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.store import document
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.move_pack import encode_packed
 from lakelog.store.ref import Move, Tag, digest_of
@@ -79,7 +78,7 @@ class MirroredVolume(DirectoryVolume):
         TransferRefused."""
         try:
             id = untrusted.lake_id(self.bucket.read(KEYS.config))[0]
-        except (FileNotFoundError, document.NotIntact):
+        except (FileNotFoundError, NotIntact):
             # A directory that is not mounted is an empty one: nothing may be written there.
             raise Unreachable(f"{self.url}: the shared lake is not there now") from None
         if id != self._lake_id:
@@ -380,7 +379,7 @@ class MirroredVolume(DirectoryVolume):
                     raise untrusted.NotBelieved(
                         "it does not follow the move before it that this machine has"
                     )
-        except document.NotIntact as error:
+        except NotIntact as error:
             raise TransferRefused(
                 f"{self.url}: {key}: {error}: refused; was the bucket replaced? Attach a new"
                 " directory to it"
@@ -403,7 +402,7 @@ class MirroredVolume(DirectoryVolume):
                 return
         try:
             tag = untrusted.tag(data, FileName(key.rpartition("/")[2].removesuffix(".json")).ref)
-        except document.NotIntact as error:
+        except NotIntact as error:
             raise TransferRefused(f"{self.url}: {key}: {error}: refused") from None
         self._obtain_manifest(tag)
         super().replace(key, data)

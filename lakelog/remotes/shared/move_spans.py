@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import zstandard
 
+from lakelog.disk import NotIntact
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.paths import encode_name
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.remote import DOCUMENT_MAX
 from lakelog.remotes.remote_volume import RemoteVolume
-from lakelog.store import document
 from lakelog.store.move_pack import encode_packed, packed_lines
 from lakelog.store.ref import digest_of
 
@@ -82,7 +82,7 @@ def _checked(data: bytes, branch: str, low: int, head: bytes) -> MoveSpan | None
             has_erasure |= move.op == "erase"
             if not move.carried:
                 snapshots.add(move.snapshot)
-    except (document.NotIntact, zstandard.ZstdError):
+    except (NotIntact, zstandard.ZstdError):
         return None
     return MoveSpan(moves, frozenset(snapshots), has_erasure)
 

@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from lakelog import document
 from lakelog.entries import Entry, IdRun, Record, SegmentEntry
 from lakelog.errors import LakelogError, UnknownRef
 from lakelog.identities import IdentityKeys
@@ -27,7 +28,6 @@ from lakelog.paths import FileName, encode_name
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
-from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head, Move

@@ -11,14 +11,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from lakelog.disk import File
+from lakelog import document
+from lakelog.disk import File, NotIntact
 from lakelog.errors import DamagedLake, InvalidKey, NotAllowed, TransferRefused
 from lakelog.keys import VAULT, KeyRing
 from lakelog.paths import Paths
 from lakelog.protect import Protection
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.site import Site
-from lakelog.store import bootstrap, document
+from lakelog.store import bootstrap
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.values import JsonObject
 
@@ -50,12 +51,12 @@ class SharedConfig:
         try:
             members = document.decode(newest)
             if not members.keys() <= {"requires", *_SHARED}:
-                raise document.NotIntact("it has other members than this lakelog knows")
+                raise NotIntact("it has other members than this lakelog knows")
             self._unlock(members)
             if "protect" in members:
                 self.learn()  # which keys were destroyed, before it is known how many
             self._adopt(number, members)
-        except document.NotIntact as error:
+        except NotIntact as error:
             raise TransferRefused(f"{self._volume.url}: {_key(number)}: {error}: refused") from None
         return True
 
@@ -103,7 +104,7 @@ class SharedConfig:
     def _body(self) -> JsonObject:
         try:
             return document.decode(File(self._paths.config).read())
-        except (FileNotFoundError, document.NotIntact) as error:
+        except (FileNotFoundError, NotIntact) as error:
             raise DamagedLake(self._paths.config, str(error)) from None
 
     def _find(self, key_id: bytes) -> None:

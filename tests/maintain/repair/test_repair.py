@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog import document
 from lakelog.disk import disk
 from lakelog.errors import DamagedLake, DamagedManifest, DamagedSegment
 from lakelog.moves.publication import Change, publish
-from lakelog.store import document
 from tests.support import damage, lakes
 from tests.support.repairing import (
     cured,

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog import train
+from lakelog import document, train
 from lakelog.alerts.question import RuleQueries
 from lakelog.alerts.rule import AlertRule
 from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, TransferRefused, Unreachable, UnsupportedStore
 from lakelog.remotes import known
 from lakelog.remotes.shared import attach, offers, segment_cache
-from lakelog.store import bootstrap, document
+from lakelog.store import bootstrap
 from tests.support.attached import SharedMachines, append, numbers, origins
 from tests.support.cli import answer, run
 

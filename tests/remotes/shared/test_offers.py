@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lakelog import document
 from lakelog.lake import Lake
 from lakelog.remotes.shared import offers
-from lakelog.store import document
 from tests.support.attached import (
     Killed,
     SharedMachines,

@@ -1,4 +1,4 @@
-"""JSON documents that notice every flipped bit.
+"""The checksum of a document, and what it requires.
 
 A document is one JSON object on one line whose last member is `checksum`: the SHA-256 in hex
 of the line's bytes with `,"checksum":"..."` taken out. The line ends with one newline.
@@ -13,8 +13,6 @@ import orjson
 from lakelog.disk import NotIntact
 from lakelog.errors import FormatTooNew
 from lakelog.values import JsonObject
-
-__all__ = ["TAIL", "NotIntact", "decode", "digest", "encode", "ending", "require_known", "split"]
 
 _KNOWN = {"encryption", "erasure", "protect"}
 """What this version can, of all that a lake may require (F15.9)."""
