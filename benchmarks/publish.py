@@ -10,8 +10,9 @@ from benchmarks.history import FEW
 from benchmarks.measure import Scale, directory, percentile, seconds
 from benchmarks.report import Row, Target
 from lakelog.entries.entry import SegmentEntry
+from lakelog.manifest import manifest
 from lakelog.moves.publication import Change, publish, run_maintenance
-from lakelog.store import bootstrap, manifest
+from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
 
 Pairs = list[tuple[float, float]]

@@ -17,9 +17,10 @@ from lakelog.disk import disk
 from lakelog.entries.entry import Record, SegmentEntry
 from lakelog.history import window as history_window
 from lakelog.maintain import compact, gc
+from lakelog.manifest import manifest
 from lakelog.moves.publication import Change, grow, publish, run_maintenance
 from lakelog.settings import parse
-from lakelog.store import bootstrap, manifest
+from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
 
 _TOGETHER = 256

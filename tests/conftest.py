@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import lakelog
-from lakelog.store import manifest, sealer_process
+from lakelog.manifest import manifest
+from lakelog.store import sealer_process
 from tests.support import lock_order
 from tests.support.effort import (
     IS_WHOLE,

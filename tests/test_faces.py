@@ -20,10 +20,11 @@ FACES = set(
     collect column_encodings compat consume containers database dataframes decisions
     deploy disk document engine entries erased erasure event eventsourcing export
     files folds forecasts formats frame_rows history identities ingest keys libraries
-    lines loggers maintain moves notebook oos open_tables outcomes paths patterns
-    pictures pipeline proofs protect query ranks recent remotes render replay rollback
-    runtime search segments server sql state streams subscriptions sync tokenization
-    top trace train typed_columns values views wal word_indexes workers""".split()
+    lines loggers maintain manifest moves notebook oos open_tables outcomes paths
+    patterns pictures pipeline proofs protect query ranks recent remotes render replay
+    rollback runtime search segments server sql state streams subscriptions sync
+    tokenization top trace train typed_columns values views volume wal word_indexes
+    workers""".split()
 )
 NAMES_MAX = 12
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from lakelog.disk import disk
 from lakelog.entries import Record, Removal
 from lakelog.errors import InvalidSetting, UnknownRef
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 
 ENTRY = "silence"

@@ -28,9 +28,9 @@ from lakelog.disk import File, Folder, NotIntact
 from lakelog.entries import Record
 from lakelog.errors import DamagedState, LakelogError
 from lakelog.keys import VAULT
+from lakelog.manifest import Manifest, Manifests
 from lakelog.paths import CHUNK, INDEX, FileName, FileNames, Paths
 from lakelog.store.machine import Machine
-from lakelog.store.manifest import Manifest, Manifests
 
 INDEX_FILE_MAX = 64 << 20
 LEVEL = 3

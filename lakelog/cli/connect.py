@@ -16,10 +16,10 @@ from lakelog.entries import SegmentEntry
 from lakelog.errors import ExportRefused
 from lakelog.event import EVENT_COLUMNS
 from lakelog.lake import Lake
+from lakelog.manifest import Manifest
 from lakelog.paths import Paths
 from lakelog.render import dumps
 from lakelog.segments import QUARANTINE_COLUMNS, SegmentScan
-from lakelog.store.manifest import Manifest
 
 _SNIPPET = """\
 import duckdb

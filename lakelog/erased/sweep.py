@@ -16,7 +16,7 @@ import zstandard
 
 from lakelog.keys import VAULT
 from lakelog.paths import KEYS, FileNames
-from lakelog.store.erased_states import SweptLake
+from lakelog.volume import SweptLake
 
 _KEYS = re.compile(rb'"key":"([0-9a-f]{64})"')
 

@@ -28,12 +28,12 @@ from lakelog.erasure.rewriting import History, Redactor, Rewritten
 from lakelog.erasure.selection import EVER, Chooser, Selector, entry_of_file
 from lakelog.errors import GcRefused, InvalidEvent, OutcomeUnknown
 from lakelog.libraries import pa, pc
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.values import JsonObject
 

@@ -13,18 +13,17 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from lakelog import maintain
+from lakelog import maintain, manifest
 from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.entries import Entry, Record, Removal, SegmentEntry
 from lakelog.erased import sweep
 from lakelog.errors import Damaged
 from lakelog.libraries import pa
+from lakelog.manifest import Manifest, Page, Totals
 from lakelog.paths import KEYS
 from lakelog.segments import Segment, write_segment
-from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest, Page, Totals
 
 _LEVEL, _ERASED = 3, "lakelog_erased"
 ARTIFACT, MODEL_KEY = "artifact", "model/"

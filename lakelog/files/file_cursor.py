@@ -15,9 +15,9 @@ from typing import ClassVar
 from lakelog.entries import Record, Removal
 from lakelog.files.rotation import printable
 from lakelog.lines import Hole, Source
+from lakelog.manifest import Manifest
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 
 WHAT = "cursor"
 WHOLE_MAX = 1 << 16

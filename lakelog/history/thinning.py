@@ -19,8 +19,8 @@ from lakelog.moves import AUTOMATIC_OPS
 from lakelog.paths import FileNames
 from lakelog.settings import Settings
 from lakelog.store.bootstrap import Store
-from lakelog.store.move_pack import PACKED, decode_packed, encode_packed, read_packed
 from lakelog.store.ref import Move
+from lakelog.volume import PACKED, decode_packed, encode_packed, read_packed
 
 KEEP_MOVES = 100
 """This many newest moves of a branch are kept with their states, whatever their age."""

@@ -34,10 +34,10 @@ from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import np, pa
 from lakelog.lines import Source, Split
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.segments import rows_target, segment_schema, write_segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.typed_columns import Schema
 

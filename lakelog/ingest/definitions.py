@@ -18,9 +18,9 @@ from lakelog.entries import Entry, Record, Removal
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.files import FileCursor, LogName
 from lakelog.formats import FORMATS, FormatDefinition
+from lakelog.manifest import Manifest, Page
 from lakelog.moves import Change, publish
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest, Page
 from lakelog.store.ref import Head
 from lakelog.views import Contract
 

@@ -51,11 +51,11 @@ from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.transform import readable
 from lakelog.libraries import np, pa
 from lakelog.lines import Chunk, Source
+from lakelog.manifest import Manifest
 from lakelog.moves import Change
 from lakelog.protect import sealed_blocks
 from lakelog.segments import rows_sql
 from lakelog.store import hosts
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.values import to_micros
 

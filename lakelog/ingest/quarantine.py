@@ -29,12 +29,12 @@ from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import pa
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
 from lakelog.segments import Segment, SegmentEncoder, put_segment, write_segment
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 
 _LINES = 1024

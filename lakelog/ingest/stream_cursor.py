@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from lakelog.entries import Record
+from lakelog.manifest import Manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 
 WHAT = "stream"
 

@@ -25,6 +25,7 @@ from lakelog.errors import Damaged, StaleFiles
 from lakelog.libraries import duckdb, pa
 from lakelog.maintain import row_order
 from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import (
@@ -38,7 +39,6 @@ from lakelog.segments import (
 from lakelog.settings import Settings
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.workers import WorkerPool
 

@@ -13,9 +13,9 @@ from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.entries import RetentionEntry, SegmentEntry
 from lakelog.maintain import compact
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.values import from_micros
 

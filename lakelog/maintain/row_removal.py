@@ -18,12 +18,12 @@ from lakelog.entries import Entry, Record, SegmentEntry
 from lakelog.errors import StalePlan
 from lakelog.libraries import np, pa
 from lakelog.maintain import compact
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import rows_sql
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 
 _LEVEL = 3

@@ -22,11 +22,11 @@ from lakelog.errors import StaleFiles
 from lakelog.event import EncodedBatch, Event
 from lakelog.identities import IdentityKeys
 from lakelog.libraries import duckdb, pa, pc
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, Follow, publish, run_maintenance
 from lakelog.segments import SegmentEncoder, rows_sql, write_segment
 from lakelog.store import hosts, sealer_process
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.wal import Frame, PendingFrames, Tail, trim
 

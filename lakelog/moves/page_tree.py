@@ -6,9 +6,9 @@ other merges are maintenance.
 
 from __future__ import annotations
 
+from lakelog import manifest
 from lakelog.entries import Entry, Removal
-from lakelog.store import manifest
-from lakelog.store.manifest import Manifests, Page, fold
+from lakelog.manifest import Manifests, Page, fold
 
 
 def spill(

@@ -21,14 +21,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lakelog import manifest
 from lakelog.disk import Begun, Folder, disk
 from lakelog.entries import Entry, IdRun, RetentionEntry, SegmentEntry, assign_seq
 from lakelog.errors import OutcomeUnknown, SnapshotGone, StaleFiles
+from lakelog.manifest import Manifest
 from lakelog.moves import page_tree
 from lakelog.paths import KEYS, FileNames
-from lakelog.store import clock, manifest
+from lakelog.store import clock
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head, Move, author, escape_text
 from lakelog.store.refs import IsSafe, PreparedMove
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from deltalake import exceptions, transaction
 
     from lakelog.lake import Lake
-    from lakelog.store.manifest import Manifest
+    from lakelog.manifest import Manifest
 else:
     deltalake, exceptions = Lazy("deltalake"), Lazy("deltalake.exceptions")
     transaction = Lazy("deltalake.transaction")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from lakelog.lake import Lake
     from lakelog.libraries import pa
-    from lakelog.store.manifest import Manifest
+    from lakelog.manifest import Manifest
 else:
     catalogs, exceptions = Lazy("pyiceberg.catalog"), Lazy("pyiceberg.exceptions")
     manifest, typedef = Lazy("pyiceberg.manifest"), Lazy("pyiceberg.typedef")

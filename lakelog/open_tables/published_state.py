@@ -21,7 +21,7 @@ from lakelog.segments import rows_sql, segment_schema
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
-    from lakelog.store.manifest import Manifest
+    from lakelog.manifest import Manifest
 
 COPY = "lakelog-"
 """What the names of copies begin with."""

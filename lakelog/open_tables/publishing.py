@@ -32,7 +32,7 @@ from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
 if TYPE_CHECKING:
     from lakelog.lake import Lake
     from lakelog.libraries import pa
-    from lakelog.store.manifest import Manifest
+    from lakelog.manifest import Manifest
 
 STATE, LAKE, BRANCH, SQL = (f"lakelog.{name}" for name in ("state", "lake", "branch", "query"))
 """Properties: of a commit the state, of a table whose it is and what it has."""

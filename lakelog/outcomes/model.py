@@ -29,9 +29,9 @@ from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
+    from lakelog.manifest import Manifest
     from lakelog.outcomes.scoring import Floats
     from lakelog.store.bootstrap import Store
-    from lakelog.store.manifest import Manifest
     from lakelog.train import Recipe
 WHAT, PREFIX = "artifact", "model/"
 BYTES_MAX = 400_000

@@ -20,6 +20,7 @@ from lakelog.disk import OpenFile
 from lakelog.engine.syntax import Node, nodes
 from lakelog.entries import SegmentEntry
 from lakelog.libraries import duckdb
+from lakelog.manifest import Manifest
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
 from lakelog.query.sql import table_sql
@@ -27,7 +28,6 @@ from lakelog.query.sql.analysis import Query
 from lakelog.query.sql.table_sql import View, columns
 from lakelog.query.sql.tree import tree_of
 from lakelog.query.stream import Stream
-from lakelog.store.manifest import Manifest
 from lakelog.wal import Frame, PendingFrames
 
 _TIMES = 3

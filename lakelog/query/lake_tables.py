@@ -17,6 +17,7 @@ from lakelog import arrays, bloom, database, maintain, sql
 from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment, LakeClosed, SnapshotGone
 from lakelog.libraries import duckdb, pa, pc
+from lakelog.manifest import Manifest
 from lakelog.query.providers import Pinned, TableProvider
 from lakelog.query.pruning import holding, near
 from lakelog.query.sql import table_sql
@@ -28,7 +29,6 @@ from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.search import for_ascii
 from lakelog.segments import RowRanges
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.sealer_process import FILES, start_sealer
 from lakelog.store.verified_files import hash_file
 from lakelog.wal import PendingFrames, Tail

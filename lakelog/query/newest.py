@@ -8,12 +8,12 @@ from lakelog.entries import SegmentEntry
 from lakelog.errors import QueryFailed
 from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, pa
+from lakelog.manifest import Manifest
 from lakelog.protect import sealed_blocks
 from lakelog.query.pruning import near
 from lakelog.query.sql.analysis import Query
 from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 
 _COLUMNS = (*EVENT_COLUMNS, "seq")
 _STEP = 4

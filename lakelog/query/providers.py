@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from lakelog.libraries import duckdb
 
 if TYPE_CHECKING:
+    from lakelog.manifest import Manifest
     from lakelog.query.sql.analysis import Query
     from lakelog.query.sql.extractions import TypeTable
-    from lakelog.store.manifest import Manifest
     from lakelog.wal import PendingFrames
 
 Pinned: TypeAlias = "tuple[Manifest, PendingFrames | None]"

@@ -23,13 +23,13 @@ from lakelog.disk import File
 from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import InvalidName, QueryFailed
 from lakelog.libraries import duckdb, pa
+from lakelog.manifest import Manifest
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
 from lakelog.query.sql.analysis import Predicate, Query, TypeRef
 from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.tree import TYPES, WIDE
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store.manifest import Manifest
 
 _SCHEMA = re.compile(r"\blakelog_\d+\b")
 VERSIONS_MAX = 64

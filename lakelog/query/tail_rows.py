@@ -12,9 +12,9 @@ from lakelog.disk import disk
 from lakelog.entries import IdRun
 from lakelog.identities import unique_rows
 from lakelog.libraries import np, pa
+from lakelog.manifest import Manifest
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.wal import Frame, PendingFrames, WalFile
 
 _COMBINE, _WRITERS = 64, 64

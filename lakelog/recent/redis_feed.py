@@ -23,6 +23,7 @@ from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
+from lakelog.manifest import Manifest
 from lakelog.recent.newest_entries import Addition, NewestEntries, batches_of
 from lakelog.recent.redis_recent import (
     KEEP,
@@ -35,7 +36,6 @@ from lakelog.recent.redis_recent import (
     words_of,
 )
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.sync import DeltaStep, Watermark, WatermarkMoved
 from lakelog.values import JsonObject

@@ -34,8 +34,8 @@ from lakelog.errors import Unreachable
 from lakelog.files import FileCursor, LogName
 from lakelog.lake import Lake
 from lakelog.libraries import pa
+from lakelog.manifest import Manifest
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.manifest import Manifest
 from lakelog.sync import Watermark
 from lakelog.values import JsonObject
 

@@ -33,7 +33,7 @@ from lakelog.remotes.site import Site, key_of
 from lakelog.store import bootstrap
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
-from lakelog.store.erased_states import ErasedStates
+from lakelog.volume import ErasedStates
 
 _FILE = re.compile(r"([0-9a-f]{16})\.(?:json|rows)")
 _HEX, _DIGEST = re.compile(r"[0-9a-f]*"), re.compile(r"[0-9a-f]{64}")

@@ -20,6 +20,7 @@ from lakelog.erased import Refusal
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
 from lakelog.keys import KeyRing
 from lakelog.lake import Lake
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.remotes import carry, encryption, known
 from lakelog.remotes.ancestry import (
@@ -41,7 +42,6 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import Segment
 from lakelog.store import bootstrap, policy, tracking
 from lakelog.store.bootstrap import Store, raise_format, start_branch
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head, Move
 
 if TYPE_CHECKING:

@@ -20,12 +20,14 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from lakelog import manifest
 from lakelog.appends import StreamLock
 from lakelog.disk import disk
 from lakelog.entries import Entry, IdRun, Record, Removal, SegmentEntry
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.maintain import DedupeNote
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.remotes import merge_rows
 from lakelog.remotes.ancestry import refusal
@@ -33,9 +35,7 @@ from lakelog.remotes.carry import Merged
 from lakelog.remotes.known import MovePosition
 from lakelog.remotes.merge_rows import OwnRows, RowSieve, RowSpan
 from lakelog.segments import rows_target
-from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head
 

@@ -22,10 +22,10 @@ from lakelog.errors import Diverged, TransferRefused
 from lakelog.event import EVENT_COLUMNS
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.libraries import duckdb, pa
+from lakelog.manifest import Manifest
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import Segment, SegmentEncoder, put_segment, rows_sql, write_segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:

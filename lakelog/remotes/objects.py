@@ -18,9 +18,9 @@ from lakelog import chunks
 from lakelog.disk import File
 from lakelog.entries import Entry, Removal, SegmentEntry
 from lakelog.errors import DamagedState
+from lakelog.manifest import Manifest, Page
 from lakelog.paths import CHUNK, INDEX, Keys, Paths
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest, Page
 
 Name = tuple[str, str]
 Sizes = dict[Name, int]

@@ -20,8 +20,8 @@ from lakelog.disk import NotIntact
 from lakelog.entries import Entry, SegmentEntry, parse
 from lakelog.errors import LakelogError, NotProven
 from lakelog.keys import VAULT
+from lakelog.manifest import of_json
 from lakelog.paths import CHUNK, FORMAT, INDEX
-from lakelog.store.manifest import of_json
 from lakelog.store.ref import Move, Tag, open_ref
 from lakelog.store.signatures import SignatureFile
 

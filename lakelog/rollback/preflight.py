@@ -31,10 +31,10 @@ from lakelog.errors import (
 )
 from lakelog.history import BranchHistory
 from lakelog.lake import Lake
+from lakelog.manifest import Manifest
 from lakelog.paths import CHUNK, OBJECTS
 from lakelog.state import Present, RestorePlan, StateCatalog
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 
 PARTS = ("data", "cursors", "state", "deployment")
 _POSITIONS = ("cursor", "stream")

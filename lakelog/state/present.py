@@ -20,6 +20,7 @@ from lakelog.deploy import running_in
 from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import AlreadyExists, Damaged, StateRefused
 from lakelog.lake import Lake
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.paths import Paths
 from lakelog.runtime.progress import ProgressCallback
@@ -30,7 +31,6 @@ from lakelog.state.origin import OPS, Origins, stamps, suffix
 from lakelog.state.saved_state import SavedState
 from lakelog.store import machine
 from lakelog.store.machine import Machine
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head, Tag
 
 _NUMBER_MAX = 1 << 48

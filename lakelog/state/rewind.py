@@ -29,6 +29,7 @@ from lakelog.disk import File, Folder, NotIntact
 from lakelog.errors import DamagedRef, DeploymentFailed
 from lakelog.history import BranchHistory
 from lakelog.maintain import Sealer
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.paths import encode_name
 from lakelog.state import exchange, origin
@@ -36,7 +37,6 @@ from lakelog.state.exchange import ExchangeStep
 from lakelog.state.safety_tags import SafetyTags
 from lakelog.store import machine
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.wal import Tail
 

@@ -6,20 +6,26 @@ The package that talks to buckets stands above this one, and is loaded for such 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
+    from lakelog.entries import Entry, SegmentEntry
+    from lakelog.event import EncodedBatch
+    from lakelog.manifest import Manifest, Manifests, Page
     from lakelog.paths import Paths
+    from lakelog.store.ref import Head, Move
 
 
 class NameLookup(Protocol):
     """Where ids and subjects are that a query needs, by what the bucket has of that."""
 
-    def entries_of(self, manifests: Any, state: Any, low: int, high: int) -> Any:
+    def entries_of(
+        self, manifests: Manifests, state: Manifest, low: int, high: int
+    ) -> Callable[[Page], Iterable[Entry]]:
         """Return what gives the entries of a page of a state that may have one of them between two
         times (us): all of those pages of which that is not known."""
 
@@ -63,7 +69,7 @@ class Attachment(Protocol):
         """Do what `relay` asks for: bring objects here, by their `keys`, or return `length` bytes
         of the file of names `key` from `start` on, or a `data_key`."""
 
-    def by_ranges(self, entries: Any) -> set[str]:
+    def by_ranges(self, entries: Iterable[SegmentEntry]) -> set[str]:
         """Have segments that are not here read by ranges where that can be; return their
         digests."""
 
@@ -77,13 +83,13 @@ class Attachment(Protocol):
         """Publish what is pending, and bring here what other machines have published; return how
         many moves came, and how many went."""
 
-    def join(self, store: Any, head: Any, state: Any, change: Any) -> Any:
+    def join(self, store: Any, head: Head, state: Manifest, change: Any) -> Any:
         """Return a change of a branch with what other machines offer to be published with it; None
         where the branch has moved on. Raises UnsupportedStore for a move that a bucket cannot have
         yet."""
 
     def append_versions(
-        self, store: Any, branch: str, encoded: Any, expect: Mapping[str, int]
+        self, store: Any, branch: str, encoded: EncodedBatch, expect: Mapping[str, int]
     ) -> Any:
         """Publish events as the next versions of the streams in `expect`, all or nothing; return
         the Receipt. Raises WrongVersion, Unreachable, OutcomeUnknown."""
@@ -94,7 +100,7 @@ class Attachment(Protocol):
     def alone(self, op: str) -> AbstractContextManager[bool]:
         """Be the only machine that makes moves with `op` in the lake, if it yields True."""
 
-    def gone_writers(self, store: Any, move: Any, absent: Set[str], present: Set[str]) -> set[str]:
+    def gone_writers(self, store: Any, move: Move, absent: Set[str], present: Set[str]) -> set[str]:
         """Return those of the writers without files whose watermarks the move after `move` may
         leave out: what other machines write to is not seen here."""
 

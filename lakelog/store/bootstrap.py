@@ -32,17 +32,16 @@ from lakelog.errors import (
     UnsupportedStore,
 )
 from lakelog.keys import VAULT
+from lakelog.manifest import Manifest, Manifests, empty
 from lakelog.paths import FORMAT, KEYS, PLAIN_FORMAT, FileNames, Paths
 from lakelog.protect import PROTECTIONS, Protection
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import machine
 from lakelog.store.attachment import Attachment, AttachmentRegistry
-from lakelog.store.erased_states import ErasedStates
-from lakelog.store.manifest import Manifest, Manifests, empty
 from lakelog.store.ref import Move, author, escape_text
 from lakelog.store.refs import Refs
 from lakelog.store.verified_files import VerifiedFiles
-from lakelog.store.volume import DirectoryVolume, Volume
+from lakelog.volume import DirectoryVolume, ErasedStates, Volume
 
 if TYPE_CHECKING:
     from lakelog.keys import KeyRing

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from lakelog.disk import disk
 from lakelog.entries import Record
-from lakelog.store.manifest import Manifest, Manifests
+from lakelog.manifest import Manifest, Manifests
 
 WHAT = "host"
 DIGITS = 12

@@ -23,9 +23,11 @@ class MergeNote:
     generation: int
     snapshot: str
 
-    def message(self, name: str, known: int) -> str:
-        """Return the message of the move that merges `name`, of which some were `known` here."""
-        come = f"{self.count} events from {self.first} on came" + (f", {known} known" * bool(known))
+    def message(self, name: str, duplicates: int) -> str:
+        """Return the message of the move that merges `name`, of which so many are `duplicates`."""
+        come = f"{self.count} events from {self.first} on came" + (
+            f", {duplicates} known" * bool(duplicates)
+        )
         place = f"move {self.number} of generation {self.generation}, state {self.snapshot}"
         return f"{name}: {come}; {place}"
 

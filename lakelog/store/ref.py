@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from lakelog import document
 from lakelog.disk import NotIntact
 from lakelog.errors import LakelogError
 from lakelog.keys import VAULT, LakeKeys
+from lakelog.values import JsonObject
 
 _ENCRYPTED = "lkn1:"
 
@@ -41,7 +42,7 @@ class Move:
     generation: int
     wal: dict[str, int] = field(default_factory=dict)
     inline_from: int = 0
-    inline: list[dict[str, Any]] = field(default_factory=list)
+    inline: list[JsonObject] = field(default_factory=list)
     carried: bytes = field(default=b"", repr=False, compare=False)
     """The text of the manifest, if the move carries it."""
     encrypted: str = field(default="", repr=False, compare=False)
@@ -94,7 +95,7 @@ def digest_of(data: bytes) -> str:
     return document.digest(document.split(data)[0])
 
 
-def open_ref(data: bytes) -> tuple[dict[str, Any], bytes]:
+def open_ref(data: bytes) -> tuple[JsonObject, bytes]:
     """Return the document in the file of a move or tag, and the text of the manifest that it
     carries, which has to be the one it names; other documents carry nothing. Raises NotIntact.
     """
@@ -106,7 +107,7 @@ def open_ref(data: bytes) -> tuple[dict[str, Any], bytes]:
     return body, manifest
 
 
-def open_message(body: dict[str, Any]) -> None:
+def open_message(body: JsonObject) -> None:
     """Decrypt the message of a move or tag, and keep what stood there. Raises NotIntact,
     InvalidKey."""
     message = body.get("message")

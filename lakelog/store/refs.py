@@ -18,7 +18,6 @@ from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.keys import LakeKeys
 from lakelog.paths import KEYS, FileNames
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store.move_pack import PACKED, decode_packed
 from lakelog.store.ref import (
     Head,
     Move,
@@ -30,7 +29,7 @@ from lakelog.store.ref import (
     encode_ref,
     encrypted,
 )
-from lakelog.store.volume import TICK_NS, Volume
+from lakelog.volume import PACKED, TICK_NS, Volume, decode_packed
 
 _PACKED_CACHED, _TEXTS_CACHED = 4, 64
 _SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')

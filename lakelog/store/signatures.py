@@ -13,12 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lakelog import document
 from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact
 from lakelog.errors import DamagedRef
 from lakelog.paths import FileName, Paths, encode_name
+from lakelog.values import JsonObject
 
 _NAME = re.compile(r"(?:@([0-9a-f]{64})|([a-z0-9._%-]+))\.([0-9a-f]{16})\.json")
 _SHORT = 16
@@ -47,7 +48,7 @@ class SignatureFile:
         )
 
     @staticmethod
-    def read(path: str) -> dict[str, Any]:
+    def read(path: str) -> JsonObject:
         """Return the envelope in a file. Raises DamagedRef, FileNotFoundError."""
         try:
             body = document.decode(File(path).read(DOCUMENT_MAX))
@@ -78,7 +79,7 @@ class Signatures:
         """Return the signatures of a state that name no tag."""
         return [file for file in self.listing() if file.state == digest]
 
-    def write(self, tag: str, digest: str, key: str, envelope: dict[str, Any]) -> str:
+    def write(self, tag: str, digest: str, key: str, envelope: JsonObject) -> str:
         """Store the signature of a tag, or where `tag` is "" of a state, by the key with an id;
         replace an older one of that key. Durable when this returns the path."""
         name = encode_name(tag) if tag else f"@{digest}"

@@ -97,10 +97,10 @@ class VerifiedFiles:
     def renew(self, object_type: str, digests: Iterable[str]) -> None:
         """Remember objects that were given another name since they were verified: their ctime is
         another, and all else must be the same."""
-        known, stamps = self._load(), list[tuple[str, _Stamp]]()
+        records, stamps = self._load(), list[tuple[str, _Stamp]]()
         for digest in digests:
             stamp = _stamp(self._paths.object(object_type, digest))
-            if digest in known and known[digest][:3] == stamp[:3]:
+            if digest in records and records[digest][:3] == stamp[:3]:
                 stamps.append((digest, stamp))
         self._note(stamps)
 

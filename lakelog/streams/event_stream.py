@@ -17,8 +17,8 @@ from lakelog.appends import KnownKeys, Receipt, StreamSubject, VersionedBatch
 from lakelog.errors import DamagedWal, InvalidEvent, WrongVersion
 from lakelog.event import EncodedBatch, Event
 from lakelog.libraries import pa
+from lakelog.manifest import Manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 
 if TYPE_CHECKING:
     from lakelog.query import Relation

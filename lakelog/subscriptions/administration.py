@@ -13,9 +13,9 @@ from lakelog import sql
 from lakelog.disk import disk
 from lakelog.entries import Removal
 from lakelog.event import BookkeepingEvent, Event
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.segments import rows_sql
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.subscriptions import registry
 from lakelog.subscriptions.branch_access import BranchAccess

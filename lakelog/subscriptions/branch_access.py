@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from lakelog.appends import ArrivalSignal, signal_of
 from lakelog.database import Connect
 from lakelog.maintain import Sealer
+from lakelog.manifest import Manifest
 from lakelog.query import TailRows
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.wal import Tail
 

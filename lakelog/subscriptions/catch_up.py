@@ -10,11 +10,11 @@ from lakelog import arrays
 from lakelog.database import Connect
 from lakelog.entries import SegmentEntry
 from lakelog.libraries import pa
+from lakelog.manifest import Manifest
 from lakelog.protect import sealed_blocks
 from lakelog.query import NewestEvents
 from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.subscriptions.position import Position
 
 _WINDOW = 100_000

@@ -19,8 +19,8 @@ from lakelog.entries import Entry
 from lakelog.errors import StaleFiles
 from lakelog.event import EncodedBatch, Event
 from lakelog.ingest import ChunkResult, Job
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.delivery import Handled

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from lakelog import arrays
 from lakelog.errors import UnknownRef
 from lakelog.libraries import pa, pc
-from lakelog.store.manifest import Manifest
+from lakelog.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.subscriptions import catch_up, registry
 from lakelog.subscriptions.branch_access import BranchAccess

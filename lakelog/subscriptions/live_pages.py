@@ -17,10 +17,10 @@ from lakelog import arrays, sql
 from lakelog.appends import StreamSubject
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.libraries import duckdb, np, pa, pc
+from lakelog.manifest import Manifest
 from lakelog.protect import sealed_blocks
 from lakelog.query import NewestEvents, TailRows
 from lakelog.search import expanded
-from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head, Move
 from lakelog.subscriptions import catch_up

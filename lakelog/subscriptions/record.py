@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lakelog.entries import Record
+from lakelog.manifest import Manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.subscriptions.position import PARTITIONS, Position
 
 WHAT = "subscription"

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from lakelog.disk import disk
 from lakelog.errors import InvalidSetting, SubscriptionGone, SubscriptionRewound
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.search import expanded
-from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head
 from lakelog.subscriptions.branch_access import BranchAccess

@@ -25,10 +25,10 @@ from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
+from lakelog.manifest import Manifest
 from lakelog.protect import sealed_blocks
 from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.sync.target import KEY, TableShape, Watermark
 from lakelog.views import Lineage, SegmentRead
 

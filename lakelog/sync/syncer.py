@@ -15,7 +15,7 @@ from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
-from lakelog.store.manifest import Manifest
+from lakelog.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.sync import delta
 from lakelog.sync.delta import EMPTIED, Delta, DeltaStep, is_emptied

@@ -15,8 +15,8 @@ import orjson
 
 from lakelog.entries import SegmentEntry
 from lakelog.lake import Lake
+from lakelog.manifest import Manifest
 from lakelog.pinned import PinnedLake
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.top.rates import COLUMNS, LakeFigures, NewestEvent, SecondCounts
 from lakelog.values import JsonObject

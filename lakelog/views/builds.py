@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from lakelog import query as queries
 from lakelog.entries import SegmentEntry
+from lakelog.manifest import Manifest
 from lakelog.store import bootstrap
-from lakelog.store.manifest import Manifest
 from lakelog.views.definition import ViewDefinition
 from lakelog.views.engine import Limits
 from lakelog.views.layers import LayerBuilder

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from lakelog.disk import disk
 from lakelog.entries import Record, Removal
 from lakelog.errors import InvalidView
+from lakelog.manifest import Manifest
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.views.definition import ViewDefinition, parse
 

@@ -18,10 +18,10 @@ import orjson
 from lakelog.disk import disk
 from lakelog.entries import Record, Removal
 from lakelog.errors import InvalidSetting, UnknownRef
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.views.ledger import PAYLOAD, UNREAD, Ledger, LedgerField
 

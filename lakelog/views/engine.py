@@ -19,12 +19,12 @@ from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, np, pa
+from lakelog.manifest import Manifest
 from lakelog.paths import Paths
 from lakelog.query import SegmentMap, TailRows
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.views import finalize, ledger
 from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.definition import ViewDefinition

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged
-from lakelog.store.manifest import Manifest, Manifests
+from lakelog.manifest import Manifest, Manifests
 from lakelog.views.partials import Cover
 
 _BACK = 64

@@ -17,9 +17,9 @@ from collections.abc import Iterable
 
 from lakelog.files import FileCursor, LogName
 from lakelog.libraries import duckdb, pa
+from lakelog.manifest import Manifest
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.wal import PendingFrames
 
 ORIGINS, FILES = "origins", "files"

@@ -15,11 +15,11 @@ from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, pa
+from lakelog.manifest import Manifest
 from lakelog.query import EXTRA_SCHEMAS, Query, Session
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.sql import identifier
-from lakelog.store.manifest import Manifest
 
 if TYPE_CHECKING:
     from lakelog.query import TypeTable

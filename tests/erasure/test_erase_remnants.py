@@ -13,11 +13,11 @@ import lakelog
 from lakelog.chunks import ChunkWriter, StateEntry, StateIndex
 from lakelog.entries.entry import Removal
 from lakelog.lake import Lake
+from lakelog.manifest import manifest
 from lakelog.moves import publication as publish
 from lakelog.remotes import known
 from lakelog.segments import segment
 from lakelog.state.state import save_state
-from lakelog.store import manifest
 from lakelog.views import LakeViews
 from tests.support import erasure_histories as histories
 

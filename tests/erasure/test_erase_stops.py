@@ -14,7 +14,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import LakelogError
-from lakelog.store import manifest
+from lakelog.manifest import manifest
 from tests.support import erasure_histories as histories
 from tests.support import seam
 from tests.support.effort import IS_WHOLE

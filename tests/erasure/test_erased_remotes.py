@@ -12,8 +12,8 @@ import lakelog
 from lakelog import document, remotes
 from lakelog.errors import DamagedManifest, TransferRefused
 from lakelog.lake import Lake
+from lakelog.manifest import manifest
 from lakelog.state.state import save_state
-from lakelog.store import manifest
 from tests.support.erased_lakes import ADA, SETTINGS, add, found
 
 

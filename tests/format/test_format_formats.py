@@ -9,7 +9,7 @@ from lakelog.entries.entry import Record, Removal
 from lakelog.formats.definition import FormatDefinition
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.maintain.repair import recover
-from lakelog.store.manifest import Manifest
+from lakelog.manifest import Manifest
 from tests.conftest import MakeLake
 
 FORM = FormatDefinition(

@@ -18,8 +18,8 @@ from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.moves.publication import Change, publish
-from lakelog.store.move_pack import read_packed
 from lakelog.values import from_micros
+from lakelog.volume import read_packed
 from tests.golden import make
 from tests.support import damage, lakes, second_reader, statements
 from tests.support.effort import IS_WHOLE

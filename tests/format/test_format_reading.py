@@ -449,7 +449,7 @@ def test_newer_formats_are_refused(tmp_path: Path) -> None:
     """F15.1, F15.3: a lake, manifest or WAL of a later format is refused by name, lake first."""
     path = str(tmp_path / "lake")
     lakes.sealed(path)
-    with lakelog.open(path) as lake, mock.patch.object(lakelog.store.manifest, "FILE_FORMAT", 2):
+    with lakelog.open(path) as lake, mock.patch.object(lakelog.manifest.manifest, "FILE_FORMAT", 2):
         publish(lake.store, "main", lambda *_: Change("snapshot"))
     with pytest.raises(FormatTooNew, match="upgrade"):
         lakelog.open(path).count()

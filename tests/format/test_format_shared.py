@@ -19,7 +19,7 @@ from lakelog.remotes import conditions
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.shared import move_spans, name_file, offers
 from lakelog.store.bootstrap import load
-from lakelog.store.move_pack import decode_packed
+from lakelog.volume import decode_packed
 from tests.support import encrypted
 from tests.support.attached import SharedMachines, append, numbers, offer_and_die
 

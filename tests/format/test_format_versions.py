@@ -20,11 +20,11 @@ from lakelog.appends.stream_lock import StreamLock
 from lakelog.disk import disk
 from lakelog.errors import Diverged, FormatTooNew, InvalidEvent, WrongVersion
 from lakelog.identities import IdentityKeys
+from lakelog.manifest import manifest
 from lakelog.moves.publication import Change, publish
 from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, pull
 from lakelog.remotes.pushes import push
-from lakelog.store import manifest
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail
 from tests.support import lakes, second_reader, statements

@@ -25,8 +25,8 @@ import lakelog
 from lakelog.disk import disk
 from lakelog.entries.entry import Record
 from lakelog.history import thinning
+from lakelog.manifest import manifest
 from lakelog.moves.publication import Change, publish
-from lakelog.store import manifest
 from lakelog.values import to_micros
 from lakelog.wal import frames as wal
 from tests.support import lakes

@@ -20,8 +20,8 @@ from lakelog.errors import GcRefused, LakelogError, UnknownRef
 from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.maintain import gc as collecting
+from lakelog.manifest import manifest
 from lakelog.settings import Settings
-from lakelog.store import manifest
 from lakelog.store.ref import Move
 from lakelog.values import from_micros
 

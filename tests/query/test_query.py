@@ -16,8 +16,8 @@ import pytest
 import lakelog
 from lakelog import history
 from lakelog.errors import LakelogError, QueryFailed
+from lakelog.manifest import Manifests
 from lakelog.query import schemas, tail_rows
-from lakelog.store.manifest import Manifests
 from tests.support.effort import share
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -18,6 +18,7 @@ from lakelog import document
 from lakelog.audit.audit import audit
 from lakelog.disk import disk
 from lakelog.errors import Diverged, TransferRefused
+from lakelog.manifest import Manifests
 from lakelog.remotes import known
 from lakelog.remotes.carry import Merged
 from lakelog.remotes.fetches import clone, fetch, pull
@@ -25,7 +26,6 @@ from lakelog.remotes.merge import Merge
 from lakelog.remotes.pushes import push
 from lakelog.remotes.site import Site
 from lakelog.store import bootstrap
-from lakelog.store.manifest import Manifests
 from lakelog.store.ref import encode_ref
 from lakelog.sync.sync import sync
 from lakelog.views import LakeViews

@@ -21,10 +21,9 @@ from lakelog.entries.entry import (
 )
 from lakelog.errors import DamagedManifest
 from lakelog.files.file_cursor import FileCursor
+from lakelog.manifest import Manifest, manifest
 from lakelog.moves import page_tree
-from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 
 COMMIT = "00" * 16
 EVENTS: dict[str, Any] = {

@@ -14,12 +14,12 @@ import lakelog
 from lakelog.disk import disk
 from lakelog.entries.entry import UNNUMBERED, Entry, Record, Removal, SegmentEntry, assign_seq
 from lakelog.errors import DamagedManifest
+from lakelog.manifest import Manifest, Page, Totals, manifest
 from lakelog.moves import page_tree
 from lakelog.moves import publication as publish
 from lakelog.moves.publication import Change
-from lakelog.store import bootstrap, manifest
+from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest, Page, Totals
 from tests.support.effort import share
 
 MakeLake = Callable[..., lakelog.Lake]

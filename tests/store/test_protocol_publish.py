@@ -16,8 +16,8 @@ from lakelog.disk import disk
 from lakelog.entries.entry import Record
 from lakelog.errors import OutcomeUnknown
 from lakelog.history import thinning
+from lakelog.manifest import Manifest
 from lakelog.moves.publication import Change, publish
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.store.refs import Refs
 from tests.support.publishing import before_next_move, event, found, publish_ids

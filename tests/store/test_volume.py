@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lakelog.store.volume import DirectoryVolume, Volume
+from lakelog.volume import DirectoryVolume, Volume
 from tests.support.volume_suite import VolumeSuite
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import lakelog
 from lakelog.entries.entry import SegmentEntry
-from lakelog.store.manifest import Manifest
+from lakelog.manifest import Manifest
 from lakelog.store.ref import Move
 from tests.support import damage, lakes
 

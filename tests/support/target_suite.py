@@ -22,10 +22,10 @@ from lakelog.analyze import dedupe
 from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import QueryFailed, SyncRefused, Unreachable
 from lakelog.maintain import retention
-from lakelog.store.move_pack import encode_packed
 from lakelog.sync.comparison import check
 from lakelog.sync.sync import status
 from lakelog.sync.target import SyncTarget
+from lakelog.volume import encode_packed
 from tests.support.lakes import EXOTIC, copied, opened
 from tests.support.sync_places import Faulty, Place, expected, forked, kill, synced
 

@@ -13,16 +13,15 @@ import pytest
 
 from lakelog.entries.entry import RetentionEntry
 from lakelog.errors import DamagedRef, UnknownRef
+from lakelog.manifest import Manifest, manifest
 from lakelog.moves.publication import Change, publish
 from lakelog.paths import FORMAT, KEYS
 from lakelog.remotes import known
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.settings import DEFAULTS
-from lakelog.store import manifest
 from lakelog.store.bootstrap import Store, start_branch
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head, Tag
-from lakelog.store.volume import Volume
+from lakelog.volume import Volume
 
 
 def retained(number: int) -> Change:

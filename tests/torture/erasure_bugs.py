@@ -12,7 +12,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ("old texts in moves", f"{ERASED}.sweep:sweep", "if stripped is not None", "if False"),
     (
         "old texts in packed moves",
-        f"{STORE}.erased_states:ErasedStates.stripped",
+        "lakelog.volume.erased_states:ErasedStates.stripped",
         "if lines == files",
         "if lines == files or _place(key)[1]",
     ),
@@ -56,7 +56,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ("set aside files not searched", f"{ERASURE}.leftovers:_searched", "yield path", "pass"),
     (
         "old texts of a pull believed",
-        f"{STORE}.manifest:Manifests.of",
+        "lakelog.manifest.manifest:Manifests.of",
         "and not self._erased.holds(ref.snapshot)",
         "",
     ),
@@ -99,7 +99,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "a state in memory believed",
-        f"{STORE}.manifest:Manifests._forget_erased",
+        "lakelog.manifest.manifest:Manifests._forget_erased",
         "self.forget()",
         "pass",
     ),
@@ -200,13 +200,13 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "texts in tags left",
-        f"{STORE}.erased_states:ErasedStates.refs",
+        "lakelog.volume.erased_states:ErasedStates.refs",
         "sorted(self._volume.names(KEYS.tags))",
         "()",
     ),
     (
         "packs of moves not swept",
-        f"{STORE}.erased_states:ErasedStates.refs",
+        "lakelog.volume.erased_states:ErasedStates.refs",
         " or FileName(file).packed",
         "",
     ),

@@ -25,13 +25,14 @@ from lakelog.errors import LakelogError, LakeNotFound, LakeReplaced, NothingToUn
 from lakelog.history import window as history_window
 from lakelog.maintain import DedupeNote
 from lakelog.maintain.repair.repair import RepairOutcome
+from lakelog.manifest import manifest
 from lakelog.moves.publication import USER_OPS, Change, publish
 from lakelog.paths import Paths
 from lakelog.segments import segment
-from lakelog.store import bootstrap, manifest
+from lakelog.store import bootstrap
 from lakelog.store.ref import Move
 from lakelog.store.refs import Refs
-from lakelog.store.volume import DirectoryVolume
+from lakelog.volume import DirectoryVolume
 from lakelog.wal.tail import Tail
 from tests.support import damage, lakes, seam
 from tests.support.world import warm_engine

@@ -12,10 +12,10 @@ from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact
 from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged
 from lakelog.maintain.reachability import lost_names
+from lakelog.manifest import Manifest
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import verified_files
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import open_ref
 from lakelog.values import JsonObject
 

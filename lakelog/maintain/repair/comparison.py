@@ -34,8 +34,8 @@ from lakelog.paths import FileName
 from lakelog.segments import Segment, write_segment
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
-from lakelog.store.move_pack import read_packed
 from lakelog.store.ref import Move, digest_of, open_ref
+from lakelog.volume import read_packed
 from lakelog.wal import Frame, Header, Tail, scan
 
 _MISSING = "missing"

@@ -13,10 +13,10 @@ from lakelog.libraries import np
 from lakelog.maintain.repair import lost_ids, lost_moves, lost_rows, orphans, recover, refs
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.seal import Sealer
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.values import from_micros
 from lakelog.wal import Header, Tail, WalFile, resume, trim

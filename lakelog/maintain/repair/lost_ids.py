@@ -18,9 +18,9 @@ from lakelog.entries import IdRun, SegmentEntry
 from lakelog.errors import Damaged
 from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import orphans, recover
+from lakelog.manifest import Manifest
 from lakelog.segments import Segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 
 _PUBLISHING = ("seal", "ingest")
 """Moves that add the ids of the very segments that they add."""

@@ -29,10 +29,10 @@ from lakelog.libraries import pa, pc
 from lakelog.maintain import compact
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.lost_moves import Ranges
+from lakelog.manifest import Manifest
 from lakelog.protect import sealed_blocks
 from lakelog.segments import describe_rows, rows_sql, write_segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.wal import Frame, PendingFrames, Tail, WalFile
 
 _LEVEL = 3

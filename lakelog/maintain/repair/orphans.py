@@ -17,10 +17,10 @@ from lakelog.entries import IdRun, Record
 from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
+from lakelog.manifest import Manifest
 from lakelog.segments import Segment
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Move
 from lakelog.wal import Tail
 

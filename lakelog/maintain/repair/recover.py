@@ -17,18 +17,18 @@ from dataclasses import dataclass
 
 import orjson
 
-from lakelog import document
+from lakelog import document, manifest
 from lakelog.disk import File, Folder, NotIntact
 from lakelog.entries import Entry, IdRun, Removal, SegmentEntry
 from lakelog.errors import Damaged, DamagedRef
+from lakelog.manifest import Manifest
 from lakelog.paths import FileName
 from lakelog.segments import Segment, describe_rows
-from lakelog.store import hosts, manifest
+from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
-from lakelog.store.move_pack import packed_lines
 from lakelog.store.ref import Move
 from lakelog.store.refs import Refs
+from lakelog.volume import packed_lines
 
 Watermarks = dict[str, int]
 

@@ -6,19 +6,19 @@ import dataclasses
 import itertools
 from collections.abc import Iterable
 
+from lakelog import manifest
 from lakelog.database import Connect
 from lakelog.disk import File, Folder, disk
 from lakelog.errors import DamagedRef
 from lakelog.maintain.repair import orphans, recover
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.recover import Watermarks
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, try_move
 from lakelog.paths import FileName
-from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
-from lakelog.store.move_pack import PACKED, encode_packed, is_thinned, read_packed
 from lakelog.store.ref import Head, Move, author, digest_of, encode_ref
+from lakelog.volume import PACKED, encode_packed, is_thinned, read_packed
 
 Moves = dict[int, tuple[Move, bytes]]
 _REWINDS = ("rollback", "undo", "repair", "branch")

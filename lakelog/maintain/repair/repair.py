@@ -28,9 +28,9 @@ from lakelog.paths import CHUNK, FORMAT, INDEX, KEYS, OBJECTS, FileName
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import machine, policy
 from lakelog.store.bootstrap import Store, load, make_branch_dirs, write_config
-from lakelog.store.move_pack import read_packed
 from lakelog.store.ref import Tag, author, digest_of, open_ref
 from lakelog.store.signatures import SignatureFile
+from lakelog.volume import read_packed
 from lakelog.wal import Header, Tail
 
 __all__ = ["LakeCheck", "RepairOutcome", "repair"]

@@ -12,24 +12,24 @@ import os
 import time
 from collections.abc import Iterator
 
-from lakelog import chunks, document, ranks, word_indexes
+from lakelog import chunks, document, manifest, ranks, word_indexes
 from lakelog.disk import DOCUMENT_MAX, File, Folder, LockFile, NotIntact, NotRegular, disk
 from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.history import kept_moves
 from lakelog.maintain.repair import lost_moves
 from lakelog.maintain.repair.checker import Checker, Problem, Report
+from lakelog.manifest import Manifest
 from lakelog.paths import CHUNK, INDEX, KEYS, OBJECTS, FileName
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import DEFAULTS
-from lakelog.store import bootstrap, manifest, verified_files
+from lakelog.store import bootstrap, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
-from lakelog.store.manifest import Manifest
-from lakelog.store.move_pack import read_packed
 from lakelog.store.ref import Move, open_ref
 from lakelog.store.refs import Refs
 from lakelog.store.signatures import SignatureFile
+from lakelog.volume import read_packed
 from lakelog.wal import Header, Tail, WalFile
 
 __all__ = ["Problem", "Report", "open_for_check", "verify", "verify_snapshot"]

@@ -27,6 +27,7 @@ from lakelog.errors import (
 from lakelog.event import EncodedBatch
 from lakelog.keys import VAULT, KeyRing
 from lakelog.maintain import RepairOutcome
+from lakelog.manifest import Manifest
 from lakelog.moves import Change
 from lakelog.paths import KEYS, OBJECTS, FileName, FileNames, Paths
 from lakelog.remotes import remote as remotes
@@ -48,7 +49,6 @@ from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import bootstrap
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head, Move
 from lakelog.store.refs import Refs
 from lakelog.values import JsonObject

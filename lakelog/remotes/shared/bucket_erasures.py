@@ -31,9 +31,7 @@ from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
 from lakelog.remotes.site import Site
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.store.erased_states import ErasedStates
-from lakelog.store.move_pack import encode_packed, packed_lines
-from lakelog.store.volume import DirectoryVolume
+from lakelog.volume import DirectoryVolume, ErasedStates, encode_packed, packed_lines
 
 _HEX = [f"{number:02x}" for number in range(256)]
 _REQUIRED = "erasure"

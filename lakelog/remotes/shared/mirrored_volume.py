@@ -27,11 +27,9 @@ from lakelog.remotes.shared import move_spans, name_file
 from lakelog.remotes.shared.bucket import Bucket, open_bucket
 from lakelog.remotes.site import key_of
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.store.erased_states import ErasedStates
-from lakelog.store.move_pack import encode_packed
 from lakelog.store.ref import Move, Tag, digest_of
-from lakelog.store.volume import DirectoryVolume
 from lakelog.values import JsonObject
+from lakelog.volume import DirectoryVolume, ErasedStates, encode_packed
 
 _PIECE = 1 << 20
 RelayedRequest = Callable[[JsonObject], bytes]

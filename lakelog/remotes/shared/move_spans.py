@@ -19,8 +19,8 @@ from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.remote import DOCUMENT_MAX
 from lakelog.remotes.remote_volume import RemoteVolume
-from lakelog.store.move_pack import encode_packed, packed_lines
 from lakelog.store.ref import digest_of
+from lakelog.volume import encode_packed, packed_lines
 
 SPAN, GROWTH = 256, 16
 """Moves of a span, and after how many more of them its file is replaced by one that has these."""

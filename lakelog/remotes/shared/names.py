@@ -23,6 +23,7 @@ from lakelog.entries import Entry, Removal, SegmentEntry
 from lakelog.errors import DamagedSegment, TransferRefused, Unreachable
 from lakelog.keys import VAULT
 from lakelog.libraries import np
+from lakelog.manifest import Manifest, Manifests, Page
 from lakelog.paths import Paths
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote import Interrupted
@@ -30,7 +31,6 @@ from lakelog.remotes.shared import name_file
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.name_file import COLUMNS, Malformed, NameHead, key_of
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest, Manifests, Page
 
 Hashes = list[tuple[str, list[int]]]
 """For each mention of events a column, and the hashes of the names of which one is needed."""

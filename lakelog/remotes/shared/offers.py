@@ -23,13 +23,13 @@ from lakelog.entries import Entry, IdRun, Record, SegmentEntry
 from lakelog.errors import LakelogError, UnknownRef
 from lakelog.identities import IdentityKeys
 from lakelog.keys import VAULT
+from lakelog.manifest import Manifest
 from lakelog.moves import Change
 from lakelog.paths import FileName, encode_name
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head, Move
 
 HEADS = 32

@@ -16,11 +16,11 @@ from lakelog.entries import IdRun, SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.errors import LakelogError
 from lakelog.maintain import Sealer
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.segments import write_segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import following
-from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.wal import Frame, Tail
 

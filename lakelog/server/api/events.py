@@ -7,12 +7,12 @@ from typing import Any
 
 from lakelog import sql
 from lakelog.errors import UnknownRef
+from lakelog.manifest import Manifest
 from lakelog.pinned import PinnedLake
 from lakelog.search import Search, highlighter, search_condition
 from lakelog.server.api.counts import SLICE_EVENTS, between, range_of, span_of
 from lakelog.server.api.question import VALUE_MAX, DashboardQuestion, cut, milliseconds
 from lakelog.server.arrivals import RequestRefused
-from lakelog.store.manifest import Manifest
 from lakelog.values import from_micros, to_micros
 
 _ROWS = 200

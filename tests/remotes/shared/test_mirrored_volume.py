@@ -11,7 +11,7 @@ from lakelog.paths import KEYS, Paths
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.shared import bucket
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
-from lakelog.store.volume import Volume
+from lakelog.volume import Volume
 from tests.support.volume_suite import VolumeSuite
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lakelog.lake import Lake
+from lakelog.manifest import manifest
 from lakelog.moves.publication import run_maintenance
 from lakelog.remotes.shared import name_file, names
-from lakelog.store import manifest
 from tests.support.attached import SharedMachines
 
 SUBJECTS = 12

@@ -22,9 +22,9 @@ from lakelog.disk import NotIntact
 from lakelog.errors import DamagedRef
 from lakelog.keys import VAULT
 from lakelog.paths import KEYS, FileName
-from lakelog.store.move_pack import decode_packed, encode_packed
-from lakelog.store.volume import TICK_NS, Volume
 from lakelog.values import JsonObject
+from lakelog.volume.move_pack import decode_packed, encode_packed
+from lakelog.volume.volume import TICK_NS, Volume
 
 FOLDER = "erasures"
 

@@ -42,11 +42,10 @@ from lakelog.entries import (
 )
 from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError, SnapshotGone
 from lakelog.keys import VAULT, LakeKeys
+from lakelog.manifest.manifest_text import FILE_FORMAT, compressed, decompressed, plain_text
 from lakelog.paths import KEYS
-from lakelog.store.erased_states import ErasedStates
-from lakelog.store.manifest_text import FILE_FORMAT, compressed, decompressed, plain_text
-from lakelog.store.volume import Volume
 from lakelog.values import JsonObject
+from lakelog.volume import ErasedStates, Volume
 
 # Small enough that a publish writes about 4 kB, large enough that 10,000 segments are two levels.
 FAN = 16
