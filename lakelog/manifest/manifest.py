@@ -4,7 +4,8 @@ A manifest (manifests/<digest>.json.zst, zstd of one JSON object) names its pare
 totals, at most 16 recent entries (the JSON key `tail`), the id runs, and `pages`: older entries in
 files of their own. Pages form a log-structured tree of fan-out 16, oldest first: the recent
 entries, once there are 16, become a page of level 0; sixteen such pages become one of at most 256
-entries (level 1); sixteen of those one of at most 4096 (level 2), which only maintenance writes.
+entries (level 1); sixteen of those, or 32 of levels 0 and 1, one of at most 4096 (level 2), which
+only maintenance writes.
 Once the pages of levels 0 to 2 hold half as many entries as those of level 3, maintenance writes
 all live entries as pages of level 3. Read the pages from oldest to newest, then the recent ones:
 

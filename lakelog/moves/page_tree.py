@@ -30,12 +30,16 @@ def spill(
 
 
 def mergeable(pages: tuple[Page, ...], level: int) -> int | None:
-    """Return where the newest pages of at most this level begin, if sixteen of them have it."""
+    """Return where the newest pages of at most this level begin, if sixteen of them have it, or if
+    they are more than levels that fill one after the other leave."""
     start, full = len(pages), 0
     while start and pages[start - 1].level <= level:
         start -= 1
         full += pages[start].level == level
-    return start if full >= manifest.FAN else None
+    # Commits of many entries write pages of level 1 between those of level 0, which find no
+    # sixteen neighbours then.
+    is_crowded = len(pages) - start >= 2 * manifest.FAN
+    return start if full >= manifest.FAN or is_crowded else None
 
 
 def merge_from(

@@ -209,6 +209,17 @@ def test_a_long_history_leaves_what_is_alive(
     assert manifest.BOTTOM in levels
 
 
+def test_large_commits_between_small_ones_leave_few_pages(lake: lakelog.Lake) -> None:
+    """Each query reads what a state says of all pages; erasures make commits of many entries."""
+    store, pages = lake.store, tuple[Page, ...]()
+    for number in range(200):
+        count = 17 if number % 5 == 0 else 16
+        entries = tuple(segment(f"{number:06d}-{n}", number) for n in range(count))
+        pages = (*pages, store.manifests.write_page(entries, COMMIT))
+        pages = page_tree.merge_pages(store.manifests, pages, COMMIT)
+        assert sum(page.level < 2 for page in pages) < 2 * manifest.FAN
+
+
 def test_nothing_large_is_merged_on_the_commit_path(lake: lakelog.Lake) -> None:
     """A commit writes pages of at most 256 entries, unless it brings more entries itself."""
     pages, _ = grow_to(lake.store, 1_000, upkeep=False)
