@@ -84,8 +84,7 @@ def connect_engine(
         limits["threads"] = str(settings.threads)
     # A statement for each would take as long as a short query.
     # The engine cannot encrypt what it writes, so what is sealed on disk is spilled nowhere.
-    is_sealed = bool(paths.keys or paths.protection)
-    config = {**_OFFLINE, **_STORED, **limits, "temp_directory": "" if is_sealed else spill}
+    config = {**_OFFLINE, **_STORED, **limits, "temp_directory": "" if paths.is_sealed else spill}
     connection = core.connect(config)
     _OPEN.add(connection)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone

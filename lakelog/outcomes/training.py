@@ -125,8 +125,7 @@ def train_model(
 def _folder(lake: Lake) -> str | None:
     """Where the rows to learn from may be for a while, the usual folder if None. Raises
     ExportRefused."""
-    paths = lake.store.paths
-    if not (paths.keys or paths.protection):
+    if not lake.store.paths.is_sealed:
         return None
     # What is sealed in the lake must not be plain on a disk, where a killed process leaves it.
     if os.access(_MEMORY, os.W_OK):

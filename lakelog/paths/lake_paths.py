@@ -156,6 +156,11 @@ class Paths(Keys):
         return VAULT.lakes.get(f"{self.root}/") if VAULT.lakes else None
 
     @property
+    def is_sealed(self) -> bool:
+        """Whether what must not be plain on a disk is in this lake: all of it, or some fields."""
+        return bool(self.keys or self.protection)
+
+    @property
     def protection(self) -> Protection | None:
         """Which fields of this lake are sealed under keys of subjects, None if none are."""
         return PROTECTIONS.get(self.root) if PROTECTIONS else None

@@ -116,14 +116,21 @@ def test_what_a_killed_writer_left_is_named(
         assert lake.erasures()[0].is_done
 
 
-def test_rows_of_an_encrypted_lake_are_learnt_from_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process that was killed leaves nothing plain on disk, and what it left is named."""
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this process has its temporary files, beside an encrypted lake."""
     encrypted.create(tmp_path / "lake", monkeypatch)
-    recipe, elsewhere = str(decided(tmp_path)), tmp_path / "elsewhere"
+    elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    return elsewhere
+
+
+def test_rows_of_an_encrypted_lake_are_learnt_from_in_memory(
+    tmp_path: Path, elsewhere: Path
+) -> None:
+    """A process that was killed leaves nothing plain on disk, and what it left is named."""
+    recipe = str(decided(tmp_path))
     killed(tmp_path, lambda lake: outcomes.train_model(lake, recipe))
     assert not [*elsewhere.iterdir()]
     with lakelog.open(tmp_path / "lake") as lake:
@@ -135,13 +142,10 @@ def test_rows_of_an_encrypted_lake_are_learnt_from_in_memory(
 
 
 def test_decisions_without_an_outcome_are_redacted_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, elsewhere: Path
 ) -> None:
     """Nothing is on disk that a process killed in between would leave there."""
-    encrypted.create(tmp_path / "lake", monkeypatch)
-    recipe, elsewhere = str(decided(tmp_path)), tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    recipe = str(decided(tmp_path))
     with lakelog.open(tmp_path / "lake") as lake:
         lake.append({"subject": ADA, "type": "START"})
         batches = train.undecided(lake, recipe)
