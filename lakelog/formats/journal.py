@@ -19,6 +19,8 @@ from lakelog.values import JsonObject, to_json
 _FIELD = "[A-Za-z_][A-Za-z0-9_]*"
 _FIRST = re.compile(rb"\s*(__CURSOR|__REALTIME_TIMESTAMP|__SEQNUM)=[^\n]*\n")
 _TIMED = re.compile(rb"(?m)^__REALTIME_TIMESTAMP=[0-9]+\r?$")
+_NAME_MAX = 1024
+"""Bytes of a field's name with the length of its value; systemd allows 64 of a name."""
 _LINE = f"^{_FIELD}=[^\\x00-\\x08\\x0b-\\x1f]*$"
 
 
@@ -103,6 +105,26 @@ class JournalExport(Format):
         if is_end and remainder.strip():
             return [*entries, remainder], b""
         return entries, remainder
+
+    @staticmethod
+    def stub(beginning: bytes) -> tuple[bytes, int]:
+        """Return what can stand for the beginning of an entry that is not kept: `split` finds the
+        same end of the entry behind it, once so many more bytes of a value are left out."""
+        position = 0
+        while (end := beginning.find(b"\n", position)) >= 0:
+            if b"=" in beginning[position:end]:
+                position = end + 1
+            elif end + 9 > len(beginning):
+                break
+            else:
+                size = int.from_bytes(beginning[end + 1 : end + 9], "little")
+                position = end + 9 + size + 1
+                if position > len(beginning):
+                    return b"N=", position - 1 - len(beginning)
+        remainder = beginning[position:]
+        # Of a field that goes on its name decides how, if that is what is there.
+        is_text = b"=" in remainder or len(remainder) > _NAME_MAX
+        return (b"N=", 0) if is_text else (b"N=\n" + remainder, 0)
 
 
 FORM = JournalExport(__doc__)

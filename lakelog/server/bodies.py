@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _INLINE = 1 << 14
 """Bodies of fewer bytes are decompressed in the loop: a thread would cost more."""
+_MORSEL = 1 << 8
+"""Compressed bytes of a stream that are read together: they become at most 16 MiB."""
 _DRAIN_SECONDS, _DRAIN_MAX = 10.0, 1 << 27
 """How long, and up to how many bytes, a client whose body is refused may go on to send it."""
 _ONE = threading.Lock()
@@ -58,6 +60,9 @@ class _Zlib:
     def inflate(self, data: bytes, longest: int) -> bytes:
         chunks, size = [], 0
         while data:
+            # A file of gzip is one member or several, one behind the other (RFC 1952, 2.2).
+            if self._stream.eof:
+                self._stream = zlib.decompressobj(self._bits)
             try:
                 # One byte more than is allowed tells the caller that there is more.
                 chunk = self._stream.decompress(data, longest - size + 1)
@@ -72,11 +77,8 @@ class _Zlib:
             size += len(chunk)
             if size > longest:
                 break
-            # A file of gzip is one member or several, one behind the other (RFC 1952, 2.2).
             data = self._stream.unused_data or self._stream.unconsumed_tail
             self.is_ended = self._stream.eof
-            if self._stream.eof and data:
-                self._stream = zlib.decompressobj(self._bits)
         return b"".join(chunks)
 
 
@@ -84,12 +86,18 @@ class _Zstd:
     """zstd, with all its frames."""
 
     def __init__(self) -> None:
-        self._stream = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        self._stream = self._begun()
         self.is_ended = False
+
+    @staticmethod
+    def _begun() -> zstandard.ZstdDecompressionObj:
+        return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
 
     def inflate(self, data: bytes, longest: int) -> bytes:
         chunks, size = [], 0
         while data:
+            if self._stream.eof:
+                self._stream = self._begun()
             # Small chunks: this decompressor cannot be told where to stop.
             for start in range(0, len(data), 1 << 12):
                 chunks.append(self._stream.decompress(data[start : start + (1 << 12)]))
@@ -102,8 +110,6 @@ class _Zstd:
             else:
                 data = b""
             self.is_ended = self._stream.eof
-            if self._stream.eof and data:
-                self._stream = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
         return b"".join(chunks)
 
 
@@ -191,7 +197,12 @@ async def texts_of(
             raise _too_slow(limits) from None
         if chunk is None:
             break
-        yield chunk if stream is None else _inflated(stream, chunk, encoding, limits.text_bytes)
+        if stream is None:
+            yield chunk
+            continue
+        # A buffer of the client may become a thousand times as large, and more.
+        for start in range(0, len(chunk), _MORSEL):
+            yield _inflated(stream, chunk[start : start + _MORSEL], encoding, limits.text_bytes)
     if stream is not None and not stream.is_ended:
         raise RequestRefused(400, f"the body ends within its {encoding} stream")
 

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from lakelog.errors import LakelogError
@@ -23,12 +24,11 @@ from lakelog.server.bodies import (
     drain,
     require_parsable,
     texts_of,
-    too_large,
 )
 from lakelog.server.gate import Gate
 from lakelog.server.intake import EventIntake
 from lakelog.server.limits import ServerLimits
-from lakelog.server.protocols.journal_upload import JournalUpload
+from lakelog.server.protocols.journal_upload import JournalEntries, JournalUpload
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
 from lakelog.server.tokens import TokenScope
 
@@ -132,24 +132,22 @@ class IngestEndpoint:
         self, protocol: JournalUpload, request: IngestRequest, receive: Receive
     ) -> Answer:
         """Store a body while it comes. Raises RequestRefused, LakelogError, OSError."""
-        loop, buffer, stored, rejected = asyncio.get_running_loop(), b"", 0, 0
+        loop, entries = asyncio.get_running_loop(), JournalEntries(self._limits.document_bytes)
+        buffer, stored, rejected = b"", 0, 0
 
         async def store(*, is_end: bool) -> None:
             nonlocal buffer, stored, rejected
-            records, buffer = protocol.cut(buffer, is_end=is_end)
-            if records:
-                arrivals = await loop.run_in_executor(None, protocol.events_of, records)
+            cut = partial(entries.arrivals, buffer, is_end=is_end)
+            arrivals, buffer = await loop.run_in_executor(None, cut), b""
+            if arrivals.stored or arrivals.rejects:
                 await self._intake.keep(arrivals)
-                stored, rejected = stored + arrivals.stored, rejected + len(arrivals.rejects)
+            stored, rejected = stored + arrivals.stored, rejected + len(arrivals.rejects)
 
         with self._intake.room(_STREAMED):
             async for text in texts_of(request.headers, receive, self._limits):
                 buffer += text
                 if len(buffer) > _STREAMED:
                     await store(is_end=False)
-                # What is left now is the beginning of one record, which may not grow for ever.
-                if len(buffer) > self._limits.document_bytes:
-                    raise too_large(self._limits.document_bytes)
             await store(is_end=True)
         return protocol.summary(stored, rejected)
 

@@ -72,6 +72,13 @@ class HttpLake:
             rows: list[dict[str, Any]] = lake.sql(query).to_arrow_table().to_pylist()
             return rows
 
+    def peak(self) -> int:
+        """The most memory that the server's own process has had."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(
+            int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM")
+        )
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()

@@ -9,7 +9,7 @@ export format at systemd.io/JOURNAL_EXPORT_FORMATS).
 from __future__ import annotations
 
 from lakelog.formats import FORMATS, EventMembers, JournalExport
-from lakelog.server.arrivals import Arrivals, RecordReader
+from lakelog.server.arrivals import LINE_MAX, Arrivals, RecordReader
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
 
 _CURSOR = "__CURSOR"
@@ -21,17 +21,6 @@ class JournalUpload(IngestProtocol):
     is_whole = False
     routes = ("/upload",)
 
-    def cut(self, text: bytes, *, is_end: bool) -> tuple[list[bytes], bytes]:
-        """Return the whole entries of a text, and what is left of it; nothing at the end."""
-        return JournalExport.split(text, is_end=is_end)
-
-    def events_of(self, records: list[bytes]) -> Arrivals:
-        """Return the events of entries."""
-        reader = RecordReader()
-        for number, record in enumerate(records):
-            reader.read(number, record, _event)
-        return reader.arrivals()
-
     def summary(self, stored: int, rejected: int) -> Answer:
         """202, as systemd's own receiver answers."""
         counts = f"{stored} entries stored, {rejected} refused\n"
@@ -39,11 +28,37 @@ class JournalUpload(IngestProtocol):
 
     def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
         """Return the entries of a whole body."""
-        return self.events_of(self.cut(body, is_end=True)[0])
+        return JournalEntries(len(body)).arrivals(body, is_end=True)
 
     def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
         """Return the answer to a whole body."""
         return self.summary(arrivals.stored, len(arrivals.rejects))
+
+
+class JournalEntries:
+    """The entries of one body, as its text comes; of one of more than `longest` bytes the beginning
+    is quarantined, and the others go on: refused, it would come again for ever."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._buffer, self._beginning, self._left_out = b"", b"", 0
+
+    def arrivals(self, text: bytes, *, is_end: bool) -> Arrivals:
+        """Return the events of the entries that end in a text."""
+        reader, left_out = RecordReader(), min(self._left_out, len(text))
+        self._left_out -= left_out
+        records, self._buffer = JournalExport.split(self._buffer + text[left_out:], is_end=is_end)
+        for number, record in enumerate(records):
+            if self._beginning:
+                reason = f"an entry of more than {self._longest:,} bytes: its beginning is kept"
+                reader.refuse(number, reason, self._beginning)
+                self._beginning = b""
+            else:
+                reader.read(number, record, _event)
+        if len(self._buffer) > self._longest:
+            self._beginning = self._beginning or self._buffer[:LINE_MAX]
+            self._buffer, self._left_out = JournalExport.stub(self._buffer)
+        return reader.arrivals()
 
 
 def _event(record: bytes) -> EventMembers:
