@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
@@ -19,11 +20,11 @@ from lakelog.server.gate import Caller, Gate
 from lakelog.server.ingest_endpoint import LATER, SECURITY, IngestEndpoint, PathSwitch
 from lakelog.server.intake import EventIntake
 from lakelog.server.limits import ServerLimits
-from lakelog.server.logql.endpoint import LokiQueries
+from lakelog.server.logql.endpoint import BUILD, PREFIX, LokiQueries
 from lakelog.server.mcp.endpoint import McpEndpoint
 from lakelog.server.metrics import ServerMetrics
 from lakelog.server.protocols.collectd import CollectdWrite
-from lakelog.server.protocols.elastic import ABOUT, LICENSE, PRODUCT, ElasticBulk
+from lakelog.server.protocols.elastic import ABOUT, IGNORED, PROBES, PRODUCT, ElasticBulk
 from lakelog.server.protocols.journal_upload import JournalUpload
 from lakelog.server.protocols.json_lines import JsonIngest
 from lakelog.server.protocols.loki import LokiPush
@@ -129,7 +130,20 @@ class LakeServer:
             *(self._route(f"/{name}", self._moved, None) for name in pages.PAGES),
             self._route(f"{pages.FOLDER}{{name:path}}", self._page, None, ["GET", "HEAD"]),
             self._route("/openapi.json", self._described, TokenScope.READ),
-            self._route("/_license", self._license, TokenScope.INGEST),
+            *(
+                self._route(path, self._probed, TokenScope.INGEST, ["GET", "PUT"])
+                for path in PROBES
+            ),
+            *(
+                self._route(f"/{name}/health", self._cluster, TokenScope.INGEST)
+                for name in ("_cluster", "_cat")
+            ),
+            *(
+                self._route(path, self._webhook, TokenScope.INGEST, ["OPTIONS"])
+                for path in JsonIngest.routes
+            ),
+            self._route("/ready", self._ready, None),
+            self._route(f"{PREFIX}/status/buildinfo", self._build, TokenScope.READ),
             self._route(
                 "/sql", SqlEndpoint(self.workers, self.limits).answer, TokenScope.READ, ["POST"]
             ),
@@ -156,7 +170,15 @@ class LakeServer:
             methods = list(protocol.methods)
             routes += [routing.Route(path, endpoint, methods=methods) for path in protocol.routes]
             direct |= {(m, path): endpoint for m in methods for path in protocol.routes}
-        handlers = {404: _missing, 405: _wrong}
+        index = self._route("/{index}", self._index, TokenScope.INGEST, ["HEAD"])
+
+        async def missing(request: Request, error: Exception) -> Response:
+            # A route for every path would be found where another one has other methods.
+            if request.method == "HEAD" and re.fullmatch("/[^_/][^/]*", request.url.path):
+                return await index.endpoint(request)  # type: ignore[no-any-return]
+            return responses.JSONResponse({"error": "there is nothing at that path"}, 404, SECURITY)
+
+        handlers = {404: missing, 405: _wrong}
         return PathSwitch(
             direct, applications.Starlette(routes=routes, exception_handlers=handlers)
         )
@@ -232,8 +254,29 @@ class LakeServer:
     async def _described(self, request: Request, caller: Caller) -> Answer:
         return Answer(200, openapi.document(self.version, self.dashboard.answerers()))
 
-    async def _license(self, request: Request, caller: Caller) -> Answer:
-        return Answer(200, LICENSE, PRODUCT)
+    async def _probed(self, request: Request, caller: Caller) -> Answer:
+        path, name = request.scope["route"].path, request.path_params.get("name", "")
+        return Answer(200, IGNORED if request.method == "PUT" else PROBES[path](name), PRODUCT)
+
+    async def _cluster(self, request: Request, caller: Caller) -> Answer:
+        """The state of a cluster of one node."""
+        status = (await self._ready(request, caller)).status
+        colour = "green" if status == 200 else "red"
+        health = {"cluster_name": "lakelog", "status": colour, "number_of_nodes": 1}
+        return Answer(status, {**health, "number_of_data_nodes": 1, "timed_out": False}, PRODUCT)
+
+    async def _index(self, request: Request, caller: Caller) -> Answer:
+        """That an index is there: one may send to each."""
+        return Answer(200, None, PRODUCT)
+
+    async def _webhook(self, request: Request, caller: Caller) -> Answer:
+        """The consent that senders of CloudEvents ask for (WebHooks for Event Delivery, 4)."""
+        origin = request.headers.get("webhook-request-origin", "*")
+        consent = {"WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*"}
+        return Answer(200, None, {"Allow": "POST", **consent})
+
+    async def _build(self, request: Request, caller: Caller) -> Answer:
+        return Answer(200, BUILD)
 
 
 def _failed(error: Exception, request: Request) -> Answer:
@@ -243,10 +286,6 @@ def _failed(error: Exception, request: Request) -> Answer:
         return Answer(503, {"error": str(error)}, LATER)
     _LOG.exception("%s %s", request.method, request.url.path)
     return Answer(500, {"error": "a fault of the server: its log says more"})
-
-
-async def _missing(request: Request, error: Exception) -> Response:
-    return responses.JSONResponse({"error": "there is nothing at that path"}, 404, SECURITY)
 
 
 async def _wrong(request: Request, error: Exception) -> Response:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 PREFIX = "/loki/api/v1"
+BUILD = {"version": "2.9.0", "branch": "lakelog", "revision": "", "goVersion": ""}
+"""The version of Loki whose answers these are."""
 _HOUR = 3_600_000_000
 _LIMIT, _LIMIT_MAX, _VALUES_MAX = 100, 50_000, 10_000
 _NANOSECONDS = re.compile(r"-?[0-9]{11,20}")

@@ -2,11 +2,12 @@
 
 An action line, then its document; `_id` makes a document one that is stored once, and a `delete`
 is refused in its item of the answer, as events stay. Senders ask for the server's version first,
-and take none without the header X-Elastic-Product.
+and take none without the header X-Elastic-Product; then many look for what they need to be there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from lakelog.formats import BulkAction
@@ -33,7 +34,22 @@ ABOUT = {
     },
     "tagline": "You Know, for Search",
 }
-LICENSE = {"license": {"uid": "lakelog", "type": "basic", "mode": "basic", "status": "active"}}
+PROBES: dict[str, Callable[[str], JsonObject]] = {
+    "/_license": lambda _: {
+        "license": {"uid": "lakelog", "type": "basic", "mode": "basic", "status": "active"}
+    },
+    "/_index_template/{name}": lambda name: {
+        "index_templates": [{"name": name, "index_template": {"index_patterns": ["*"]}}]
+    },
+    "/_template/{name}": lambda name: {name: {"index_patterns": ["*"]}},
+    "/_data_stream/{name}": lambda name: {"data_streams": [{"name": name, "status": "GREEN"}]},
+    "/_ilm/policy/{name}": lambda name: {name: {"version": 1, "policy": {"phases": {}}}},
+    "/_ingest/pipeline/{name}": lambda name: {name: {"processors": []}},
+}
+"""What senders ask before they send, and the answers. Documents are stored as they come, whatever
+the index: each template, policy and pipeline is there, and does nothing."""
+IGNORED: JsonObject = {"acknowledged": False}
+"""The answer to one that is put all the same: it is not kept."""
 _SLICE = 4 << 20
 """Bytes of documents that are parsed before they are encoded."""
 _COMPATIBLE = "application/vnd.elasticsearch+json; compatible-with=%s"
