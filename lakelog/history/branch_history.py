@@ -380,7 +380,7 @@ class BranchHistory:
                 # branch.
                 head = self._settle()
                 next_seq = self._store.manifests.of(head.move).next_seq
-                later = max(next_seq - self._store.manifests.of(undone).next_seq, 0)
+                later = self.later_events(undone, head)
                 if later and not force and to_branch is None:
                     raise WouldDropEvents(
                         f"{later} event{'s' * (later != 1)} came after the {undone.op} and would be"
@@ -396,6 +396,11 @@ class BranchHistory:
                 moved = (carry_out or step)(undone, previous, only)
                 if moved is not None:
                     return moved
+
+    def later_events(self, undone: Move, head: Head) -> int:
+        """Return how many events came after a move, up to a head."""
+        manifests = self._store.manifests
+        return max(manifests.of(head.move).next_seq - manifests.of(undone).next_seq, 0)
 
     def _rescue(self, name: str, head: Head, rescued: Head | None, message: str) -> Head:
         """Create a branch at a head, or move the one of the attempt before there."""

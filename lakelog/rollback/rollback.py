@@ -108,6 +108,14 @@ def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
     return plan
 
 
+def undoable(lake: Lake) -> tuple[Move, int]:
+    """Return the move that an undo would take back, and how many events came after it, which it
+    would drop. Raises NothingToUndo, Damaged."""
+    head = lake.settle()
+    undone, _ = _history(lake).last_user_move()
+    return undone, _history(lake).later_events(undone, head)
+
+
 def _record_of(lake: Lake, move: Move) -> Intent | None:
     """What a rollback of this machine moved besides the branch, None if nothing."""
     rollbacks = Rollbacks(lake.store)

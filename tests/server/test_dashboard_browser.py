@@ -247,7 +247,7 @@ def test_rows_arrive_but_not_below_the_pointer(tab: Tab, server: HttpLake) -> No
     page.wait_for_selector(".event-row >> text=it arrives 2")
 
 
-def test_a_rollback_waits_until_its_plan_was_read(tab: Tab) -> None:
+def test_a_rollback_waits_until_its_plan_was_read(tab: Tab, server: HttpLake) -> None:
     page = tab.open("history", ".wide-table")
     page.set_viewport_size({"width": 380, "height": 500})
     row = page.locator("tr", has=page.locator("text=v1")).last
@@ -259,9 +259,14 @@ def test_a_rollback_waits_until_its_plan_was_read(tab: Tab) -> None:
     until(page, "!document.querySelector('button.danger').disabled")
     button.click()
     page.wait_for_selector(".toast >> text=599 events again")
+    # Refused at the click alone, an undo would leave who asks for it without a way on.
+    server.ask("/ingest", lines({"n": 1}), JSON_LINES)
     page.get_by_role("button", name="Undo the last move").click()
+    page.wait_for_selector(".fault >> text=1 event came since")
     page.get_by_role("button", name="Undo", exact=True).click()
     page.wait_for_selector(".toast >> text=Undone")
+    with lakelog.open(server.path, create=False) as lake:
+        assert any(name.startswith("since-rollback-") for name in lake.branches())
 
 
 def test_sql_is_answered_and_a_mistake_keeps_the_rows(tab: Tab) -> None:

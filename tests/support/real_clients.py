@@ -172,6 +172,15 @@ MAY_LOSE = {
 """Clients that may lose what they log while the server is away, and why."""
 
 
+def is_there(name: str) -> bool:
+    """Whether the program, or the module, of a client is installed where it is looked for."""
+    if name in PYTHON:
+        python = os.environ.get("LAKELOG_CLIENTS_PYTHON", sys.executable)
+        importing = [python, "-c", f"import {PYTHON[name][0]}"]
+        return subprocess.run(importing, check=False, capture_output=True).returncode == 0
+    return name not in JAVASCRIPT or "LAKELOG_CLIENTS_NODE" in os.environ
+
+
 def command(name: str, url: str, first: int) -> tuple[list[str], dict[str, str]]:
     """The command line of a client, and its environment."""
     environment = {**os.environ, "URL_OF_SERVER": url}

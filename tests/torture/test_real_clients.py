@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.answer_proxy import AnswerProxy
 from tests.support.http_lake import HttpLake, serving
-from tests.support.real_clients import JAVASCRIPT, MAY_LOSE, PYTHON, Client
+from tests.support.real_clients import JAVASCRIPT, MAY_LOSE, PYTHON, Client, is_there
 from tests.support.real_daemons import DAEMONS
 from tests.support.requirements import give_up, need_module
 
@@ -33,6 +33,8 @@ PATIENCE = 60 * float(os.environ.get("LAKELOG_TEST_PATIENCE", "1"))
 def test_a_client_and_its_server_are_killed(tmp_path: Path, name: str) -> None:
     if ASKED != "all" and name not in ASKED.split(","):
         give_up("LAKELOG_CLIENTS, such as all")
+    if not is_there(name):
+        give_up(f"{name}, in LAKELOG_CLIENTS_PYTHON or LAKELOG_CLIENTS_NODE")
     need_module("uvicorn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -65,6 +65,7 @@ OF_SERVER: dict[str, Answerer] = {
     "settings": about.settings,
     "machine": overview.machine,
     "preflight": history.preflight,
+    "undo": history.undoable,
 }
 """Answered by the server: what reads no events, and is about the server or publishes its tail."""
 READ = QUESTIONS | OF_SERVER

@@ -137,6 +137,13 @@ def rollback(question: DashboardQuestion) -> dict[str, object]:
     }
 
 
+def undoable(question: DashboardQuestion) -> dict[str, object]:
+    """The move that an undo would take back, and how many events came after it."""
+    move, later = rollbacks.undoable(question.lake)
+    described = {name: cut(getattr(move, name)) for name in _MOVE}
+    return described | {"time": move.time / 1000, "later": later}
+
+
 def undo(question: DashboardQuestion) -> dict[str, object]:
     """Undo the last move that a user made; later events are kept on `to_branch` if it is given."""
     result = rollbacks.undo(

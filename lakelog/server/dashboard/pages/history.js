@@ -116,13 +116,20 @@ export function mount(root, frame) {
     plan.refresh();
   }
 
+  /** Events that came since would leave the branch with the move: they are counted before. */
   function undoForm() {
-    const branch = el("input", { "aria-label": "Branch", placeholder: "only if events came since: a name" }), why = el("input", { "aria-label": "Why", placeholder: "why, for the log" });
-    const note = el("div", {});
-    openPanel("Undo the last move", el("form", { class: "form", onsubmit: async (event) => {
-      event.preventDefault();
-      try { const done = await change("undo", { to_branch: branch.value.trim(), why: why.value }); say(`Undone: ${exact(done.events)} events`); closePanel(); block.refresh(); frame.reload(); } catch (error) { fill(note, fault(error)); }
-    } }, el("p", {}, "Takes back the last rollback, undo, snapshot, retention or repair. Events that came since are kept on a branch, if you name one; without, it is refused where there are any."), el("label", {}, "Keep later events on branch", branch), el("label", {}, "Why", why), note, el("button", { class: "danger" }, "Undo")));
+    const host = el("div", {}), note = el("div", {});
+    const branch = el("input", { "aria-label": "Branch", required: true }), why = el("input", { "aria-label": "Why", placeholder: "why, for the log" });
+    const plan = new Block(host, (signal) => ask("undo", {}, { signal, at: "" }), ({ number, op, message, time, later }, body) => {
+      branch.value ||= `since-${op}-${number}`;
+      fill(body, el("form", { class: "form", onsubmit: async (event) => {
+        event.preventDefault();
+        try { const done = await change("undo", { to_branch: later ? branch.value.trim() : "", why: why.value }); say(`Undone: ${exact(done.events)} events`); closePanel(); block.refresh(); frame.reload(); } catch (error) { await plan.refresh(); fill(note, fault(error)); }
+      } }, el("p", {}, `Takes back @${number}, ${op}, ${ago(time)}: `, el("span", { class: "value" }, message)),
+      later > 0 && [el("p", { class: "fault" }, `${exact(later)} ${later === 1 ? "event" : "events"} came since, and would leave the branch with it. They are kept on a new branch:`), el("label", {}, "Keep later events on branch", branch)], el("label", {}, "Why", why), el("button", { class: "danger" }, "Undo")));
+    });
+    openPanel("Undo the last move", el("div", {}, host, note));
+    plan.refresh();
   }
 
   block.refresh();
