@@ -18,6 +18,7 @@ from lakelog.errors import LakeClosed, LakelogError, WriterClosed
 from lakelog.event import EncodedBatch, Event, Events, as_list
 from lakelog.libraries import duckdb, pa
 from lakelog.pinned import LakeState, PinnedLake
+from lakelog.refs import BranchLife
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.settings import Settings, parse, to_dict
@@ -26,7 +27,6 @@ from lakelog.settings import Settings, parse, to_dict
 # signal handler, or from a thread beside one that forks, and neither may meet half a module.
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.store.branch_life import life_of
 from lakelog.wal import Tail
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lakelog.appends import Receipt
     from lakelog.event import EncodedBatch
     from lakelog.moves import Follow
-    from lakelog.store.ref import Head, Tag
+    from lakelog.refs import Head, Tag
     from lakelog.subscriptions import BranchAccess, Follower, Subscription
 else:
     appends, history = Lazy("lakelog.appends"), Lazy("lakelog.history")
@@ -74,7 +74,7 @@ class Lake(LakeErasure, LakeState):
 
     def __init__(self, store: Store, branch: str) -> None:
         self.store, self.branch_name = store, branch
-        self._life = life_of(store.refs, branch)
+        self._life = BranchLife.of(store.refs, branch)
         self._view_tables: views.ViewTables | None = None
         self._writer: Writer | None = None
         self._async_appends: appends.AsyncAppends[None] | None = None

@@ -33,7 +33,7 @@ from tests.support.tree import (
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
     "": """errors runtime workers libraries engine settings values sql arrays event keys protect
-        disk document paths volume entries manifest store wal moves appends history erased
+        disk document paths volume refs entries manifest store wal moves appends history erased
         database identities bloom tokenization frame_rows column_encodings typed_columns segments
         word_indexes chunks proofs ranks maintain lines files formats render pictures search
         query patterns views trace streams ingest audit export dataframes pinned subscriptions
@@ -55,8 +55,9 @@ ORDER = {
     "document": "checksum",
     "volume": "volume move_pack erased_states",
     "manifest": "manifest_text manifest",
-    "store": """hosts ref merge_note refs attachment branch_life policy signatures verified_files
-        machine bootstrap tracking sealer_process clock""",
+    "refs": "ref merge_note refs branch_life",
+    "store": """hosts attachment policy signatures verified_files machine bootstrap tracking
+        sealer_process clock""",
     "wal": "frames batching tail trimming",
     "moves": "page_tree publication",
     "appends": """receipt versioned append_batch known_keys stream_lock stream_marks
@@ -189,8 +190,8 @@ INDEPENDENT = set(
 LAZY_LOADERS = {"lakelog/runtime/lazy.py", "lakelog/cli/__init__.py"}
 FREE_OF_ENGINES = tuple(
     f"lakelog/{name}/"
-    for name in """disk document paths volume entries manifest store wal moves appends
-        history""".split()
+    for name in """disk document paths volume refs entries manifest store wal moves
+        appends history""".split()
 )
 TOP_MODULES_MAX, ENGINES = 8, {"numpy", "pyarrow", "duckdb"}
 
@@ -475,19 +476,19 @@ def test_the_tree_keeps_the_laws() -> None:
 @pytest.mark.parametrize(
     ("path", "text", "reported"),
     [
-        ("store/ref.py", "from lakelog.query import session", "session: query comes after store"),
-        ("store/ref.py", "import lakelog.query.session", "session: query comes after store"),
-        ("store/ref.py", "from lakelog.store import refs", "refs: refs comes after ref"),
-        ("store/ref.py", "from lakelog.store.refs import swap", "refs: refs comes after ref"),
-        ("store/ref.py", "from . import refs", "refs: refs comes after ref"),
-        ("store/ref.py", "from ..query.session import run", "session: query comes after store"),
-        ("store/ref.py", "from lakelog.store import anything", "__init__ comes after ref"),
-        ("store/ref.py", "from lakelog import open", "__init__ comes after store"),
-        ("store/ref.py", "import lakelog", "__init__ comes after store"),
+        ("refs/ref.py", "from lakelog.query import session", "session: query comes after refs"),
+        ("refs/ref.py", "import lakelog.query.session", "session: query comes after refs"),
+        ("refs/ref.py", "from lakelog.refs import refs", "refs: refs comes after ref"),
+        ("refs/ref.py", "from lakelog.refs.refs import swap", "refs: refs comes after ref"),
+        ("refs/ref.py", "from . import refs", "refs: refs comes after ref"),
+        ("refs/ref.py", "from ..query.session import run", "session: query comes after refs"),
+        ("refs/ref.py", "from lakelog.refs import anything", "__init__ comes after ref"),
+        ("refs/ref.py", "from lakelog import open", "__init__ comes after refs"),
+        ("refs/ref.py", "import lakelog", "__init__ comes after refs"),
         ("errors.py", "if TYPE_CHECKING:\n    from lakelog.event import x", "event comes after"),
         ("lake.py", "from lakelog.cli import main", "cli comes after lake"),
         ("train/__init__.py", "import lakelog.collect", "train and collect do not know each other"),
-        ("store/ref.py", "from lakelog.segments import segment", "segments comes after store"),
+        ("refs/ref.py", "from lakelog.segments import segment", "segments comes after refs"),
         ("files/scan.py", "from lakelog.formats import registry", "formats comes after files"),
         ("query/sql/tree.py", "from lakelog.query import session", "session comes after sql"),
         ("remotes/pushes.py", "from lakelog.state import state", "do not know each other"),
@@ -507,13 +508,10 @@ def test_an_import_upward_is_reported(path: str, text: str, reported: str) -> No
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("store/ref.py", "import zlib, zstandard\nfrom lakelog.store import hosts"),
-        ("store/ref.py", "from lakelog.errors import DamagedWal\nfrom . import hosts"),
-        ("store/__init__.py", "from lakelog.store.ref import replay"),
-        (
-            "query/session.py",
-            "from lakelog.store import refs\nfrom lakelog import errors, settings",
-        ),
+        ("refs/refs.py", "import zlib, zstandard\nfrom lakelog.refs import ref"),
+        ("refs/refs.py", "from lakelog.errors import DamagedWal\nfrom . import ref"),
+        ("store/__init__.py", "from lakelog.refs.ref import replay"),
+        ("query/session.py", "from lakelog.refs import refs\nfrom lakelog import errors, settings"),
         ("train/__init__.py", "from lakelog.lake import Lake"),
         ("__init__.py", "from lakelog.errors import LakelogError\nfrom lakelog import event"),
         ("__main__.py", "from lakelog.cli import main"),
@@ -526,7 +524,7 @@ def test_an_import_downward_is_allowed(path: str, text: str) -> None:
 
 def test_a_ninth_module_at_the_top_is_reported() -> None:
     """Eight are allowed, however many there are in packages."""
-    tree = {f"lakelog/m{n}.py": "" for n in range(8)} | {"lakelog/store/ref.py": ""}
+    tree = {f"lakelog/m{n}.py": "" for n in range(8)} | {"lakelog/refs/ref.py": ""}
     assert top_breaches(tree) == []
     assert len(top_breaches({**tree, "lakelog/m8.py": ""})) == 1
 
@@ -534,12 +532,12 @@ def test_a_ninth_module_at_the_top_is_reported() -> None:
 def test_a_cycle_is_reported() -> None:
     """Also one over three modules, or under TYPE_CHECKING."""
     tree = {
-        "lakelog/store/ref.py": "from lakelog.store import refs",
-        "lakelog/store/refs.py": "if TYPE_CHECKING:\n    from lakelog.lake import Lake",
-        "lakelog/lake.py": "from lakelog.store.ref import replay",
+        "lakelog/refs/ref.py": "from lakelog.refs import refs",
+        "lakelog/refs/refs.py": "if TYPE_CHECKING:\n    from lakelog.lake import Lake",
+        "lakelog/lake.py": "from lakelog.refs.ref import replay",
     }
     (breach,) = cycle_breaches(tree)
-    assert {"lakelog.store.ref", "lakelog.store.refs", "lakelog.lake"} <= {*breach.split()}
+    assert {"lakelog.refs.ref", "lakelog.refs.refs", "lakelog.lake"} <= {*breach.split()}
     assert cycle_breaches({**tree, "lakelog/lake.py": ""}) == []
 
 
@@ -559,12 +557,10 @@ def test_a_cycle_is_reported() -> None:
 )
 def test_an_engine_in_the_store_is_reported(text: str) -> None:
     """Imported, lazily or not, by the store or by a module that it imports; elsewhere it may be."""
-    tree = {"lakelog/store/ref.py": text, "lakelog/event/encode.py": "import numpy"}
+    tree = {"lakelog/refs/ref.py": text, "lakelog/event/encode.py": "import numpy"}
     assert len(engine_breaches(tree)) == 1
     assert engine_breaches({"lakelog/segments/segment.py": text}) == []
-    assert (
-        engine_breaches({**tree, "lakelog/store/ref.py": "from lakelog.event import types"}) == []
-    )
+    assert engine_breaches({**tree, "lakelog/refs/ref.py": "from lakelog.event import types"}) == []
 
 
 @pytest.mark.parametrize(
@@ -581,7 +577,7 @@ def test_an_engine_behind_a_face_is_reported(text: str, count: int) -> None:
     """Where the name that the store takes of a lazy face loads one, and not where another does."""
     face = "from lakelog.keys.vault import VAULT\nfrom lakelog.keys.blocks import sealed\nlazy_face"
     tree = {
-        "lakelog/store/ref.py": text,
+        "lakelog/refs/ref.py": text,
         "lakelog/keys/__init__.py": face,
         "lakelog/keys/vault.py": "",
         "lakelog/keys/blocks.py": "import numpy",
@@ -592,10 +588,10 @@ def test_an_engine_behind_a_face_is_reported(text: str, count: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "def seal():\n    from lakelog.store import ref",
-        "class Lake:\n    async def seal(self):\n        import lakelog.store.ref",
-        "def seal():\n    def now():\n        from .store import ref",
-        "import importlib\nimportlib.import_module('lakelog.store.ref')",
+        "def seal():\n    from lakelog.refs import ref",
+        "class Lake:\n    async def seal(self):\n        import lakelog.refs.ref",
+        "def seal():\n    def now():\n        from .refs import ref",
+        "import importlib\nimportlib.import_module('lakelog.refs.ref')",
         "from importlib import import_module\nimport_module(f'{__package__}.wal')",
     ],
 )

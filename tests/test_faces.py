@@ -21,7 +21,7 @@ FACES = set(
     deploy disk document engine entries erased erasure event eventsourcing export
     files folds forecasts formats frame_rows history identities ingest keys libraries
     lines loggers maintain manifest moves notebook oos open_tables outcomes paths
-    patterns pictures pipeline proofs protect query ranks recent remotes render replay
+    patterns pictures pipeline proofs protect query ranks recent refs remotes render replay
     rollback runtime search segments server sql state streams subscriptions sync
     tokenization top trace train typed_columns values views volume wal word_indexes
     workers""".split()

@@ -94,7 +94,7 @@ def _lake_of(root: str, size: int) -> None:
     from benchmarks import lakes
     from lakelog.disk import disk
     from lakelog.moves import publication as publish
-    from lakelog.store.ref import author
+    from lakelog.refs import author
 
     with lakes.unsynced():
         store = lakes.new(Path(root, "lake"), {"seal": "never"})

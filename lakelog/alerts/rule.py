@@ -17,12 +17,12 @@ from lakelog.entries import Record, Removal
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.refs import Head
 from lakelog.runtime.closest import did_you_mean
 from lakelog.search import expanded
 from lakelog.settings import span_us
 from lakelog.sql import identifier, literal
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.values import JsonObject
 
 ENTRY = "alert"

@@ -35,7 +35,7 @@ from lakelog.alerts.standing import (
 from lakelog.disk import disk
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.store.ref import author
+from lakelog.refs import author
 from lakelog.values import JsonObject
 
 

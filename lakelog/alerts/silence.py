@@ -15,8 +15,8 @@ from lakelog.entries import Record, Removal
 from lakelog.errors import InvalidSetting, UnknownRef
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.refs import Head
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 
 ENTRY = "silence"
 OP = "alert"

@@ -25,11 +25,11 @@ from lakelog.disk import File, Folder, OpenFile, disk
 from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event import EncodedBatch
 from lakelog.paths import FORMAT, PLAIN_FORMAT, FileNames
+from lakelog.refs import BranchLife
 from lakelog.runtime import forks
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
-from lakelog.store.branch_life import BranchLife, require_same_life
 from lakelog.store.clock import Clock
 from lakelog.store.sealer_process import is_worth_it, start_sealer
 from lakelog.wal import END_BYTES, Frame, Header, Tail, encode_end, encode_frame, space_after
@@ -360,9 +360,9 @@ class Writer:
             folder.sync()
             # Only now: a deletion that did not see this file has ended the branch by now, and one
             # that comes later sees the lock and refuses.
-            if not self._is_protected:
-                require_same_life(self._store.refs, self._branch, self._life)
-                self._is_protected = True
+            if self._life and not self._is_protected:
+                self._life.require(self._store.refs, self._branch)
+            self._is_protected = True
         # Nothing was acknowledged, and in this branch nobody would ever seal it.
         except UnknownRef:
             File(name).remove()

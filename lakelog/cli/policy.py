@@ -10,9 +10,9 @@ from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import cell
 from lakelog.disk import File
+from lakelog.refs import author
 from lakelog.store import bootstrap
 from lakelog.store import policy as policies
-from lakelog.store.ref import author
 
 _COLUMNS = ("operation", "allowed", "users", "meaning")
 

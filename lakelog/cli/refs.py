@@ -18,8 +18,8 @@ from lakelog.cli.render.tables import Count, FullName, second
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, InUse
 from lakelog.history import Snapshot, delete_branch, delete_tag
+from lakelog.refs import Tag
 from lakelog.render import micros
-from lakelog.store.ref import Tag
 
 _TAG = ("tag", "snapshot", "time", "author", "message", "branch")
 _BRANCH = ("branch", "move", "time", "op", "events", "snapshot")

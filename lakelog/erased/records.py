@@ -19,7 +19,7 @@ from lakelog import document
 from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact, disk
 from lakelog.errors import DamagedRef, InvalidEvent
 from lakelog.paths import Paths
-from lakelog.store.ref import author
+from lakelog.refs import author
 from lakelog.values import JsonObject
 
 _PRINT = 16

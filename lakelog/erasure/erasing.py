@@ -31,10 +31,10 @@ from lakelog.libraries import pa, pc
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
+from lakelog.refs import Head
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.values import JsonObject
 
 _ROUNDS = 20

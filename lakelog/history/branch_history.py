@@ -29,10 +29,10 @@ from lakelog.history.window import require_kept
 from lakelog.manifest import Manifest, Totals
 from lakelog.moves import USER_OPS, Change, Follow, SettleWith, grow, note, publish, with_reason
 from lakelog.paths import KEYS, encode_name
+from lakelog.refs import Head, Move, Tag, author, escape_text
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store, start_branch
-from lakelog.store.ref import Head, Move, Tag, author, escape_text
 from lakelog.store.signatures import Signatures
 
 Settle = Callable[[], Head]

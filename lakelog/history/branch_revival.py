@@ -5,9 +5,9 @@ from __future__ import annotations
 from lakelog.disk import disk
 from lakelog.errors import AlreadyExists
 from lakelog.moves import link_move
+from lakelog.refs import Head, Move, author, escape_text
 from lakelog.store import clock
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head, Move, author, escape_text
 from lakelog.wal import Tail
 
 

@@ -17,10 +17,10 @@ from lakelog.errors import DamagedManifest, DamagedRef, InvalidEvent, UnknownRef
 from lakelog.history.thinning import DAY, HOUR, MINUTE
 from lakelog.history.window import require_kept
 from lakelog.paths import FileNames, encode_name
+from lakelog.refs import Move
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
-from lakelog.store.ref import Move
 from lakelog.values import from_micros, parse_time, to_micros
 
 _ID, _RECENT = 64, 3

@@ -17,9 +17,9 @@ from lakelog.disk import DOCUMENT_MAX, File, Folder
 from lakelog.errors import DamagedRef
 from lakelog.moves import AUTOMATIC_OPS
 from lakelog.paths import FileNames
+from lakelog.refs import Move
 from lakelog.settings import Settings
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Move
 from lakelog.volume import PACKED, decode_packed, encode_packed, read_packed
 
 KEEP_MOVES = 100

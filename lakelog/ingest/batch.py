@@ -36,9 +36,9 @@ from lakelog.libraries import np, pa
 from lakelog.lines import Source, Split
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.refs import Head
 from lakelog.segments import rows_target, segment_schema, write_segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.typed_columns import Schema
 
 # A publish costs about the same whatever it holds; what is not published is read again after a

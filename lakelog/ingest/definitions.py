@@ -20,8 +20,8 @@ from lakelog.files import FileCursor, LogName
 from lakelog.formats import FORMATS, FormatDefinition
 from lakelog.manifest import Manifest, Page
 from lakelog.moves import Change, publish
+from lakelog.refs import Head
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.views import Contract
 
 WHAT = "format"

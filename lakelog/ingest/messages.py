@@ -54,9 +54,9 @@ from lakelog.lines import Chunk, Source
 from lakelog.manifest import Manifest
 from lakelog.moves import Change
 from lakelog.protect import sealed_blocks
+from lakelog.refs import Head
 from lakelog.segments import rows_sql
 from lakelog.store import hosts
-from lakelog.store.ref import Head
 from lakelog.values import to_micros
 
 TOMBSTONE, EMPTY = "message.tombstone", "message.empty"

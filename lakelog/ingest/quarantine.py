@@ -32,10 +32,10 @@ from lakelog.libraries import pa
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
+from lakelog.refs import Head
 from lakelog.segments import Segment, SegmentEncoder, put_segment, write_segment
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 
 _LINES = 1024
 """Lines that are parsed at a time."""

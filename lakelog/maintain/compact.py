@@ -27,6 +27,7 @@ from lakelog.maintain import row_order
 from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.refs import Head
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import (
     Segment,
@@ -39,7 +40,6 @@ from lakelog.segments import (
 from lakelog.settings import Settings
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.workers import WorkerPool
 
 # Written once and read often, so it may take its time.

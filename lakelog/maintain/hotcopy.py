@@ -24,9 +24,9 @@ from lakelog.erased import copies, sweep
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.manifest import Page
 from lakelog.paths import KEYS, OBJECTS, FileName, FileNames, Paths
+from lakelog.refs import Head
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
-from lakelog.store.ref import Head
 from lakelog.wal import Tail, WalFile
 
 _FETCHED = 64

@@ -15,8 +15,8 @@ from lakelog.disk import File, Folder, NotIntact
 from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.history import kept_moves
 from lakelog.paths import OBJECTS
+from lakelog.refs import Move
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Move
 
 Names = set[str]
 

@@ -15,8 +15,8 @@ from lakelog.entries import RetentionEntry, SegmentEntry
 from lakelog.maintain import compact
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.refs import Head
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.values import from_micros
 
 EARLIEST_US = -62_135_596_800_000_000

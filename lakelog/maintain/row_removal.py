@@ -20,11 +20,11 @@ from lakelog.libraries import np, pa
 from lakelog.maintain import compact
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.refs import Head
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import rows_sql
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 
 _LEVEL = 3
 _DEDUPE = "dedupe/"

@@ -24,10 +24,10 @@ from lakelog.identities import IdentityKeys
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, Follow, publish, run_maintenance
+from lakelog.refs import Head
 from lakelog.segments import SegmentEncoder, rows_sql, write_segment
 from lakelog.store import hosts, sealer_process
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.wal import Frame, PendingFrames, Tail, trim
 
 _SAMPLE = 2_000

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.disk import LockFile, disk
 from lakelog.errors import LakelogError, TransferRefused
+from lakelog.refs import Head
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import span_us
 from lakelog.store import sealer_process
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.wal import Tail
 
 if TYPE_CHECKING:

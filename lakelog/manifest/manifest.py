@@ -24,7 +24,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import orjson
 
@@ -45,6 +45,7 @@ from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError, Snapshot
 from lakelog.keys import VAULT, LakeKeys
 from lakelog.manifest.manifest_text import FILE_FORMAT, compressed, decompressed, plain_text
 from lakelog.paths import KEYS
+from lakelog.refs import Ref, Refs
 from lakelog.values import JsonObject
 from lakelog.volume import ErasedStates, Volume
 
@@ -129,28 +130,6 @@ class Outline:
     """Indices of state directories that the recent entries add, by label; "" for removed ones."""
 
 
-class Carriers(Protocol):
-    """Where the texts of manifests without files are: the moves and tags."""
-
-    def recent_text(self, digest: str) -> bytes | None:
-        """The text of a manifest that a ref read lately carries."""
-
-    def find_text(self, digest: str) -> bytes | None:
-        """The text of a manifest that a ref on disk carries now."""
-
-
-class Ref(Protocol):
-    """A move or tag: it names a state, and perhaps carries the text of its manifest."""
-
-    @property
-    def snapshot(self) -> str:
-        """The digest of the state."""
-
-    @property
-    def carried(self) -> bytes:
-        """The text of the manifest, b"" where it has a file."""
-
-
 def of_json(body: JsonObject, digest: str) -> Manifest:
     """Return the manifest of a JSON object; any error of types and values for another object."""
     members = {k: v for k, v in body.items() if k not in ("format", "tail")} | {
@@ -169,12 +148,12 @@ class Manifests:
     def __init__(
         self,
         volume: Volume,
-        carriers: Carriers,
+        refs: Refs,
         erased: ErasedStates,
         keys: Callable[[], LakeKeys | None] = lambda: None,
     ) -> None:
         """`keys` returns what encrypts what is written, if the lake is encrypted."""
-        self._volume, self._carriers, self._erased, self._keys = volume, carriers, erased, keys
+        self._volume, self._refs, self._erased, self._keys = volume, refs, erased, keys
         self._generation = 0
         self._manifests: dict[str, Manifest] = {}
         self._pages: dict[str, tuple[Entry, ...]] = {}
@@ -197,7 +176,7 @@ class Manifests:
 
     def is_there(self, digest: str) -> bool:
         """Whether a manifest is on disk now, as a file or in a move or tag."""
-        return self.has_file(digest) or self._carriers.find_text(digest) is not None
+        return self.has_file(digest) or self._refs.find_text(digest) is not None
 
     def stored_as(self, digest: str) -> str:
         """Return the digest of the manifest that is read as a state: another one where rows of it
@@ -223,7 +202,7 @@ class Manifests:
         DamagedManifest where it is gone."""
         if self.has_file(digest):
             return b""
-        carried = self._carriers.find_text(digest)
+        carried = self._refs.find_text(digest)
         if carried is None:
             raise self._damaged(digest, "the manifest is missing")
         return carried
@@ -380,10 +359,10 @@ class Manifests:
         """A manifest's body, of its file or of a ref that carries it."""
         if self._erased.holds(digest):
             return self._read(self._erased.of(digest), None)
-        carried = self._carriers.recent_text(digest)
+        carried = self._refs.recent_text(digest)
         # The file comes before the search, which may have to read every move of the lake.
         if carried is None and not self.has_file(digest):
-            carried = self._carriers.find_text(digest)
+            carried = self._refs.find_text(digest)
         return self._read(digest, None) if carried is None else self._parse(carried, digest)
 
     def _read(self, digest: str, size: int | None) -> JsonObject:

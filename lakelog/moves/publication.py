@@ -28,10 +28,9 @@ from lakelog.errors import OutcomeUnknown, SnapshotGone, StaleFiles
 from lakelog.manifest import Manifest
 from lakelog.moves import page_tree
 from lakelog.paths import KEYS, FileNames
+from lakelog.refs import Head, IsSafe, Move, PreparedMove, author, escape_text
 from lakelog.store import clock
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
-from lakelog.store.ref import Head, Move, author, escape_text
-from lakelog.store.refs import IsSafe, PreparedMove
 
 USER_OPS = tuple(
     "rollback undo snapshot retention dedupe quarantine repair push pull merge".split()

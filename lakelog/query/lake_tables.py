@@ -67,7 +67,7 @@ class LakeTables:
         self._tails: dict[str, Tail] = {}
         self._rows: dict[str, TailRows] = {}
         self.choice = SegmentChoice(store, branch, lambda: self.opens_fields)
-        self._sealer, self._sealer_start = None, 0.0
+        self._sealer_start = 0.0
         self.keeps_sealed = False
         """Whether protected fields stay sealed, as answers are kept."""
         self.hides_tables = False
@@ -149,7 +149,7 @@ class LakeTables:
         # At most every half minute: a sealer that cannot start must not be started by each query.
         if time.monotonic() - self._sealer_start > _SEAL_PAUSE:
             self._sealer_start = time.monotonic()
-            self._sealer = start_sealer(self.store, self.branch)
+            start_sealer(self.store, self.branch)
 
     def tail_rows(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
         """Return the rows of a tail that a state lacks; None where there are none."""

@@ -35,8 +35,8 @@ from lakelog.recent.redis_recent import (
     prefix_of,
     words_of,
 )
+from lakelog.refs import Head
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.ref import Head
 from lakelog.sync import DeltaStep, Watermark, WatermarkMoved
 from lakelog.values import JsonObject
 from lakelog.views import SegmentRead

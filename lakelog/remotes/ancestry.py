@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
+from lakelog.refs import Head, MergeNote, Move
 from lakelog.remotes import known
 from lakelog.remotes.carry import Transfer
 from lakelog.remotes.erasures import RemoteErasures
@@ -22,8 +23,6 @@ from lakelog.remotes.known import Common, KnownBranch, KnownRemote, MovePosition
 from lakelog.remotes.site import Site
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
-from lakelog.store.merge_note import MergeNote
-from lakelog.store.ref import Head, Move
 
 MAINTENANCE = {"compact", "maintain", "erase"}
 """Moves that change files and no events, or take out what both sides refuse from then on."""

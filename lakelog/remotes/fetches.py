@@ -22,6 +22,7 @@ from lakelog.keys import KeyRing
 from lakelog.lake import Lake
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.refs import Head, Move
 from lakelog.remotes import carry, encryption, known
 from lakelog.remotes.ancestry import (
     Exchange,
@@ -42,7 +43,6 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import Segment
 from lakelog.store import bootstrap, policy, tracking
 from lakelog.store.bootstrap import Store, raise_format, start_branch
-from lakelog.store.ref import Head, Move
 
 if TYPE_CHECKING:
     from lakelog.remotes import merge as merging

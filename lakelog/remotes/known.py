@@ -31,6 +31,7 @@ from lakelog.errors import (
     UnknownRef,
     Unreachable,
 )
+from lakelog.refs import Move, Tag, author
 from lakelog.remotes import conditions
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.remote import Interrupted, Remote
@@ -38,7 +39,6 @@ from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Move, Tag, author
 from lakelog.store.tracking import remote_names
 
 _KINDS = {

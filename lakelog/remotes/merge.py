@@ -29,6 +29,7 @@ from lakelog.lake import Lake
 from lakelog.maintain import DedupeNote
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.refs import Head, MergeNote
 from lakelog.remotes import merge_rows
 from lakelog.remotes.ancestry import refusal
 from lakelog.remotes.carry import Merged
@@ -36,8 +37,6 @@ from lakelog.remotes.known import MovePosition
 from lakelog.remotes.merge_rows import OwnRows, RowSieve, RowSpan
 from lakelog.segments import rows_target
 from lakelog.store.bootstrap import Store
-from lakelog.store.merge_note import MergeNote
-from lakelog.store.ref import Head
 
 _HARMLESS = {"seal", "ingest", "compact", "maintain"}
 """Moves that may come while a merge is written: they add, or change no event."""

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from lakelog.disk import DOCUMENT_MAX, File
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
+from lakelog.refs import Head, Move
 from lakelog.remotes import carry, encryption, known, signature_files
 from lakelog.remotes.ancestry import Exchange, is_contained, settled
 from lakelog.remotes.carry import Transfer
@@ -22,7 +23,6 @@ from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import policy
-from lakelog.store.ref import Head, Move
 
 _LOOKS = 10
 

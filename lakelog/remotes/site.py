@@ -14,14 +14,13 @@ from lakelog import document
 from lakelog.disk import disk
 from lakelog.errors import DamagedRef, TransferRefused, UnknownRef
 from lakelog.paths import KEYS, OBJECTS
+from lakelog.refs import Head, Move, Refs, Tag, author
 from lakelog.remotes import untrusted
 from lakelog.remotes.objects import Name, path_of
 from lakelog.remotes.remote import Remote
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.untrusted import NotBelieved
 from lakelog.store.clock import following
-from lakelog.store.ref import Head, Move, Tag, author
-from lakelog.store.refs import Refs
 
 CONFIG = KEYS.config
 _SIGNATURE_MAX = 64 << 10

@@ -22,7 +22,7 @@ from lakelog.errors import LakelogError, NotProven
 from lakelog.keys import VAULT
 from lakelog.manifest import of_json
 from lakelog.paths import CHUNK, FORMAT, INDEX
-from lakelog.store.ref import Move, Tag, open_ref
+from lakelog.refs import Move, Ref, Tag
 from lakelog.store.signatures import SignatureFile
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _check_counts(encoded: bytes, subject: str) -> None:
 
 def _ref(data: bytes) -> tuple[dict[str, Any], bytes]:
     try:
-        body, carried = open_ref(data)
+        body, carried = Ref.document_of(data)
     except NotIntact as error:
         raise NotBelieved(f"a move or tag is damaged: {error}") from None
     snapshot = body.get("snapshot")

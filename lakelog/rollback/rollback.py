@@ -31,6 +31,7 @@ from lakelog.errors import (
 from lakelog.history import BranchHistory, Snapshot
 from lakelog.lake import Lake
 from lakelog.moves import with_reason
+from lakelog.refs import Head, Move
 from lakelog.rollback.preflight import PARTS, Preflight, examine, look_at_directories
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import (
@@ -44,7 +45,6 @@ from lakelog.state import (
     StateSwitch,
 )
 from lakelog.store import policy
-from lakelog.store.ref import Head, Move
 
 DEFAULT = ("data", "cursors")
 SECONDS = 300

@@ -16,6 +16,7 @@ from lakelog.errors import Damaged, InvalidPolicy, NotAllowed, UnknownRef
 from lakelog.history import remove_tag
 from lakelog.lake import Lake
 from lakelog.moves import note, with_reason
+from lakelog.refs import Tag
 from lakelog.state.contents import PathChange, StateContents
 from lakelog.state.extract import Extractor
 from lakelog.state.origin import OPS, Origins
@@ -23,7 +24,6 @@ from lakelog.state.retention import Retention, select_expired
 from lakelog.state.saved_state import SavedState
 from lakelog.store import machine, policy
 from lakelog.store.machine import ANY
-from lakelog.store.ref import Tag
 from lakelog.store.tracking import is_tracking
 
 _NAMED = 5

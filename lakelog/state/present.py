@@ -23,6 +23,7 @@ from lakelog.lake import Lake
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.paths import Paths
+from lakelog.refs import Head, Tag
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state.capture import Capture
 from lakelog.state.catalog import StateCatalog
@@ -31,7 +32,6 @@ from lakelog.state.origin import OPS, Origins, stamps, suffix
 from lakelog.state.saved_state import SavedState
 from lakelog.store import machine
 from lakelog.store.machine import Machine
-from lakelog.store.ref import Head, Tag
 
 _NUMBER_MAX = 1 << 48
 """Numbers of another machine above this are ignored, so that none can use them up."""

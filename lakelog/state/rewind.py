@@ -32,12 +32,12 @@ from lakelog.maintain import Sealer
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.paths import encode_name
+from lakelog.refs import Head
 from lakelog.state import exchange, origin
 from lakelog.state.exchange import ExchangeStep
 from lakelog.state.safety_tags import SafetyTags
 from lakelog.store import machine
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.wal import Tail
 
 _PENDING = (

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lakelog.chunks import StateRecord
+from lakelog.refs import Tag
 from lakelog.state.origin import Origins
-from lakelog.store.ref import Tag
 
 RESTORE_MESSAGE = "before restore of "
 _SAFETY = "before-rollback-"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lakelog.event import EncodedBatch
     from lakelog.manifest import Manifest, Manifests, Page
     from lakelog.paths import Paths
-    from lakelog.store.ref import Head, Move
+    from lakelog.refs import Head, Move
 
 
 class NameLookup(Protocol):

@@ -35,11 +35,10 @@ from lakelog.keys import VAULT
 from lakelog.manifest import Manifest, Manifests, empty
 from lakelog.paths import FORMAT, KEYS, PLAIN_FORMAT, FileNames, Paths
 from lakelog.protect import PROTECTIONS, Protection
+from lakelog.refs import Move, Refs, author, escape_text
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import machine
 from lakelog.store.attachment import Attachment, AttachmentRegistry
-from lakelog.store.ref import Move, author, escape_text
-from lakelog.store.refs import Refs
 from lakelog.store.verified_files import VerifiedFiles
 from lakelog.volume import DirectoryVolume, ErasedStates, Volume
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from lakelog.disk import DOCUMENT_MAX, File
 from lakelog.errors import InvalidPolicy, NotAllowed
 from lakelog.paths import Paths
+from lakelog.refs import author
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.ref import author
 
 if TYPE_CHECKING:
     import tomllib

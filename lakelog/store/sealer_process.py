@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.disk import Folder, LockFile
 from lakelog.runtime import interpreter
@@ -59,7 +59,7 @@ def give_way() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
-def start_sealer(store: Store, branch: str) -> Any:
+def start_sealer(store: Store, branch: str) -> subprocess.Popen[bytes] | None:
     """Start `python -m lakelog seal` detached; return its Popen, or None if it cannot be started.
 
     It only saves others the work: any process may seal.

@@ -15,8 +15,8 @@ from lakelog.entries import Removal
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.refs import Head
 from lakelog.segments import rows_sql
-from lakelog.store.ref import Head
 from lakelog.subscriptions import registry
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.commit import CommitRequest, PositionMoved, commit

@@ -10,8 +10,8 @@ from lakelog.database import Connect
 from lakelog.maintain import Sealer
 from lakelog.manifest import Manifest
 from lakelog.query import TailRows
+from lakelog.refs import Head
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.wal import Tail
 
 

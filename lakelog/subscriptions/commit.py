@@ -21,7 +21,7 @@ from lakelog.event import EncodedBatch, Event
 from lakelog.ingest import ChunkResult, Job
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
-from lakelog.store.ref import Head
+from lakelog.refs import Head
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.delivery import Handled
 from lakelog.subscriptions.position import Position

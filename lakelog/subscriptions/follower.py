@@ -17,7 +17,7 @@ from lakelog import arrays
 from lakelog.errors import QueryFailed
 from lakelog.event import Event
 from lakelog.libraries import pa
-from lakelog.store.ref import Head
+from lakelog.refs import Head
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.live_pages import BranchRewound, LivePages
 from lakelog.subscriptions.position import LivePosition

@@ -10,7 +10,7 @@ from lakelog import arrays
 from lakelog.errors import UnknownRef
 from lakelog.libraries import pa, pc
 from lakelog.manifest import Manifest
-from lakelog.store.ref import Head
+from lakelog.refs import Head
 from lakelog.subscriptions import catch_up, registry
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.commit import CommitRequest, PositionMoved, commit

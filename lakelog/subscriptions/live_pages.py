@@ -20,9 +20,8 @@ from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.manifest import Manifest
 from lakelog.protect import sealed_blocks
 from lakelog.query import NewestEvents, TailRows
+from lakelog.refs import Head, MergeNote, Move
 from lakelog.search import expanded
-from lakelog.store.merge_note import MergeNote
-from lakelog.store.ref import Head, Move
 from lakelog.subscriptions import catch_up
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.position import (

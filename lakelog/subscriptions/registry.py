@@ -10,9 +10,8 @@ from lakelog.disk import disk
 from lakelog.errors import InvalidSetting, SubscriptionGone, SubscriptionRewound
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.refs import Head, MergeNote
 from lakelog.search import expanded
-from lakelog.store.merge_note import MergeNote
-from lakelog.store.ref import Head
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.delivery import NOT_DEAD
 from lakelog.subscriptions.position import PARTITION_SQL, PARTITIONS, BranchPosition, Position

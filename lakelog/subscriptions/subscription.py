@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from lakelog import arrays
 from lakelog.errors import InvalidSetting, SubscriptionRewound
 from lakelog.libraries import pa
-from lakelog.store.ref import Head
+from lakelog.refs import Head
 from lakelog.subscriptions import catch_up, registry
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.commit import CommitRequest, PositionMoved, commit

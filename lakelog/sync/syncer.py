@@ -16,7 +16,7 @@ from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
 from lakelog.manifest import Manifest
-from lakelog.store.ref import Head
+from lakelog.refs import Head
 from lakelog.sync import delta
 from lakelog.sync.delta import EMPTIED, Delta, DeltaStep, is_emptied
 from lakelog.sync.mapping import read_mapping

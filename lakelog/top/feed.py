@@ -17,7 +17,7 @@ from lakelog.entries import SegmentEntry
 from lakelog.lake import Lake
 from lakelog.manifest import Manifest
 from lakelog.pinned import PinnedLake
-from lakelog.store.ref import Head
+from lakelog.refs import Head
 from lakelog.top.rates import COLUMNS, LakeFigures, NewestEvent, SecondCounts
 from lakelog.values import JsonObject
 from lakelog.wal import Frame, PendingFrames

@@ -15,10 +15,10 @@ from lakelog.disk import disk
 from lakelog.entries import Record, Removal
 from lakelog.errors import InvalidView
 from lakelog.manifest import Manifest
+from lakelog.refs import Head
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.views.definition import ViewDefinition, parse
 
 if TYPE_CHECKING:

@@ -23,10 +23,9 @@ from typing import ClassVar
 from lakelog.disk import File, Folder, NotRegular
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
 from lakelog.paths import FileName, Paths
+from lakelog.refs import Head, Refs
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store.ref import Head
-from lakelog.store.refs import Refs
 from lakelog.wal import batching
 from lakelog.wal import frames as wal
 

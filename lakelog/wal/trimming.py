@@ -12,9 +12,9 @@ import os
 from lakelog.disk import File, Folder, NotRegular, OpenFile, disk
 from lakelog.entries import SegmentEntry
 from lakelog.paths import KEYS
+from lakelog.refs import Head
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail, WalFile
 

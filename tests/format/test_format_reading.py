@@ -24,8 +24,8 @@ from lakelog.entries.entry import Record
 from lakelog.errors import DamagedLake, DamagedSegment, DamagedWal, FormatTooNew, UnsupportedStore
 from lakelog.event import EncodedBatch
 from lakelog.moves.publication import Change, publish
+from lakelog.refs import Refs
 from lakelog.store import bootstrap
-from lakelog.store.refs import Refs
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail
 from tests.support import damage, lakes, second_reader, statements

@@ -18,8 +18,8 @@ from lakelog.entries.entry import Record
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.maintain.seal import Sealer
 from lakelog.moves.publication import Change, publish
+from lakelog.refs import Refs
 from lakelog.store import bootstrap
-from lakelog.store.refs import Refs
 from lakelog.wal.tail import Tail
 from tests.support import damage, lakes, seam, second_reader, statements
 

@@ -17,8 +17,8 @@ from lakelog.disk import disk
 from lakelog.errors import NotAllowed, QueryFailed, SnapshotGone, UnknownRef
 from lakelog.history.thinning import window
 from lakelog.maintain import gc as collecting
+from lakelog.refs import Move
 from lakelog.settings import Settings
-from lakelog.store.ref import Move
 from tests.support.cli import answer, run
 from tests.support.effort import share
 

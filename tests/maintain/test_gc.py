@@ -21,8 +21,8 @@ from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.maintain import gc as collecting
 from lakelog.manifest import manifest
+from lakelog.refs import Move
 from lakelog.settings import Settings
-from lakelog.store.ref import Move
 from lakelog.values import from_micros
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -22,7 +22,7 @@ from lakelog.maintain import gc, hotcopy
 from lakelog.proofs import envelope, keys, signing
 from lakelog.proofs.keys import PrivateKey
 from lakelog.proofs.signing import Target
-from lakelog.store.ref import Tag
+from lakelog.refs import Tag
 from lakelog.store.signatures import SignatureFile, Signatures
 from tests.conftest import MakeLake
 from tests.support.lakes import events

@@ -26,7 +26,6 @@ from lakelog.remotes.merge import Merge
 from lakelog.remotes.pushes import push
 from lakelog.remotes.site import Site
 from lakelog.store import bootstrap
-from lakelog.store.ref import encode_ref
 from lakelog.sync.sync import sync
 from lakelog.views import LakeViews
 from tests.support import seam
@@ -438,7 +437,7 @@ def test_rows_that_are_not_what_the_state_counts_are_refused(lakes: Lakes, home:
 def lie(hub: bootstrap.Store, move: Any, carried: bytes) -> None:
     """Replace the newest move of a remote by one that carries another manifest."""
     false = dataclasses.replace(move, snapshot=document.digest(carried), carried=carried)
-    disk.replace_whole(hub.paths.move("main", move.number), encode_ref(false))
+    disk.replace_whole(hub.paths.move("main", move.number), false.encode())
 
 
 def test_the_command_says_what_came(lakes: Lakes, home: Path) -> None:

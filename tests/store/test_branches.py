@@ -14,7 +14,7 @@ import lakelog
 from lakelog import history
 from lakelog.errors import AlreadyExists, InUse, UnknownRef
 from lakelog.history import branch_history
-from lakelog.store import branch_life
+from lakelog.refs import BranchLife
 from lakelog.wal import frames as wal
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -134,7 +134,7 @@ def test_a_branch_that_is_written_to_while_it_is_deleted_stays(
 
     def publish(*args: Any) -> Any:
         with monkeypatch.context() as patch:
-            patch.setattr(branch_life, "is_same_life", lambda *_: True)
+            patch.setattr(BranchLife, "goes_on", lambda *_: True)
             put(early, "acknowledged")
         return real(*args)
 

@@ -30,7 +30,7 @@ from lakelog.identities import identity_run
 from lakelog.ingest.quarantine import Quarantine
 from lakelog.maintain import DedupeNote
 from lakelog.moves import publication as publish
-from lakelog.store.ref import Tag
+from lakelog.refs import Tag
 from lakelog.wal import tail
 from tests.support import damage
 from tests.support.publishing import before_next_move, event, found

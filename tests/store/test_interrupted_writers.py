@@ -18,8 +18,8 @@ import pytest
 
 import lakelog
 from lakelog.disk import disk
+from lakelog.refs import Refs
 from lakelog.segments import segment
-from lakelog.store.refs import Refs
 from lakelog.wal.tail import Tail
 from lakelog.wal.trimming import trim
 from tests.support import lakes

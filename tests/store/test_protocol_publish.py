@@ -18,8 +18,7 @@ from lakelog.errors import OutcomeUnknown
 from lakelog.history import thinning
 from lakelog.manifest import Manifest
 from lakelog.moves.publication import Change, publish
-from lakelog.store.ref import Head
-from lakelog.store.refs import Refs
+from lakelog.refs import Head, Refs
 from tests.support.publishing import before_next_move, event, found, publish_ids
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -23,9 +23,9 @@ import zstandard
 import lakelog
 from lakelog import document
 from lakelog.errors import LakelogError
+from lakelog.refs import Ref
 from lakelog.remotes import fetches as fetching
 from lakelog.remotes import pushes as pushing
-from lakelog.store.ref import open_ref
 
 Body = dict[str, Any]
 BIDI = "\u202egpj.evil\u2066"
@@ -52,27 +52,27 @@ class Forge:
     @property
     def segment(self) -> Path:
         """A segment that only the newest state names, so that the victim lacks it."""
-        _, text = open_ref(self.move.read_bytes())
+        _, text = Ref.document_of(self.move.read_bytes())
         key = orjson.loads(text)["tail"][-1]["key"]
         return self.root / f"segments/{key[:2]}/{key}.parquet"
 
     def ref(self, path: Path, change: Callable[[Body], object], target: Path | None = None) -> None:
         """Change the document of a move or tag."""
-        body, text = open_ref(path.read_bytes())
+        body, text = Ref.document_of(path.read_bytes())
         change(body)
         carried = text + b"\n" if text else b""
         (target or path).write_bytes(document.encode(body) + carried)
 
     def manifest(self, change: Callable[[Body], object]) -> None:
         """Change the manifest of the newest state, which its move then names and carries."""
-        _, text = open_ref(self.move.read_bytes())
+        _, text = Ref.document_of(self.move.read_bytes())
         manifest = orjson.loads(text)
         change(manifest)
         self.text(orjson.dumps(manifest))
 
     def text(self, text: bytes) -> None:
         """Make these bytes the manifest of the newest state."""
-        body, _ = open_ref(self.move.read_bytes())
+        body, _ = Ref.document_of(self.move.read_bytes())
         body["snapshot"] = document.digest(text)
         self.move.write_bytes(document.encode(body) + text + b"\n")
 
@@ -90,7 +90,7 @@ class Forge:
         file = self.root / f"manifests/{digest[:2]}/{digest}.json.zst"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
-        body, _ = open_ref(self.move.read_bytes())
+        body, _ = Ref.document_of(self.move.read_bytes())
         self.move.write_bytes(document.encode({**body, "snapshot": digest}))
 
     def lake(self, **members: Any) -> None:

@@ -12,7 +12,7 @@ from lakelog.appends.writer import Writer
 from lakelog.maintain import compact, gc, seal
 from lakelog.moves import publication as publish
 from lakelog.query import tail_rows
-from lakelog.store import refs
+from lakelog.refs import Refs
 from lakelog.wal import tail
 from lakelog.wal import trimming as trim
 from tests.support import seam
@@ -72,7 +72,7 @@ def _drops_watermarks_early(patch: pytest.MonkeyPatch) -> None:
 
 def _believes_the_hint(patch: pytest.MonkeyPatch) -> None:
     """The head is where it was last seen (F11.2)."""
-    patch.setattr(refs.Refs, "_newest", lambda self, branch, known: known)
+    patch.setattr(Refs, "_newest", lambda self, branch, known: known)
     patch.setattr(publish, "_RETRIES", 20)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import lakelog
 from lakelog.entries.entry import SegmentEntry
 from lakelog.manifest import Manifest
-from lakelog.store.ref import Move
+from lakelog.refs import Move
 from tests.support import damage, lakes
 
 Build = Callable[[lakelog.Lake], Any]

@@ -24,9 +24,9 @@ from lakelog import document
 from lakelog.errors import GcRefused, LakelogError, LakeNotFound
 from lakelog.maintain.repair import recover
 from lakelog.paths import FileName
+from lakelog.refs import Refs
 from lakelog.segments import segment
 from lakelog.store import bootstrap
-from lakelog.store.refs import Refs
 from lakelog.wal.tail import Tail
 from tests.support import damage
 

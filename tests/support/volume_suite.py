@@ -16,11 +16,11 @@ from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.manifest import Manifest, manifest
 from lakelog.moves.publication import Change, publish
 from lakelog.paths import FORMAT, KEYS
+from lakelog.refs import Head, Tag
 from lakelog.remotes import known
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.settings import DEFAULTS
 from lakelog.store.bootstrap import Store, start_branch
-from lakelog.store.ref import Head, Tag
 from lakelog.volume import Volume
 
 

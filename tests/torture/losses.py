@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import UnknownRef
 from lakelog.paths import Paths
+from lakelog.refs import Move
 from lakelog.store import bootstrap
-from lakelog.store.ref import Move
 
 REWINDS = {"rollback", "undo", "branch"}
 _PAST = re.compile(r"past damaged move (\d+), on (its own state|an empty state|.*move (\d+))")

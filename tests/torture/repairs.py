@@ -28,10 +28,9 @@ from lakelog.maintain.repair.repair import RepairOutcome
 from lakelog.manifest import manifest
 from lakelog.moves.publication import USER_OPS, Change, publish
 from lakelog.paths import Paths
+from lakelog.refs import Move, Refs
 from lakelog.segments import segment
 from lakelog.store import bootstrap
-from lakelog.store.ref import Move
-from lakelog.store.refs import Refs
 from lakelog.volume import DirectoryVolume
 from lakelog.wal.tail import Tail
 from tests.support import damage, lakes, seam

@@ -13,10 +13,10 @@ from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged
 from lakelog.maintain.reachability import lost_names
 from lakelog.manifest import Manifest
+from lakelog.refs import Ref
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import verified_files
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import open_ref
 from lakelog.values import JsonObject
 
 
@@ -100,7 +100,7 @@ class Checker:
         try:
             data = File(path).read(DOCUMENT_MAX)
             self.count(len(data))
-            body, _ = open_ref(data)
+            body, _ = Ref.document_of(data)
             if body.keys() >= members:
                 return body
             self.add(path, "it is another document", category)

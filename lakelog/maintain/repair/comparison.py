@@ -31,10 +31,10 @@ from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.refs import Moves
 from lakelog.maintain.repair.verify import open_for_check
 from lakelog.paths import FileName
+from lakelog.refs import Move, Ref
 from lakelog.segments import Segment, write_segment
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
-from lakelog.store.ref import Move, digest_of, open_ref
 from lakelog.volume import read_packed
 from lakelog.wal import Frame, Header, Tail, scan
 
@@ -109,7 +109,9 @@ class Comparison:
                     outcome.fetched.append(path)
         for path, content in list(self._documents()):
             with contextlib.suppress(NotIntact):
-                snapshot = open_ref(content)[0].get("snapshot") if path.endswith(".json") else None
+                snapshot = (
+                    Ref.document_of(content)[0].get("snapshot") if path.endswith(".json") else None
+                )
                 if snapshot:
                     self._fetch_objects(str(snapshot), outcome)
             outcome.replace(self._store, path, content)
@@ -151,7 +153,9 @@ class Comparison:
         copy_moves = recover.moves(self.there, branch)[0]
         top, copy_top = max(own_moves, default=0), max(copy_moves, default=0)
         both = sorted(own_moves.keys() & copy_moves.keys())
-        differing = [n for n in both if digest_of(own_moves[n][1]) != digest_of(copy_moves[n][1])]
+        differing = [
+            n for n in both if Ref.digest_of(own_moves[n][1]) != Ref.digest_of(copy_moves[n][1])
+        ]
         before = own_moves[top][0] if own_moves else None
         if differing:
             common = [n for n in both if n < differing[0]]
@@ -389,7 +393,7 @@ class Comparison:
                 if not File(path).exists() and FileName(name[:-5]).ref not in untagged:
                     with contextlib.suppress(NotIntact, FileNotFoundError):
                         content = File(f"{copy_store.paths.tags}/{name}").read()
-                        if open_ref(content)[0].get("name") == FileName(name[:-5]).ref:
+                        if Ref.document_of(content)[0].get("name") == FileName(name[:-5]).ref:
                             yield path, content
         for name in ("policy.toml",):
             path = f"{store.paths.root}/{name}"

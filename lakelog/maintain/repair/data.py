@@ -15,9 +15,9 @@ from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.seal import Sealer
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.refs import Head
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head
 from lakelog.values import from_micros
 from lakelog.wal import Header, Tail, WalFile, resume, trim
 

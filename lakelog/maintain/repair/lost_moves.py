@@ -24,9 +24,9 @@ import orjson
 from lakelog.disk import File, Folder
 from lakelog.maintain.repair import recover
 from lakelog.paths import FileNames
+from lakelog.refs import Move
 from lakelog.segments import Segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Move
 from lakelog.wal import Tail
 
 Ranges = dict[str, tuple[int, int]]

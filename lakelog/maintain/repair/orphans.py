@@ -18,10 +18,10 @@ from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
 from lakelog.manifest import Manifest
+from lakelog.refs import Move
 from lakelog.segments import Segment
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Move
 from lakelog.wal import Tail
 
 

@@ -23,11 +23,10 @@ from lakelog.entries import Entry, IdRun, Removal, SegmentEntry
 from lakelog.errors import Damaged, DamagedRef
 from lakelog.manifest import Manifest
 from lakelog.paths import FileName
+from lakelog.refs import Move, Refs
 from lakelog.segments import Segment, describe_rows
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Move
-from lakelog.store.refs import Refs
 from lakelog.volume import packed_lines
 
 Watermarks = dict[str, int]

@@ -16,8 +16,8 @@ from lakelog.maintain.repair.recover import Watermarks
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, try_move
 from lakelog.paths import FileName
+from lakelog.refs import Head, Move, Ref, author
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head, Move, author, digest_of, encode_ref
 from lakelog.volume import PACKED, encode_packed, is_thinned, read_packed
 
 Moves = dict[int, tuple[Move, bytes]]
@@ -130,7 +130,7 @@ def _stand_in(
     move = Move(
         number=number,
         branch=branch,
-        prev=digest_of(previous[1]) if previous and previous[1] else "",
+        prev=Ref.digest_of(previous[1]) if previous and previous[1] else "",
         commit=disk.random_hex(),
         time=previous[0].time + 1 if previous else time,
         author=author(),
@@ -143,7 +143,7 @@ def _stand_in(
         wal=_watermarks(store, branch, number, good),
         carried=carried,
     )
-    return move, encode_ref(move)
+    return move, move.encode()
 
 
 def _watermarks(store: Store, branch: str, number: int, good: Moves) -> Watermarks:

@@ -25,10 +25,10 @@ from lakelog.maintain.repair.comparison import Comparison, continue_copy
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.verify import open_for_check, verify, verify_snapshot
 from lakelog.paths import CHUNK, FORMAT, INDEX, KEYS, OBJECTS, FileName
+from lakelog.refs import Ref, Tag, author
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import machine, policy
 from lakelog.store.bootstrap import Store, load, make_branch_dirs, write_config
-from lakelog.store.ref import Tag, author, digest_of, open_ref
 from lakelog.store.signatures import SignatureFile
 from lakelog.volume import read_packed
 from lakelog.wal import Header, Tail
@@ -193,7 +193,7 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
         elif FileName(name).move is not None:
             fits = _is_that_move(store, path, data, damaged)
         elif path.startswith(store.paths.tags):
-            body, _ = open_ref(data)
+            body, _ = Ref.document_of(data)
             fits = body["name"] == FileName(name[:-5]).ref
         elif path.startswith(store.paths.signatures):
             fits = SignatureFile.read(copy_path).keys() == SignatureFile.MEMBERS
@@ -235,7 +235,7 @@ def _leads_to(store: Store, path: str, copy_path: str) -> bool:
     """Whether the moves here continue the packed ones of the copy."""
     high = max(packed_moves := read_packed(copy_path))
     good = recover.moves(store, FileName.of(os.path.dirname(path)).ref)[0]
-    return high + 1 in good and good[high + 1][0].prev == digest_of(packed_moves[high])
+    return high + 1 in good and good[high + 1][0].prev == Ref.digest_of(packed_moves[high])
 
 
 def _fetch_before(
@@ -264,13 +264,13 @@ def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
     move = store.refs.decode(branch, number, data)
     good = recover.moves(store, branch)[0]
     if number + 1 in good:
-        return good[number + 1][0].prev == digest_of(data)
+        return good[number + 1][0].prev == Ref.digest_of(data)
     # Else by what is left of its bytes: commit and state are random enough to prove it.
     foreign = recover.is_whole(damaged)
     legible = set() if foreign else {m.decode() for m in re.findall(rb"[0-9a-f]{32,64}", damaged)}
     if legible and legible.isdisjoint((move.commit, move.snapshot)):
         return False
-    return number - 1 not in good or move.prev == digest_of(good[number - 1][1])
+    return number - 1 not in good or move.prev == Ref.digest_of(good[number - 1][1])
 
 
 def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> None:

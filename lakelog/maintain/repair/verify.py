@@ -21,13 +21,12 @@ from lakelog.maintain.repair import lost_moves
 from lakelog.maintain.repair.checker import Checker, Problem, Report
 from lakelog.manifest import Manifest
 from lakelog.paths import CHUNK, INDEX, KEYS, OBJECTS, FileName
+from lakelog.refs import Move, Ref, Refs
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import DEFAULTS
 from lakelog.store import bootstrap, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
-from lakelog.store.ref import Move, open_ref
-from lakelog.store.refs import Refs
 from lakelog.store.signatures import SignatureFile
 from lakelog.volume import read_packed
 from lakelog.wal import Header, Tail, WalFile
@@ -244,7 +243,7 @@ def _own_moves(directory: str) -> MoveBytes:
 def _without_manifest(data: bytes) -> tuple[bytes, int]:
     """Return a move without the manifest that it carries, if that is intact, and its size."""
     try:
-        open_ref(data)
+        Ref.document_of(data)
     except NotIntact:
         return data, len(data)
     return document.split(data)[0], len(data)

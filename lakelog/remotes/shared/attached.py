@@ -30,6 +30,7 @@ from lakelog.maintain import RepairOutcome
 from lakelog.manifest import Manifest
 from lakelog.moves import Change
 from lakelog.paths import KEYS, OBJECTS, FileName, FileNames, Paths
+from lakelog.refs import Head, Move, Refs
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.objects import objects_of
 from lakelog.remotes.shared import bucket, lease
@@ -49,8 +50,6 @@ from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import bootstrap
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head, Move
-from lakelog.store.refs import Refs
 from lakelog.values import JsonObject
 
 _ELSEWHERE = "save them in a lake of its own"

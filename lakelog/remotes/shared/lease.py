@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from lakelog import document
 from lakelog.disk import NotIntact, disk
 from lakelog.errors import StaleFiles
+from lakelog.refs import Move
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.shared.bucket import Bucket
-from lakelog.store.ref import Move
 
 SECONDS = 600.0
 """After so long without a sign of life another machine takes over."""

@@ -19,6 +19,7 @@ from lakelog.disk import DOCUMENT_MAX, Begun, File, Folder, NotIntact, disk
 from lakelog.errors import OutcomeUnknown, TransferRefused, Unreachable
 from lakelog.keys import VAULT
 from lakelog.paths import KEYS, OBJECTS, FileName
+from lakelog.refs import Move, Ref, Tag
 from lakelog.remotes import carry, untrusted
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.objects import Sizes
@@ -27,7 +28,6 @@ from lakelog.remotes.shared import move_spans, name_file
 from lakelog.remotes.shared.bucket import Bucket, open_bucket
 from lakelog.remotes.site import key_of
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.store.ref import Move, Tag, digest_of
 from lakelog.values import JsonObject
 from lakelog.volume import DirectoryVolume, ErasedStates, encode_packed
 
@@ -353,7 +353,7 @@ class MirroredVolume(DirectoryVolume):
         was put in its place. Raises TransferRefused."""
         if data is None:
             self.require_lake()
-        if data is None or digest_of(data) != digest_of(super().read(key)):
+        if data is None or Ref.digest_of(data) != Ref.digest_of(super().read(key)):
             raise TransferRefused(
                 f"{self.url}: {key} is not there as this machine has it: was an older copy of the"
                 " bucket restored? Nothing is published; attach a new directory to it"
@@ -373,7 +373,7 @@ class MirroredVolume(DirectoryVolume):
             move = untrusted.move(data, branch, number)
             if number > 1:
                 previous = super().read(KEYS.move(branch, number - 1))
-                if digest_of(previous) != move.prev:
+                if Ref.digest_of(previous) != move.prev:
                     raise untrusted.NotBelieved(
                         "it does not follow the move before it that this machine has"
                     )

@@ -15,11 +15,11 @@ import zstandard
 from lakelog.disk import NotIntact
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.paths import encode_name
+from lakelog.refs import Ref
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.remote import DOCUMENT_MAX
 from lakelog.remotes.remote_volume import RemoteVolume
-from lakelog.store.ref import digest_of
 from lakelog.volume import encode_packed, packed_lines
 
 SPAN, GROWTH = 256, 16
@@ -76,7 +76,7 @@ def _checked(data: bytes, branch: str, low: int, head: bytes) -> MoveSpan | None
             return None
         for number, file in moves.items():
             move = untrusted.move(file, branch, number)
-            if number > 1 and digest_of(head) != move.prev:
+            if number > 1 and Ref.digest_of(head) != move.prev:
                 return None
             head = file
             has_erasure |= move.op == "erase"

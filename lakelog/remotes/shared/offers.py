@@ -26,11 +26,11 @@ from lakelog.keys import VAULT
 from lakelog.manifest import Manifest
 from lakelog.moves import Change
 from lakelog.paths import FileName, encode_name
+from lakelog.refs import Head, Move
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.store.bootstrap import Store
-from lakelog.store.ref import Head, Move
 
 HEADS = 32
 """Moves after its own for which an offer counts."""

@@ -18,10 +18,10 @@ from lakelog.errors import LakelogError
 from lakelog.maintain import Sealer
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.refs import Head
 from lakelog.segments import write_segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import following
-from lakelog.store.ref import Head
 from lakelog.wal import Frame, Tail
 
 

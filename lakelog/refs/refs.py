@@ -17,18 +17,8 @@ from lakelog.disk import Begun, NotIntact
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.keys import LakeKeys
 from lakelog.paths import KEYS, FileNames
+from lakelog.refs.ref import Head, Move, MoveLocation, Ref, Tag
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store.ref import (
-    Head,
-    Move,
-    MoveLocation,
-    Tag,
-    decode_move,
-    decode_tag,
-    digest_of,
-    encode_ref,
-    encrypted,
-)
 from lakelog.volume import PACKED, TICK_NS, Volume, decode_packed
 
 _PACKED_CACHED, _TEXTS_CACHED = 4, 64
@@ -54,8 +44,8 @@ class Refs:
     def __init__(
         self,
         volume: Volume,
-        decode_move: Callable[[bytes, str, int], Move] = decode_move,
-        decode_tag: Callable[[bytes, str], Tag] = decode_tag,
+        decode_move: Callable[[bytes, str, int], Move] = Move.decode,
+        decode_tag: Callable[[bytes, str], Tag] = Tag.decode,
         keys: Callable[[], LakeKeys | None] = lambda: None,
     ) -> None:
         """What decodes raises NotIntact; `keys` returns what encrypts messages, if the lake is
@@ -105,7 +95,7 @@ class Refs:
     def read_head(self, branch: str, number: int) -> Head:
         """Return move `number` with its digest. Raises DamagedRef, FileNotFoundError."""
         data = self._own_bytes(branch, number)
-        return Head(self.decode(branch, number, data), digest_of(data))
+        return Head(self.decode(branch, number, data), Ref.digest_of(data))
 
     def _own_bytes(self, branch: str, number: int) -> bytes:
         """Return the bytes of a move with a file of its own. Raises DamagedRef,
@@ -195,11 +185,11 @@ class Refs:
 
     def prepare(self, move: Move, pending_files: list[Begun]) -> PreparedMove:
         """Write the file of a move, which is finished with `pending_files`."""
-        move = encrypted(move, self._keys())
-        data = encode_ref(move)
+        move = move.to_encrypt(self._keys())
+        data = move.encode()
         file = self._volume.stage(KEYS.move(move.branch, move.number), data)
         pending_files.append(file)
-        return PreparedMove(Head(move, digest_of(data)), file)
+        return PreparedMove(Head(move, Ref.digest_of(data)), file)
 
     def link(
         self, move: Move, is_safe: IsSafe = lambda _: True, prepared: PreparedMove | None = None
@@ -375,12 +365,12 @@ class Refs:
 
     def link_tag(self, tag: Tag) -> None:
         """Make a tag durably; FileExistsError if the name is taken."""
-        data = encode_ref(encrypted(tag, self._keys()))
+        data = tag.to_encrypt(self._keys()).encode()
         self._volume.create(KEYS.tag(tag.name), data)
 
     def replace_tag(self, tag: Tag) -> None:
         """Make or replace the tag of a remote's branch durably; no other tag changes (F7.10)."""
-        data = encode_ref(encrypted(tag, self._keys()))
+        data = tag.to_encrypt(self._keys()).encode()
         self._volume.replace(KEYS.tag(tag.name), data)
 
     def is_alive(self, branch: str) -> bool:

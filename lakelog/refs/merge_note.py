@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from lakelog.store.ref import Move
+from lakelog.refs.ref import Move
 
 _NOTE = re.compile(
     r"(\d+) events from (\d+) on came.*; move (\d+) of generation (\d+), state (\w+)$"
