@@ -25,7 +25,7 @@ from lakelog.lake import Lake
 from lakelog.lake import open as open_lake
 from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
 from lakelog.server.limits import ServerLimits
-from lakelog.server.request_journal import NO_REQUEST, RequestJournal
+from lakelog.server.request_journal import NO_REQUEST, RequestJournal, Runs
 
 _LOG = logging.getLogger("lakelog.server")
 _HTTP = "http"
@@ -56,9 +56,9 @@ class EventIntake(Generic[AnswerType]):
         self.syslog_lost: Callable[[], int] = int
 
     def load(self) -> None:
-        """Read which requests earlier servers stored. Raises OSError, LakelogError."""
+        """Read which requests are stored. Raises OSError, LakelogError."""
         self._generation = self._branch_generation()
-        self._journal.load(self._reached)
+        self._journal.load(self._runs)
 
     def close(self) -> None:
         """Close its writer: nothing may wait to be stored any more."""
@@ -134,7 +134,11 @@ class EventIntake(Generic[AnswerType]):
             async with self._parsing:
                 arrivals = await loop.run_in_executor(None, lambda: self._without_erased(parse()))
         if self._journal.stored(key) is not None:
-            await loop.run_in_executor(None, self._forget_rewound)
+            generation = await loop.run_in_executor(None, self._branch_generation)
+            # Events of before a rollback may be gone: answered as the first time, a request that
+            # comes again would not be stored. Here, so that none is stored while it is looked at.
+            if generation != self._generation:
+                self.load()
         if key in self._places and await loop.run_in_executor(None, self._is_there, key):
             self._journal.remember(key, arrivals.stored)
         present, count = self._journal.stored(key), arrivals.stored
@@ -207,20 +211,15 @@ class EventIntake(Generic[AnswerType]):
         """How often the branch was taken back to another state."""
         return self._lake.log(1)[0].move.generation
 
-    def _forget_rewound(self) -> None:
-        """Forget all requests if their events may be gone, as those before a rollback are: answered
-        as the first time, a request that comes again would be answered 2xx and not be stored."""
-        generation = self._branch_generation()
-        if generation != self._generation:
-            self._generation = generation
-            self._journal.forget()
-
-    def _reached(self, writer: str, since: int) -> int:
-        """The position behind the last event of a writer that stored some since a time (us)."""
-        query = """SELECT max(position) + 1 FROM events
-            WHERE origin = $origin AND ingested_at >= make_timestamptz($since)"""
-        rows = self._lake.sql(query, {"origin": writer, "since": since}).fetchall()
-        return int(rows[0][0] or 0)
+    def _runs(self, writer: str, since: int) -> Runs:
+        """Where the events stand that a writer stored since a time (us)."""
+        events = "events WHERE origin = $origin AND ingested_at >= make_timestamptz($since)"
+        query = f"SELECT 0, max(position) + 1 FROM {events} HAVING count(*) > 0"
+        if self._generation:  # only a branch that was taken back has gaps that mean anything
+            query = f"""SELECT min(position), max(position) + 1 FROM (
+                SELECT position, position - row_number() OVER (ORDER BY position) AS run
+                FROM {events}) GROUP BY run ORDER BY 1"""
+        return self._lake.sql(query, {"origin": writer, "since": since}).fetchall()
 
     def _set_aside(self, arrivals: Arrivals, key: bytes = NO_REQUEST) -> None:
         lines = [(_HTTP, r.number, r.reason, r.record) for r in arrivals.rejects]

@@ -1,8 +1,9 @@
 """Which requests were stored in the last ten minutes, also by a server that was killed.
 
 Before the events of requests are stored together, a record says whose they are, and at which
-positions of the writer they will stand. The next server knows the requests from it, and the events
-say how many of them got there: a kill between the two is no case of its own. A record is one write
+positions of the writer they will stand. The next server knows the requests from it, and so does one
+whose branch was taken back; the events say how many of them are there: a kill between the two is no
+case of its own. A record is one write
 without a sync: it outlives the process, not the machine.
 
     magic "LLRQ", number of requests (4), first position (8), time in us (8), writer (32 bytes)
@@ -16,6 +17,7 @@ the minute, and removed when they are old.
 
 from __future__ import annotations
 
+import bisect
 import os
 import struct
 import zlib
@@ -33,6 +35,8 @@ _SIZE_MAX = 1 << 28
 NO_REQUEST = bytes(16)
 """The key of events that no request brought, and that cannot come again."""
 Requests = Iterable[tuple[bytes, int]]
+Runs = list[tuple[int, int]]
+"""Positions of a writer without a gap, from the first up to that behind the last, in order."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,16 @@ class RequestJournal:
         self._quarantined_since: dict[bytes, int] = {}
         self._path, self._begun = "", 0
 
-    def load(self, reached: Callable[[str, int], int]) -> None:
-        """Read what earlier servers left; `reached` says which position a writer came to with the
-        events that it stored since a time in us. Raises OSError, LakelogError."""
+    def load(self, runs_of: Callable[[str, int], Runs]) -> None:
+        """Read what this server and earlier ones left; `runs_of` says where the events stand that
+        a writer stored since a time in us. Raises OSError, LakelogError."""
         oldest = disk.now_us() - self._lifetime
+        self._recent, self._older = {}, {}
         # Oldest first, as their names begin with their times: a cancel comes after what it cancels.
         contents = (File(path).read(_SIZE_MAX) for path in self._files())
         records = [r for content in contents for r in _records(content) if r.time >= oldest]
-        ends = {
-            writer: reached(writer, oldest)
+        runs = {
+            writer: runs_of(writer, oldest)
             for writer in {record.writer for record in records if record.end > record.first}
         }
         for record in records:
@@ -85,9 +90,7 @@ class RequestJournal:
                 if record.magic == _CANCELED:
                     self._recent.pop(key, None)
                     continue
-                # A writer that was killed got so far: only its first events of the record are
-                # stored.
-                stored = min(max(ends.get(record.writer, 0) - position, 0), count)
+                stored = _reached(runs.get(record.writer, []), position, count)
                 position += count
                 if stored or not count:
                     # An empty request is remembered, too: it was answered, and may be asked again.
@@ -107,10 +110,6 @@ class RequestJournal:
             self._older, self._recent, self._turned = self._recent, {}, moment
         self._recent[key] = (self.stored(key) or 0) + count
         self._quarantined_since.pop(key, None)
-
-    def forget(self) -> None:
-        """Know no request any more."""
-        self._recent, self._older = {}, {}
 
     def announce(self, writer: str, first: int, requests: Requests) -> None:
         """Say which requests are stored next, from a position on. Raises OSError."""
@@ -159,6 +158,13 @@ class RequestJournal:
             for name in names
             if name.partition("-")[0].isdigit()
         ]
+
+
+def _reached(runs: Runs, first: int, count: int) -> int:
+    """How many of the events from a position on are there: a kill, or a rollback, takes the last
+    ones. One that is missing before was there by its id already, or has been erased."""
+    place = bisect.bisect_left(runs, (first + count, 0)) - 1
+    return max(min(runs[place][1], first + count) - first, 0) if place >= 0 else 0
 
 
 def _records(data: bytes) -> Iterator[_Record]:

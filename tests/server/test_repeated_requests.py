@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ from lakelog.event import EncodedBatch
 from lakelog.server.arrivals import Arrivals
 from lakelog.server.intake import EventIntake
 from lakelog.server.limits import ServerLimits
-from tests.support.http_lake import serving
+from tests.support.http_lake import HttpLake, serving
 from tests.support.requirements import need_module
 
 
@@ -51,16 +52,51 @@ def test_what_a_write_that_failed_left_is_not_stored_again(
         assert rows == [("0", 1), ("1", 1), ("2", 1), ("3", 1)]
 
 
-def test_what_a_rollback_took_back_is_stored_when_it_comes_again(tmp_path: Path) -> None:
+KEYED = {"idempotency-key": "one"}
+
+
+@pytest.mark.parametrize("headers", [{}, KEYED], ids=["plain", "keyed"])
+@pytest.mark.parametrize("is_killed", [False, True], ids=["running", "killed"])
+def test_what_a_rollback_took_back_is_stored_when_it_comes_again(
+    tmp_path: Path, headers: dict[str, str], is_killed: bool
+) -> None:
+    """And nothing else is, neither what came behind the rollback, nor what an undo brings back."""
     need_module("uvicorn")
-    with serving(tmp_path / "lake") as server:
-        with lakelog.open(server.path, create=False) as lake:
+    path = tmp_path / "lake"
+
+    def send(server: HttpLake, *bodies: bytes) -> None:
+        for body in bodies:
+            reply = server.ask("/ingest/again", body, headers)
+            assert reply.json["accepted"] == body.count(b"\n") + 1
+
+    with contextlib.ExitStack() as stack:
+
+        def again(server: HttpLake) -> HttpLake:
+            if not is_killed:
+                return server
+            server.kill()
+            return stack.enter_context(serving(path))
+
+        server = stack.enter_context(serving(path))
+        with lakelog.open(path, create=False) as lake:
+            send(server, b'{"n":0}')
             lake.tag("before")
-            for _ in range(2):
-                assert server.ask("/ingest/again", b'{"n":1}').json["accepted"] == 1
-            assert len(server.events()) == 1
+            send(server, b'{"n":1}\n{"n":2}', b'{"n":1}\n{"n":2}')
             lake.rollback("before")
-        assert server.events() == []
-        for _ in range(2):
-            assert server.ask("/ingest/again", b'{"n":1}').json["accepted"] == 1
-        assert len(server.events()) == 1
+            send(server, b'{"n":3}')
+            server = again(server)
+            for _ in range(2):
+                send(server, b'{"n":1}\n{"n":2}', b'{"n":3}', b'{"n":0}')
+            assert numbers(server) == ["0", "1", "2", "3"]
+            lake.tag("after")
+            send(server, b'{"n":4}')
+            lake.rollback("after")
+            assert numbers(server) == ["0", "1", "2", "3"]
+            lake.undo()
+            server = again(server)
+            send(server, b'{"n":4}', b'{"n":3}', b'{"n":1}\n{"n":2}')
+            assert numbers(server) == ["0", "1", "2", "3", "4"]
+
+
+def numbers(server: HttpLake) -> list[str]:
+    return [row["n"] for row in server.events("SELECT data->>'n' AS n FROM events ORDER BY n")]
