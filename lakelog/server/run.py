@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -33,6 +34,7 @@ else:
     uvicorn = Lazy("uvicorn")
 
 _HELD_MAX = 1 << 13
+_UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket)", re.IGNORECASE)
 
 
 def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
@@ -47,6 +49,15 @@ def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
             deadlines.begin(self.transport)
+            self.is_head = True
+
+        def data_received(self, data: bytes) -> None:
+            # Asked for another protocol, as Java's and curl's HTTP/2 is, the parser would leave out
+            # the body. A server may stay with its own (RFC 9110, 7.8).
+            if self.is_head and b"pgrade:" in data:
+                head, end, body = data.partition(b"\r\n\r\n")
+                data = _UPGRADE.sub(b"\r\nX-Upgrade:", head) + end + body
+            super().data_received(data)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
@@ -54,9 +65,11 @@ def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def on_headers_complete(self) -> None:
             deadlines.end(self.transport)
+            self.is_head = False
             super().on_headers_complete()
 
         def on_message_complete(self) -> None:
+            self.is_head = True
             super().on_message_complete()
             # The application has not begun with it, if its first bytes came together.
             self.scope["extensions"] = {WHOLE_BODY: {}}

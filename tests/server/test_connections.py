@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -132,3 +133,39 @@ def test_a_client_that_does_not_read_stops_who_writes(size: int) -> None:
             before = sent[0]
             threading.Event().wait(0.5)
         assert 0 < sent[0] < 1 << 26
+
+
+@pytest.mark.parametrize("name", ["Upgrade", "upgrade"])
+@pytest.mark.parametrize("is_split", [False, True], ids=["whole", "split"])
+def test_a_client_that_would_have_http_2_is_answered_all_the_same(
+    name: str, is_split: bool
+) -> None:
+    """Java's HttpClient and `curl --http2` ask for it with their first request, body included."""
+
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        body, goes_on = b"", True
+        while goes_on:
+            message = await receive()
+            body, goes_on = body + message["body"], message.get("more_body", False)
+        await send(START)
+        await send({"type": "http.response.body", "body": b"<" + body + b">"})
+
+    # A body that looks like a head stays as it is.
+    body = b"a\r\nUpgrade: h2c\r\n\r\nb"
+    head = (
+        f"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n{name}: h2c\r\n"
+        f"HTTP2-Settings: AAMAAABk\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with served(echo) as port, connected(port) as connection:
+        for _ in range(2):
+            chunks = (head, body) if is_split else (head + body,)
+            for chunk in chunks:
+                connection.sendall(chunk)
+                time.sleep(0.05)
+            answer = b""
+            while not answer.endswith(b"\r\n0\r\n\r\n"):
+                received = connection.recv(1 << 16)
+                assert received, answer
+                answer += received
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b"<" + body + b">" in answer
