@@ -132,7 +132,9 @@ def test_json_documents_are_stored(server: HttpLake, body: bytes, count: int) ->
     assert (reply.status, reply.json["accepted"]) == (200, count)
 
 
-@pytest.mark.parametrize("body", [b"", b" \n\n", b"nonsense", b"\xff\xfe", b"[1,2"])
+@pytest.mark.parametrize(
+    "body", [b"", b" \n\n", b"nonsense", b"\xff\xfe", b"[1,2", b" [", b'{"records":[']
+)
 def test_what_is_no_event_is_never_answered_200(server: HttpLake, body: bytes) -> None:
     reply = server.ask("/ingest/none", body, JSON_LINES)
     assert reply.status == 400
@@ -401,6 +403,9 @@ def test_otlp_as_protobuf_and_as_json_is_the_same(server: HttpLake) -> None:
         ("/v1/logs", b"{", "application/json", 400),
         ("/v1/logs", b"{}", "application/json", 200),
         ("/v1/logs", b"", "application/x-protobuf", 200),
+        ("/v1/logs", b"\x12\x03abc", "application/x-protobuf", 400),
+        ("/v1/traces", b"\x0a\x02\x28\x01", "application/x-protobuf", 400),
+        ("/v1/metrics", b"\x0a\x02\x0a\x00", "application/x-protobuf", 200),
         ("/v1/logs", b"x", "text/plain", 415),
         ("/v1/nothing", b"", "application/x-protobuf", 404),
     ],

@@ -94,7 +94,9 @@ def _of_protobuf(signal: str, body: bytes) -> Arrivals:
             # Most logs are encoded without objects between. What is not plain, or is broken, goes
             # the long way, which says what is wrong with it.
             with contextlib.suppress(NotPlain, _message.DecodeError):
-                return Arrivals(encoded_logs(request_class().FromString(body), _object))
+                arrivals = Arrivals(encoded_logs(request_class().FromString(body), _object))
+                if arrivals.stored:
+                    return arrivals
         request = {
             "logs": lambda: _logs.ExportLogsServiceRequest(),
             "traces": lambda: _traces.ExportTraceServiceRequest(),
@@ -108,7 +110,13 @@ def _of_protobuf(signal: str, body: bytes) -> Arrivals:
         request.ParseFromString(body)
     except Exception:  # DecodeError, which another version may call else
         raise RequestRefused(400, "the body is no export request in protobuf") from None
-    return arrivals_of(OtlpRequests.events_of(_object(request)))
+    events = OtlpRequests.events_of(_object(request))
+    if not events:
+        # Whatever is not known is passed over, and may be all that there is.
+        request.DiscardUnknownFields()
+        if request.ByteSize() != len(body):
+            raise RequestRefused(400, "the body has no records that are known")
+    return arrivals_of(events)
 
 
 def _object(message: Any) -> JsonObject:
