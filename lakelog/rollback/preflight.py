@@ -33,6 +33,7 @@ from lakelog.history import BranchHistory
 from lakelog.lake import Lake
 from lakelog.manifest import Manifest
 from lakelog.paths import CHUNK, OBJECTS
+from lakelog.refs import Move
 from lakelog.state import Present, RestorePlan, StateCatalog
 from lakelog.store.bootstrap import Store
 
@@ -73,7 +74,8 @@ class PreflightLine:
 class Preflight:
     """What a rollback to `target` (a snapshot) would do. `records` are its state directories;
     `indices` say what the snapshot has of them, by label. `copied` are the labels of those that
-    would have to be written as they were at a look, and `seen` are indices that it read."""
+    would have to be written as they were at a look, and `seen` are indices that it read. Of an undo
+    `undone` is the move that it takes back, and `later` how many events came after that."""
 
     target: str
     parts: tuple[str, ...]
@@ -83,6 +85,8 @@ class Preflight:
     indices: dict[str, StateIndex] = field(default_factory=dict)
     seen: list[StateIndex] = field(default_factory=list)
     cluster: ClusterStep | None = None
+    undone: Move | None = None
+    later: int = 0
 
     @property
     def problems(self) -> list[str]:

@@ -97,23 +97,19 @@ def _plan(lake: Lake, ref: str, parts: tuple[str, ...], context: str) -> Preflig
 def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
     """Return what an undo would do; None if it only moves the branch, unless `always`. Raises
     NothingToUndo, Damaged."""
-    lake.settle()
+    head, history = lake.settle(), _history(lake)
     # What a user moved: maintenance in between is not undone.
-    undone, previous = _history(lake).last_user_move()
+    undone, previous = history.last_user_move()
     record = _record_of(lake, undone)
-    if record is None:
-        return examine(lake, previous.snapshot, DEFAULT) if always else None
-    plan = _examine_undo(lake, record, previous.snapshot)
-    look_at_directories(lake, plan)
+    if record is not None:
+        plan = _examine_undo(lake, record, previous.snapshot)
+        look_at_directories(lake, plan)
+    elif always:
+        plan = examine(lake, previous.snapshot, DEFAULT)
+    else:
+        return None
+    plan.undone, plan.later = undone, history.later_events(undone, head)
     return plan
-
-
-def undoable(lake: Lake) -> tuple[Move, int]:
-    """Return the move that an undo would take back, and how many events came after it, which it
-    would drop. Raises NothingToUndo, Damaged."""
-    head = lake.settle()
-    undone, _ = _history(lake).last_user_move()
-    return undone, _history(lake).later_events(undone, head)
 
 
 def _record_of(lake: Lake, move: Move) -> Intent | None:

@@ -139,9 +139,11 @@ def rollback(question: DashboardQuestion) -> dict[str, object]:
 
 def undoable(question: DashboardQuestion) -> dict[str, object]:
     """The move that an undo would take back, and how many events came after it."""
-    move, later = rollbacks.undoable(question.lake)
-    described = {name: cut(getattr(move, name)) for name in _MOVE}
-    return described | {"time": move.time / 1000, "later": later}
+    plan = rollbacks.preview_undo(question.lake, always=True)
+    assert plan is not None
+    assert plan.undone is not None
+    described = {name: cut(getattr(plan.undone, name)) for name in _MOVE}
+    return described | {"time": plan.undone.time / 1000, "later": plan.later}
 
 
 def undo(question: DashboardQuestion) -> dict[str, object]:
