@@ -15,6 +15,7 @@ import lakelog
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting
 from lakelog.forecasts import forecast, metric_series, time_to_limit
+from lakelog.forecasts.metrics import SPANS_MAX
 from tests.conftest import MakeLake
 
 START, HOUR, DAY = 1_780_012_800, 3_600, 86_400
@@ -161,8 +162,20 @@ def test_metrics_of_a_lake(make_lake: MakeLake) -> None:
     for metric in ("nothing", "metric.nothing", "x.y"):
         with pytest.raises(InvalidSetting, match="no events for"):
             metric_series(lake, metric, HOUR * 10**6)
-    with pytest.raises(InvalidSetting, match="--every longer ones"):
-        metric_series(lake, "events", 10**6)
+
+
+def test_a_clock_that_was_in_1970_once_hides_no_series(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    lake.append(events(6))
+    usual = metric_series(lake, "events", HOUR * 10**6)
+    lake.append([{"type": "metric", "time": second} for second in (-1_800, 1_800)])
+    series = metric_series(lake, "events", HOUR * 10**6)
+    assert (series.start_us, [*series.values]) == (usual.start_us, [*usual.values])
+    assert len(metric_series(lake, "events", 10**6).values) <= SPANS_MAX
+    # What is before 1970 is a span of its own.
+    early = make_lake("early")
+    early.append([{"type": "metric", "time": second} for second in (-1_800, 1_800, 5_400)])
+    assert [*metric_series(early, "events", HOUR * 10**6).values] == [1, 1]
 
 
 def run(lake: Path, *arguments: str) -> Result:
