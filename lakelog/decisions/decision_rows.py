@@ -27,8 +27,9 @@ ANSWERS = frozenset(
     propensity probability traceId spanId parentSpanId""".split()
 )
 """Members of a decision that are no context: what was answered, and what has a place of its own."""
-MEMORY_BYTES = 300_000_000
-"""What the engine may take; it spills what is more."""
+MEMORY_BYTES, THREADS = 700_000_000, 1
+"""What the engine may take; it spills rows that are more. The 2,048 that a thread looks at it does
+not spill, and each function that reads their payloads has memory of its own for them."""
 WORTH_MAX = 1e60
 """Outcomes that are worth more are not known: their variance would be infinite."""
 _COLUMNS = ("subject", "source")
@@ -54,7 +55,7 @@ class DecisionRows:
         """Raises UnknownRef, OSError."""
         self.scope = scope
         self.snapshot = lake.at(scope.ref or lake.settle().move.snapshot).id
-        self._session = queries.Session(lake.store.bounded(MEMORY_BYTES), lake.branch_name)
+        self._session = queries.Session(lake.store.bounded(MEMORY_BYTES, THREADS), lake.branch_name)
 
     def ask(self, query: str) -> Relation:
         """Run SQL over `decided`. Raises QueryFailed."""
@@ -68,10 +69,10 @@ def decided(scope: DecisionScope) -> str:
     order of time, and `worth`, NULL if it is not known."""
     clauses = [f"(\n{condition}\n)" for condition in scope.conditions]
     if scope.point is not None:
-        clauses.append(f"details ->> '$.decision_point' = {literal(scope.point)}")
+        clauses.append(f"{_MEMBERS['decision_point_text']} = {literal(scope.point)}")
     clauses += [f"{member(name)} = {literal(value)}" for name, value in scope.context]
     condition = "".join(f" AND {clause}" for clause in clauses)
-    return _DECIDED.format(condition=condition, reward=scope.reward, largest=WORTH_MAX)
+    return _DECIDED.format(condition=condition, reward=scope.reward, largest=WORTH_MAX, **_MEMBERS)
 
 
 def member(name: str) -> str:
@@ -86,27 +87,32 @@ def member(name: str) -> str:
     return f"coalesce({', '.join(extractions)})"
 
 
+_READ = """decision_id decision_point options chosen reason traceId confidence propensity
+    probability outcome reward""".split()
+# Read at once: each function of its own parses the payload again.
+_MEMBERS = {
+    "paths": ", ".join(literal(f"$.{name}") for name in _READ),
+    **{f"{name}_text": f"answer[{number}]" for number, name in enumerate(_READ, 1)},
+}
 _DECIDED = """events_of AS NOT MATERIALIZED (
-    SELECT *, coalesce(data -> '$.details', data) AS details,
-        epoch_us(time)::HUGEINT * 9223372036854775808
-            + coalesce(seq, 9223372036854775807) AS place
-    FROM events WHERE type IN ('decision', 'outcome')
+    SELECT *, json_extract_string(details, [{paths}]) AS answer
+    FROM (SELECT *, coalesce(data -> '$.details', data) AS details,
+            epoch_us(time)::HUGEINT * 9223372036854775808
+                + coalesce(seq, 9223372036854775807) AS place
+        FROM events WHERE type IN ('decision', 'outcome'))
 ), latest AS (
-    SELECT details ->> '$.decision_id' AS decision_id,
-        max(place) FILTER (type = 'decision') AS place,
-        arg_max({{'outcome': details ->> '$.outcome', 'time': time,
-            'reward': TRY_CAST(details ->> '$.reward' AS DOUBLE)}}, place)
+    SELECT {decision_id_text} AS decision_id, max(place) FILTER (type = 'decision') AS place,
+        arg_max({{'outcome': {outcome_text}, 'time': time,
+            'reward': TRY_CAST({reward_text} AS DOUBLE)}}, place)
             FILTER (type = 'outcome') AS came
-    FROM events_of WHERE details ->> '$.decision_id' IS NOT NULL GROUP BY 1
+    FROM events_of WHERE {decision_id_text} IS NOT NULL GROUP BY 1
 ), made AS NOT MATERIALIZED (
     SELECT seq, id, time, subject, source, message, details, place,
-        details ->> '$.decision_id' AS decision_id, details ->> '$.decision_point' AS point,
-        details ->> '$.options' AS options, details ->> '$.chosen' AS chosen,
-        details ->> '$.reason' AS reason, details ->> '$.traceId' AS trace_id,
-        TRY_CAST(details ->> '$.confidence' AS DOUBLE) AS confidence,
-        TRY_CAST(coalesce(details ->> '$.propensity', details ->> '$.probability') AS DOUBLE)
-            AS propensity
-    FROM events_of WHERE type = 'decision' AND details ->> '$.chosen' IS NOT NULL{condition}
+        {decision_id_text} AS decision_id, {decision_point_text} AS point,
+        {options_text} AS options, {chosen_text} AS chosen, {reason_text} AS reason,
+        {traceId_text} AS trace_id, TRY_CAST({confidence_text} AS DOUBLE) AS confidence,
+        TRY_CAST(coalesce({propensity_text}, {probability_text}) AS DOUBLE) AS propensity
+    FROM events_of WHERE type = 'decision' AND {chosen_text} IS NOT NULL{condition}
 ), joined AS NOT MATERIALIZED (
     SELECT m.*, l.came.outcome AS outcome, l.came.reward AS reward, l.came.time AS outcome_time,
         epoch(l.came.time) - epoch(m.time) AS seconds

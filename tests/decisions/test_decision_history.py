@@ -432,6 +432,15 @@ def test_hostile_decisions_are_bounded_and_said(tmp_path: Path) -> None:
             DecisionHistory(lake).report(odd, {"chosen": "v"})
 
 
+def test_long_payloads_of_decisions_are_read(tmp_path: Path) -> None:
+    prompt = "".join(random.Random(1).choices("abcdefg hi", k=10_000))
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(decision(number, prompt=f"{number} {prompt}") for number in range(2_000))
+        lake.append(outcome(number, outcome="success") for number in range(2_000))
+        report = DecisionHistory(lake).report("repair")
+    assert report.decisions == report.rated == 2_000
+
+
 def test_too_many_options_are_refused(tmp_path: Path) -> None:
     """Each decision another option: listed, and not compared."""
     with lakelog.open(tmp_path / "lake") as lake:
