@@ -22,6 +22,12 @@ from lakelog.refs import Tag
 from lakelog.render import micros
 
 _TAG = ("tag", "snapshot", "time", "author", "message", "branch")
+_LIKE_VERBS = {
+    "list": "without a name, all are listed",
+    "delete": "--delete NAME deletes one",
+    "rename": "make another, and delete this one",
+}
+"""What would make a tag or branch of that name where other tools have a verb."""
 _BRANCH = ("branch", "move", "time", "op", "events", "snapshot")
 
 
@@ -111,7 +117,9 @@ def branch(
 
 
 def _check_options(name: str | None, ref: str | None, listing: bool, delete: bool) -> None:
-    """Refuse options that do not go together. Raises UsageError."""
+    """Refuse options that do not go together, and names that look like verbs. Raises UsageError."""
+    if name in _LIKE_VERBS and not delete:
+        raise click.UsageError(f"{name!r} is not taken for a name: {_LIKE_VERBS[name]}")
     if listing and (name or delete):
         raise click.UsageError("--list takes no name and no --delete")
     if delete and name is None:

@@ -21,6 +21,7 @@ from lakelog.workers import WorkerPool
 PATTERNS, EVENT_PATTERNS = "patterns", "event_patterns"
 NAMES = (PATTERNS, EVENT_PATTERNS)
 _EXAMPLE = 300
+_BATCH = 10_000
 SHAPES, TEMPLATES = "lakelog_shapes", "lakelog_templates"
 PATTERNS_QUERY = f"""
     SELECT pattern_id, template,
@@ -58,11 +59,13 @@ SELECT source, type, shape, events, first_seen, last_seen, first_place, example 
 
 def counts(shapes: pa.Table) -> dict[str, int]:
     """Return how many messages have each shape, for the answer of the view of shapes."""
-    # Several sources and types have the same shape.
-    sums = shapes.select(["shape", "events"]).group_by("shape").aggregate([("events", "sum")])
-    return dict(
-        zip(sums["shape"].to_pylist(), map(int, sums["events_sum"].to_pylist()), strict=True)
-    )
+    # Several sources and types have the same shape. Batch by batch: Arrow's sums by texts hold each
+    # text three times.
+    sums: dict[str, int] = {}
+    for batch in shapes.select(["shape", "events"]).to_batches(_BATCH):
+        for shape, count in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            sums[shape] = sums.get(shape, 0) + int(count)
+    return sums
 
 
 def templates(shape_counts: dict[str, int]) -> pa.Table:
@@ -174,5 +177,7 @@ def _shapes(state: Any, since: TimeBound | None = None, until: TimeBound | None 
 def _selected(shapes: pa.Table, source: str | None, type: str | None) -> pa.Table:
     for column, value in (("source", source), ("type", type)):
         if value is not None:
-            shapes = shapes.filter(pc.equal(shapes[column], value))
+            # Its own error says what is no valid Unicode; given a text it does not know the type.
+            wanted = pa.scalar(value, pa.string())
+            shapes = shapes.filter(pc.equal(shapes[column], wanted))
     return shapes

@@ -192,6 +192,9 @@ def test_an_impossible_name_is_wrong_usage(lake: Path, name: str) -> None:
         ("tag", "--list", "x"),
         ("tag", "--delete"),
         ("tag", "--delete", "a", "b"),
+        ("tag", "list"),
+        ("tag", "delete", "v1"),
+        ("branch", "list"),
         ("verify", "v1", "--repair"),
         ("completion", "tcsh"),
         ("rollback",),
@@ -407,7 +410,12 @@ def test_an_export_to_stdout_is_named(lake: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("ingest", "x.jsonl", "--source", "\udcff"), ("remote", "add", "r", "/tmp/\udcff")]
+    "words",
+    [
+        ("ingest", "x.jsonl", "--source", "\udcff"),
+        ("remote", "add", "r", "/tmp/\udcff"),
+        ("patterns", "--type", "\udcff"),
+    ],
 )
 def test_an_argument_that_is_no_unicode(
     lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
