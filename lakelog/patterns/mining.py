@@ -63,15 +63,16 @@ class Template:
 
 def templates_of(counts: Mapping[str, int]) -> dict[str, Template]:
     """Return the template of each shape, given how many messages have it."""
-    tokens_of = {shape: tokens(shape) for shape in counts}
     # By count, then by the shape itself: of equal counts the same ones, in whatever order segments
     # gave them.
     frequent = sorted(counts, key=lambda shape: (-counts[shape], shape))[:SHAPES_MAX]
-    merging = _TemplateMerger(_summed((tokens_of[shape], counts[shape]) for shape in frequent))
+    merging = _TemplateMerger(_summed((tokens(shape), counts[shape]) for shape in frequent))
     merging.run()
     templates: dict[Tokens, Template] = {}
     template_of: dict[str, Template] = {}
-    for shape, its_tokens in tokens_of.items():
+    for shape in counts:
+        # Cut again and not kept: the words of a million shapes are gigabytes.
+        its_tokens = tokens(shape)
         # Rare shapes beyond the bound are told apart by their beginning: each message has a
         # template.
         sequence = merging.template.get(its_tokens) or _coarse(its_tokens)
