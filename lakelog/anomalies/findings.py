@@ -25,6 +25,7 @@ from lakelog.anomalies.limits import (
 from lakelog.anomalies.sequences import overdue
 from lakelog.anomalies.series import Series, Spans, asked, gaps_of, series_of
 from lakelog.errors import InvalidSetting
+from lakelog.event import BookkeepingEvent
 from lakelog.libraries import np
 from lakelog.pictures import Curve
 from lakelog.settings import span_us
@@ -123,10 +124,12 @@ def _spans(
     length = span_us(every)
     if not 1_000_000 <= length <= DAY_US // 4:
         raise InvalidSetting(f"every: from 1s to 6h, not {every!r}")
-    # A clock that was ahead once must not make all else the past.
+    # Neither a clock that was ahead once nor what was recorded of an old log now may make all else
+    # the past.
     oldest, latest, due = state.sql(
         "SELECT epoch_us(min(time)), epoch_us(max(time)),"
         " epoch_us(max(time) FILTER (time < now() + INTERVAL 1 DAY)) FROM events"
+        f" WHERE {BookkeepingEvent.IS_OBSERVED}"
     ).fetchone() or (None, None, None)
     if oldest is None:
         return None, 0

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog import train
+from lakelog.anomalies import incidents
 from lakelog.cli import cli
 from lakelog.forecasts import metric_series
 from tests.support.log_days import BEGIN, days, during
@@ -69,3 +70,12 @@ def test_findings_are_not_forecast(path: Path) -> None:
         ).fetchall()
         assert events.values.sum() == observed
         assert metric_series(lake, "PATTERN_DETECTED", 3_600_000_000).values.sum() > 0
+
+
+def test_what_is_recorded_now_hides_nothing_of_an_old_log(path: Path) -> None:
+    """Times before the newest event are those before the newest that was observed."""
+    late = "2026-10-01T00:00:00Z"
+    with lakelog.open(path) as lake:
+        lake.append({"type": "PATTERN_DETECTED", "source": "lakelog patterns", "time": late})
+        found = incidents(lake, every="15m")
+    assert "request of web" in {f.series for incident in found for f in incident.findings}
