@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import re
+import shutil
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
@@ -50,6 +52,8 @@ else:
 
 _STOP_SECONDS = 12.0
 """A delivery that was begun ends within ten: without its outcome it would be sent twice."""
+_FREE_MIN = 1 << 20
+"""Bytes of a disk below which the next request may not be stored."""
 _ALERT_LOG = logging.getLogger("lakelog.alerts")
 
 
@@ -226,6 +230,8 @@ class LakeServer:
         try:
             await loop.run_in_executor(None, self.lake.writer)
             await loop.run_in_executor(None, self.lake.count)
+            if (free := shutil.disk_usage(self.lake.path).free) < _FREE_MIN:
+                raise OSError(errno.ENOSPC, f"{free:,} bytes are free", self.lake.path)
         except (LakelogError, OSError) as error:
             _LOG.error("not ready: %s", error)
             return Answer(503, {"status": "not ready"})

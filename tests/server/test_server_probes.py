@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from tests.support.http_lake import HttpLake, serving
-from tests.support.requirements import need_module
+from tests.support.requirements import MOUNTS, need_module
 
 PRODUCT = "x-elastic-product"
 
@@ -80,3 +83,28 @@ def test_a_sender_of_cloud_events_is_given_consent(server: HttpLake) -> None:
         foreign = {"origin": "http://evil.example", "access-control-request-method": "POST"}
         assert server.ask(path, None, foreign, method="OPTIONS").status == 403
     assert server.ask("/ingest", None, method="OPTIONS").headers["webhook-allowed-origin"] == "*"
+
+
+@pytest.mark.needs(MOUNTS)
+def test_a_server_whose_disk_is_full_is_not_ready(tmp_path: Path) -> None:
+    """Nor healthy, in the words of others; it is again once there is room."""
+    need_module("uvicorn")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(tmp_path)]
+    subprocess.run(mount, check=True)
+    try:
+        with serving(tmp_path / "lake") as server:
+
+            def asked() -> list[int]:
+                return [server.ask(path).status for path in ("/readyz", "/_cluster/health")]
+
+            assert asked() == [200, 200]
+            filler = tmp_path / "filler"
+            with contextlib.suppress(OSError):
+                filler.write_bytes(bytes(16 << 20))
+            assert asked() == [503, 503]
+            assert server.ask("/_cluster/health").json["status"] == "red"
+            filler.unlink()
+            assert asked() == [200, 200]
+            assert server.stop() == 0
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
