@@ -125,7 +125,8 @@ class Site:
     def tag(self, name: str) -> tuple[Tag, bytes] | None:
         """Return a tag and the bytes of its file, None where it is not there."""
         try:
-            with self._refusing():
+            # Tags come after the branch, so that something may have changed.
+            with self._refusing(f"tag {name!r}: ", "refused"):
                 return self._refs.read_tag(name)
         except FileNotFoundError:
             return None
@@ -198,9 +199,11 @@ class Site:
         return False
 
     @contextlib.contextmanager
-    def _refusing(self) -> Iterator[None]:
+    def _refusing(
+        self, what: str = "", outcome: str = "refused, nothing was changed"
+    ) -> Iterator[None]:
         try:
             yield
         except (DamagedRef, NotBelieved) as error:
             reason = error.reason if isinstance(error, DamagedRef) else error
-            raise TransferRefused(f"{self.url}: {reason}: refused, nothing was changed") from None
+            raise TransferRefused(f"{self.url}: {what}{reason}: {outcome}") from None

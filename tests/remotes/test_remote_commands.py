@@ -54,6 +54,21 @@ def test_a_fetch_changes_no_branch(lake: Path, home: Path, words: list[str]) -> 
     assert "--fetch changes no branch" in run(lake, "pull", "--fetch", "--force", code=2).stderr
 
 
+def test_a_damaged_tag_is_named_after_the_branch_came(lake: Path, home: Path) -> None:
+    run(lake, "push")
+    clone = home / "clone"
+    run(clone, "clone", str(home / "there"), str(clone))
+    run(lake, "append", input=lines(2, "MORE"))
+    run(lake, "tag", "v1")
+    run(lake, "push", "--tags")
+    flip(home / "there/refs/tags/v1.json")
+    said = run(clone, "pull", code=1).stderr
+    assert "tag 'v1': " in said
+    assert "nothing was changed" not in said
+    count = run(clone, "sql", "SELECT count(*) FROM events", "--format", "csv").stdout
+    assert count.split() == ["count_star()", "7"]
+
+
 def test_removal_says_how_to_take_it_back(lake: Path, home: Path) -> None:
     said = run(lake, "remote", "remove", "origin").stderr
     assert f"`lakelog remote add origin {home / 'there'}` brings it back" in said
