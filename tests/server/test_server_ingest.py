@@ -303,6 +303,13 @@ def test_loki_push_as_json(server: HttpLake) -> None:
     assert server.ask("/loki/api/v1/push", good).status == 204
 
 
+@pytest.mark.parametrize(("body", "status"), [(b"\0", 204), (b"\x05\x10\x12\x03abc", 400)])
+def test_a_push_that_holds_nothing_that_is_known(
+    server: HttpLake, body: bytes, status: int
+) -> None:
+    assert server.ask("/loki/api/v1/push", body).status == status
+
+
 def test_loki_push_as_protobuf_in_snappy(server: HttpLake) -> None:
     import pyarrow as pa
 

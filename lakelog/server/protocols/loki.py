@@ -151,7 +151,8 @@ def _of_protobuf(body: bytes) -> Arrivals:
             raise RequestRefused(
                 413, f"the body has more than {_TEXT_MAX:,} bytes: send it in parts"
             )
-        push = pa.Codec("snappy").decompress(body, decompressed_size=size).to_pybytes()
+        text = pa.Codec("snappy").decompress(body, decompressed_size=size).to_pybytes()
+        push = _push_class().FromString(text)
         events = [
             _event(
                 entry.timestamp.seconds * 1_000_000_000 + entry.timestamp.nanos,
@@ -159,10 +160,15 @@ def _of_protobuf(body: bytes) -> Arrivals:
                 labels,
                 {m.name.decode(): m.value.decode("utf-8", "replace") for m in entry.metadata},
             )
-            for stream in _push_class().FromString(push).streams
+            for stream in push.streams
             for labels in (_labels(stream.labels.decode()),)
             for entry in stream.entries
         ]
+        if not events:
+            # Whatever is not known is passed over, and may be all that there is.
+            push.DiscardUnknownFields()
+            if push.ByteSize() != len(text):
+                raise ValueError("no lines, and fields of another message")
     # The codec raises OSError.
     except (OSError, pa.ArrowException, message.DecodeError, ValueError):
         raise RequestRefused(400, "the body is neither JSON nor protobuf in snappy") from None
