@@ -29,10 +29,10 @@ from lakelog.entries.entry import SegmentEntry
 from lakelog.event import EncodedBatch
 from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish, run_maintenance
+from lakelog.paths import Paths
 from lakelog.segments import segment
 from lakelog.settings import DEFAULTS, Settings, parse
-from lakelog.store import bootstrap
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.wal import frames as wal
 
 ROWS = 50
@@ -52,7 +52,7 @@ def segmented(count: int, per_move: int = PER_MOVE) -> Path:
     """Return a kept lake of `count` segments; copy it before changing it."""
 
     def make(root: Path) -> None:
-        store = bootstrap.create(str(root), parse(QUIET))
+        store = Store.create(str(root), parse(QUIET))
         for first in range(0, count, per_move):
             add_segments(store, first, min(per_move, count - first))
 
@@ -63,7 +63,7 @@ def large(megabytes: int) -> Path:
     """Return a kept lake of a hundred equal segments, of so many MB together."""
 
     def make(root: Path) -> None:
-        store = bootstrap.create(str(root), parse(QUIET))
+        store = Store.create(str(root), parse(QUIET))
         for number in range(LARGE):
             add_large(store, number, megabytes)
 
@@ -87,7 +87,7 @@ def filled(count: int, batch: int = 1_000, *, settled: bool = True) -> Path:
 
 def with_ids(root: Path, count: int) -> None:
     """Make a lake whose history holds `count` ids, in runs such as merging leaves behind."""
-    store = bootstrap.create(str(root), parse(QUIET))
+    store = Store.create(str(root), parse(QUIET))
     random = np.random.default_rng(7)
     with unsynced():
         for size in run_sizes(count):
@@ -164,7 +164,7 @@ def template() -> pa.Table:
     text = b"\n".join(lines) + b"\n"
     payload = zstandard.ZstdCompressor().compress(text)
     frame = wal.Frame("0" * 32, 0, len(lines), 0, 0, 0, len(text), payload)
-    paths = bootstrap.Paths(str(measure.WORK / "template"))
+    paths = Paths(str(measure.WORK / "template"))
     return frame_rows.events(connect(paths, DEFAULTS), [frame]).combine_chunks()
 
 
@@ -182,7 +182,7 @@ def batches(count: int, size: int, **more: Any) -> Iterator[list[gen.Event]]:
 
 def new(root: Path, settings: dict[str, object] | None = None) -> Store:
     """Make an empty lake at `root`."""
-    return bootstrap.create(str(root), parse(settings or {}, Settings()))
+    return Store.create(str(root), parse(settings or {}, Settings()))
 
 
 def kept(name: str, make: Callable[[Path], None]) -> Path:
@@ -204,7 +204,7 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
 def copy(source: Path, target: Path) -> Path:
     """Copy a kept lake, synced, its segments marked as verified like those of the original."""
     shutil.copytree(source, target)
-    store = bootstrap.load(str(target))
+    store = Store.load(str(target))
     disk.unlink(store.paths.verified)
     state = store.manifests.load(store.refs.head("main").move.snapshot)
     keys = [e.key for e in store.manifests.segments(state)]

@@ -12,8 +12,7 @@ from benchmarks.report import Row, Target
 from lakelog.entries.entry import SegmentEntry
 from lakelog.manifest import manifest
 from lakelog.moves.publication import Change, publish, run_maintenance
-from lakelog.store import bootstrap
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 Pairs = list[tuple[float, float]]
 
@@ -41,7 +40,7 @@ def _round(scale: Scale) -> tuple[Pairs, Pairs]:
         stores, entries = [], []
         for name, count, per_move in (("few", FEW, 1), ("many", scale.many, lakes.PER_MOVE)):
             lakes.copy(lakes.segmented(count, per_move), root / name)
-            store = bootstrap.load(str(root / name))
+            store = Store.load(str(root / name))
             stores.append(store)
             with lakes.unsynced():
                 entries.append(list(lakes.make_segments(store, scale.many, scale.commits)))

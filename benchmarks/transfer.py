@@ -26,8 +26,7 @@ from benchmarks import lakes, measure
 from benchmarks.measure import Scale, directory
 from benchmarks.report import Row, Target
 from lakelog.remotes import known
-from lakelog.store import bootstrap
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from tests.support import ssh_server
 from tests.support.ssh_server import SshServer
 
@@ -102,7 +101,7 @@ def _measured(
     place = Path(tempfile.mkdtemp(prefix="", dir=root))
     lake, far, copy = (place / name for name in ("lake", "far", "copy"))
     lakes.copy(lot.make(), lake)
-    store = bootstrap.load(str(lake))
+    store = Store.load(str(lake))
     far_url = server.url(far) if server else str(far)
     known.add(store, "origin", far_url)
     log = root / "ssh.log"

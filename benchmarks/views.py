@@ -65,9 +65,9 @@ while time.time() < end:
 print([[], 0])
 """
 _COMPACTOR = """
-from lakelog.store import sealer_process
+from lakelog.store import SealerProcess
 __import__("os").nice(10)  # as `lakelog compact --watch` does
-sealer_process.give_way()
+SealerProcess.give_way()
 while time.time() < end:
     lake.compact()
     time.sleep(1)

@@ -20,8 +20,7 @@ from lakelog.maintain import compact, gc
 from lakelog.manifest import manifest
 from lakelog.moves.publication import Change, grow, publish, run_maintenance
 from lakelog.settings import parse
-from lakelog.store import bootstrap
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _TOGETHER = 256
 _LIVE, _STEP = 8_100, 4_096
@@ -29,8 +28,8 @@ _START = 1_767_225_600_000_000
 _MARK = """
 from lakelog.maintain import gc
 from lakelog.disk import disk
-from lakelog.store import bootstrap
-store = bootstrap.load(sys.argv[1])
+from lakelog.store import Store
+store = Store.load(sys.argv[1])
 result = len(gc.Marker(store, disk.now_us()).live)
 """
 
@@ -38,11 +37,12 @@ result = len(gc.Marker(store, disk.now_us()).live)
 _COLLECT = """
 from lakelog.maintain import gc
 from lakelog.disk import disk
-from lakelog.store import bootstrap, history_window
+from lakelog.history import window
+from lakelog.store import Store
 now = int(sys.argv[2])
 disk.now_us = lambda: now
-history_window.lake_time = lambda store: now
-done = gc.gc(bootstrap.load(sys.argv[1]))
+window.lake_time = lambda store: now
+done = gc.gc(Store.load(sys.argv[1]))
 result = done.deleted
 """
 _DAY = 86_400
@@ -245,7 +245,7 @@ def history(count: int) -> Path:
     def make(root: Path) -> None:
         # All states are kept: those of a lake of an earlier run would thin out meanwhile.
         settings: dict[str, object] = {**lakes.QUIET, "history_dense_hours": 1_000}
-        store = bootstrap.create(str(root), parse(settings))
+        store = Store.create(str(root), parse(settings))
         live: list[SegmentEntry] = []
         with lakes.unsynced():
             for number, entry in enumerate(_entries(store, count)):

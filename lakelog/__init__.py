@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import Damaged, LakelogError
 from lakelog.query import EXTRA_SCHEMAS
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.attachment import AttachmentRegistry
+from lakelog.store import AttachmentRegistry
 
 if TYPE_CHECKING:
     from importlib.abc import Loader

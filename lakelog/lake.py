@@ -25,8 +25,7 @@ from lakelog.settings import Settings, parse, to_dict
 
 # `event` and `writer` are loaded by whoever opens a lake: the first append may come from a
 # signal handler, or from a thread beside one that forks, and neither may meet half a module.
-from lakelog.store import bootstrap
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.wal import Tail
 
 if TYPE_CHECKING:
@@ -58,11 +57,11 @@ def open(
     path = os.fspath(path)
     if not isinstance(path, str):
         raise TypeError(f"the path of a lake is text, not {type(path).__name__}: use os.fsdecode")
-    if create and not bootstrap.is_lake(path):
+    if create and not Store.is_lake(path):
         chosen_settings = to_dict(settings) if isinstance(settings, Settings) else settings or {}
-        store = bootstrap.create_or_load(path, parse(chosen_settings))
+        store = Store.create_or_load(path, parse(chosen_settings))
     else:
-        store = bootstrap.load(path)
+        store = Store.load(path)
     lake = Lake(store, branch)
     if lake._life is None:
         raise store.refs.no_branch(branch)

@@ -18,7 +18,7 @@ from lakelog.erased import copies
 from lakelog.errors import InvalidSearch
 from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 if TYPE_CHECKING:
     import daft

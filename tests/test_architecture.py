@@ -56,7 +56,7 @@ ORDER = {
     "volume": "volume move_pack erased_states",
     "manifest": "manifest_text manifest",
     "refs": "ref merge_note refs branch_life",
-    "store": """hosts attachment policy signatures verified_files machine bootstrap tracking
+    "store": """attachment policy signatures verified_files machine lake_config store hosts
         sealer_process clock""",
     "wal": "frames batching tail trimming",
     "moves": "page_tree publication",

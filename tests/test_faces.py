@@ -22,7 +22,7 @@ FACES = set(
     files folds forecasts formats frame_rows history identities ingest keys libraries
     lines loggers maintain manifest moves notebook oos open_tables outcomes paths
     patterns pictures pipeline proofs protect query ranks recent refs remotes render replay
-    rollback runtime search segments server sql state streams subscriptions sync
+    rollback runtime search segments server sql state store streams subscriptions sync
     tokenization top trace train typed_columns values views volume wal word_indexes
     workers""".split()
 )

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.errors import InvalidSetting
 from lakelog.settings import DEFAULTS, NAMES, SEAL_CHOICES, Settings, parse, span_us, to_dict
-from lakelog.store import bootstrap
 
 
 @pytest.mark.parametrize(
@@ -152,5 +151,5 @@ def test_a_lake_that_could_not_be_opened_again_is_not_made(home: Path, wrong: Se
 
 def test_changed_settings_are_there_at_the_next_opening(lake: lakelog.Lake) -> None:
     """A change replaces lakelog.json whole and is seen by whoever opens the lake next."""
-    bootstrap.change_settings(lake.store, parse({"gc_grace_hours": 1}, lake.store.settings))
+    lake.store.change_settings(parse({"gc_grace_hours": 1}, lake.store.settings))
     assert lakelog.open(lake.path).store.settings == Settings(seal="never", gc_grace_hours=1)

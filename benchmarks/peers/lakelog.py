@@ -9,7 +9,6 @@ from typing import Any
 import lakelog
 from benchmarks.peers import files, sql
 from lakelog.search import Search
-from lakelog.store import bootstrap
 
 LAST = "2026-12-01T00:00:00Z"
 
@@ -73,7 +72,7 @@ class Peer:
         """Leave what is appended as it is: seal nothing, in no process."""
         store = self.lake.store
         # Settings given to `open` are for a lake that it creates.
-        bootstrap.change_settings(store, replace(store.settings, seal="never"))
+        store.change_settings(replace(store.settings, seal="never"))
 
     def export(self, path: str) -> None:
         """Write every event to a Parquet file, with the columns that the others have."""

@@ -33,7 +33,7 @@ from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import LakelogError
 from lakelog.event import Event
 from lakelog.lake import Lake
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 PAUSE = 0.5
 """Seconds between two looks which rules are due."""

@@ -22,7 +22,7 @@ from lakelog.runtime.closest import did_you_mean
 from lakelog.search import expanded
 from lakelog.settings import span_us
 from lakelog.sql import identifier, literal
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.values import JsonObject
 
 ENTRY = "alert"

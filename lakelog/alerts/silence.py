@@ -16,7 +16,7 @@ from lakelog.errors import InvalidSetting, UnknownRef
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 ENTRY = "silence"
 OP = "alert"

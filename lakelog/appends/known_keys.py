@@ -12,7 +12,7 @@ from lakelog.appends.versioned import StreamSubject
 from lakelog.disk import File
 from lakelog.entries import IdRun
 from lakelog.errors import DamagedIds
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _HEADER = 64
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 
 from lakelog.disk import OpenFile
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.wal import Frame, Tail, WalFile
 
 

@@ -18,7 +18,7 @@ import struct
 from dataclasses import dataclass
 
 from lakelog.disk import File, Folder, disk
-from lakelog.store import clock
+from lakelog.store import Clock
 
 _MAGIC = b"LKV1\0\0\0\0"
 _HEAD = struct.Struct("<8s16sQQqQQQ")
@@ -60,7 +60,7 @@ class StreamMarks:
             self._open()
         assert self._map is not None
         magic, boot, inode, *state = _HEAD.unpack_from(self._map)
-        if (magic, boot, inode) != (_MAGIC, clock.boot_id(), self._inode):
+        if (magic, boot, inode) != (_MAGIC, Clock.boot_id(), self._inode):
             return None
         epoch, generation, move, running, whole = state
         self._epoch = epoch
@@ -86,7 +86,7 @@ class StreamMarks:
         assert self._map is not None
         # Running until the caller has put what it knows: it may be killed before.
         self._epoch = max(self._epoch, disk.now_us()) + 1
-        head = (_MAGIC, clock.boot_id(), self._inode, self._epoch, generation, move, 1, 1)
+        head = (_MAGIC, Clock.boot_id(), self._inode, self._epoch, generation, move, 1, 1)
         _HEAD.pack_into(self._map, 0, *head)
 
     def follow(self, move: int) -> None:

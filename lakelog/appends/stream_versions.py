@@ -20,7 +20,7 @@ from lakelog.entries import IdRun
 from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
 from lakelog.event import EncodedBatch
 from lakelog.refs import Head
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.wal import Frame, PendingFrames, Tail
 
 BYTES_MAX, EVENTS_MAX, VERSION_MAX = 16 << 20, 65_536, 1 << 62

@@ -28,10 +28,7 @@ from lakelog.paths import FORMAT, PLAIN_FORMAT, FileNames
 from lakelog.refs import BranchLife
 from lakelog.runtime import forks
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store import hosts
-from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
-from lakelog.store.clock import Clock
-from lakelog.store.sealer_process import is_worth_it, start_sealer
+from lakelog.store import Clock, Hosts, SealerProcess, Store
 from lakelog.wal import END_BYTES, Frame, Header, Tail, encode_end, encode_frame, space_after
 
 # Appending must not cost the program more than writing the bytes; sealing compresses again.
@@ -148,8 +145,8 @@ class Writer:
                     OpenFile(fd).close()
 
     def _reset(self) -> None:
-        self._host = hosts.host_name()
-        self._name = hosts.new_writer(self._host)
+        self._host = Hosts.own_name()
+        self._name = Hosts.new_writer(self._host)
         self._n, self._sequence, self.position, self._last = 0, 0, 0, -1
         self._is_protected = False  # whether a file of ours keeps the branch from being deleted
         self._doubtful: list[int] = []
@@ -329,8 +326,8 @@ class Writer:
     def _open_next(self, frame: bytes) -> None:
         """Create the next file whole, with its header and first frame, and lock it (F3.11)."""
         self._require_lake()
-        raise_format(self._store, self._format)
-        make_branch_dirs(self._store, self._branch)
+        self._store.raise_format(self._format)
+        self._store.make_branch_dirs(self._branch)
         paths = self._store.paths
         folder = Folder(paths.wal_dir(self._branch))
         header = Header(
@@ -391,14 +388,14 @@ class Writer:
         self._raw, self._events, self._opened = 0, 0, time.monotonic()
         self._end = self._size = len(data)
         if self._n == 1 and self._store.settings.seal != "never":
-            self._seal_if(is_worth_it(self._store, self._branch))
+            self._seal_if(SealerProcess(self._store, self._branch).is_worth_it())
 
     def _require_lake(self) -> None:
         """Refuse to go on where another lake, or a copy of ours, took the place of ours."""
         # The times of lakelog.json may be read at every commit: no sync waits for them.
         config = File(self._store.paths.config).identity()
         if config != self._config:
-            require_same_lake(self._store, self._path, (self._fd, *self._abandoned))
+            self._store.require_same_lake(self._path, (self._fd, *self._abandoned))
             # An erasure replaces it, so that no writer keeps a file with what was erased (F23.5).
             self._is_due = self._is_due or self._config is not None
             self._config = config
@@ -450,7 +447,7 @@ class Writer:
         if due:
             self.seal_due = self._store.settings.seal == "inline"
             if not self.seal_due and (self._helper is None or self._helper.poll() is not None):
-                self._helper = start_sealer(self._store, self._branch)
+                self._helper = SealerProcess(self._store, self._branch).start()
 
     def _finish(self) -> None:
         """Append END, give the space back and drop the lock. Nothing is synced: a file is valid

@@ -35,7 +35,7 @@ from lakelog.formats import FORMATS
 from lakelog.ingest import Ingester, LakeFormat
 from lakelog.lines import Source
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 PIPE = "-"
 LABELS_MAX = 50

@@ -19,7 +19,7 @@ from lakelog.maintain import DedupeNote
 from lakelog.manifest import Manifest
 from lakelog.query import EventKey
 from lakelog.segments import rows_sql
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 # Rows fetched at a time, so that a damaged lake with millions of faults does not fill the memory.
 _ANSWERS = 100_000

@@ -23,7 +23,7 @@ from lakelog.backup.copy import Backup, Stop
 from lakelog.disk import File, Folder, OpenFile
 from lakelog.files import CursorIndex, FileCursor, FileState, LogName, printable
 from lakelog.lines import Source
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 QUIET = 10.0
 """Seconds for which a rotated file must not have been written to."""

@@ -30,7 +30,7 @@ from lakelog.errors import DamagedState, LakelogError
 from lakelog.keys import VAULT
 from lakelog.manifest import Manifest, Manifests
 from lakelog.paths import CHUNK, INDEX, FileName, FileNames, Paths
-from lakelog.store.machine import Machine
+from lakelog.store import Machine
 
 INDEX_FILE_MAX = 64 << 20
 LEVEL = 3

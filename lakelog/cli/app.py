@@ -21,7 +21,7 @@ from lakelog.erased import copies
 from lakelog.errors import LakelogError
 from lakelog.runtime.tables import tables_beside
 from lakelog.settings import NAMES
-from lakelog.store import bootstrap
+from lakelog.store import Store
 
 DEFAULT_LAKE = "lake"
 
@@ -46,7 +46,7 @@ class App:
     def open_or_create(self) -> lakes.Lake:
         """Open the lake, or create one and say so."""
         # A branch other than main cannot exist in a lake that does not: opening it says so.
-        if bootstrap.is_lake(self.path) or self.branch != "main":
+        if Store.is_lake(self.path) or self.branch != "main":
             return self.open()
         lake = lakes.open(self.path)
         self.say(f"created a lake at {lake.path}")

@@ -19,7 +19,7 @@ from lakelog.cli.render.terminal import confirm
 from lakelog.deploy import Deployment, Kubectl
 from lakelog.lake import Lake
 from lakelog.rollback import rollback as rollbacks
-from lakelog.store import bootstrap
+from lakelog.store import Store
 
 _COLUMNS = ("revision", "current", "created", "ready", "images", "state", "cause", "hash")
 _NAMESPACE = option("-n, --namespace NAME", "Where it is.", shown="default")
@@ -175,7 +175,7 @@ def rollback(
 @contextlib.contextmanager
 def _lake(app: App) -> Iterator[Lake | None]:
     """Open the lake if there is one: a cluster can be asked without."""
-    if not bootstrap.is_lake(app.path):
+    if not Store.is_lake(app.path):
         yield None
         return
     with app.open() as lake:

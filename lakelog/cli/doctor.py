@@ -25,8 +25,7 @@ from lakelog.disk import File, FileSystem, Folder, LockFile, NotIntact, disk
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
 from lakelog.state import Rollbacks
-from lakelog.store import bootstrap
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.wal import Tail
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def doctor(app: App, target: OutputTarget = OUTPUT) -> None:
     Exits with 1 if a check failed; warnings do not count. `lakelog verify` reads every byte.
     """
     checks = list(environment())
-    if bootstrap.is_lake(app.path):
+    if Store.is_lake(app.path):
         checks += lake_checks(app.path, app.branch)
     else:
         root = os.path.abspath(app.path)
@@ -92,7 +91,7 @@ def environment() -> Iterator[DoctorCheck]:
 def lake_checks(path: str, branch: str) -> Iterator[DoctorCheck]:
     """Check a lake; what cannot be read is a failed check, never an exception."""
     try:
-        store = bootstrap.load(path)
+        store = Store.load(path)
     except (LakelogError, OSError) as error:
         yield DoctorCheck("lake", FAILED, exits.words_of(error))
         return

@@ -31,7 +31,7 @@ from lakelog.event import BookkeepingEvent
 from lakelog.files import Selection
 from lakelog.ingest import FileReport, Ingester, IngestReport, Quarantine
 from lakelog.render import QueryResult
-from lakelog.store import bootstrap
+from lakelog.store import Store
 
 _LIST = "SELECT origin, position, reason{} FROM quarantine ORDER BY ingested_at, origin, position"
 _BATCH = 256
@@ -68,7 +68,7 @@ def ingest(
     """
     started = time.monotonic()
     # Before a lake is created: a mistyped path must not leave an empty one behind.
-    if not bootstrap.is_lake(app.path) and not any(
+    if not Store.is_lake(app.path) and not any(
         path == "-" or os.path.lexists(path) or glob.glob(path, recursive=True) for path in paths
     ):
         raise click.ClickException(f"nothing to ingest: there is no {' or '.join(paths)}")
@@ -166,7 +166,7 @@ def _stopping(paths: tuple[str, ...]) -> Iterator[Callable[[], bool]]:
 @contextlib.contextmanager
 def _lake_for(app: App, dry_run: bool) -> Iterator[lakes.Lake]:
     """Open the lake; a dry run without one uses a temporary lake."""
-    if dry_run and app.branch == "main" and not bootstrap.is_lake(app.path):
+    if dry_run and app.branch == "main" and not Store.is_lake(app.path):
         # A dry run must not create the lake, but the whole path of an ingest needs one.
         with tempfile.TemporaryDirectory() as scratch, lakes.open(f"{scratch}/lake") as lake:
             yield lake

@@ -18,7 +18,7 @@ from lakelog.errors import InvalidSetting
 from lakelog.formats import FORMATS, FormatDefinition
 from lakelog.ingest import LakeFormat
 from lakelog.lake import Lake
-from lakelog.store import bootstrap
+from lakelog.store import Store
 
 NO_TIME = "the pattern has no group called time: each event gets the time of its ingest"
 
@@ -64,9 +64,9 @@ complete_own = completing(_own)
 
 def formats_at(app: App) -> dict[str, LakeFormat]:
     """The formats of the lake, none where there is no lake."""
-    if not bootstrap.is_lake(app.path):
+    if not Store.is_lake(app.path):
         return {}
-    return LakeFormat.present(bootstrap.load(app.path), app.branch)
+    return LakeFormat.present(Store.load(app.path), app.branch)
 
 
 EXCLUDED = option(

@@ -14,8 +14,7 @@ from lakelog.cli.render.tables import clock
 from lakelog.errors import InvalidKey
 from lakelog.keys import VAULT, KeyRing, SubjectKeys, master
 from lakelog.keys.master import KeyService, Master
-from lakelog.store import bootstrap
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _ACTIONS = ("generate", "show", "rotate")
 
@@ -69,7 +68,7 @@ def _signing_key(app: App, action: str, file: str, comment: str, target: OutputT
 
 def _show(app: App, target: OutputTarget) -> None:
     """Show the keys of the lake."""
-    store = bootstrap.load(app.path)
+    store = Store.load(app.path)
     protection = store.paths.protection
     record: dict[str, object] = {}
     lines: list[str] = []
@@ -110,7 +109,7 @@ def _ring_shown(store: Store) -> tuple[dict[str, object], list[str]]:
 
 def _rotate(app: App, file: str, has_new_data_key: bool, kms: str) -> None:
     """Wrap the data keys by another master key, or make a new data key."""
-    store = bootstrap.load(app.path)
+    store = Store.load(app.path)
     protection = store.paths.protection
     # Only the keys of subjects are there to be wrapped; --data asks for a key that does not exist.
     if protection is not None and store.paths.keys is None and not has_new_data_key:

@@ -14,7 +14,7 @@ from lakelog.cli.render.terminal import confirm, many
 from lakelog.errors import UnknownRef
 from lakelog.render import micros
 from lakelog.state import SavedState, StateCatalog
-from lakelog.store import machine as machines
+from lakelog.store import Machine
 
 _COLUMNS = ("machine", "is", "states", "last", "author")
 
@@ -32,7 +32,7 @@ def machine() -> None:
 def show(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the machines that saved states here; one is this one."""
     with app.open() as lake:
-        machine, states = machines.read(lake.store.paths), _by_machine(StateCatalog(lake).states())
+        machine, states = Machine.read(lake.store.paths), _by_machine(StateCatalog(lake).states())
     rows: list[dict[str, Any]] = []
     # The lake's own machine comes first, even without a state; dict.fromkeys keeps this order.
     for id in dict.fromkeys([*([machine.id] if machine.id else []), *states]):
@@ -49,9 +49,9 @@ def show(app: App, target: OutputTarget = OUTPUT) -> None:
             }
         )
     table = [
-        {**r, "machine": machines.short(r["machine"]), "last": second(states[r["machine"]][0].time)}
+        {**r, "machine": Machine.short(r["machine"]), "last": second(states[r["machine"]][0].time)}
         if r["states"]
-        else {**r, "machine": machines.short(r["machine"]), "last": ""}
+        else {**r, "machine": Machine.short(r["machine"]), "last": ""}
         for r in rows
     ]
     emit(rows, target, table, _COLUMNS)
@@ -74,25 +74,25 @@ def adopt(app: App, id: str | None = argument(), yes: bool = YES) -> None:
     """
     with app.open() as lake:
         paths, states = lake.store.paths, _by_machine(StateCatalog(lake).states())
-        machine = machines.read(paths)
+        machine = Machine.read(paths)
         # What was adopted before counts as this machine's already.
         known_ids = (set(states) | set(machine.former)) - {*machine.keys, *machine.trusted}
-        if id is None or id == machines.ANY:
+        if id is None or id == Machine.ANY:
             adopted_id = _only(known_ids, machine.former)
         else:
-            adopted_id = machines.find(id, known_ids)
+            adopted_id = Machine.find(id, known_ids)
         count = many(len(states.get(adopted_id, [])), "saved state")
-        if not confirm(f"be machine {machines.short(adopted_id)}, with its {count}?", yes):
+        if not confirm(f"be machine {Machine.short(adopted_id)}, with its {count}?", yes):
             raise click.ClickException("nothing was changed")
-        adoption = machines.adopt(paths, adopted_id)
-    app.say(f"this is machine {machines.short(adoption.id)} now; {count} more of it")
+        adoption = Machine.adopt(paths, adopted_id)
+    app.say(f"this is machine {Machine.short(adoption.id)} now; {count} more of it")
 
 
 # A copy names whom it was copied from: that one is meant rather than other machines of a remote.
 def _only(candidates: set[str], former: dict[str, str]) -> str:
     remaining = candidates.intersection(former) or candidates
     if len(remaining) != 1:
-        names = ", ".join(sorted(map(machines.short, remaining)))
+        names = ", ".join(sorted(map(Machine.short, remaining)))
         raise UnknownRef(
             f"name one of the machines {names}" if remaining else "no other machine has states here"
         )

@@ -25,8 +25,7 @@ from lakelog.maintain import LakeCheck, RepairOutcome, Report
 from lakelog.proofs import PublicKey
 from lakelog.render import micros
 from lakelog.settings import span_us
-from lakelog.store import sealer_process
-from lakelog.store.bootstrap import Store, load
+from lakelog.store import SealerProcess, Store
 
 _LISTED_MAX = 50
 
@@ -172,7 +171,7 @@ def compact(
     # By itself, as the sealer's process does: it must not slow down those who write or ask.
     if watch:
         os.nice(10)
-        sealer_process.give_way()
+        SealerProcess.give_way()
     with app.open() as lake:
         while True:
             # One line for each round: a single one would say `done` of a round that is long over.
@@ -338,7 +337,7 @@ def _refuse_no_lake(copy: str | None) -> None:
     if copy is not None and not os.path.isfile(os.path.join(copy, "lakelog.json")):
         raise click.ClickException(f"{copy} is not a lake")
     if copy is not None:
-        load(copy)  # it has the data keys of the lake, if both are encrypted
+        Store.load(copy)  # it has the data keys of the lake, if both are encrypted
 
 
 def _report_lines(store: Store, report: Report) -> Iterator[str]:

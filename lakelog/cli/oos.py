@@ -22,7 +22,7 @@ from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import stop_at_signals
 from lakelog.disk import File
 from lakelog.oos import DEFAULT_LOG, get_views
-from lakelog.store import bootstrap
+from lakelog.store import Store
 
 RESULTS = "demo_results.json"
 _SHOWN = 12
@@ -55,7 +55,7 @@ def views(
     if path is not None and db is not None and path != db:
         raise click.UsageError("PATH and --db name the same thing: give one of them")
     # One that is named by --lake or LAKELOG_LAKE is meant, whatever else lies in this directory.
-    has_lake = not os.path.exists(DEFAULT_LOG) and bootstrap.is_lake(app.path)
+    has_lake = not os.path.exists(DEFAULT_LOG) and Store.is_lake(app.path)
     default = app.path if app.path != DEFAULT_LAKE or has_lake else DEFAULT_LOG
     oos_views = get_views(path or db or default, branch=app.branch, now=now)
     # Functions and not values: --view asks only one of them, and each reads the log.

@@ -11,8 +11,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import cell
 from lakelog.disk import File
 from lakelog.refs import author
-from lakelog.store import bootstrap
-from lakelog.store import policy as policies
+from lakelog.store import Policy, Store
 
 _COLUMNS = ("operation", "allowed", "users", "meaning")
 
@@ -29,8 +28,8 @@ def policy() -> None:
 @policy.verb()
 def show(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the operations, and whether you may do them."""
-    store, user = bootstrap.load(app.path), author()
-    rules = policies.load(store.paths)
+    store, user = Store.load(app.path), author()
+    rules = Policy.of(store.paths)
     rows = [
         {
             "operation": name,
@@ -38,7 +37,7 @@ def show(app: App, target: OutputTarget = OUTPUT) -> None:
             "users": ", ".join(rules.users(name)),
             "meaning": meaning,
         }
-        for name, meaning in policies.OPERATIONS.items()
+        for name, meaning in Policy.OPERATIONS.items()
     ]
     rule = f"by {store.paths.policy}" if rules.allow else "without a policy: everybody may do all"
     app.say(f"for {cell(user)}, {rule}")
@@ -48,21 +47,21 @@ def show(app: App, target: OutputTarget = OUTPUT) -> None:
 @policy.verb()
 def check(
     app: App,
-    operation: str | None = argument("[OPERATION]", type=click.Choice(list(policies.OPERATIONS))),
+    operation: str | None = argument("[OPERATION]", type=click.Choice(list(Policy.OPERATIONS))),
     user: str | None = option("--user NAME", "A user as the log names them; you by default."),
 ) -> None:
     """Check the file, or whether a user may do OPERATION.
 
     Exits with 3 if not.
     """
-    paths = bootstrap.load(app.path).paths
-    rules, name = policies.load(paths), user or author()
+    paths = Store.load(app.path).paths
+    rules, name = Policy.of(paths), user or author()
     if operation is None:
         # A lake without the file allows everything, which a person could take for a valid policy.
         has_policy = File(paths.policy).exists()
         app.say("the policy is valid" if has_policy else f"there is no policy at {paths.policy}")
     elif rules.allows(operation, name):
-        app.say(f"{cell(name)} may {policies.OPERATIONS[operation]}")
+        app.say(f"{cell(name)} may {Policy.OPERATIONS[operation]}")
     else:
-        app.say(f"{cell(name)} may not {policies.OPERATIONS[operation]}")
+        app.say(f"{cell(name)} may not {Policy.OPERATIONS[operation]}")
         click.get_current_context().exit(exits.WRONG)

@@ -18,8 +18,7 @@ from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import DamagedRef
 from lakelog.remotes import Transfer
 from lakelog.settings import span_us
-from lakelog.store import tracking
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 _REMOTE = ("remote", "url", "lake", "branches")
 
 
-complete_remote = completing(lambda lake: tracking.remote_names(lake.store))
+complete_remote = completing(lambda lake: lake.store.remote_names())
 
 
 @verb()
@@ -64,7 +63,7 @@ def remote(
         raise click.UsageError(f"remote {action} takes {usage}")
     with app.open() as lake:
         if action == "list":
-            records = [_record(lake.store, n) for n in tracking.remote_names(lake.store)]
+            records = [_record(lake.store, n) for n in lake.store.remote_names()]
             emit(records, target, columns=_REMOTE)
         elif action == "check":
             _check(app, lake, str(name), read_data, target)
@@ -117,9 +116,7 @@ def push(
             raise click.Abort
         branches = lake.branches() if everything else [] if tag_names else [app.branch]
         # Tags of remotes say what was seen there; they mean nothing elsewhere.
-        all_tags = [
-            t for t in lake.store.refs.tag_names() if not tracking.is_tracking(lake.store, t)
-        ]
+        all_tags = [t for t in lake.store.refs.tag_names() if not lake.store.is_tracking(t)]
         with app.progress("pushing", "bytes") as progress:
             result = travel.push(
                 lake,

@@ -10,7 +10,7 @@ from lakelog.cli.app import App, verb
 from lakelog.disk import Folder
 from lakelog.errors import LakelogError
 from lakelog.maintain import BackgroundWork
-from lakelog.store import sealer_process
+from lakelog.store import SealerProcess
 
 # The lowest priority there is: nobody waits for this process.
 _NICE = 19
@@ -28,6 +28,6 @@ def seal(app: App) -> None:
     with contextlib.suppress(LakelogError, OSError), app.open() as lake:
         # The share that is left on a busy machine is too little where helpers have fallen behind.
         # give_way leaves the processors to whoever else wants them, as nice 19 alone does not.
-        if len(Folder(lake.store.paths.wal_dir(lake.branch_name)).names()) < sealer_process.FILES:
-            sealer_process.give_way()
+        if len(Folder(lake.store.paths.wal_dir(lake.branch_name)).names()) < SealerProcess.FILES:
+            SealerProcess.give_way()
         BackgroundWork(lake).run()

@@ -29,7 +29,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
 from lakelog.cli.render.tables import Count
 from lakelog.errors import AlreadyExists, NotAllowed
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store import bootstrap
+from lakelog.store import Store
 
 _SHELLS = ("bash", "zsh", "fish")
 _HINTS = {
@@ -92,9 +92,9 @@ def set_settings(
     pairs: tuple[str, ...] = argument("NAME=VALUE...", required=True, shell_complete=complete_pair),
 ) -> None:
     """Change settings of the lake; sizes may be written as 16MB."""
-    store = bootstrap.load(app.path)
+    store = Store.load(app.path)
     changed = settings.parse(dict(map(pair_of, pairs)), store.settings)
-    bootstrap.change_settings(store, changed)
+    store.change_settings(changed)
     # As the lake has it now, such as 64000000 for 64MB.
     for name in dict(map(pair_of, pairs)):
         app.say(f"{name} = {getattr(changed, name)}")
@@ -110,7 +110,7 @@ def encrypt_lake(
     writing in plain until they open it again: restart them. Where the master key
     comes from without --key, `lakelog init -h` says. It cannot be undone.
     """
-    store = bootstrap.load(app.path)
+    store = Store.load(app.path)
     if store.attachment is not None and store.paths.keys is None:
         raise NotAllowed(
             f"{store.paths.root}: a shared lake is encrypted from its beginning or never: attach to"
@@ -186,8 +186,8 @@ def meanings_of(module: Any) -> dict[str, str]:
 
 def _current_settings(app: App) -> settings.Settings:
     """Return the lake's settings, or the defaults without a lake."""
-    if bootstrap.is_lake(app.path):
-        return bootstrap.load(app.path).settings
+    if Store.is_lake(app.path):
+        return Store.load(app.path).settings
     app.say(f"no lake at {app.path}: these are the defaults")
     return settings.DEFAULTS
 

@@ -21,7 +21,7 @@ from lakelog.maintain import Report
 from lakelog.proofs import Statement
 from lakelog.render import micros
 from lakelog.settings import span_us
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 UNSIGNED = "unsigned"
 """The kind of a problem with a signature, where the files may all be as they were written."""

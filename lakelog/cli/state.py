@@ -25,7 +25,7 @@ from lakelog.state import (
     StateSwitch,
     save_state,
 )
-from lakelog.store import bootstrap, machine
+from lakelog.store import Machine, Store
 
 OF_MACHINE = option(
     "--from ID",
@@ -304,7 +304,7 @@ def restore(
 
 def _needless(app: App, name: str, to: str | None, labels: tuple[str, ...], source: str) -> str:
     """Say why --if-empty has nothing to do, "" if it has."""
-    if not bootstrap.is_lake(app.path):
+    if not Store.is_lake(app.path):
         return f"there is no lake at {app.path} yet"
     with app.open() as lake:
         if not StateCatalog(lake).states():
@@ -378,7 +378,7 @@ def _record(entry: SavedState) -> dict[str, object]:
 
 def _row(entry: SavedState, with_machine: bool) -> dict[str, object]:
     labels = ", ".join(record.label for record in entry.directories)
-    saver = "this" if entry.is_own else machine.short(entry.machine)
+    saver = "this" if entry.is_own else Machine.short(entry.machine)
     return {
         "state": FullName(entry.name),
         "time": second(entry.time),

@@ -17,7 +17,7 @@ from lakelog.libraries import pq
 from lakelog.maintain import Stats
 from lakelog.paths import Paths
 from lakelog.render import micros
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _SHOWN = {"type": 10, "source": 5, "level": 6}
 _BARS = 20

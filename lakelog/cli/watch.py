@@ -46,7 +46,7 @@ from lakelog.lake import Lake
 from lakelog.paths import Paths
 from lakelog.recent import CLOSE_SECONDS, RecentFeeder
 from lakelog.render import micros
-from lakelog.store.bootstrap import is_lake
+from lakelog.store import Store
 
 INTERVAL = 1.0
 
@@ -263,7 +263,7 @@ def _refuse_lakes(path: str, roots: list[str]) -> None:
         is_own = real == lake.root or f"{real}/".startswith(
             tuple(f"{d}/" for d in lake.directories())
         )
-        if is_own or is_lake(real):
+        if is_own or Store.is_lake(real):
             raise click.UsageError(
                 f"{root} holds the files of a lake, which are no input: watch the logs themselves"
             )

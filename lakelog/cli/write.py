@@ -25,7 +25,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.lake import Lake
 from lakelog.settings import parse
-from lakelog.store import bootstrap
+from lakelog.store import Store
 
 # Each batch is one durable write: larger ones are faster, smaller ones are acknowledged sooner.
 BATCH_LINES = 1000
@@ -58,7 +58,7 @@ def init(
     chosen_settings = parse(dict(pair_of(s) for s in settings))
     # The key before the lake: without one, no lake stays behind that nobody could open.
     ring = new_ring(app, path or app.path, key) if encrypt else None
-    store = bootstrap.create(path or app.path, chosen_settings, ring=ring)
+    store = Store.create(path or app.path, chosen_settings, ring=ring)
     app.say(f"created a lake at {store.paths.root}")
 
 

@@ -25,7 +25,7 @@ from lakelog.errors import LakelogError
 from lakelog.files import printable
 from lakelog.maintain import BackgroundWork
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.sealer_process import start_sealer
+from lakelog.store import SealerProcess
 
 if TYPE_CHECKING:
     from watchdog import events, observers
@@ -82,7 +82,7 @@ class CompactionRuns:
         self._since = time.monotonic()
         lake = self._watcher.lake
         if BackgroundWork(lake).is_due():
-            self._process = start_sealer(lake.store, lake.branch_name)
+            self._process = SealerProcess(lake.store, lake.branch_name).start()
 
     def close(self) -> None:
         """End the run in progress; what it published stays, the rest never happened."""

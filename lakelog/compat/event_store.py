@@ -28,7 +28,7 @@ from lakelog.errors import InvalidEvent, InvalidSetting, LakeNotFound
 from lakelog.event import EncodedBatch, gather
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from lakelog.values import JsonObject, kind, parse_time, spell_numbers, to_json
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class EventDatabase:
 def open_lake(path: str) -> Lake:
     """Open or create the lake of a path. Raises LakeNotFound for an SQLite database."""
     # SQLite databases of the older store are one file, where a lake is a directory.
-    if os.path.isfile(path) and not bootstrap.is_lake(path):
+    if os.path.isfile(path) and not Store.is_lake(path):
         with open(path, "rb") as file:
             is_sqlite = file.read(len(_SQLITE)) == _SQLITE
         kind_of_file = "an SQLite database" if is_sqlite else "a file"

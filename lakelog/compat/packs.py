@@ -14,7 +14,7 @@ from lakelog.compat import omega
 from lakelog.entries import SegmentEntry
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, np, pa, pq
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.values import JsonObject
 
 # A look-up decodes whole blocks: smaller ones compress worse, larger ones decode rows that nobody

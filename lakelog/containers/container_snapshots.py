@@ -39,7 +39,7 @@ from lakelog.paths import INDEX
 from lakelog.remotes import push
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import RestoreRequest, SavedState, SaveResult, StateCatalog, save_state
-from lakelog.store import policy, tracking
+from lakelog.store import Policy
 
 OP = "container"
 # As the engines name volumes; what is none of these is a path of this host.
@@ -192,9 +192,7 @@ def push_snapshot(
     if "/" not in repository or repository.endswith("/"):
         raise ContainerFailed(f"{repository!r} is not like registry.example.com/team/app")
     snapshot, engine = find_snapshot(lake, name), engine or Engine()
-    places = [
-        remotes.load(lake.store, known_remote) for known_remote in tracking.remote_names(lake.store)
-    ]
+    places = [remotes.load(lake.store, known_remote) for known_remote in lake.store.remote_names()]
     remote = next(
         (known_remote.name for known_remote in places if known_remote.url == _OCI + repository),
         None,
@@ -244,7 +242,7 @@ def restore_snapshot(
     `run`. Everything is checked first. Raises NotAllowed, UnknownRef, Damaged, StateRefused,
     ContainerFailed, OSError.
     """
-    policy.require(lake.store.paths, "restore")
+    Policy.require(lake.store.paths, "restore")
     # Names and every byte before the first container: a restore of several has no way back.
     snapshot, engine = find_snapshot(lake, name), engine or Engine()
     names = _chosen(snapshot, only, new_name)

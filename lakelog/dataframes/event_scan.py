@@ -25,7 +25,7 @@ from lakelog.paths import Paths
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment_schema
 from lakelog.settings import DEFAULTS
-from lakelog.store import bootstrap
+from lakelog.store import Store
 
 if TYPE_CHECKING:
     from pyarrow import dataset as ds
@@ -147,7 +147,7 @@ def read_rows(
     none is wanted, with one, as a table without columns would have lost how many rows it has."""
     names = list(COLUMNS if columns is None else columns) or ["seq"]
     if scan.is_encrypted and Paths(scan.root).keys is None:
-        bootstrap.load(scan.root)  # in a process that has opened no lake, which so finds the key
+        Store.load(scan.root)  # in a process that has opened no lake, which so finds the key
     tables = [_read_file(scan.root, file, names, condition) for file in scan.files]
     if scan.tail is not None:
         tail = scan.tail if condition is None else scan.tail.filter(condition)

@@ -16,7 +16,7 @@ from lakelog.deploy import program
 from lakelog.errors import DeploymentFailed, MissingPackage
 from lakelog.lake import Lake
 from lakelog.moves import note, with_reason
-from lakelog.store import policy
+from lakelog.store import Policy
 from lakelog.values import JsonObject
 
 _REVISION = "deployment.kubernetes.io/revision"
@@ -178,7 +178,7 @@ def return_to(
     """Let a deployment have a revision again, and wait for its pods. The log of the lake, if there
     is one, says so, and `why`. Raises NotAllowed, DeploymentFailed."""
     if lake is not None:
-        policy.require(lake.store.paths, "deploy")
+        Policy.require(lake.store.paths, "deploy")
     # Told first: the log must not say what was refused.
     cluster.begin_undo(name, revision)
     if lake is not None:

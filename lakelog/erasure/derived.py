@@ -15,7 +15,7 @@ from lakelog.history import lake_time
 from lakelog.libraries import pa
 from lakelog.paths import KEYS
 from lakelog.segments import Segment
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _HOUR = 3_600_000_000
 _ANSWERS = ("views", "folds")

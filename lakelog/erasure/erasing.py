@@ -33,8 +33,7 @@ from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
 from lakelog.refs import Head
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import policy
-from lakelog.store.bootstrap import Store
+from lakelog.store import Policy, Store
 from lakelog.values import JsonObject
 
 _ROUNDS = 20
@@ -152,7 +151,7 @@ def erase(
     `settle` seals the tail of a branch. Raises InvalidEvent for a reason that names the subject,
     NotAllowed, GcRefused while gc or another erasure runs, QueryFailed, Damaged, OSError.
     """
-    policy.require(store.paths, "erase")
+    Policy.require(store.paths, "erase")
     if bool(subject) == bool(predicate):
         raise InvalidEvent("say what to erase: a subject, or a condition")
     Erasure.check_reason(why, [subject] if subject else [])

@@ -14,8 +14,7 @@ from lakelog.erasure.touched import ErasurePreview
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.keys import SubjectKeys
 from lakelog.protect import Protection
-from lakelog.store import policy
-from lakelog.store.bootstrap import Store
+from lakelog.store import Policy, Store
 from lakelog.values import JsonObject
 
 _SEALED_COPIES = ("alert", "backup", "remote")
@@ -88,7 +87,7 @@ def preview(store: Store, subjects: Sequence[str]) -> ErasurePreview:
 def destroy_keys(store: Store, subjects: Sequence[str], why: str) -> Erasure:
     """Destroy the newest keys of subjects; return the note of it. What they do later is sealed with
     others. Raises InvalidEvent, InvalidKey, NotAllowed, OSError."""
-    policy.require(store.paths, "erase")
+    Policy.require(store.paths, "erase")
     if not subjects or not all(subjects):
         raise InvalidEvent("say whose keys to destroy: a subject")
     Erasure.check_reason(why, subjects)

@@ -25,8 +25,7 @@ from lakelog.erasure.selection import Selector
 from lakelog.libraries import pa, pc
 from lakelog.protect import sealed_blocks
 from lakelog.segments import Segment
-from lakelog.store import policy
-from lakelog.store.bootstrap import Store
+from lakelog.store import Policy, Store
 
 _WORD = re.compile(r"[0-9A-Za-z_]+|[^\s0-9A-Za-z_]")
 _LINE_MAX, _BOUNDS_MAX = 4_096, 12
@@ -49,7 +48,7 @@ class SettledLake(Protocol):
 def adopt(lake: SettledLake, record: Erasure, rows: ErasedRows) -> Erasure:
     """Take over an erasure of another lake, and erase its rows here. Raises NotAllowed, GcRefused
     while gc runs, Damaged, OSError."""
-    policy.require(lake.store.paths, "erase")
+    Policy.require(lake.store.paths, "erase")
     fresh = dataclasses.replace(
         record, phase="begun", branches={}, tags={}, leftovers=[], outside=[], segments=0
     )

@@ -28,7 +28,7 @@ from lakelog.erasure.selection import Chooser, frames_by_file
 from lakelog.errors import Damaged, LakelogError
 from lakelog.keys import VAULT
 from lakelog.paths import INDEX, FileName
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.values import JsonObject
 
 _PIECE = 1 << 20

@@ -13,7 +13,7 @@ from lakelog.event import EncodedBatch
 from lakelog.maintain import LakeUpkeep
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 if TYPE_CHECKING:
     from lakelog.erasure import erasing, key_erasure, known, receipts, status, touched

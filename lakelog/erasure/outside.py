@@ -13,7 +13,7 @@ from lakelog.disk import File, Folder, NotIntact, disk
 from lakelog.erased import copies
 from lakelog.erased.copies import CopyNote
 from lakelog.paths import FileNames
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.values import JsonObject
 
 _EXPORT, TRAINING_SET, REMOTE = "export", "training set", "remote"

@@ -9,7 +9,7 @@ from lakelog import proofs
 from lakelog.disk import disk
 from lakelog.erasure.status import ErasureStatus
 from lakelog.render import micros
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.values import JsonObject
 
 _WORD = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]+")

@@ -22,7 +22,7 @@ from lakelog.event import BookkeepingEvent
 from lakelog.libraries import pa, pc
 from lakelog.paths import KEYS
 from lakelog.segments import rows_sql
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.values import JsonObject
 
 FINDING, MODEL = "finding", "model"

@@ -23,7 +23,7 @@ from lakelog.libraries import pa
 from lakelog.manifest import Manifest, Page, Totals
 from lakelog.paths import KEYS
 from lakelog.segments import Segment, write_segment
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _LEVEL, _ERASED = 3, "lakelog_erased"
 ARTIFACT, MODEL_KEY = "artifact", "model/"

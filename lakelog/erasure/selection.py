@@ -19,8 +19,7 @@ from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.protect import sealed_blocks
 from lakelog.segments import Segment, describe_rows, rows_sql, segment_schema
-from lakelog.store import verified_files
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store, VerifiedFiles
 from lakelog.wal import Frame, Tail
 
 _PAYLOAD = re.compile(r"\b(data|fields)\b", re.I)
@@ -170,7 +169,7 @@ def entry_of_file(store: Store, digest: str) -> SegmentEntry | None:
     read: then it is gone, or damaged, which `verify` reports."""
     path = store.paths.object("segments", digest)
     with contextlib.suppress(FileNotFoundError):
-        if verified_files.hash_file(path) != digest:
+        if VerifiedFiles.hash_file(path) != digest:
             return None
         notes = Segment(store.paths, digest).metadata()
         row_kind, layout = notes.get("kind", "events"), notes.get("layout", "arrival")

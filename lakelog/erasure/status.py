@@ -20,7 +20,7 @@ from lakelog.erasure.selection import frames_by_file
 from lakelog.errors import UnknownRef, Unreachable
 from lakelog.keys import SubjectKeys
 from lakelog.libraries import pa
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.values import JsonObject
 from lakelog.wal import Frame
 

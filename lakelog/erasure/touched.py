@@ -14,7 +14,7 @@ from lakelog.erasure.selection import Chooser, Selector
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import rows_sql
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.values import JsonObject
 
 _GOES_TOO = ("wal/", "cache/views/", "cache/folds/", "refs/heads/", "refs/tags/")

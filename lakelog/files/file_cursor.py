@@ -16,8 +16,7 @@ from lakelog.entries import Record, Removal
 from lakelog.files.rotation import printable
 from lakelog.lines import Hole, Source
 from lakelog.manifest import Manifest
-from lakelog.store import hosts
-from lakelog.store.bootstrap import Store
+from lakelog.store import Hosts, Store
 
 WHAT = "cursor"
 WHOLE_MAX = 1 << 16
@@ -166,7 +165,7 @@ class FileCursor:
 
     def with_status(self, source: Source) -> FileCursor:
         """The cursor with the present name, size, inode and times of its file."""
-        host = hosts.host_name()
+        host = Hosts.own_name()
         updated = replace(self, name=printable(source.name), size=source.size, host=host)
         if source.piped:
             return updated

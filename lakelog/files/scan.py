@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 from lakelog.disk import File
 from lakelog.files.rotation import LogName
 from lakelog.lines import Source
-from lakelog.store.bootstrap import is_lake
+from lakelog.store import Store
 
 # What editors and downloads write before they rename it.
 _PARTIAL = (".tmp", ".part", ".swp", "~")
@@ -42,7 +42,7 @@ class Selection:
     @classmethod
     def is_apart(cls, folder: str) -> bool:
         """Whether a directory is a lake, or holds backups: parts of files that came in already."""
-        return is_lake(folder) or File(f"{folder}/{cls.MARK}").exists()
+        return Store.is_lake(folder) or File(f"{folder}/{cls.MARK}").exists()
 
     def scan(self, roots: list[str]) -> FileScan:
         """Scan directories and single files; links to directories are not followed.
@@ -160,7 +160,7 @@ def _paths(root: str, result: FileScan, selection: Selection) -> Iterator[tuple[
     if not os.path.isdir(root):
         yield root, 0
         return
-    if is_lake(root):  # a backup may be read again, but a lake would ingest its own segments
+    if Store.is_lake(root):  # a backup may be read again, but a lake would ingest its own segments
         result.faults[root] = "it is a lake, whose files are no input"
         return
     waiting = [root]

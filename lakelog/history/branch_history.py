@@ -31,9 +31,7 @@ from lakelog.moves import USER_OPS, Change, Follow, SettleWith, grow, note, publ
 from lakelog.paths import KEYS, encode_name
 from lakelog.refs import Head, Move, Tag, author, escape_text
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.store import policy
-from lakelog.store.bootstrap import Store, start_branch
-from lakelog.store.signatures import Signatures
+from lakelog.store import Policy, Signatures, Store
 
 Settle = Callable[[], Head]
 CarryOut = Callable[[Move, Move, int | None], Head | None]
@@ -156,7 +154,7 @@ def _refuse_taken(name: str, ref_type: str, names: list[str]) -> None:
 def delete_tag(store: Store, name: str, branch: str = "", why: str = "") -> Tag:
     """Delete a tag with its signatures and return it; its snapshot stays while a move in the window
     names it. The log of `branch`, if one is given, says so and `why`. Raises NotAllowed."""
-    policy.require(store.paths, "delete-tag")
+    Policy.require(store.paths, "delete-tag")
     deleted = remove_tag(store, name)
     if branch:
         message = f"deleted tag {name} ({deleted.snapshot[: Snapshot.SHORT]})"
@@ -176,7 +174,7 @@ def remove_tag(store: Store, name: str) -> Tag:
 def delete_branch(store: Store, name: str, settle: Settle) -> None:
     """Delete a branch by a move, so that its history stays readable. Raises InUse, UnknownRef,
     NotAllowed."""
-    policy.require(store.paths, "delete-branch")
+    Policy.require(store.paths, "delete-branch")
     store.refs.head(name)  # raises UnknownRef
     directory = store.paths.wal_dir(name)
     for file in Folder(directory).names():
@@ -282,7 +280,7 @@ class BranchHistory:
             # (F7.6).
             return revive(self._store, name, target, message, last_frames(self._store, name))
         try:
-            start_branch(self._store, name, target, message)
+            self._store.start_branch(name, target, message)
         except FileExistsError:
             raise AlreadyExists(f"branch {name!r} exists: choose another name") from None
         head = self._store.refs.head(name)
@@ -298,7 +296,7 @@ class BranchHistory:
         followed sources keep their positions. The log calls the state `name`, or `ref`. Raises
         UnknownRef, Damaged.
         """
-        policy.require(self._store.paths, "rollback")
+        Policy.require(self._store.paths, "rollback")
         target = self.settle_ref(ref)
         # Before anything changes: a branch on a state that does not open would be of no use.
         self.check(self._store, target)
@@ -359,7 +357,7 @@ class BranchHistory:
         Raises NothingToUndo, and WouldDropEvents if events came after it and neither `force` nor
         `to_branch` says what to do with them.
         """
-        policy.require(self._store.paths, "undo")
+        Policy.require(self._store.paths, "undo")
 
         def step(undone: Move, previous: Move, only: int | None) -> Head | None:
             return publish(

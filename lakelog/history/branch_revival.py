@@ -6,8 +6,7 @@ from lakelog.disk import disk
 from lakelog.errors import AlreadyExists
 from lakelog.moves import link_move
 from lakelog.refs import Head, Move, author, escape_text
-from lakelog.store import clock
-from lakelog.store.bootstrap import Store
+from lakelog.store import Clock, Store
 from lakelog.wal import Tail
 
 
@@ -22,7 +21,7 @@ def revive(store: Store, name: str, target: str, message: str, watermarks: dict[
     """Append the next move to a deleted branch; frames up to `watermarks` count as sealed."""
     number = store.refs.head_number(name)
     old = store.refs.read_head(name, number)
-    now_us = clock.following(old.move.time, disk.now_us())
+    now_us = Clock.following(old.move.time, disk.now_us())
     # One more generation: what a consumer has read of the branch before may not be in this one.
     move = Move(
         number + 1,

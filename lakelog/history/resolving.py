@@ -19,8 +19,7 @@ from lakelog.history.window import require_kept
 from lakelog.paths import FileNames, encode_name
 from lakelog.refs import Move
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store.bootstrap import Store
-from lakelog.store.clock import AHEAD
+from lakelog.store import Clock, Store
 from lakelog.values import from_micros, parse_time, to_micros
 
 _ID, _RECENT = 64, 3
@@ -196,7 +195,7 @@ def _until(store: Store, branch: str, numbers: list[int], moment: int) -> int:
     newest = store.refs.read(branch, numbers[-1]).time if numbers else now_us
     # Beyond this a time is of a clock that was wrong; F7.3 lets later moves go back to the right
     # one.
-    latest = now_us if newest > now_us + AHEAD else max(now_us, newest)
+    latest = now_us if newest > now_us + Clock.AHEAD else max(now_us, newest)
 
     def time(index: int) -> int:
         for later in range(index, len(numbers)):

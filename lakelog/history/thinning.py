@@ -19,7 +19,7 @@ from lakelog.moves import AUTOMATIC_OPS
 from lakelog.paths import FileNames
 from lakelog.refs import Move
 from lakelog.settings import Settings
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.volume import PACKED, decode_packed, encode_packed, read_packed
 
 KEEP_MOVES = 100

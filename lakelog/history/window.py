@@ -10,7 +10,7 @@ from lakelog.disk import File, Folder, NotIntact, disk
 from lakelog.errors import GcRefused, UnknownRef
 from lakelog.history.thinning import HOUR, KEEP_MOVES, window
 from lakelog.refs import Move
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 
 def require_kept(store: Store, digest: str, reference: str) -> None:

@@ -29,7 +29,7 @@ from lakelog.entries import IdRun
 from lakelog.errors import DamagedIds
 from lakelog.libraries import np, pa
 from lakelog.paths import Paths
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _HEAD = struct.Struct("<4s4xQ16sI")
 RANGE = 1 << 20

@@ -38,7 +38,7 @@ from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
 from lakelog.segments import rows_target, segment_schema, write_segment
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.typed_columns import Schema
 
 # A publish costs about the same whatever it holds; what is not published is read again after a

@@ -21,7 +21,7 @@ from lakelog.formats import FORMATS, FormatDefinition
 from lakelog.manifest import Manifest, Page
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.views import Contract
 
 WHAT = "format"

@@ -56,7 +56,7 @@ from lakelog.moves import Change
 from lakelog.protect import sealed_blocks
 from lakelog.refs import Head
 from lakelog.segments import rows_sql
-from lakelog.store import hosts
+from lakelog.store import Hosts
 from lakelog.values import to_micros
 
 TOMBSTONE, EMPTY = "message.tombstone", "message.empty"
@@ -134,7 +134,7 @@ class MessageBatch:
                 time=next(
                     (m.time for m in reversed(values_read) if m.time is not None), cursor.time
                 ),
-                host=hosts.host_name(),
+                host=Hosts.own_name(),
             )
 
     def move(self, cursor: StreamCursor) -> None:

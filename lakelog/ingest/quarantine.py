@@ -34,8 +34,7 @@ from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
 from lakelog.refs import Head
 from lakelog.segments import Segment, SegmentEncoder, put_segment, write_segment
-from lakelog.store import policy
-from lakelog.store.bootstrap import Store
+from lakelog.store import Policy, Store
 
 _LINES = 1024
 """Lines that are parsed at a time."""
@@ -75,7 +74,7 @@ class Quarantine:
     def drop(self) -> int:
         """Remove all published quarantined lines from the branch; return how many. Raises
         NotAllowed."""
-        policy.require(self._store.paths, "drop-quarantine")
+        Policy.require(self._store.paths, "drop-quarantine")
         count = 0
 
         def plan(_: Head, state: Manifest) -> Change | None:

@@ -20,7 +20,7 @@ from lakelog.event import BookkeepingEvent, Event
 from lakelog.files import CursorIndex, FileCursor
 from lakelog.ingest.batch import Job
 from lakelog.segments import rows_sql
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 EARLIER_MAX = 3
 """Files of one name that are compared, those that were read last."""

@@ -23,7 +23,7 @@ from lakelog.ingest import splits
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.transform import Transformer
 from lakelog.lines import Chunk
-from lakelog.store import bootstrap
+from lakelog.store import Store
 
 
 class Refused(Exception):
@@ -35,7 +35,7 @@ class Worker:
 
     def __init__(self, descriptor: int, load: dict[str, Any]) -> None:
         self._descriptor, self._rows = descriptor, load["rows"]
-        store = bootstrap.load(load["root"])
+        store = Store.load(load["root"])
         self._paths = store.paths
         engine = database.connect(store.paths, store.settings)
         engine.execute("SET threads = 1")  # the others are for other processes

@@ -9,7 +9,7 @@ from lakelog import frame_rows
 from lakelog.database import Connect
 from lakelog.errors import DamagedWal
 from lakelog.identities import IdentityKeys
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.wal import Frame, PendingFrames, Tail
 
 _PARTS = 16

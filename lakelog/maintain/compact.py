@@ -38,8 +38,7 @@ from lakelog.segments import (
     text_encodings,
 )
 from lakelog.settings import Settings
-from lakelog.store import bootstrap
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.workers import WorkerPool
 
 # Written once and read often, so it may take its time.
@@ -297,7 +296,7 @@ def _merge_group(
     neighbours: list[SegmentEntry],
 ) -> list[tuple[list[SegmentEntry], SegmentEntry]] | Damaged:
     """Merge a group in a process that does tasks; return which segments became which."""
-    store = bootstrap.load(root).for_task()
+    store = Store.load(root).for_task()
     with (
         contextlib.closing(connect(store.paths, store.settings)) as engine,
         ThreadPoolExecutor(1, "encode") as encoding,

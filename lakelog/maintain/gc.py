@@ -29,8 +29,7 @@ from lakelog.maintain.repair import lost_moves
 from lakelog.moves import Change, publish
 from lakelog.paths import LEASE, OBJECTS, FileName, FileNames, Paths
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store.bootstrap import Store
-from lakelog.store.signatures import Signatures
+from lakelog.store import Signatures, Store
 
 # Names deleted for one look at the refs: a ref that is made meanwhile is noticed before the next.
 BATCH = 500

@@ -26,7 +26,7 @@ from lakelog.manifest import Page
 from lakelog.paths import KEYS, OBJECTS, FileName, FileNames, Paths
 from lakelog.refs import Head
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
+from lakelog.store import LakeConfig, Store
 from lakelog.wal import Tail, WalFile
 
 _FETCHED = 64
@@ -92,7 +92,7 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
     if File(store.paths.policy).exists():
         File(copy_paths.policy).replace(File(store.paths.policy).read())
     if Folder(copy_paths.erasures).names():
-        sweep.sweep(load(copy_paths.root))
+        sweep.sweep(Store.load(copy_paths.root))
     # Last: one damaged segment must not keep all others from being backed up.
     if damaged:
         raise Damaged(damaged[0], f"not copied, as {len(damaged)} file(s) were not intact")
@@ -143,12 +143,12 @@ def _prepare(store: Store, target: str) -> Paths:
     if copy_paths.root == store.paths.root or copy_paths.root.startswith(store.paths.root + "/"):
         raise AlreadyExists(f"{copy_paths.root} is the lake itself: choose a directory outside it")
     ring = store.paths.keys.ring if store.paths.keys else None
-    if is_lake(copy_paths.root):
-        copied = load(copy_paths.root)
+    if Store.is_lake(copy_paths.root):
+        copied = Store.load(copy_paths.root)
         if copied.lake_id != store.lake_id:
             raise AlreadyExists(f"{copy_paths.root} holds another lake: choose another directory")
         # Before moves of a newer format are copied into it.
-        raise_format(copied, store.format_now())
+        copied.raise_format(store.format_now())
         if ring is not None and (copied.paths.keys is None or copied.paths.keys.ring != ring):
             copied.change_keys(ring)
         if store.paths.protection not in (None, copied.paths.protection):
@@ -161,12 +161,12 @@ def _prepare(store: Store, target: str) -> Paths:
     for directory in copy_paths.directories():
         Folder(directory).make_all()
     # Before the objects: a run that died can then be continued.
-    if not is_lake(copy_paths.root):
+    if not Store.is_lake(copy_paths.root):
         protection = store.paths.protection
-        write_config(
-            copy_paths, store.lake_id, store.settings, store.format_now(), ring, protection
+        LakeConfig(copy_paths).create(
+            store.lake_id, store.settings, store.format_now(), ring, protection
         )
-        load(copy_paths.root)
+        Store.load(copy_paths.root)
     return copy_paths
 
 
@@ -344,7 +344,7 @@ def _copy_erasures(store: Store, copy_paths: Paths, result: HotCopy) -> None:
     names = sorted(Folder(store.paths.erasures).names(), key=lambda name: name == "states.json")
     if not names:
         return
-    load(copy_paths.root).require("erasure")
+    Store.load(copy_paths.root).require("erasure")
     Folder(copy_paths.erasures).make_all()
     for name in (n for n in names if not n.startswith(disk.TEMPORARY)):
         data = File(f"{store.paths.erasures}/{name}").read()

@@ -14,8 +14,7 @@ from lakelog.libraries import duckdb
 from lakelog.maintain.payloads import read_segment
 from lakelog.paths import Paths
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import bootstrap
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.workers import WorkerPool
 
 
@@ -74,7 +73,7 @@ def build_missing(
 
 def _build_words(root: str, entry: SegmentEntry) -> bool:
     """Build the word index of a segment in a process that does tasks."""
-    store = bootstrap.load(root).for_task()
+    store = Store.load(root).for_task()
     with contextlib.closing(connect(store.paths, store.settings)) as engine:
         return _is_built(store, entry, engine)
 

@@ -15,7 +15,7 @@ from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, np, pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import Segment, segment_schema
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks

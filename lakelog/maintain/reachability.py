@@ -16,7 +16,7 @@ from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.history import kept_moves
 from lakelog.paths import OBJECTS
 from lakelog.refs import Move
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 Names = set[str]
 

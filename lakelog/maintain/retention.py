@@ -16,7 +16,7 @@ from lakelog.maintain import compact
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.values import from_micros
 
 EARLIEST_US = -62_135_596_800_000_000

@@ -10,7 +10,7 @@ from lakelog.errors import DamagedSegment
 from lakelog.libraries import np, pa, pc
 from lakelog.maintain.payloads import read_segment
 from lakelog.segments import SegmentEncoder
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _ROW_GROUP_BYTES = 32_000_000
 _TARGETS = 4

@@ -23,8 +23,7 @@ from lakelog.moves import Change, publish
 from lakelog.refs import Head
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import rows_sql
-from lakelog.store import policy
-from lakelog.store.bootstrap import Store
+from lakelog.store import Policy, Store
 
 _LEVEL = 3
 _DEDUPE = "dedupe/"
@@ -110,7 +109,7 @@ class DedupeNote:
         Raises StalePlan if the branch was rewound since `generation` or lacks a chosen row,
         DamagedSegment, NotAllowed, OSError.
         """
-        policy.require(store.paths, "dedupe")
+        Policy.require(store.paths, "dedupe")
         rewritten: dict[str, SegmentEntry | None] = {}
         counts = {"removed": 0, "rewritten": 0}
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from lakelog import bloom, frame_rows, identities
 from lakelog.appends import StreamLock
-from lakelog.disk import Begun, File, LockFile, disk
+from lakelog.disk import Begun, File, disk
 from lakelog.entries import IdRun, Record, SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.errors import StaleFiles
@@ -26,8 +26,7 @@ from lakelog.manifest import Manifest
 from lakelog.moves import Change, Follow, publish, run_maintenance
 from lakelog.refs import Head
 from lakelog.segments import SegmentEncoder, rows_sql, write_segment
-from lakelog.store import hosts, sealer_process
-from lakelog.store.bootstrap import Store
+from lakelog.store import Hosts, SealerProcess, Store
 from lakelog.wal import Frame, PendingFrames, Tail, trim
 
 _SAMPLE = 2_000
@@ -145,11 +144,10 @@ class Sealer:
         run_maintenance(self._store, self._branch)
         if self._store.settings.seal != "auto":
             self.merge_ids()
-        elif (
-            identities.runs_to_merge(self._head_state().ids)
-            and not LockFile(sealer_process.maintenance_path(self._store)).is_held()
-        ):
-            sealer_process.start_sealer(self._store, self._branch)
+        elif identities.runs_to_merge(self._head_state().ids):
+            process = SealerProcess(self._store, self._branch)
+            if not process.maintenance_lock.is_held():
+                process.start()
 
     def merge_ids(self) -> None:
         """Merge id runs that have become many, each merge as a move of its own."""
@@ -193,7 +191,7 @@ class Sealer:
         try:
             if frames:
                 headers = (file.header for w in selected for file in files[w] if file.header)
-                host_names = hosts.named_in((header.writer, header.host) for header in headers)
+                host_names = Hosts.named_in((header.writer, header.host) for header in headers)
                 self._write(attempt, frames, state, host_names)
         except BaseException:
             self._store.volume.abandon(attempt.pending_writes)
@@ -201,7 +199,7 @@ class Sealer:
         return attempt
 
     def _write(
-        self, attempt: _Attempt, frames: list[Frame], state: Manifest, hosts_by_key: hosts.Hosts
+        self, attempt: _Attempt, frames: list[Frame], state: Manifest, hosts_by_key: Hosts
     ) -> None:
         # One commit for segment and id run: repair finds the run of a lost segment by it.
         commit, store = disk.random_hex(), self._store
@@ -227,8 +225,8 @@ class Sealer:
                 attempt.ids += attempt.keys.write(store.paths, commit, attempt.pending_writes)
             # All rows may have been duplicates; an empty segment would serve nobody.
             if table.num_rows:
-                state_hosts = hosts.of_state(store.manifests, state)
-                attempt.hosts = hosts.records(hosts_by_key, state_hosts)
+                state_hosts = Hosts.of_state(store.manifests, state)
+                attempt.hosts = hosts_by_key.records(state_hosts)
                 attempt.entries.append(
                     write_segment(
                         store.paths,

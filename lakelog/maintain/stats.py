@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lakelog.disk import Folder
 from lakelog.entries import MANY, Counts, SegmentEntry
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.wal import Frame, Tail
 
 # Of types and sources without bound only the most frequent are of use to a reader.

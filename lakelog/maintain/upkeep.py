@@ -7,27 +7,26 @@ import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from lakelog.disk import LockFile, disk
+from lakelog.disk import disk
 from lakelog.errors import LakelogError, TransferRefused
 from lakelog.refs import Head
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import span_us
-from lakelog.store import sealer_process
-from lakelog.store.bootstrap import Store
+from lakelog.store import SealerProcess, Store
 from lakelog.wal import Tail
 
 if TYPE_CHECKING:
     from lakelog import history
+    from lakelog import store as stores
     from lakelog import workers as pools
     from lakelog.maintain import compact, gc, hotcopy, indexing, retention, seal, stats
     from lakelog.maintain.repair import repair, verify
     from lakelog.maintain.repair.outcome import RepairOutcome
-    from lakelog.store import policy
 else:
     repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
     history, pools = Lazy("lakelog.history"), Lazy("lakelog.workers")
-    policy, stats = Lazy("lakelog.store.policy"), Lazy("lakelog.maintain.stats")
+    stores, stats = Lazy("lakelog.store"), Lazy("lakelog.maintain.stats")
     compact, gc, hotcopy, indexing, retention, seal = (
         Lazy(f"lakelog.maintain.{name}")
         for name in "compact gc hotcopy indexing retention seal".split()
@@ -106,7 +105,7 @@ class LakeUpkeep(ABC):
         cutoff = max(disk.now_us() - span_us(older_than), retention.EARLIEST_US)
         if not apply:
             return retention.preview(self.store, self.branch_name, cutoff)
-        policy.require(self.store.paths, "retention")
+        stores.Policy.require(self.store.paths, "retention")
         self.settle()  # old events of the tail would otherwise stay until the next run
         connect = self.engine
         return retention.apply(self.store, self.branch_name, cutoff, connect)
@@ -120,7 +119,7 @@ class LakeUpkeep(ABC):
         With `dry_run` only count what would be deleted.
         """
         if not dry_run:
-            policy.require(self.store.paths, "expire")
+            stores.Policy.require(self.store.paths, "expire")
         self.settle()
         if not dry_run:
             self._release()
@@ -130,7 +129,7 @@ class LakeUpkeep(ABC):
     def gc(self, *, dry_run: bool = False, progress: ProgressCallback | None = None) -> gc.GcResult:
         """Delete what no ref has reached for the grace. Raises GcRefused, NotAllowed."""
         if not dry_run:
-            policy.require(self.store.paths, "gc")
+            stores.Policy.require(self.store.paths, "gc")
         return gc.gc(self.store, dry_run=dry_run, progress=progress)
 
     def exchange(self) -> tuple[int, int]:
@@ -166,11 +165,12 @@ class BackgroundWork:
         """Seal the branch and do what maintenance is due, each unless another process does."""
         # A claim of its own for each of the two: while one process compacts for minutes, another
         # can still publish.
-        with LockFile(sealer_process.lock_path(self._store, self._branch)).claim() as has_claim:
+        process = SealerProcess(self._store, self._branch)
+        with process.seal_lock.claim() as has_claim:
             if has_claim:
                 with contextlib.suppress(LakelogError, OSError):
                     self._lake.settle()
-        with LockFile(sealer_process.maintenance_path(self._store)).claim() as has_claim:
+        with process.maintenance_lock.claim() as has_claim:
             if has_claim:
                 self._maintain()
 

@@ -29,8 +29,7 @@ from lakelog.manifest import Manifest
 from lakelog.moves import page_tree
 from lakelog.paths import KEYS, FileNames
 from lakelog.refs import Head, IsSafe, Move, PreparedMove, author, escape_text
-from lakelog.store import clock
-from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
+from lakelog.store import Clock, Store
 
 USER_OPS = tuple(
     "rollback undo snapshot retention dedupe quarantine repair push pull merge".split()
@@ -175,7 +174,7 @@ def try_move(
     started_at, pending_files, prepared = disk.now_us(), change.pending_files, list[PreparedMove]()
     try:
         # Before anything that an older reader would misread is written (F15.3).
-        raise_format(store)
+        store.raise_format()
         # The sync after that move may have failed: a power cut must not take it and leave the next.
         store.refs.sync(head.move.branch, head.digest)
         move, successor = _next_move(store, head, state, change, commit, started_at)
@@ -218,7 +217,7 @@ def _next_move(
 ) -> tuple[Move, Manifest]:
     """Return the move that makes a change, and the state before it or the new one that it makes;
     pages and a long manifest are written by then."""
-    now_us = clock.following(head.move.time, started_at)
+    now_us = Clock.following(head.move.time, started_at)
     if change.snapshot is None:
         state, carried = store.manifests.settle(
             grow(store, change.onto or state, change, commit, now_us), change.pending_files
@@ -286,7 +285,7 @@ def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, in
     if store.attachment is not None:
         absent = store.attachment.gone_writers(store, move, absent, present)
     if absent:
-        make_branch_dirs(store, move.branch)  # a copy may have left out what was empty
+        store.make_branch_dirs(move.branch)  # a copy may have left out what was empty
         Folder(directory).sync()
         for writer in absent:
             del raised[writer]

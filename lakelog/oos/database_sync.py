@@ -26,7 +26,7 @@ from lakelog.event import BookkeepingEvent
 from lakelog.files import LogName, Selection
 from lakelog.lake import Lake
 from lakelog.oos.oos_views import DEFAULT_LOG, OOSViews, get_views
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from lakelog.sync import RETRIES, Syncer, SyncResult
 from lakelog.values import JsonObject
 
@@ -79,7 +79,7 @@ class BatchDatabaseSync:
         if self.target != name:
             # The old sync did so.
             Folder(os.path.dirname(os.path.abspath(name))).make_all()
-        is_lake = isinstance(log, Lake) or bootstrap.is_lake(os.fspath(log))
+        is_lake = isinstance(log, Lake) or Store.is_lake(os.fspath(log))
         # It would rotate and remove files of the lake.
         if is_lake and cleanup != "keep":
             raise InvalidSetting("cleanup is for a log file: a lake has `lakelog retention`")

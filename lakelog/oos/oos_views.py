@@ -18,7 +18,7 @@ from lakelog.errors import InvalidSetting, LakeNotFound
 from lakelog.lake import Lake
 from lakelog.oos.oos_feed import HOUR, FileFeed, LakeFeed, OosFeed
 from lakelog.settings import span_us
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from lakelog.values import JsonObject, from_micros, parse_time, to_micros
 
 DEFAULT_LOG = "oos.log"
@@ -38,7 +38,7 @@ def get_views(
         return OOSViews(LakeFeed(path), now)
     name = os.fspath(path)
     # Before the directory: a lake is one.
-    if bootstrap.is_lake(name):
+    if Store.is_lake(name):
         # Never created: a misspelt path would give empty answers.
         return OOSViews(LakeFeed(lakes.open(name, create=False, branch=branch)), now)
     if os.path.isdir(name):

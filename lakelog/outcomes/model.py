@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lakelog.lake import Lake
     from lakelog.manifest import Manifest
     from lakelog.outcomes.scoring import Floats
-    from lakelog.store.bootstrap import Store
+    from lakelog.store import Store
     from lakelog.train import Recipe
 WHAT, PREFIX = "artifact", "model/"
 BYTES_MAX = 400_000

@@ -22,7 +22,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch, payload_of
 from lakelog.lake import Lake
 from lakelog.sql import literal
-from lakelog.store import bootstrap
+from lakelog.store import Store
 
 Fact = dict[str, Any]
 DISCOVER, PROCESS, COMPLETE, FAIL, FETCH = TYPES = (
@@ -170,7 +170,7 @@ def open_log(log: Lake | FactLog | str | os.PathLike[str]) -> FactLog:
         path = os.fspath(log)
         # A directory that is a lake is one; any other path is an oos.log, also one that is not
         # there yet.
-        return LakeLog(lakes.open(path)) if bootstrap.is_lake(path) else FileLog(path)
+        return LakeLog(lakes.open(path)) if Store.is_lake(path) else FileLog(path)
     return LakeLog(log) if isinstance(log, Lake) else log
 
 

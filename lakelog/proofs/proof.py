@@ -21,7 +21,7 @@ from lakelog.proofs.envelope import Signed
 from lakelog.proofs.event_tree import HEIGHT, NUMBERS, TEXTS, ProofStep
 from lakelog.proofs.keys import PublicKey
 from lakelog.proofs.signing import Target
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.values import JsonObject
 
 VERSION = 1

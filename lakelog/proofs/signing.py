@@ -14,9 +14,7 @@ from lakelog.proofs import envelope, snapshot_tree
 from lakelog.proofs.envelope import Signed, Statement
 from lakelog.proofs.keys import PrivateKey, PublicKey
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store.bootstrap import Store
-from lakelog.store.signatures import SignatureFile, Signatures
-from lakelog.store.tracking import is_tracking
+from lakelog.store import SignatureFile, Signatures, Store
 from lakelog.values import from_micros
 from lakelog.wal import Tail
 
@@ -222,7 +220,7 @@ class SignatureCheck:
 
 
 def _wants_signature(store: Store, tag: str) -> bool:
-    if is_tracking(store, tag):
+    if store.is_tracking(tag):
         return False
     # Nobody vouched for what an export, a save or a rollback tagged; if somebody does, it counts.
     return not _AUTOMATIC.fullmatch(tag) or bool(Signatures(store.paths).of_tag(tag))

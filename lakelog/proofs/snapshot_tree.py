@@ -29,8 +29,7 @@ from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, ProofStep
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import Segment
-from lakelog.store.bootstrap import Store
-from lakelog.store.signatures import SignatureFile, Signatures
+from lakelog.store import SignatureFile, Signatures, Store
 from lakelog.values import JsonObject
 
 _HEAD = struct.Struct("<4sI16sqq")

@@ -30,7 +30,7 @@ from lakelog.event import BookkeepingEvent
 from lakelog.history import Diff
 from lakelog.libraries import duckdb
 from lakelog.segments import rows_sql
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.values import JsonObject
 
 EXPECTED, LEAST, SIGMAS = 3, 20, 3.0

@@ -28,9 +28,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.search import for_ascii
 from lakelog.segments import RowRanges
-from lakelog.store.bootstrap import Store
-from lakelog.store.sealer_process import FILES, start_sealer
-from lakelog.store.verified_files import hash_file
+from lakelog.store import SealerProcess, Store, VerifiedFiles
 from lakelog.wal import PendingFrames, Tail
 from lakelog.word_indexes import BlockCount, WordIndexes, WordPiece
 
@@ -143,13 +141,13 @@ class LakeTables:
 
     def _seal_long(self, pending: PendingFrames) -> None:
         """Have a long tail, or one of many files, sealed beside us."""
-        is_short = pending.bytes < SEAL_BYTES and pending.finished_files < FILES
+        is_short = pending.bytes < SEAL_BYTES and pending.finished_files < SealerProcess.FILES
         if is_short or self.store.settings.seal != "auto":
             return
         # At most every half minute: a sealer that cannot start must not be started by each query.
         if time.monotonic() - self._sealer_start > _SEAL_PAUSE:
             self._sealer_start = time.monotonic()
-            start_sealer(self.store, self.branch)
+            SealerProcess(self.store, self.branch).start()
 
     def tail_rows(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
         """Return the rows of a tail that a state lacks; None where there are none."""
@@ -410,7 +408,7 @@ class SegmentChoice:
                     continue
                 # Once in the life of a file: what was verified is remembered with its time and
                 # size.
-                if hash_file(path) != entry.key:
+                if VerifiedFiles.hash_file(path) != entry.key:
                     raise DamagedSegment(path, "the content does not match its name")
             except FileNotFoundError:
                 raise self._missing(entry, path) from None

@@ -13,7 +13,7 @@ from lakelog.protect import sealed_blocks
 from lakelog.query.pruning import near
 from lakelog.query.sql.analysis import Query
 from lakelog.segments import rows_sql
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _COLUMNS = (*EVENT_COLUMNS, "seq")
 _STEP = 4

@@ -41,7 +41,7 @@ from lakelog.runtime.living import Living
 from lakelog.runtime.locks import Rank
 from lakelog.search import WordHistogram, counted_word, expanded
 from lakelog.sql import identifier
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 if TYPE_CHECKING:
     from lakelog.query import ranking

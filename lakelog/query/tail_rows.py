@@ -14,7 +14,7 @@ from lakelog.identities import unique_rows
 from lakelog.libraries import np, pa
 from lakelog.manifest import Manifest
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.wal import Frame, PendingFrames, WalFile
 
 _COMBINE, _WRITERS = 64, 64

@@ -13,7 +13,7 @@ from lakelog.files import FileCursor
 from lakelog.libraries import duckdb, np
 from lakelog.manifest import Manifest
 from lakelog.recent.redis_recent import ENTRY, SOURCE, key_of, names_table
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.sync import DeltaStep
 
 _PICKS = """CREATE OR REPLACE TEMPORARY TABLE recent_picks AS

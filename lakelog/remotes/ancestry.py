@@ -22,7 +22,7 @@ from lakelog.remotes.erasures import RemoteErasures
 from lakelog.remotes.known import Common, KnownBranch, KnownRemote, MovePosition, place_of
 from lakelog.remotes.site import Site
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 MAINTENANCE = {"compact", "maintain", "erase"}
 """Moves that change files and no events, or take out what both sides refuse from then on."""

@@ -24,7 +24,7 @@ from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.remotes.site import key_of
 from lakelog.remotes.untrusted import NotBelieved
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _LOOKS = 3
 _LIST_FROM = 2_000

@@ -16,8 +16,7 @@ from lakelog.errors import InvalidKey, TransferRefused
 from lakelog.keys import KeyRing
 from lakelog.protect import Protection
 from lakelog.remotes.site import Site
-from lakelog.store.attachment import AttachmentRegistry
-from lakelog.store.bootstrap import Store
+from lakelog.store import AttachmentRegistry, Store
 
 _T = TypeVar("_T")
 

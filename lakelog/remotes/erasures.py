@@ -30,9 +30,7 @@ from lakelog.remotes.known import track
 from lakelog.remotes.objects import Sizes, objects_of, path_of
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.site import Site, key_of
-from lakelog.store import bootstrap
-from lakelog.store.attachment import AttachmentRegistry
-from lakelog.store.bootstrap import Store
+from lakelog.store import AttachmentRegistry, Store
 from lakelog.volume import ErasedStates
 
 _FILE = re.compile(r"([0-9a-f]{16})\.(?:json|rows)")
@@ -152,7 +150,7 @@ class RemoteErasures:
         advice = ""
         if isinstance(self._site.remote, DirectoryRemote):
             # It may be a lake in use, which derived something from what goes.
-            erasures.clean(bootstrap.load(self._site.remote.url))
+            erasures.clean(Store.load(self._site.remote.url))
         elif self._site.remote.lists_objects:
             advice = _COLLECT if self._purge() else _REFUSED
         else:

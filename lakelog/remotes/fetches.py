@@ -41,8 +41,7 @@ from lakelog.remotes.site import Site
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import Segment
-from lakelog.store import bootstrap, policy, tracking
-from lakelog.store.bootstrap import Store, raise_format, start_branch
+from lakelog.store import Policy, Store
 
 if TYPE_CHECKING:
     from lakelog.remotes import merge as merging
@@ -91,7 +90,7 @@ def pull(
     that the remote lacks, unless `force` drops them, or `merge` adds those of the remote to them;
     and as `fetch`. A dry run that would merge receives what is there, to count it."""
     if force and not dry_run:
-        policy.require(lake.store.paths, "pull-force")
+        Policy.require(lake.store.paths, "pull-force")
     remote = known.load(lake.store, name)
     result = Transfer(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:
@@ -141,11 +140,11 @@ def clone(
 
 def _is_begun(url: str, path: str) -> bool:
     """Whether there is a lake that has events, or is a complete clone of an address."""
-    if not bootstrap.is_lake(path):
+    if not Store.is_lake(path):
         return False
-    store = bootstrap.load(path)
+    store = Store.load(path)
     # An empty lake that is there may become the clone, as an interrupted one has begun.
-    if known.ORIGIN not in tracking.remote_names(store):
+    if known.ORIGIN not in store.remote_names():
         if not store.state("main").next_seq:
             return False
         known.add(store, known.ORIGIN, url)
@@ -158,17 +157,14 @@ def _is_begun(url: str, path: str) -> bool:
 
 
 def _new_lake(url: str, path: str, ring: KeyRing | None = None) -> Store:
-    if not bootstrap.is_lake(path):
-        store = bootstrap.create(path, ring=ring)
+    if not Store.is_lake(path):
+        store = Store.create(path, ring=ring)
         known.add(store, known.ORIGIN, url)
         return store
-    store = bootstrap.load(path)
-    if known.ORIGIN not in tracking.remote_names(store) and not store.state("main").next_seq:
+    store = Store.load(path)
+    if known.ORIGIN not in store.remote_names() and not store.state("main").next_seq:
         known.add(store, known.ORIGIN, url)
-    if (
-        known.ORIGIN not in tracking.remote_names(store)
-        or known.load(store, known.ORIGIN).url != url
-    ):
+    if known.ORIGIN not in store.remote_names() or known.load(store, known.ORIGIN).url != url:
         raise AlreadyExists(f"a lake already exists at {path}: choose another directory")
     return store
 
@@ -315,7 +311,7 @@ class _Fetch(Exchange):
         last_seen = self._known.branch(branch).seen
         assert last_seen is not None
         if not self._store.refs.is_alive(branch):
-            start_branch(self._store, branch, last_seen.snapshot, f"clone of {self._site.url}")
+            self._store.start_branch(branch, last_seen.snapshot, f"clone of {self._site.url}")
         local = self._store.refs.head(branch).move
         if local.snapshot != last_seen.snapshot:
             if self._store.manifests.of(local).next_seq:
@@ -373,7 +369,7 @@ class _Fetch(Exchange):
             if not self._only_looks:
                 # Before the ref: an older lakelog must refuse the lake before it meets what it does
                 # not know.
-                raise_format(self._store, self._site.lake_format())
+                self._store.raise_format(self._site.lake_format())
                 with self._held(objects):
                     is_erased = self._store.erased.holds(place.snapshot)
                     carried = b"" if is_erased else head.move.carried

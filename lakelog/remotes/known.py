@@ -37,9 +37,7 @@ from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import policy
-from lakelog.store.bootstrap import Store
-from lakelog.store.tracking import remote_names
+from lakelog.store import Policy, Store
 
 _KINDS = {
     "ssh": "HOST/PATH",
@@ -135,7 +133,7 @@ def add_tested(store: Store, name: str, url: str) -> tuple[KnownRemote, str]:
 
 def default_name(store: Store) -> str:
     """Return the only remote, or origin. Raises UnknownRef."""
-    names = remote_names(store)
+    names = store.remote_names()
     if len(names) == 1 or ORIGIN in names:
         return ORIGIN if ORIGIN in names else names[0]
     if names:
@@ -154,7 +152,7 @@ def load(store: Store, name: str | None) -> KnownRemote:
         members = {n: v for n, v in body.items() if n in _MEMBERS}
         return KnownRemote(**members, branches=branches)
     except FileNotFoundError:
-        near = did_you_mean(name, remote_names(store))
+        near = did_you_mean(name, store.remote_names())
         raise UnknownRef(
             f"no remote {name!r}: {near or 'add it with `lakelog remote add NAME URL`'}"
         ) from None
@@ -212,7 +210,7 @@ def _try_out(store: Store, remote: KnownRemote) -> str:
 
 def remove(store: Store, name: str) -> None:
     """Forget a remote and the tags of its branches. Raises UnknownRef, NotAllowed."""
-    policy.require(store.paths, "remove-remote")
+    Policy.require(store.paths, "remove-remote")
     # Its error says which name was meant; a damaged file is no reason to keep it.
     if not File(store.paths.remote(name)).exists():
         load(store, name)

@@ -36,7 +36,7 @@ from lakelog.remotes.carry import Merged
 from lakelog.remotes.known import MovePosition
 from lakelog.remotes.merge_rows import OwnRows, RowSieve, RowSpan
 from lakelog.segments import rows_target
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _HARMLESS = {"seal", "ingest", "compact", "maintain"}
 """Moves that may come while a merge is written: they add, or change no event."""

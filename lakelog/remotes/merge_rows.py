@@ -25,8 +25,7 @@ from lakelog.libraries import duckdb, pa
 from lakelog.manifest import Manifest
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import Segment, SegmentEncoder, put_segment, rows_sql, write_segment
-from lakelog.store.bootstrap import Store
-from lakelog.store.verified_files import hash_file
+from lakelog.store import Store, VerifiedFiles
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks
@@ -185,7 +184,7 @@ class RowSieve:
         """
         for entry in entries:
             path = self._store.paths.object("segments", entry.key)
-            if not File(path).exists() or hash_file(path) != entry.key:
+            if not File(path).exists() or VerifiedFiles.hash_file(path) != entry.key:
                 raise TransferRefused(
                     f"{self._url}: segment {entry.key[:12]} of it is not what its name says:"
                     " refused, nothing was changed; run it again"

@@ -20,7 +20,7 @@ from lakelog.entries import Entry, Removal, SegmentEntry
 from lakelog.errors import DamagedState
 from lakelog.manifest import Manifest, Page
 from lakelog.paths import CHUNK, INDEX, Keys, Paths
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 Name = tuple[str, str]
 Sizes = dict[Name, int]

@@ -33,9 +33,7 @@ from lakelog.remotes.object_store import DELETING, PRUNED, ObjectStoreRemote
 from lakelog.remotes.objects import STATES, Sizes
 from lakelog.remotes.site import Site, key_of
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import policy
-from lakelog.store.attachment import AttachmentRegistry
-from lakelog.store.bootstrap import Store
+from lakelog.store import AttachmentRegistry, Policy, Store
 
 GRACE_LEAST = 3_600
 """Seconds of grace at least: a push that takes longer from its first look to its ref fails."""
@@ -63,7 +61,7 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
     if grace < GRACE_LEAST:
         raise TransferRefused(f"a grace is an hour at least: a push may take as long as {grace} s")
     if not dry_run:
-        policy.require(lake.store.paths, "remove-remote")
+        Policy.require(lake.store.paths, "remove-remote")
     result = Pruned(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:
         # A directory is pruned by its own gc, which has its locks; a registry collects by itself.

@@ -22,7 +22,7 @@ from lakelog.remotes.known import track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import policy
+from lakelog.store import Policy
 
 _LOOKS = 10
 
@@ -43,7 +43,7 @@ def push(
     with `read_data` read, and sent again where it is not whole. Raises Diverged, UnknownRef,
     Unreachable, NotAllowed, Damaged."""
     if force and not dry_run:
-        policy.require(lake.store.paths, "push-force")
+        Policy.require(lake.store.paths, "push-force")
     remote = known.load(lake.store, name)
     result = Transfer(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:

@@ -16,8 +16,7 @@ from lakelog.remotes import untrusted
 from lakelog.remotes.carry import believing
 from lakelog.remotes.site import Site
 from lakelog.remotes.untrusted import NotBelieved
-from lakelog.store.bootstrap import Store
-from lakelog.store.signatures import SignatureFile, Signatures
+from lakelog.store import SignatureFile, Signatures, Store
 
 _SIGNATURES_MAX = 100
 """Signatures of one tag or state at a remote at most."""

@@ -20,7 +20,7 @@ from lakelog.remotes.objects import Name, path_of
 from lakelog.remotes.remote import Remote
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.untrusted import NotBelieved
-from lakelog.store.clock import following
+from lakelog.store import Clock
 
 CONFIG = KEYS.config
 _SIGNATURE_MAX = 64 << 10
@@ -168,7 +168,7 @@ class Site:
             branch=branch,
             prev=head.digest if head else "",
             commit=disk.random_hex(),
-            time=following(previous.time if previous else 0, disk.now_us()),
+            time=Clock.following(previous.time if previous else 0, disk.now_us()),
             author=author(),
             op="push",
             message="",

@@ -23,7 +23,7 @@ from lakelog.keys import VAULT
 from lakelog.manifest import of_json
 from lakelog.paths import CHUNK, FORMAT, INDEX
 from lakelog.refs import Move, Ref, Tag
-from lakelog.store.signatures import SignatureFile
+from lakelog.store import SignatureFile
 
 if TYPE_CHECKING:
     from lakelog.proofs import Statement

@@ -35,7 +35,7 @@ from lakelog.manifest import Manifest
 from lakelog.paths import CHUNK, OBJECTS
 from lakelog.refs import Move
 from lakelog.state import Present, RestorePlan, StateCatalog
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 PARTS = ("data", "cursors", "state", "deployment")
 _POSITIONS = ("cursor", "stream")

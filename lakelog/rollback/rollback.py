@@ -44,7 +44,7 @@ from lakelog.state import (
     StateCatalog,
     StateSwitch,
 )
-from lakelog.store import policy
+from lakelog.store import Policy
 
 DEFAULT = ("data", "cursors")
 SECONDS = 300
@@ -247,11 +247,11 @@ def finish(lake: Lake, tell: Callable[[str], object] = lambda _: None) -> str:
 
 def _require(lake: Lake, operation: str, parts: tuple[str, ...]) -> None:
     """What a part does by itself has to be allowed as well."""
-    policy.require(lake.store.paths, operation)
+    Policy.require(lake.store.paths, operation)
     # Each right is asked for by its own name: a policy may give only some.
     for name, needed in (("state", "restore"), ("deployment", "deploy")):
         if name in parts:
-            policy.require(lake.store.paths, needed)
+            Policy.require(lake.store.paths, needed)
 
 
 @contextlib.contextmanager

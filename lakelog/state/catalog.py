@@ -22,9 +22,7 @@ from lakelog.state.extract import Extractor
 from lakelog.state.origin import OPS, Origins
 from lakelog.state.retention import Retention, select_expired
 from lakelog.state.saved_state import SavedState
-from lakelog.store import machine, policy
-from lakelog.store.machine import ANY
-from lakelog.store.tracking import is_tracking
+from lakelog.store import Machine, Policy
 
 _NAMED = 5
 _AUTOMATIC = re.compile(r"state-\d{8}-\d{6}(-[0-9a-f]{6})?(-\d+)?")
@@ -46,7 +44,7 @@ class StateCatalog:
         which `verify` names. `op` is one of OPS."""
         states, store, origins = [], self._store, self.origins
         for name in store.refs.tag_names():
-            if is_tracking(store, name):
+            if store.is_tracking(name):
                 # What is known of a remote's tags is not this lake's.
                 continue
             # One that is pruned meanwhile is none any more.
@@ -65,7 +63,7 @@ class StateCatalog:
 
     def find(self, name: str, source: str = "") -> SavedState:
         """Return the state of a name, `latest` being the one of this machine that the branch holds,
-        or of the machine `source`, which may be ANY. Raises UnknownRef, Damaged."""
+        or of the machine `source`, which may be Machine.ANY. Raises UnknownRef, Damaged."""
         if name != "latest":
             state = self._state(self._store.refs.tag(name), OPS, self.origins)
             if state is None:
@@ -78,10 +76,10 @@ class StateCatalog:
             )
         candidates = _states_of(states, source)
         if not candidates:
-            id = machine.short(states[0].machine)
+            id = Machine.short(states[0].machine)
             raise UnknownRef(
                 f"no state was saved by this machine: the last one is {states[0].name} of machine"
-                f" {id}; `--from {id}`, or `--from {ANY}`, takes"
+                f" {id}; `--from {id}`, or `--from {Machine.ANY}`, takes"
                 " states of others, `lakelog machine adopt` makes them this machine's"
             )
         return self._latest_of(candidates)
@@ -121,7 +119,7 @@ class StateCatalog:
         `keep`; of each machine by itself with the `source` ANY. Return their names. gc then deletes
         what no other state needs. The log says so, and `why`. Raises NotAllowed, UnknownRef."""
         if not dry_run:
-            policy.require(self._store.paths, "clean")
+            Policy.require(self._store.paths, "clean")
         # Each machine's own states are counted for themselves.
         states_by_machine: dict[str, list[SavedState]] = {}
         for state in _states_of(self.states(), source):
@@ -144,7 +142,7 @@ class StateCatalog:
         if not expired:
             return [], ()
         try:
-            policy.require(self._store.paths, "clean")
+            Policy.require(self._store.paths, "clean")
         except (InvalidPolicy, NotAllowed) as error:
             return [], (f"no older state was pruned: {error}",)
         return self._delete(expired), ()
@@ -214,9 +212,9 @@ def _states_of(states: list[SavedState], source: str) -> list[SavedState]:
     UnknownRef."""
     if not source:
         return [state for state in states if state.is_own]
-    id = machine.find(source, {state.machine for state in states})
+    id = Machine.find(source, {state.machine for state in states})
     # By the beginning of an id, where it is one of a machine that saved something here.
-    return [state for state in states if id in (ANY, state.machine)]
+    return [state for state in states if id in (Machine.ANY, state.machine)]
 
 
 def _is_backup(state: SavedState) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 from lakelog import document
 from lakelog.disk import File, Folder, LockFile, NotIntact, disk
 from lakelog.state import filesystems, fingerprint, origin
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _PATHS = ("target", "fresh", "root")
 STAGING = ".lakelog-restore-"

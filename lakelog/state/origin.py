@@ -16,8 +16,7 @@ from lakelog import chunks
 from lakelog.chunks import StateRecord
 from lakelog.disk import File, Folder, disk
 from lakelog.errors import StateRefused
-from lakelog.store import machine, tracking
-from lakelog.store.bootstrap import Store
+from lakelog.store import Machine, Store
 
 OPS = ("state", "container")
 """What a save may be: of directories, or of containers with theirs."""
@@ -28,7 +27,7 @@ class Origins:
 
     def __init__(self, store: Store) -> None:
         self._paths = store.paths
-        self.machine = machine.read(store.paths)
+        self.machine = Machine.read(store.paths)
 
     def is_own(self, record: StateRecord) -> bool:
         """Whether this machine saved a directory."""
@@ -43,7 +42,7 @@ class Origins:
                 chunks.StateFiles(self._paths).read_chunk(digest)
             raise StateRefused(
                 f"{record.label!r} was saved by another machine"
-                f" ({machine.short(record.machine)}), at {record.path!r}: choose where it goes with"
+                f" ({Machine.short(record.machine)}), at {record.path!r}: choose where it goes with"
                 " --to"
             )
 
@@ -52,7 +51,7 @@ def suffix(store: Store, id: str) -> str:
     """Return what tells the names that this machine gives from those of others with which the lake
     exchanges states: two may save in one second."""
     # Lakes that never meet another one keep the short names.
-    return f"-{machine.short(id)}" if tracking.remote_names(store) else ""
+    return f"-{Machine.short(id)}" if store.remote_names() else ""
 
 
 def stamps(prefix: str, time: int, end: str, start: int = 1) -> Iterator[str]:
@@ -68,18 +67,18 @@ def stamps(prefix: str, time: int, end: str, start: int = 1) -> Iterator[str]:
 def place(store: Store) -> dict[str, Any]:
     """Return what a note of something unfinished names, so that nobody else carries it out: whose
     lake it is, where it lies, and the directory's own number, which a copy has not."""
-    return {"machine": machine.settle(store.paths).id, **_site(store)}
+    return {"machine": Machine.settle(store.paths).id, **_site(store)}
 
 
 def _site(store: Store) -> dict[str, Any]:
     # A copy has the same content, and perhaps even the same path on another machine: not the inode.
-    return {"lake": machine.place(store.paths), "inode": os.stat(store.paths.root).st_ino}
+    return {"lake": Machine.place(store.paths), "inode": os.stat(store.paths.root).st_ino}
 
 
 def is_here(store: Store, note: Mapping[str, Any]) -> bool:
     """Whether a note is of this lake, by the members of `place`; one that has none is not."""
     # By any id of this lake: another may have been taken over since.
-    is_own = note.get("machine") in machine.read(store.paths).keys
+    is_own = note.get("machine") in Machine.read(store.paths).keys
     return is_own and all(note.get(name) == value for name, value in _site(store).items())
 
 

@@ -30,8 +30,7 @@ from lakelog.state.catalog import StateCatalog
 from lakelog.state.changes import Changes, compare
 from lakelog.state.origin import OPS, Origins, stamps, suffix
 from lakelog.state.saved_state import SavedState
-from lakelog.store import machine
-from lakelog.store.machine import Machine
+from lakelog.store import Machine
 
 _NUMBER_MAX = 1 << 48
 """Numbers of another machine above this are ignored, so that none can use them up."""
@@ -69,7 +68,7 @@ class Present:
         revision = running_in(os.environ) if deployment is None else dict(deployment)
         # A writer of this process may have events in hand: they belong to the state that is saved.
         lake.settle()
-        machine.settle(store.paths)
+        Machine.settle(store.paths)
         Folder(store.paths.cache).make_all()
         with (
             LockFile(store.paths.states_lock).hold(shared=True),

@@ -31,7 +31,7 @@ from lakelog.state.restore_plan import RestorePlan
 from lakelog.state.rewind import Rollbacks
 from lakelog.state.saved_state import RESTORE_MESSAGE, SavedState
 from lakelog.state.switch import StateSwitch
-from lakelog.store import policy
+from lakelog.store import Policy
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class RestoreRequest:
         # Switches first, then rights: neither needs the lake to be read.
         StateSwitch.RESTORE.require()
         lake, rollbacks = self.lake, Rollbacks(self.lake.store)
-        policy.require(lake.store.paths, "restore")
+        Policy.require(lake.store.paths, "restore")
         # One restore of a lake at a time, and none beside a rollback: both exchange directories.
         with rollbacks.alone() as is_alone:
             if not is_alone:

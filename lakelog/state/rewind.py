@@ -36,8 +36,7 @@ from lakelog.refs import Head
 from lakelog.state import exchange, origin
 from lakelog.state.exchange import ExchangeStep
 from lakelog.state.safety_tags import SafetyTags
-from lakelog.store import machine
-from lakelog.store.bootstrap import Store
+from lakelog.store import Machine, Store
 from lakelog.wal import Tail
 
 _PENDING = (
@@ -154,7 +153,7 @@ class Rollbacks:
 
     def is_own(self, intent: Intent) -> bool:
         """Whether this machine made a finished rollback, wherever the lake has been moved since."""
-        return intent.machine in machine.read(self._store.paths).keys
+        return intent.machine in Machine.read(self._store.paths).keys
 
     def is_begun(self, intent: Intent) -> bool:
         """Whether the branch has the move of an intent, so that it can only be finished."""

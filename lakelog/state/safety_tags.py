@@ -17,8 +17,7 @@ from lakelog.errors import Damaged, UnknownRef
 from lakelog.history import remove_tag
 from lakelog.paths import encode_name
 from lakelog.state import origin
-from lakelog.store import machine
-from lakelog.store.bootstrap import Store
+from lakelog.store import Machine, Store
 
 KEPT = 24
 """So many safety tags are kept, and as many documents of rollbacks."""
@@ -37,7 +36,7 @@ class SafetyTags:
     def names(self, time: int) -> Iterator[str]:
         """Yield names for a safety tag of a time, the second and later ones with a number."""
         # Two machines that save states of one remote must not give the same name.
-        end = origin.suffix(self._store, machine.settle(self._store.paths).id)
+        end = origin.suffix(self._store, Machine.settle(self._store.paths).id)
         stamp = next(origin.stamps(_KIND, time, end))
         # Above all that there are: a pruned name would count as the oldest when taken again.
         names = self._store.refs.tag_names()
@@ -47,13 +46,13 @@ class SafetyTags:
 
     def note(self, name: str) -> None:
         """Note that this machine made a safety tag: their order is that of the notes."""
-        line = orjson.dumps({"machine": machine.settle(self._store.paths).id, "tag": name}) + b"\n"
+        line = orjson.dumps({"machine": Machine.settle(self._store.paths).id, "tag": name}) + b"\n"
         with contextlib.suppress(OSError):  # then it stays until somebody deletes it
             File(self._ledger).append(line)
 
     def prune(self) -> None:
         """Delete all but the newest safety tags of this machine, with their documents."""
-        own, tag_names = machine.read(self._store.paths), set(self._store.refs.tag_names())
+        own, tag_names = Machine.read(self._store.paths), set(self._store.refs.tag_names())
         try:
             lines = File(self._ledger).read().splitlines()
         except FileNotFoundError:

@@ -20,15 +20,17 @@ from collections.abc import Callable
 
 from lakelog.disk import File, disk
 
-AHEAD = 3_600_000_000
-"""Stamps this far ahead of the wall clock (us) come from a clock that was wrong: once the frames
-that carry them are sealed, stamps return to the wall clock. Moves have the same bound (F7.3)."""
 _STAMP = struct.Struct("<q")
 _BOOT = 16
 
 
 class Clock:
     """Stamps for one writer. `newest` returns the highest stamp that is still in a WAL."""
+
+    AHEAD = 3_600_000_000
+    """Stamps this far ahead of the wall clock (us) come from a clock that was wrong: once the
+    frames that carry them are sealed, stamps return to the wall clock. Moves have the same bound
+    (F7.3)."""
 
     def __init__(self, path: str, newest: Callable[[], int]) -> None:
         self._path, self._newest = path, newest
@@ -71,8 +73,8 @@ class Clock:
         except (OSError, ValueError):  # a cache that cannot be written: we order our own appends
             return
         shared = _STAMP.unpack_from(self._map)[0]
-        boot = boot_id()
-        if self._map[_STAMP.size :] == boot and shared <= disk.now_us() + AHEAD:
+        boot = self.boot_id()
+        if self._map[_STAMP.size :] == boot and shared <= disk.now_us() + self.AHEAD:
             return
         # The file is never synced, so after a power cut it may be behind frames that are in a WAL.
         self._last = newest = self._newest()
@@ -80,18 +82,18 @@ class Clock:
             _STAMP.pack_into(self._map, 0, newest)
             self._map[_STAMP.size :] = boot
 
+    @staticmethod
+    def following(previous_us: int, now_us: int) -> int:
+        """The time of a move after one of time `previous_us`, both in microseconds: later, unless
+        that came from a clock that was far ahead."""
+        return now_us if previous_us > now_us + Clock.AHEAD else max(now_us, previous_us + 1)
 
-def following(previous_us: int, now_us: int) -> int:
-    """The time of a move after one of time `previous_us`, both in microseconds: later, unless that
-    came from a clock that was far ahead."""
-    return now_us if previous_us > now_us + AHEAD else max(now_us, previous_us + 1)
-
-
-@functools.cache
-def boot_id() -> bytes:
-    """What identifies this boot of the machine; empty where the system does not say."""
-    try:
-        identifier = File("/proc/sys/kernel/random/boot_id").read()
-    except OSError:
-        identifier = b""
-    return hashlib.sha256(identifier).digest()[:_BOOT]
+    @staticmethod
+    @functools.cache
+    def boot_id() -> bytes:
+        """What identifies this boot of the machine; empty where the system does not say."""
+        try:
+            identifier = File("/proc/sys/kernel/random/boot_id").read()
+        except OSError:
+            identifier = b""
+        return hashlib.sha256(identifier).digest()[:_BOOT]

@@ -9,53 +9,56 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import ClassVar, Self
 
 from lakelog.disk import disk
 from lakelog.entries import Record
 from lakelog.manifest import Manifest, Manifests
 
-WHAT = "host"
-DIGITS = 12
-"""Of a writer's id that say its host: 48 bits, so that ten thousand hosts do not meet by chance."""
-_RANDOM_BYTES = 16 - DIGITS // 2
-Hosts = dict[str, str]
-"""Names of hosts by their digest."""
 
+class Hosts(dict[str, str]):
+    """Names of hosts by their digest."""
 
-def host_name() -> str:
-    """The name of this machine as valid Unicode; bytes that are no text are escaped."""
-    name = os.uname().nodename
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    WHAT: ClassVar[str] = "host"
+    DIGITS: ClassVar[int] = 12
+    """Of a writer's id that say its host: 48 bits, so that ten thousand hosts do not meet by
+    chance."""
 
+    @staticmethod
+    def own_name() -> str:
+        """The name of this machine as valid Unicode; bytes that are no text are escaped."""
+        name = os.uname().nodename
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
-@lru_cache(maxsize=64)
-def digest_of(name: str) -> str:
-    """The digest of a host's name that ends the ids of its writers."""
-    return hashlib.sha256(name.encode()).hexdigest()[:DIGITS]
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def digest_of(name: str) -> str:
+        """The digest of a host's name that ends the ids of its writers."""
+        return hashlib.sha256(name.encode()).hexdigest()[: Hosts.DIGITS]
 
+    @classmethod
+    def new_writer(cls, host: str) -> str:
+        """Return an id for a new writer of a host."""
+        # At the end: messages show the beginning of an id, which tells writers apart.
+        return disk.random_hex(16 - cls.DIGITS // 2) + cls.digest_of(host)
 
-def new_writer(host: str) -> str:
-    """Return an id for a new writer of a host."""
-    # At the end: messages show the beginning of an id, which tells writers apart.
-    return disk.random_hex(_RANDOM_BYTES) + digest_of(host)
+    @classmethod
+    def named_in(cls, writers: Iterable[tuple[str, str]]) -> Self:
+        """Return the hosts of writers, without those of writers whose ids say none: these are
+        older. `writers` has the id of each and the name of its host."""
+        keys = ((id, cls.digest_of(host), host) for id, host in set(writers))
+        return cls((key, host) for id, key, host in keys if id.endswith(key))
 
+    @classmethod
+    def of_state(cls, manifests: Manifests, state: Manifest) -> Self:
+        """Return the hosts that a state knows. Raises DamagedManifest."""
+        return cls(
+            manifests.read_records(state, cls.WHAT, lambda r: (r.key, str(r.members["name"])))
+        )
 
-def named_in(writers: Iterable[tuple[str, str]]) -> Hosts:
-    """Return the hosts of writers, without those of writers whose ids say none: these are older.
-
-    `writers` has the id of each and the name of its host.
-    """
-    return {digest_of(host): host for id, host in set(writers) if id.endswith(digest_of(host))}
-
-
-def of_state(manifests: Manifests, state: Manifest) -> Hosts:
-    """Return the hosts that a state knows. Raises DamagedManifest."""
-    return dict(manifests.read_records(state, WHAT, lambda r: (r.key, str(r.members["name"]))))
-
-
-def records(hosts: Mapping[str, str], recorded: Mapping[str, str]) -> tuple[Record, ...]:
-    """Return the entries of hosts that a state does not know yet."""
-    fresh = sorted(key for key in hosts if key not in recorded)
-    return tuple(Record(WHAT, key, {"name": hosts[key]}) for key in fresh)
+    def records(self, state_hosts: Hosts) -> tuple[Record, ...]:
+        """Return the entries of hosts that a state does not know yet."""
+        fresh = sorted(self.keys() - state_hosts)
+        return tuple(Record(self.WHAT, key, {"name": self[key]}) for key in fresh)

@@ -20,6 +20,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar
 
 import orjson
 
@@ -28,8 +29,6 @@ from lakelog.disk import File, Folder, LockFile, NotIntact, NotRegular, OpenFile
 from lakelog.errors import UnknownRef
 from lakelog.paths import Paths
 
-ANY = "ANY"
-"""In the place of an id: whatever machine."""
 UNKNOWN = "unknown"
 """In the place of an id: of states that name none, as earlier versions saved them."""
 SHORT = 6
@@ -41,6 +40,9 @@ Binding = tuple[int, int, int]
 @dataclass(frozen=True)
 class Machine:
     """Whose lake this is; `id` is "" where that is not settled yet."""
+
+    ANY: ClassVar[str] = "ANY"
+    """In the place of an id: whatever machine."""
 
     id: str = ""
     keys: dict[str, str] = field(default_factory=dict)
@@ -59,98 +61,104 @@ class Machine:
             return True
         return machine in self.keys and _mac(self.keys[machine], facts) == mac
 
+    @staticmethod
+    def read(paths: Paths) -> Machine:
+        """Return whose lake this is, as far as that is settled; writes nothing."""
+        machine = _read(paths)
+        if _is_bound(machine, paths):
+            return machine
+        trusted = dict.fromkeys(filter(None, machine.trusted), "")
+        return Machine(former={**trusted, **machine.former, **machine.keys})
+
+    @classmethod
+    def settle(cls, paths: Paths) -> Machine:
+        """Return whose lake this is; a new machine where nobody's, or that of a copy, was named.
+        Raises OSError."""
+        machine = cls.read(paths)
+        if machine.id:
+            return machine
+        with _locked(paths):
+            machine = cls.read(paths)
+            if not machine.id:
+                id = disk.random_hex()
+                machine = replace(machine, id=id, keys={id: disk.random_hex(32)})
+                machine = _write(paths, replace(machine, bound=(_binding(paths.config),)))
+        return machine
+
+    @classmethod
+    def adopt(cls, paths: Paths, machine: str) -> Machine:
+        """Be another machine from now on, whose states then count as made here, beside those of
+        this one; with "", only let those count that name none. Raises OSError."""
+        present = cls.settle(paths)
+        with _locked(paths):
+            present = cls.read(paths) if cls.read(paths).id else present
+            if not machine:
+                return _write(paths, replace(present, trusted=(*present.trusted, "")))
+            key = present.keys.get(machine) or present.former.get(machine, "")
+            trusted = present.trusted
+            if not key:
+                # Of a machine that is gone; what names it is believed.
+                key, trusted = disk.random_hex(32), (*trusted, machine)
+            former = {id: key for id, key in present.former.items() if id != machine}
+            return _write(
+                paths,
+                replace(
+                    present,
+                    id=machine,
+                    keys={**present.keys, machine: key},
+                    trusted=trusted,
+                    former=former,
+                ),
+            )
+
+    @staticmethod
+    def short(id: str) -> str:
+        """Return an id as it is shown: its first digits."""
+        return id[:SHORT] or UNKNOWN
+
+    @staticmethod
+    def find(prefix: str, ids: set[str]) -> str:
+        """Return the id that a user means, which may be its first digits; ANY stays. Raises
+        UnknownRef."""
+        if prefix == Machine.ANY:
+            return Machine.ANY
+        if prefix == UNKNOWN and "" in ids:
+            return ""
+        close = [id for id in sorted(ids) if id and id.startswith(prefix.lower())]
+        if prefix.lower() in ids:
+            return prefix.lower()
+        if len(prefix) < _PREFIX_MIN or len(close) != 1:
+            names = ", ".join(id[:SHORT] or UNKNOWN for id in sorted(ids)) or "none"
+            raise UnknownRef(f"{prefix!r} is no machine, or several; known: {names}")
+        return close[0]
+
+    @staticmethod
+    @contextlib.contextmanager
+    def rebinding(paths: Paths) -> Iterator[Callable[[str], None]]:
+        """Keep the id while lakelog.json is replaced: yields what is to be called with the path of
+        the file that will take its place."""
+        machine = _read(paths)
+        if not _is_bound(machine, paths):
+            yield lambda _: None
+            return
+
+        def bind(path: str) -> None:
+            # To both: whoever dies before or after the file is replaced leaves the id as it was.
+            _write(paths, replace(machine, bound=(*machine.bound, _binding(path))))
+
+        yield bind
+        # To one: the inode of the other is free for anybody's file now.
+        _write(paths, replace(machine, bound=(_binding(paths.config),)))
+
+    @staticmethod
+    def place(paths: Paths) -> str:
+        """Return where a lake is, resolved, as text."""
+        return os.fsencode(os.path.realpath(paths.root)).decode("utf-8", "backslashreplace")
+
 
 def _mac(key: str, facts: tuple[str | int, ...]) -> str:
     # Keyed by itself: the package for it would be loaded by every program that only appends.
     return hashlib.blake2b(orjson.dumps(facts), key=bytes.fromhex(key), digest_size=16).hexdigest()
-
-
-def read(paths: Paths) -> Machine:
-    """Return whose lake this is, as far as that is settled; writes nothing."""
-    machine = _read(paths)
-    if _is_bound(machine, paths):
-        return machine
-    trusted = dict.fromkeys(filter(None, machine.trusted), "")
-    return Machine(former={**trusted, **machine.former, **machine.keys})
-
-
-def settle(paths: Paths) -> Machine:
-    """Return whose lake this is; a new machine where nobody's, or that of a copy, was named.
-    Raises OSError."""
-    machine = read(paths)
-    if machine.id:
-        return machine
-    with _locked(paths):
-        machine = read(paths)
-        if not machine.id:
-            id = disk.random_hex()
-            machine = replace(machine, id=id, keys={id: disk.random_hex(32)})
-            machine = _write(paths, replace(machine, bound=(_binding(paths.config),)))
-    return machine
-
-
-def adopt(paths: Paths, machine: str) -> Machine:
-    """Be another machine from now on, whose states then count as made here, beside those of this
-    one; with "", only let those count that name none. Raises OSError."""
-    present = settle(paths)
-    with _locked(paths):
-        present = read(paths) if read(paths).id else present
-        if not machine:
-            return _write(paths, replace(present, trusted=(*present.trusted, "")))
-        key, trusted = present.keys.get(machine) or present.former.get(machine, ""), present.trusted
-        if not key:
-            # Of a machine that is gone; what names it is believed.
-            key, trusted = disk.random_hex(32), (*trusted, machine)
-        former = {id: key for id, key in present.former.items() if id != machine}
-        return _write(
-            paths,
-            replace(
-                present,
-                id=machine,
-                keys={**present.keys, machine: key},
-                trusted=trusted,
-                former=former,
-            ),
-        )
-
-
-def short(id: str) -> str:
-    """Return an id as it is shown: its first digits."""
-    return id[:SHORT] or UNKNOWN
-
-
-def find(prefix: str, ids: set[str]) -> str:
-    """Return the id that a user means, which may be its first digits; ANY stays. Raises
-    UnknownRef."""
-    if prefix == ANY:
-        return ANY
-    if prefix == UNKNOWN and "" in ids:
-        return ""
-    close = [id for id in sorted(ids) if id and id.startswith(prefix.lower())]
-    if prefix.lower() in ids:
-        return prefix.lower()
-    if len(prefix) < _PREFIX_MIN or len(close) != 1:
-        names = ", ".join(id[:SHORT] or UNKNOWN for id in sorted(ids)) or "none"
-        raise UnknownRef(f"{prefix!r} is no machine, or several; known: {names}")
-    return close[0]
-
-
-@contextlib.contextmanager
-def rebinding(paths: Paths) -> Iterator[Callable[[str], None]]:
-    """Keep the id while lakelog.json is replaced: yields what is to be called with the path of the
-    file that will take its place."""
-    machine = _read(paths)
-    if not _is_bound(machine, paths):
-        yield lambda _: None
-        return
-
-    def bind(path: str) -> None:
-        # To both: whoever dies before or after the file is replaced leaves the id as it was.
-        _write(paths, replace(machine, bound=(*machine.bound, _binding(path))))
-
-    yield bind
-    # To one: the inode of the other is free for anybody's file now.
-    _write(paths, replace(machine, bound=(_binding(paths.config),)))
 
 
 def _read(paths: Paths) -> Machine:
@@ -178,16 +186,11 @@ def _hex(value: str, size: int) -> str:
 
 
 def _write(paths: Paths, machine: Machine) -> Machine:
-    machine = replace(machine, path=place(paths))
+    machine = replace(machine, path=Machine.place(paths))
     body = asdict(machine)
     body["machine"] = body.pop("id")
     File(paths.machine).replace(document.encode(body))
     return machine
-
-
-def place(paths: Paths) -> str:
-    """Return where a lake is, resolved, as text."""
-    return os.fsencode(os.path.realpath(paths.root)).decode("utf-8", "backslashreplace")
 
 
 def _is_bound(machine: Machine, paths: Paths) -> bool:
@@ -198,7 +201,7 @@ def _is_bound(machine: Machine, paths: Paths) -> bool:
     except OSError:
         return False
     # Devices may be numbered anew when a machine starts; a file system keeps its own number.
-    is_here = machine.path == place(paths)
+    is_here = machine.path == Machine.place(paths)
     return any(
         number == inode
         and (device_number == device or (is_here and fs_type and fs_type == bound_type))

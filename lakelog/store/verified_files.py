@@ -49,7 +49,7 @@ class VerifiedFiles:
         """Whether the content of `path` has this digest; it is read unless it was verified as it is
         now. Raises FileNotFoundError."""
         if not self.holds(digest, path):
-            if hash_file(path) != digest:
+            if self.hash_file(path) != digest:
                 return False
             self.add(digest, path)
         return True
@@ -57,7 +57,7 @@ class VerifiedFiles:
     def require(self, segments: Iterable[SegmentEntry]) -> None:
         """Verify segments before their rows are read or rewritten: a flipped bit would get a valid
         digest. Raises DamagedSegment."""
-        hashed: list[tuple[str, _Stamp]] = []
+        pairs: list[tuple[str, _Stamp]] = []
         files = [(entry.key, self._paths.object("segments", entry.key)) for entry in segments]
         self.obtain(files)  # several at once
         try:
@@ -65,20 +65,20 @@ class VerifiedFiles:
                 try:
                     if self.holds(key, path):
                         continue
-                    stamp, digest = _stamp(path), hash_file(path)
+                    stamp, digest = _stamp(path), self.hash_file(path)
                 except FileNotFoundError:
                     raise DamagedSegment(path, "the segment is missing") from None
                 if digest != key:
                     raise DamagedSegment(path, "the content does not match its name")
-                hashed.append((key, stamp))
+                pairs.append((key, stamp))
         finally:
-            self._note(hashed)
+            self._note(pairs)
 
     def obtain(self, files: list[tuple[str, str]]) -> None:
         """Have objects here, by digest and path, that are about to be read."""
-        if self._fetch is not None and (hashed := self._fetch(files)):
+        if self._fetch is not None and (arrivals := self._fetch(files)):
             with contextlib.suppress(FileNotFoundError):  # a full cache drops some at once
-                self.add_all(hashed)
+                self.add_all(arrivals)
 
     def add(self, digest: str, path: str) -> None:
         """Remember a file that was just hashed or just written and hashed."""
@@ -112,11 +112,11 @@ class VerifiedFiles:
         # Read again: what other processes added since this one read the file must not be lost too.
         self._stamps = None
         stamps = self._load()
-        retained = {digest: stamp for digest, stamp in stamps.items() if is_wanted(digest)}
-        if len(stamps) > _SLACK + 2 * len(retained):
-            data = "".join(_line(digest, stamp) for digest, stamp in retained.items()).encode()
+        live = {digest: stamp for digest, stamp in stamps.items() if is_wanted(digest)}
+        if len(stamps) > _SLACK + 2 * len(live):
+            data = "".join(_line(digest, stamp) for digest, stamp in live.items()).encode()
             File(self._paths.verified).replace(data, sync=False)
-            self._stamps = retained
+            self._stamps = live
 
     def _note(self, stamps: list[tuple[str, _Stamp]]) -> None:
         if not stamps:
@@ -135,44 +135,44 @@ class VerifiedFiles:
             except OSError:
                 lines = b""
             for line in lines.splitlines():
-                parsed = parse(line)
+                parsed = self.parse(line)
                 if parsed:
                     self._stamps[parsed[0]] = parsed[1]
         return self._stamps
+
+    @staticmethod
+    def parse(line: bytes) -> tuple[str, _Stamp] | None:
+        """Return (digest, stat) of a line, or None if it is not intact."""
+        fields, _, crc = line.rpartition(b" ")
+        members = fields.split(b" ")
+        if len(members) != 5 or crc != b"%d" % zlib.crc32(fields):
+            return None
+        digest, size, inode, mtime, ctime = members
+        return digest.decode(), (int(size), int(inode), int(mtime), int(ctime))
+
+    @staticmethod
+    def hash_file(path: str) -> str:
+        """SHA-256 of a file, read in chunks; "" of what is none: a pipe or device, or a
+        file that says it is long and is not there."""
+        sha = hashlib.sha256()
+        try:
+            fd = File(path).open()
+        except NotRegular:
+            return ""
+        with open(fd, "rb") as file:
+            # To read a terabyte of nothing would take an hour. Copies of short ones may have holes.
+            if os.fstat(fd).st_size > _HOLES_UP_TO and OpenFile(fd).has_holes():
+                return ""
+            file.seek(0)
+            while chunk := file.read(_CHUNK):
+                sha.update(chunk)
+        return sha.hexdigest()
 
 
 def _line(digest: str, stamp: _Stamp) -> str:
     # With a checksum: a flipped bit in the digest would make another file count as verified.
     fields = " ".join([digest, *map(str, stamp)])
     return f"{fields} {zlib.crc32(fields.encode())}\n"
-
-
-def parse(line: bytes) -> tuple[str, _Stamp] | None:
-    """Return (digest, stat) of a line, or None if it is not intact."""
-    fields, _, crc = line.rpartition(b" ")
-    members = fields.split(b" ")
-    if len(members) != 5 or crc != b"%d" % zlib.crc32(fields):
-        return None
-    digest, size, inode, mtime, ctime = members
-    return digest.decode(), (int(size), int(inode), int(mtime), int(ctime))
-
-
-def hash_file(path: str) -> str:
-    """SHA-256 of a file, read in chunks; "" of what is none: a pipe or device, or a
-    file that says it is long and is not there."""
-    sha = hashlib.sha256()
-    try:
-        fd = File(path).open()
-    except NotRegular:
-        return ""
-    with open(fd, "rb") as file:
-        # To read a terabyte of nothing would take an hour. Copies of short files may have holes.
-        if os.fstat(fd).st_size > _HOLES_UP_TO and OpenFile(fd).has_holes():
-            return ""
-        file.seek(0)
-        while chunk := file.read(_CHUNK):
-            sha.update(chunk)
-    return sha.hexdigest()
 
 
 def _stamp(path: str) -> _Stamp:

@@ -18,7 +18,7 @@ from lakelog.errors import DamagedWal, InvalidEvent, WrongVersion
 from lakelog.event import EncodedBatch, Event
 from lakelog.libraries import pa
 from lakelog.manifest import Manifest
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 if TYPE_CHECKING:
     from lakelog.query import Relation

@@ -11,7 +11,7 @@ from lakelog.maintain import Sealer
 from lakelog.manifest import Manifest
 from lakelog.query import TailRows
 from lakelog.refs import Head
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.wal import Tail
 
 

@@ -14,7 +14,7 @@ from lakelog.manifest import Manifest
 from lakelog.protect import sealed_blocks
 from lakelog.query import NewestEvents
 from lakelog.segments import rows_sql
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.subscriptions.position import Position
 
 _WINDOW = 100_000

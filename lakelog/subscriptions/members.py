@@ -21,7 +21,7 @@ import orjson
 
 from lakelog.disk import File, Folder, LockFile, OpenFile, disk
 from lakelog.paths import encode_name
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.subscriptions.position import PARTITIONS
 
 LEASE = 10.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from lakelog.entries import Record
 from lakelog.manifest import Manifest
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.subscriptions.position import PARTITIONS, Position
 
 WHAT = "subscription"

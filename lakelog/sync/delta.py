@@ -28,7 +28,7 @@ from lakelog.libraries import duckdb
 from lakelog.manifest import Manifest
 from lakelog.protect import sealed_blocks
 from lakelog.segments import rows_sql
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.sync.target import KEY, TableShape, Watermark
 from lakelog.views import Lineage, SegmentRead
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lakelog import query as queries
 from lakelog.entries import SegmentEntry
 from lakelog.manifest import Manifest
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from lakelog.views.definition import ViewDefinition
 from lakelog.views.engine import Limits
 from lakelog.views.layers import LayerBuilder
@@ -86,7 +86,7 @@ def _keep(
     root: str, branch: str, definition: ViewDefinition, values: Values, entries: list[SegmentEntry]
 ) -> None:
     """Keep the piece of segments, in a process that does tasks."""
-    with contextlib.closing(queries.Session(bootstrap.load(root).for_task(), branch)) as session:
+    with contextlib.closing(queries.Session(Store.load(root).for_task(), branch)) as session:
         ViewBuild(session, definition, values).keep(entries)
 
 

@@ -18,7 +18,7 @@ from lakelog.manifest import Manifest
 from lakelog.refs import Head
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.views.definition import ViewDefinition, parse
 
 if TYPE_CHECKING:

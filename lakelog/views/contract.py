@@ -22,7 +22,7 @@ from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.views.ledger import PAYLOAD, UNREAD, Ledger, LedgerField
 
 BYTES_MAX = 100_000

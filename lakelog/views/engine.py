@@ -24,7 +24,7 @@ from lakelog.paths import Paths
 from lakelog.query import SegmentMap, TailRows
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.views import finalize, ledger
 from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.definition import ViewDefinition

@@ -18,8 +18,7 @@ from collections.abc import Iterable
 from lakelog.files import FileCursor, LogName
 from lakelog.libraries import duckdb, pa
 from lakelog.manifest import Manifest
-from lakelog.store import hosts
-from lakelog.store.bootstrap import Store
+from lakelog.store import Hosts, Store
 from lakelog.wal import PendingFrames
 
 ORIGINS, FILES = "origins", "files"
@@ -43,7 +42,7 @@ _QUERY = f"""
     FROM lakelog_present AS o LEFT JOIN lakelog_files AS f ON f.key = o.origin
     LEFT JOIN streamed AS s USING (origin)
     LEFT JOIN lakelog_hosts AS h
-    ON length(o.origin) = 32 AND h.key = right(o.origin, {hosts.DIGITS})
+    ON length(o.origin) = 32 AND h.key = right(o.origin, {Hosts.DIGITS})
     ORDER BY origin"""
 
 
@@ -60,11 +59,11 @@ def origins_table(
     streams = store.manifests.read_records(
         state, "stream", lambda entry: (entry.key, str(entry.members.get("host", "")))
     )
-    writers_hosts = hosts.of_state(store.manifests, state)
+    writers_hosts = Hosts.of_state(store.manifests, state)
     # What waits is in no segment yet, so that the manifest cannot know its writers.
     if pending is not None:
         headers = (file.header for group in pending.files.values() for file in group if file.header)
-        writers_hosts |= hosts.named_in((header.writer, header.host) for header in headers)
+        writers_hosts |= Hosts.named_in((header.writer, header.host) for header in headers)
     # Names of this cursor alone: other threads make the table of other states.
     cursor.register("lakelog_present", present)
     cursor.register("lakelog_files", _pairs((file.origin, file.host) for file in files))
@@ -107,7 +106,7 @@ def _size(cursor: FileCursor) -> int:
     except (OSError, ValueError):
         return cursor.size
     # Another file may have the name here by now: only the inode tells.
-    is_it = cursor.host == hosts.host_name() and cursor.identity == (status.st_dev, status.st_ino)
+    is_it = cursor.host == Hosts.own_name() and cursor.identity == (status.st_dev, status.st_ino)
     return status.st_size if is_it else cursor.size
 
 

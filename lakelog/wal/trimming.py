@@ -13,8 +13,7 @@ from lakelog.disk import File, Folder, NotRegular, OpenFile, disk
 from lakelog.entries import SegmentEntry
 from lakelog.paths import KEYS
 from lakelog.refs import Head
-from lakelog.store import hosts
-from lakelog.store.bootstrap import Store
+from lakelog.store import Hosts, Store
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail, WalFile
 
@@ -84,7 +83,7 @@ def _is_abandoned(store: Store, file: WalFile, fd: int) -> bool:
     assert file.header is not None
     # In a container or on a mounted disk of another machine, our flock may not see that of its
     # writer. A writer that wrote nothing for the whole grace is taken for dead.
-    if file.header.host != hosts.host_name():
+    if file.header.host != Hosts.own_name():
         age = disk.now_us() - os.fstat(fd).st_mtime_ns // 1000
         if age < store.settings.gc_grace_hours * 3_600_000_000:
             return False

@@ -121,7 +121,7 @@ def test_unfinished_files_are_ignored(rich: Path, tmp_path: Path) -> None:
     assert second_reader.rows(str(copy)) == second
     with lakelog.open(str(copy)) as lake:
         assert lake.verify().problems == ()
-        lakelog.store.bootstrap.change_settings(lake.store, lakelog.Settings(gc_grace_hours=0))
+        lake.store.change_settings(lakelog.Settings(gc_grace_hours=0))
         lake.gc()
         lake.gc()
     assert list(copy.rglob(".tmp-*")) == []

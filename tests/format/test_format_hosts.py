@@ -13,7 +13,7 @@ import pytest
 import lakelog
 from lakelog.disk import disk
 from lakelog.segments import segment
-from lakelog.store import hosts as stored_hosts
+from lakelog.store import Hosts
 from tests.golden import kit
 from tests.support import lakes, second_reader, statements
 from tests.support.lakes import on_host
@@ -99,7 +99,7 @@ def test_older_writers_have_no_host(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     is made for it; one of this release beside it has its own."""
     path = str(tmp_path / "lake")
     with monkeypatch.context() as patch:
-        patch.setattr(stored_hosts, "new_writer", lambda host: disk.random_hex())
+        patch.setattr(Hosts, "new_writer", lambda host: disk.random_hex())
         old = lakes.opened(path)
         old.append({"type": "OLD"})
     with old, lakes.opened(path) as new:

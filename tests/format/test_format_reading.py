@@ -25,7 +25,7 @@ from lakelog.errors import DamagedLake, DamagedSegment, DamagedWal, FormatTooNew
 from lakelog.event import EncodedBatch
 from lakelog.moves.publication import Change, publish
 from lakelog.refs import Refs
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail
 from tests.support import damage, lakes, second_reader, statements
@@ -493,12 +493,12 @@ def test_the_medium_is_probed(tmp_path: Path) -> None:
         mock.patch.object(disk, "link", shutil.copy),
         pytest.raises(UnsupportedStore, match="link"),
     ):
-        bootstrap.create(str(tmp_path / "a"))
+        Store.create(str(tmp_path / "a"))
     with (
         mock.patch.object(disk, "is_locked", return_value=False),
         pytest.raises(UnsupportedStore, match="flock"),
     ):
-        bootstrap.create(str(tmp_path / "b"))
+        Store.create(str(tmp_path / "b"))
     mounts = f"server:/x {tmp_path} nfs4 rw 0 0\n".encode()
     with mock.patch.object(disk, "read", return_value=mounts), pytest.raises(UnsupportedStore):
-        bootstrap.create(str(tmp_path / "c"))
+        Store.create(str(tmp_path / "c"))

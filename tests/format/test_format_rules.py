@@ -19,7 +19,6 @@ from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.maintain.seal import Sealer
 from lakelog.moves.publication import Change, publish
 from lakelog.refs import Refs
-from lakelog.store import bootstrap
 from lakelog.wal.tail import Tail
 from tests.support import damage, lakes, seam, second_reader, statements
 
@@ -49,7 +48,7 @@ def test_what_must_be_whole_is_linked(tmp_path: Path, monkeypatch: pytest.Monkey
         trace = watched(monkeypatch)
         lake.append({"type": "A", "id": "a"})
         lake.tag("v1")
-        lakelog.store.bootstrap.change_settings(lake.store, lakelog.Settings(threads=1))
+        lake.store.change_settings(lakelog.Settings(threads=1))
     linked = [p for p in trace.paths("link") if ".tmp-" not in p]
     roots = {p.removeprefix(f"{tmp_path}/lake/").split("/")[0] for p in linked}
     assert roots == {"wal", "segments", "ids", "manifests", "refs"}
@@ -264,7 +263,7 @@ def test_locks(tmp_path: Path) -> None:
     """F9.9: a writer holds flock on its newest file; queries, seals and publishes take none."""
     with lakes.opened(str(tmp_path / "lake"), rotate_events=1) as lake:
         lake.append({"type": "A"})
-        bootstrap.change_settings(lake.store, lakelog.Settings(seal="never"))
+        lake.store.change_settings(lakelog.Settings(seal="never"))
         lake.append({"type": "B"})
         lake.append({"type": "C"})
         held = {p.name: disk.is_locked(str(p)) for p in (tmp_path / "lake/wal/main").iterdir()}
@@ -298,7 +297,7 @@ def test_gc_deletes_nothing_while_there_is_a_lease(tmp_path: Path) -> None:
     lease, seen = path / "gc/push-0123", list[list[str]]()
     lease.touch()
     with lakelog.open(str(path)) as lake:
-        bootstrap.change_settings(lake.store, lakelog.Settings(gc_grace_hours=0))
+        lake.store.change_settings(lakelog.Settings(gc_grace_hours=0))
         entry = lakes.tiny_segment(lake, "ORPHAN")
         file = Path(lake.store.paths.object("segments", entry.key))
         assert lake.gc().deleted == 0

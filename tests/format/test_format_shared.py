@@ -18,7 +18,7 @@ from lakelog.errors import FormatTooNew, TransferRefused, UnsupportedStore, Wron
 from lakelog.remotes import conditions
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.shared import move_spans, name_file, offers
-from lakelog.store.bootstrap import load
+from lakelog.store import Store
 from lakelog.volume import decode_packed
 from tests.support import encrypted
 from tests.support.attached import SharedMachines, append, numbers, offer_and_die
@@ -106,7 +106,7 @@ def test_both_configurations_keep_other_programs_away(
     assert attached["bucket"].keys() == {"url", "proven", "cache", "machine"}
     assert bucket["proven"] == ""
     with pytest.raises(UnsupportedStore):
-        load(str(tmp_path / "bucket"))
+        Store.load(str(tmp_path / "bucket"))
     with pytest.raises(FormatTooNew):
         document.require_known(attached["requires"], "it")
 

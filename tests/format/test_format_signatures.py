@@ -18,7 +18,7 @@ from lakelog.history import delete_tag
 from lakelog.proofs import keys, signing, snapshot_tree
 from lakelog.proofs.keys import PrivateKey
 from lakelog.proofs.signing import Target
-from lakelog.store.signatures import SignatureFile, Signatures
+from lakelog.store import SignatureFile, Signatures
 from tests.conftest import MakeLake
 from tests.support.lakes import events
 

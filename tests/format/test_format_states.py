@@ -20,7 +20,7 @@ from lakelog.disk import NotIntact
 from lakelog.state.catalog import StateCatalog
 from lakelog.state.retention import Retention
 from lakelog.state.state import save_state
-from lakelog.store.bootstrap import load
+from lakelog.store import Store
 from tests.support import lakes
 
 
@@ -159,4 +159,4 @@ def test_gc_keeps_what_states_name_and_waits_for_saves(saved: Path) -> None:
         assert not path.exists()
         assert {p for p in saved.glob("states/*/*") if p.is_file()} == before
         assert StateCatalog(lake).clean(Retention(0)) == []
-    assert load(str(saved)).refs.tag("one").name == "one"
+    assert Store.load(str(saved)).refs.tag("one").name == "one"

@@ -36,7 +36,7 @@ from lakelog.event import EncodedBatch
 from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment_sql
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from lakelog.values import parse_time, to_micros
 from lakelog.wal import frames as wal_format
 from lakelog.wal.tail import Tail
@@ -525,7 +525,7 @@ def newer(lake: Path) -> None:
 def answers(path: str) -> Answer:
     """Return what a lake holds, as docs/conformance/README.md says, read by lakelog."""
     with refusals(path) as refused:
-        store = bootstrap.load(path)
+        store = Store.load(path)
         found: Answer = {"format": store.format, "branches": {}, "tags": {}, "states": {}}
         for name in store.refs.all_branches():
             with contextlib.suppress(UnknownRef):
@@ -581,14 +581,14 @@ def branch_answer(path: str, name: str) -> Answer:
     return refused
 
 
-def tag_answer(store: bootstrap.Store, name: str) -> Answer:
+def tag_answer(store: Store, name: str) -> Answer:
     """Return the state that a tag names."""
     with refusals(store.paths.root) as refused:
         return {"state": store.refs.tag(name).snapshot}
     return refused
 
 
-def state_answer(store: bootstrap.Store, digest: str) -> Answer:
+def state_answer(store: Store, digest: str) -> Answer:
     """Return the counts of a state, and the digest of its rows."""
     with refusals(store.paths.root) as refused:
         state = store.manifests.load(digest)

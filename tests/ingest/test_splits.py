@@ -315,7 +315,7 @@ def test_what_is_left_of_refused_splits_is_collected(
 ) -> None:
     """Segments that no state names are removed by gc."""
     lake = load([*lines[:-2000], b"oops\n", *lines[-2000:]])
-    lakelog.store.bootstrap.change_settings(lake.store, lakelog.Settings(gc_grace_hours=0))
+    lake.store.change_settings(lakelog.Settings(gc_grace_hours=0))
     lake.gc()
     lake.gc()
     live = {entry.key for entry in lake.store.manifests.segments(lake.store.state("main"))}

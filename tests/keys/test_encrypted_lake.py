@@ -16,7 +16,6 @@ from lakelog.loggers.buffer import DiskBuffer, recover
 from lakelog.server.sql.query_limits import QueryLimits
 from lakelog.server.sql.workers import QueryWorkers
 from lakelog.settings import DEFAULTS
-from lakelog.store import bootstrap
 from tests.support import encrypted
 from tests.support.cli import answer, run, segments
 
@@ -329,7 +328,7 @@ def test_an_open_lake_writes_its_data_keys_again(
         lake.settle()
         config.write_bytes(damage) if damage else config.unlink()
         with pytest.raises(DamagedLake, match="repair"):
-            bootstrap.change_settings(lake.store, DEFAULTS)
+            lake.store.change_settings(DEFAULTS)
         lake.repair()
     encrypted.forget(monkeypatch)
     monkeypatch.setenv("LAKELOG_KEY", encrypted.KEY)

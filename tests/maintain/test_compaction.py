@@ -25,8 +25,7 @@ from lakelog.maintain import compact, row_order
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment
 from lakelog.settings import Settings
-from lakelog.store import sealer_process
-from lakelog.store.sealer_process import start_sealer
+from lakelog.store import SealerProcess
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -409,20 +408,20 @@ def test_large_events_are_merged_a_few_at_a_time(make_lake: MakeLake) -> None:
     assert [len(d) for (d,) in lake.sql("SELECT data FROM events").fetchall()] == [400_002] * 6
 
 
-@pytest.mark.parametrize("files", [1, sealer_process.FILES])
+@pytest.mark.parametrize("files", [1, SealerProcess.FILES])
 def test_a_helper_gives_way_unless_files_have_piled_up(make_lake: MakeLake, files: int) -> None:
     """It takes no processor from any other program, until that has left it behind."""
     lake = make_lake(seal="never")
     for _ in range(files):
         with make_lake(seal="never") as short:
             short.append({"type": "x"})
-    process = start_sealer(lake.store, "main")
+    process = SealerProcess(lake.store, "main").start()
     policies = set()
     while process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             policies.add(os.sched_getscheduler(process.pid))
         time.sleep(0.001)
-    assert (os.SCHED_IDLE in policies) == (files < sealer_process.FILES)
+    assert (os.SCHED_IDLE in policies) == (files < SealerProcess.FILES)
 
 
 def test_a_helper_outlives_who_started_it_in_silence(make_lake: MakeLake) -> None:
@@ -431,7 +430,7 @@ def test_a_helper_outlives_who_started_it_in_silence(make_lake: MakeLake) -> Non
     lake = make_lake(seal="never")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        pid = start_sealer(lake.store, "main").pid
+        pid = SealerProcess(lake.store, "main").start().pid
         gc.collect()
         assert os.path.exists(f"/proc/{pid}")
     assert not caught
@@ -471,16 +470,16 @@ def test_a_helper_compacts_and_collects_by_itself(make_lake: MakeLake) -> None:
 
 def helper(lake: lakelog.Lake) -> None:
     """Run what `start_sealer` starts, to its end."""
-    process = start_sealer(lake.store, "main")
+    process = SealerProcess(lake.store, "main").start()
     assert process.wait() == 0
 
 
 def test_files_of_short_lived_writers_are_sealed_by_count(make_lake: MakeLake) -> None:
     """A thousand programs that append one event each do not leave a thousand files."""
     lake = make_lake(seal="inline")
-    for number in range(2 * sealer_process.FILES):
+    for number in range(2 * SealerProcess.FILES):
         with make_lake() as short:
             short.append({"type": "A", "data": number})
-    assert len(disk.listing(lake.store.paths.wal_dir("main"))) < sealer_process.FILES
-    assert lake.stats().events >= sealer_process.FILES
-    assert lake.count() == 2 * sealer_process.FILES
+    assert len(disk.listing(lake.store.paths.wal_dir("main"))) < SealerProcess.FILES
+    assert lake.stats().events >= SealerProcess.FILES
+    assert lake.count() == 2 * SealerProcess.FILES

@@ -23,7 +23,7 @@ from lakelog.proofs import envelope, keys, signing
 from lakelog.proofs.keys import PrivateKey
 from lakelog.proofs.signing import Target
 from lakelog.refs import Tag
-from lakelog.store.signatures import SignatureFile, Signatures
+from lakelog.store import SignatureFile, Signatures
 from tests.conftest import MakeLake
 from tests.support.lakes import events
 

@@ -57,7 +57,7 @@ class TestDirectory(RemoteSuite, RemoteVolumeSuite):
     ) -> None:
         push(path)
         with opened(url) as there:
-            lakelog.store.bootstrap.change_settings(there.store, lakelog.Settings(gc_grace_hours=0))
+            there.store.change_settings(lakelog.Settings(gc_grace_hours=0))
         add(path, "more")
         real, runs = DirectoryRemote.publishing, []
 

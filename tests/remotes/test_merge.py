@@ -25,7 +25,7 @@ from lakelog.remotes.fetches import clone, fetch, pull
 from lakelog.remotes.merge import Merge
 from lakelog.remotes.pushes import push
 from lakelog.remotes.site import Site
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from lakelog.sync.sync import sync
 from lakelog.views import LakeViews
 from tests.support import seam
@@ -418,7 +418,7 @@ def test_rows_that_are_not_what_the_state_counts_are_refused(lakes: Lakes, home:
     second = lakes[1]
     diverge(lakes)
     head = second.settle()
-    hub = bootstrap.load(str(home / "hub"))
+    hub = Store.load(str(home / "hub"))
     move = hub.refs.head("main").move
     number = move.carried.rindex(b'"next_seq":5')
     carried = move.carried[:number] + b'"next_seq":6' + move.carried[number + 12 :]
@@ -434,7 +434,7 @@ def test_rows_that_are_not_what_the_state_counts_are_refused(lakes: Lakes, home:
     assert second.store.refs.head("main").move == head.move
 
 
-def lie(hub: bootstrap.Store, move: Any, carried: bytes) -> None:
+def lie(hub: Store, move: Any, carried: bytes) -> None:
     """Replace the newest move of a remote by one that carries another manifest."""
     false = dataclasses.replace(move, snapshot=document.digest(carried), carried=carried)
     disk.replace_whole(hub.paths.move("main", move.number), false.encode())

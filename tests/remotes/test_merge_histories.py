@@ -23,7 +23,7 @@ from lakelog.remotes import known
 from lakelog.remotes.carry import Transfer
 from lakelog.remotes.fetches import clone, pull
 from lakelog.remotes.pushes import push
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from tests.support import lakes, seam
 
 HISTORIES = int(os.environ.get("LAKELOG_MERGE_HISTORIES", "4"))
@@ -229,7 +229,7 @@ class History:
 
     def generation(self) -> int:
         """That of the remote's branch."""
-        return bootstrap.load(str(self.root / "hub")).refs.head("main").move.generation
+        return Store.load(str(self.root / "hub")).refs.head("main").move.generation
 
     def synced(self, machine: Machine) -> None:
         """Both have the same events."""

@@ -15,7 +15,6 @@ from lakelog.remotes import carry, known
 from lakelog.remotes import prunes as pruning
 from lakelog.remotes.fetches import clone
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import tracking
 from tests.support.cli import run
 from tests.support.lakes import opened
 from tests.support.remote_suite import RemoteSuite, add, cloned, push, rows
@@ -120,7 +119,7 @@ def test_a_store_that_ignores_conditions_is_refused(faults: Any, home: Path) -> 
     with pytest.raises(TransferRefused, match="single-writer"):
         push(path)
     with opened(path) as lake:
-        assert tracking.remote_names(lake.store) == ["origin"]
+        assert lake.store.remote_names() == ["origin"]
     # Nothing of it is there, and it may be used by one machine.
     run(path, "remote", "add", "mine", f"{url}?single-writer")
     with opened(path) as lake:

@@ -64,7 +64,7 @@ class TestSsh(RemoteSuite, RemoteVolumeSuite):
         push(path)
         there = str(next((home / "far").iterdir()))
         with opened(there) as lake:
-            lakelog.store.bootstrap.change_settings(lake.store, Settings(gc_grace_hours=0))
+            lake.store.change_settings(Settings(gc_grace_hours=0))
         add(path, "more")
         name = "_await_gc" if late else "_make_lease"
         real, runs = getattr(SshRemote, name), list[int]()
@@ -89,7 +89,7 @@ class TestSsh(RemoteSuite, RemoteVolumeSuite):
         push(path)
         there, before = str(next((home / "far").iterdir())), heads(url)
         with opened(there) as lake:
-            lakelog.store.bootstrap.change_settings(lake.store, Settings(gc_grace_hours=0))
+            lake.store.change_settings(Settings(gc_grace_hours=0))
         add(path, "more")
         real = Site.advance
 

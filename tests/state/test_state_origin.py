@@ -27,7 +27,7 @@ from lakelog.state.catalog import StateCatalog
 from lakelog.state.restore import restore_state, undo_restore
 from lakelog.state.retention import Retention, select_expired
 from lakelog.state.state import list_states, save_state
-from lakelog.store import bootstrap, machine
+from lakelog.store import Machine, Store
 from tests.support import lakes
 from tests.support.cli import answer, run
 from tests.support.deaths import dies
@@ -208,21 +208,21 @@ def test_the_id_outlives_what_replaces_the_configuration(tmp_path: Path, home: P
     with lakes.opened(path) as lake:
         save(lake, home, "one")
         store = lake.store
-    found = machine.read(store.paths).id
+    found = Machine.read(store.paths).id
 
     def change() -> None:
-        opened = bootstrap.load(path)
-        bootstrap.change_settings(opened, opened.settings)
+        opened = Store.load(path)
+        opened.change_settings(opened.settings)
 
     at = 1
     while dies(change, at, path):
-        assert machine.read(store.paths).id == found
+        assert Machine.read(store.paths).id == found
         at += 1
     assert at > 5
     with open(store.paths.config, "r+b") as file:
         file.write(b"x")
     run(tmp_path / "lake", "repair", "--yes")
-    assert machine.read(store.paths).id == found
+    assert Machine.read(store.paths).id == found
     with lakes.opened(path) as lake:
         assert StateCatalog(lake).find("latest").is_own
 

@@ -15,8 +15,8 @@ from lakelog import document
 from lakelog.cli.exits import FAILED
 from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, DamagedLake, InvalidName, LakeNotFound, UnsupportedStore
-from lakelog.settings import DEFAULTS, to_dict
-from lakelog.store import bootstrap
+from lakelog.settings import DEFAULTS, parse, to_dict
+from lakelog.store import Store
 from tests.support import damage
 from tests.support.cli import run
 
@@ -27,7 +27,7 @@ def test_a_lake_is_not_made_over_another(lake: lakelog.Lake) -> None:
     """`init` where there is a lake is an error, and leaves that lake as it is."""
     lake.append({"type": "A"})
     with pytest.raises(AlreadyExists, match="a lake already exists at"):
-        bootstrap.create(lake.path)
+        Store.create(lake.path)
     assert "a lake already exists at" in run(lake.path, "init", code=FAILED).output
     assert lake.count() == 1
 
@@ -69,7 +69,7 @@ def test_below_a_file_there_is_no_lake(tmp_path: Path) -> None:
     """A path that goes through a file names no lake; that is all there is to say."""
     (tmp_path / "file").write_text("text")
     with pytest.raises(LakeNotFound, match="lakelog init"):
-        bootstrap.load(str(tmp_path / "file" / "lake"))
+        Store.load(str(tmp_path / "file" / "lake"))
 
 
 def test_two_that_make_one_lake_get_the_same(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +94,8 @@ def test_two_that_make_one_lake_get_the_same(home: Path, monkeypatch: pytest.Mon
 
 def test_a_lake_made_between_the_look_and_the_making_is_opened(home: Path) -> None:
     """Whoever finds the directory taken when making it opens the lake that is there."""
-    first = bootstrap.create(str(home / "lake"))
-    assert bootstrap.create_or_load(str(home / "lake"), DEFAULTS).lake_id == first.lake_id
+    first = Store.create(str(home / "lake"))
+    assert Store.create_or_load(str(home / "lake"), DEFAULTS).lake_id == first.lake_id
 
 
 def test_settings_that_no_lakelog_wrote_are_named(lake: lakelog.Lake) -> None:
@@ -172,6 +172,6 @@ def test_a_copy_without_its_empty_folders_is_a_lake(make_lake: MakeLake, home: P
 def test_settings_are_kept_whole(lake: lakelog.Lake) -> None:
     """What is changed stands in lakelog.json for the next process, the rest as it was."""
     wanted = {**to_dict(lake.store.settings), "rotate_events": 9}
-    bootstrap.change_settings(lake.store, bootstrap.parse(wanted))
+    lake.store.change_settings(parse(wanted))
     with lakelog.open(lake.path) as again:
         assert to_dict(again.store.settings) == wanted

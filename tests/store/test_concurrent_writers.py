@@ -12,7 +12,7 @@ import pytest
 
 import lakelog
 from lakelog.disk import FileSystem
-from lakelog.store import bootstrap
+from lakelog.store import LakeConfig, Store, store
 
 WRITER = """
 import sys, lakelog
@@ -81,13 +81,13 @@ def test_a_forked_child_is_a_writer_of_its_own(tmp_path: Path) -> None:
         assert sorted(rows.fetchall()) == [("child", 100, 5), ("parent", 6, 1)]
 
 
-@pytest.mark.parametrize("moment", ["create", "probe", "refuse_orphan", "write_config"])
+@pytest.mark.parametrize("moment", ["probe", "_refuse_orphan", "start_branch", "create"])
 def test_two_processes_that_make_one_lake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Whenever another process makes the lake while this one does, and appends, both go on."""
-    module = FileSystem if moment == "probe" else bootstrap
-    path, real, once = str(tmp_path / "lake"), getattr(module, moment), [True]
+    place = {"probe": FileSystem, "start_branch": Store, "create": LakeConfig}.get(moment, store)
+    path, real, once = str(tmp_path / "lake"), getattr(place, moment), [True]
 
     def after_another(*given: Any) -> Any:
         if once and once.pop():
@@ -95,7 +95,7 @@ def test_two_processes_that_make_one_lake(
                 other.append({"type": "other"})
         return real(*given)
 
-    monkeypatch.setattr(module, moment, after_another)
+    monkeypatch.setattr(place, moment, after_another)
     with lakelog.open(path) as lake:
         assert not once
         lake.append({"type": "ours"})

@@ -23,7 +23,7 @@ from lakelog.errors import DamagedManifest
 from lakelog.files.file_cursor import FileCursor
 from lakelog.manifest import Manifest, manifest
 from lakelog.moves import page_tree
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 COMMIT = "00" * 16
 EVENTS: dict[str, Any] = {

@@ -18,8 +18,7 @@ from lakelog.manifest import Manifest, Page, Totals, manifest
 from lakelog.moves import page_tree
 from lakelog.moves import publication as publish
 from lakelog.moves.publication import Change
-from lakelog.store import bootstrap
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from tests.support.effort import share
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -255,7 +254,7 @@ def test_a_state_is_read_from_the_ref_that_names_it(
     for number in range(80):
         lake.append({"type": "A", "n": number})
         lake.settle()
-    store = bootstrap.load(lake.path)
+    store = Store.load(lake.path)
     head = store.refs.head("main")
     assert head.move.carried
     for number in range(2, 80):

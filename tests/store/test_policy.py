@@ -20,7 +20,7 @@ from lakelog.state.catalog import StateCatalog
 from lakelog.state.restore import restore_state
 from lakelog.state.retention import Retention
 from lakelog.state.state import save_state
-from lakelog.store import policy
+from lakelog.store import Policy
 from tests.support import lakes
 from tests.support.cli import answer, run
 
@@ -96,7 +96,7 @@ def test_denied_operations_are_denied_everywhere(
     tags = len(answer(path, "tag"))
     if words:
         done = run(path, *words, code=1)
-        assert f"tester may not {policy.OPERATIONS[operation]}" in done.stderr
+        assert f"tester may not {Policy.OPERATIONS[operation]}" in done.stderr
         assert done.stderr.count("\n") <= 2
     if act is None:
         return
@@ -161,7 +161,7 @@ def test_default_is_for_operations_without_a_rule(path: Path) -> None:
     assert "the policy is valid" in run(path, "policy", "check").stderr
     run(path, "gc")
     rows = {row["operation"]: row["allowed"] for row in answer(path, "policy", "show")}
-    assert rows.keys() == policy.OPERATIONS.keys()
+    assert rows.keys() == Policy.OPERATIONS.keys()
     assert [name for name, allowed in rows.items() if allowed] == ["gc"]
     run(path, "policy", "check", "gc")
     run(path, "policy", "check", "gc", "--user", "bob", code=3)

@@ -16,7 +16,6 @@ import pytest
 import lakelog
 from lakelog.disk import disk
 from lakelog.errors import LakeReplaced, WriterClosed
-from lakelog.store.bootstrap import change_settings, make_branch_dirs
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail, WalFile
 
@@ -286,7 +285,7 @@ def test_a_changed_setting_is_not_another_lake(make_lake: MakeLake) -> None:
     lake = make_lake(rotate_events=2)
     for n in range(6):
         lake.append(numbers(n))
-        change_settings(lake.store, lake.store.settings)
+        lake.store.change_settings(lake.store.settings)
     assert rows(lake) == list(range(6))
 
 
@@ -351,7 +350,7 @@ def test_a_failure_of_both_files_is_an_error(
 def test_two_failures_in_a_row_are_both_doubtful(lake: lakelog.Lake, failing: Disk) -> None:
     """The next good file names every sequence whose fate is unknown."""
     failing("sync_dir", 3)
-    make_branch_dirs(lake.store, "main")
+    lake.store.make_branch_dirs("main")
     for n in range(3):
         with pytest.raises(OSError, match="planted"):
             lake.append(numbers(n))

@@ -14,7 +14,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
-from lakelog.store.verified_files import VerifiedFiles
+from lakelog.store import VerifiedFiles
 from lakelog.subscriptions import BranchRewound, Follower
 
 MakeLake = Callable[..., lakelog.Lake]

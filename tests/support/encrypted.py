@@ -18,7 +18,7 @@ from lakelog.keys.master import MasterKey
 from lakelog.keys.vault import VAULT
 from lakelog.remotes.shared import attach
 from lakelog.settings import DEFAULTS, Settings
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from tests.support.attached import SharedMachines
 
 KEY = "5a" * 32
@@ -30,7 +30,7 @@ def create(root: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings = DEF
     master = MasterKey(bytes.fromhex(KEY), "LAKELOG_KEY")
     ring = KeyRing.generate(master)
     VAULT.unlock(str(root), ring, master)
-    return bootstrap.create(str(root), settings, ring=ring).paths.root
+    return Store.create(str(root), settings, ring=ring).paths.root
 
 
 def share(root: Path, monkeypatch: pytest.MonkeyPatch, url: str = "") -> SharedMachines:

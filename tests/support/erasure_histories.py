@@ -29,7 +29,7 @@ from lakelog.keys.keyring import KeyRing
 from lakelog.keys.master import MasterKey
 from lakelog.keys.vault import VAULT
 from lakelog.lake import Lake
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from lakelog.wal import frames as wal
 
 SUBJECTS = 6
@@ -49,7 +49,7 @@ class History:
             master = MasterKey(b"k" * 32, "a test")
             ring = KeyRing.generate(master)
             VAULT.unlock(str(path / "lake"), ring, master)
-            bootstrap.create(str(path / "lake"), ring=ring)
+            Store.create(str(path / "lake"), ring=ring)
         self.lake = lakelog.open(path / "lake", settings={"seal": "never"})
         self.subjects = [word_of(self.rng) for _ in range(SUBJECTS)]
         self.words: dict[str, list[str]] = {name: [name] for name in self.subjects}

@@ -25,7 +25,7 @@ from lakelog.ingest.group import Group
 from lakelog.ingest.ingest import Ingester
 from lakelog.lines import source
 from lakelog.paths import FileName
-from lakelog.store.bootstrap import load
+from lakelog.store import Store
 from tests.support.feeds import bad_lines, event, numbers
 from tests.support.scheduler import Actor, Scheduler
 from tests.support.scratch import memory
@@ -46,7 +46,7 @@ class Feeding:
         self.grow(stage.dice.randint(3, 60))
         with lakelog.open(self.root, settings=SETTINGS) as lake:
             lake.tag("empty")
-        self._store = load(self.root)
+        self._store = Store.load(self.root)
         stage.on_change = self._changed
 
     def grow(self, lines: int) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet  # noqa: F401
 
 import lakelog
 from lakelog.query import session  # noqa: F401
-from lakelog.store.bootstrap import load
+from lakelog.store import Store
 from lakelog.wal.tail import Tail
 
 _ACK = struct.Struct("<qq")
@@ -105,7 +105,7 @@ class Witness:
 
     def __init__(self, path: str) -> None:
         self._path, self._least = path, 0
-        self._store = load(path)
+        self._store = Store.load(path)
         self._tail = Tail(self._store.paths, self._store.refs, "main")
 
     def look(self, acked: int, counting: bool) -> None:

@@ -33,7 +33,7 @@ from lakelog.remotes.remote import Interrupted
 from lakelog.remotes.site import Site, key_of
 from lakelog.state.restore import restore_state
 from lakelog.state.state import list_states, save_state
-from lakelog.store.signatures import Signatures
+from lakelog.store import Signatures
 from tests.support.lakes import opened
 from tests.support.requirements import need_module
 from tests.support.tree import ROOT

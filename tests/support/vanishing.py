@@ -26,7 +26,7 @@ from lakelog.maintain.repair import recover
 from lakelog.paths import FileName
 from lakelog.refs import Refs
 from lakelog.segments import segment
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from lakelog.wal.tail import Tail
 from tests.support import damage
 
@@ -190,14 +190,14 @@ def evidence(root: str) -> dict[str, Keys]:
     return {name: keys - _taken_off(store, name) for name, keys in found.items()}
 
 
-def _taken_off(store: bootstrap.Store, branch: str) -> Keys:
+def _taken_off(store: Store, branch: str) -> Keys:
     """The events of states that moves left over name, and that the newest of these lacks."""
     moves = recover.moves(store, branch)[0]
     states = [_keys(store, moves[number][0].snapshot) for number in sorted(moves)]
     return set().union(*states) - (states[-1] if states else set())
 
 
-def _keys(store: bootstrap.Store, snapshot: str) -> Keys:
+def _keys(store: Store, snapshot: str) -> Keys:
     keys: Keys = set()
     with contextlib.suppress(LakelogError, OSError, ValueError):
         for entry in store.manifests.segments(store.manifests.load(snapshot), "events"):
@@ -285,7 +285,7 @@ def judge(life: Life) -> str:
     again = damage.repaired(life.root, life.copy if with_copy else None)
     told = (again.fetched, again.done, again.lost)
     assert told == ([], [], []), f"{where}: a second repair did {told}"
-    name = bootstrap.load(life.root).refs.branches()[0]
+    name = Store.load(life.root).refs.branches()[0]
     with lakelog.open(life.root, create=False, branch=name) as lake:
         lake.gc()
         lake.gc()

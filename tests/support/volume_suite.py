@@ -20,7 +20,7 @@ from lakelog.refs import Head, Tag
 from lakelog.remotes import known
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.settings import DEFAULTS
-from lakelog.store.bootstrap import Store, start_branch
+from lakelog.store import Store
 from lakelog.volume import Volume
 
 
@@ -45,7 +45,7 @@ class VolumeSuite:
         ]
         for store in stores:
             Path(store.paths.wals).mkdir(parents=True)
-        start_branch(stores[0], "main")
+        stores[0].start_branch("main")
         return stores
 
     def test_a_name_is_taken_once(self, volume: Volume) -> None:

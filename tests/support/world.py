@@ -26,7 +26,7 @@ from lakelog.database import connection
 from lakelog.errors import LakelogError, NothingToUndo, WouldDropEvents
 from lakelog.paths import OBJECTS, FileName
 from lakelog.segments import segment
-from lakelog.store.bootstrap import load
+from lakelog.store import Store
 from lakelog.wal.trimming import trim
 from tests.support.scheduler import HOUR, Actor, Scheduler
 from tests.support.scratch import memory
@@ -100,7 +100,7 @@ class World:
         self.on_promise: Callable[[str, list[str]], None] = lambda kind, names: None
         self.writing = 0
         self._serial = itertools.count()
-        self._eyes = load(self.root)
+        self._eyes = Store.load(self.root)
         self._held: dict[str, list[str]] = {}
         self.scheduler.on_change = self._observe
         self._observing = False

@@ -14,7 +14,7 @@ import sys
 import lakelog
 from lakelog.disk import disk
 from lakelog.errors import LakelogError
-from lakelog.store.clock import AHEAD
+from lakelog.store import Clock
 from tests.support import lakes
 from tests.support.feeds import feed, put
 from tests.support.requirements import find, lacking, need
@@ -90,7 +90,7 @@ def _holds(case: Case, path: str, acked: list[str]) -> None:
         assert sorted(n for (n,) in lake.sql(query).fetchall()) == sorted(acked)
         times = [entry.move.time for entry in lake.log()][::-1]
         steps = [after - before for before, after in itertools.pairwise(times)]
-        assert all(s > 0 or s < -AHEAD for s in steps), "moves are not in order of time"
+        assert all(s > 0 or s < -Clock.AHEAD for s in steps), "moves are not in order of time"
         for tag in lake.store.refs.tags():
             lake.at(tag.name).count()
         lake.append({"type": "ON"})

@@ -50,7 +50,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "a backup not swept",
         f"{MAINTAIN}.hotcopy:_copy",
-        "sweep.sweep(load(copy_paths.root))",
+        "sweep.sweep(Store.load(copy_paths.root))",
         "pass",
     ),
     ("set aside files not searched", f"{ERASURE}.leftovers:_searched", "yield path", "pass"),

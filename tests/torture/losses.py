@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from lakelog.errors import UnknownRef
 from lakelog.paths import Paths
 from lakelog.refs import Move
-from lakelog.store import bootstrap
+from lakelog.store import Store
 
 REWINDS = {"rollback", "undo", "branch"}
 _PAST = re.compile(r"past damaged move (\d+), on (its own state|an empty state|.*move (\d+))")
@@ -89,7 +89,7 @@ class Judge:
 
     def _base(self) -> int:
         """The number of the state that repair went to."""
-        store, last = bootstrap.load(self.root), max(self.branch.states)
+        store, last = Store.load(self.root), max(self.branch.states)
         old, move = self.branch.newest.move, None
         with contextlib.suppress(UnknownRef):
             move = store.refs.read(self.name, last)

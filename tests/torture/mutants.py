@@ -215,7 +215,7 @@ EDITS = [
     _edited(
         "a segment's checksum skipped",
         "corrupt",
-        f"{STORE}.verified_files:hash_file",
+        f"{STORE}.verified_files:VerifiedFiles.hash_file",
         "return sha.hexdigest()",
         "return path.rpartition('/')[2].partition('.')[0]",
     ),
@@ -423,7 +423,7 @@ EDITS = [
     _edited(
         "times of moves may go back",
         "clock",
-        f"{STORE}.clock:following",
+        f"{STORE}.clock:Clock.following",
         "max(now_us, previous_us + 1)",
         "now_us",
     ),

@@ -30,7 +30,7 @@ from lakelog.moves.publication import USER_OPS, Change, publish
 from lakelog.paths import Paths
 from lakelog.refs import Move, Refs
 from lakelog.segments import segment
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from lakelog.volume import DirectoryVolume
 from lakelog.wal.tail import Tail
 from tests.support import damage, lakes, seam
@@ -82,7 +82,7 @@ class Life:
 
     def observe(self, name: str) -> None:
         """Note the states that a branch got since the last look, and what left the tail."""
-        branch, store = self.branches.setdefault(name, Branch()), bootstrap.load(self.root)
+        branch, store = self.branches.setdefault(name, Branch()), Store.load(self.root)
         seen = max(branch.states, default=0)
         for number in range(seen + 1, store.refs.head_number(name) + 1):
             branch.states[number] = self.state(store, store.refs.read(name, number))
@@ -107,7 +107,7 @@ class Life:
             branch.known[now.move.snapshot] = known | new
         assert now.move.snapshot in branch.known, f"{op} went to a state that never was"
 
-    def state(self, store: bootstrap.Store, move: Move) -> State:
+    def state(self, store: Store, move: Move) -> State:
         """Read what a move's state holds."""
         state = store.manifests.load(move.snapshot)
         entries = store.manifests.segments(state)
@@ -115,7 +115,7 @@ class Life:
         needs = {move.snapshot, *(page.digest for page in state.pages)}
         return State(move, held, frozenset(needs))
 
-    def _keys(self, store: bootstrap.Store, digest: str) -> Keys:
+    def _keys(self, store: Store, digest: str) -> Keys:
         if digest not in self._read:
             table = segment.Segment(store.paths, digest).read()
             columns = (table[name].to_pylist() for name in ("id", "subject", "type"))
@@ -251,7 +251,7 @@ class Life:
             with contextlib.suppress(UnknownRef):
                 lake.rollback(f"@{self.dice.choice(kept)}")
 
-    def _is_there(self, store: bootstrap.Store, state: State) -> bool:
+    def _is_there(self, store: Store, state: State) -> bool:
         paths = [store.paths.object("segments", key) for key in state.held]
         runs = store.manifests.load
         with contextlib.suppress(LakelogError):
@@ -263,9 +263,7 @@ class Life:
         """The last move of a user is undone."""
         states = self.branches[name].states
         last = max((n for n, s in states.items() if s.move.op in USER_OPS), default=0)
-        if last - 1 not in states or not self._is_there(
-            bootstrap.load(self.root), states[last - 1]
-        ):
+        if last - 1 not in states or not self._is_there(Store.load(self.root), states[last - 1]):
             return
         with self.open(name) as lake, contextlib.suppress(UnknownRef):
             lake.undo(force=True)
@@ -378,7 +376,7 @@ class Life:
         kinds: dict[str, list[str]] = {}
         for name in files:
             kinds.setdefault(damage.kind_of(name), []).append(name)
-        store = bootstrap.load(self.root)
+        store = Store.load(self.root)
         for branch in self.branches:
             newest = store.refs.head(branch).move
             kinds.setdefault("newest", []).append(store.paths.move(branch, newest.number))
@@ -411,7 +409,7 @@ class Life:
 
     def _wals(self) -> dict[str, tuple[Keys, list[tuple[int, Keys]]]]:
         """Of each WAL file the keys in it, and those of each frame with the byte where it ends."""
-        store, found = bootstrap.load(self.root), {}
+        store, found = Store.load(self.root), {}
         for name, branch in self.branches.items():
             held: dict[tuple[str, int], set[str]] = {}
             for key, frame in branch.frames.items():
@@ -482,7 +480,7 @@ class Life:
         """Check every branch and tag after a repair; return what is seen now."""
         report = damage.checked(self.root)
         assert report.problems == (), report.problems
-        store = bootstrap.load(self.root)
+        store = Store.load(self.root)
         seen = {name: self.sees(name) for name in self.branches}
         for name, branch in self.branches.items():
             Judge(self.root, name, branch, harm, lost, self.retired, self.adrift).check(
@@ -516,7 +514,7 @@ class Life:
         if any(harm.files.get(name) == "deleted" for name in held):
             damage.repaired(self.root)  # that a file is missing shows now
         seen["main"] |= {f"e{self._serial}"}
-        store = bootstrap.load(self.root)
+        store = Store.load(self.root)
         assert self.sees("main") == seen["main"], "the living writer's event is not there"
         for name, keys in seen.items():
             self.settles(name)
@@ -531,7 +529,7 @@ class Life:
 
     def _begin_anew(self) -> None:
         """The repaired lake is the truth from now on; ids of no event of it are not used again."""
-        store = bootstrap.load(self.root)
+        store = Store.load(self.root)
         self.done.append("REPAIRED")
         shutil.rmtree(self.copy, ignore_errors=True)
         for name, old in list(self.branches.items()):

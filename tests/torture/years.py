@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
-from lakelog.appends import writer
-from lakelog.collect import loop, watch
+from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.disk import disk
 from lakelog.errors import LakelogError
@@ -32,8 +31,7 @@ from lakelog.history import delete_branch, delete_tag
 from lakelog.history.thinning import window
 from lakelog.maintain import BackgroundWork, reachability
 from lakelog.moves.publication import AUTOMATIC_OPS
-from lakelog.query import lake_tables
-from lakelog.store import sealer_process
+from lakelog.store import SealerProcess
 from tests.support import seam
 from tests.support.seam import Fault, Killed
 from tests.torture.case import Case, Row
@@ -67,8 +65,7 @@ class World:
         case.patch.setattr(disk, "now_us", self._tick)
         case.patch.setattr(watch, "STABLE", 0.0)
         case.patch.setattr(watch, "GRACE", 0.0)
-        for module in (writer, lake_tables, loop, sealer_process):
-            case.patch.setattr(module, "start_sealer", self._help)
+        case.patch.setattr(SealerProcess, "start", lambda process: self._help(process))
 
     def _tick(self) -> int:
         self.now += 1
@@ -82,13 +79,13 @@ class World:
             os.utime(args[0], ns=(self.now * 1000, self.now * 1000))
         return done
 
-    def _help(self, store: Any, branch: str) -> None:
+    def _help(self, process: SealerProcess) -> None:
         """Do what the helper process does, before its caller goes on."""
         if self._is_helping:
             return
         self._is_helping = True
         try:
-            with lakelog.open(store.paths.root, create=False, branch=branch) as lake:
+            with lakelog.open(process.root, create=False, branch=process.branch) as lake:
                 BackgroundWork(lake).run()
         except LakelogError:
             pass  # the branch may be gone

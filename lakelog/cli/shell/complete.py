@@ -25,7 +25,7 @@ from lakelog.query import TypeTable
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.segments import QUARANTINE_COLUMNS
 from lakelog.sql import identifier
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _TOKEN = re.compile(
     r"""--[^\n]*(?P<line>\n|$)|/\*.*?(?P<block>\*/|$)|'(?:[^']|'')*(?P<text>'|$)"""

@@ -20,7 +20,7 @@ from lakelog.errors import QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb
 from lakelog.query import Query, Session
 from lakelog.render import QueryResult
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.views import ViewTables
 
 _TRANSACTION = re.compile(r"\s*(begin|start|commit|end|rollback|abort)\b", re.I)

@@ -15,8 +15,7 @@ from lakelog.maintain.reachability import lost_names
 from lakelog.manifest import Manifest
 from lakelog.refs import Ref
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import verified_files
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store, VerifiedFiles
 from lakelog.values import JsonObject
 
 
@@ -117,7 +116,7 @@ class Checker:
             path = self.store.paths.object(object_type, digest)
             try:
                 self.store.verified.obtain([(digest, path)])
-                is_intact = verified_files.hash_file(path) == digest
+                is_intact = VerifiedFiles.hash_file(path) == digest
                 self.count(os.stat(path).st_size)
             except FileNotFoundError:
                 if object_type == "manifests" and self.store.manifests.is_there(digest):

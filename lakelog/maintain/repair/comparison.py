@@ -33,8 +33,7 @@ from lakelog.maintain.repair.verify import open_for_check
 from lakelog.paths import FileName
 from lakelog.refs import Move, Ref
 from lakelog.segments import Segment, write_segment
-from lakelog.store import hosts
-from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
+from lakelog.store import Hosts, LakeConfig, Store
 from lakelog.volume import read_packed
 from lakelog.wal import Frame, Header, Tail, scan
 
@@ -132,9 +131,9 @@ class Comparison:
         keys = orphans.keys_of(self._store, self._connect, [e.key for e in entries])
         runs = keys.write(self._store.paths, commit)
         copy_state = self.there.manifests.of(lead.newest)
-        hosts_there = hosts.of_state(self.there.manifests, copy_state)
-        hosts_here = hosts.of_state(self._store.manifests, self._store.state(branch))
-        added: tuple[Entry, ...] = (*entries, *hosts.records(hosts_there, hosts_here))
+        hosts_there = Hosts.of_state(self.there.manifests, copy_state)
+        hosts_here = Hosts.of_state(self._store.manifests, self._store.state(branch))
+        added: tuple[Entry, ...] = (*entries, *hosts_there.records(hosts_here))
         data.publish_past(self._store, branch, self._marks(branch, lead), added, runs)
         events = sum(e.events for e in entries)
         outcome.done.append(
@@ -215,7 +214,7 @@ class Comparison:
     def _link_moves(self, branch: str, lead: _Ahead, outcome: RepairOutcome) -> None:
         store = self._store
         own_folder, copy_folder = store.paths.head_dir(branch), self.there.paths.head_dir(branch)
-        make_branch_dirs(store, branch)
+        store.make_branch_dirs(branch)
         for name in lead.names:
             if not File(f"{own_folder}/{name}").exists():
                 File(f"{own_folder}/{name}").create(File(f"{copy_folder}/{name}").read())
@@ -374,7 +373,7 @@ class Comparison:
         who may be alive, notices that another file gets the name (F9.2)."""
         path = self._store.paths.config
         with contextlib.suppress(FileNotFoundError):
-            replace_config(self._store.paths, File(path).read())
+            LakeConfig(self._store.paths).renew(File(path).read())
 
     def _documents(self) -> Iterator[tuple[str, bytes]]:
         """Yield the tags and rules that the copy has and the lake lacks: its path here,

@@ -16,8 +16,7 @@ from lakelog.maintain.seal import Sealer
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
-from lakelog.store import hosts
-from lakelog.store.bootstrap import Store
+from lakelog.store import Hosts, Store
 from lakelog.values import from_micros
 from lakelog.wal import Header, Tail, WalFile, resume, trim
 
@@ -289,7 +288,7 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
         file.n,
         frames[0].sequence,
         (),
-        hosts.host_name(),
+        Hosts.own_name(),
         0,
         frames[0].ingested_at,
     )

@@ -20,7 +20,7 @@ from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import orphans, recover
 from lakelog.manifest import Manifest
 from lakelog.segments import Segment
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 _PUBLISHING = ("seal", "ingest")
 """Moves that add the ids of the very segments that they add."""

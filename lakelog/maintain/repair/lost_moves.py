@@ -26,7 +26,7 @@ from lakelog.maintain.repair import recover
 from lakelog.paths import FileNames
 from lakelog.refs import Move
 from lakelog.segments import Segment
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.wal import Tail
 
 Ranges = dict[str, tuple[int, int]]

@@ -32,7 +32,7 @@ from lakelog.maintain.repair.lost_moves import Ranges
 from lakelog.manifest import Manifest
 from lakelog.protect import sealed_blocks
 from lakelog.segments import describe_rows, rows_sql, write_segment
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.wal import Frame, PendingFrames, Tail, WalFile
 
 _LEVEL = 3

@@ -20,8 +20,7 @@ from lakelog.maintain.repair.recover import SealedBatch, Watermarks
 from lakelog.manifest import Manifest
 from lakelog.refs import Move
 from lakelog.segments import Segment
-from lakelog.store import hosts
-from lakelog.store.bootstrap import Store
+from lakelog.store import Hosts, Store
 from lakelog.wal import Tail
 
 
@@ -132,8 +131,8 @@ def identity_runs(store: Store, connect: Connect, batches: list[SealedBatch]) ->
 
 def host_records(store: Store, state: Manifest, batches: list[SealedBatch]) -> tuple[Record, ...]:
     """Return the entries of the hosts of seals which a state does not know yet."""
-    hosts_by_key = {key: name for batch in batches for key, name in batch.hosts.items()}
-    return hosts.records(hosts_by_key, hosts.of_state(store.manifests, state))
+    hosts = Hosts(item for batch in batches for item in batch.hosts.items())
+    return hosts.records(Hosts.of_state(store.manifests, state))
 
 
 def keys_of(store: Store, connect: Connect, keys: list[str]) -> IdentityKeys:

@@ -9,7 +9,7 @@ from lakelog import document
 from lakelog.disk import File, Folder, NotIntact, disk
 from lakelog.maintain.reachability import path_of
 from lakelog.maintain.repair.checker import Report
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 
 @dataclass

@@ -25,8 +25,7 @@ from lakelog.manifest import Manifest
 from lakelog.paths import FileName
 from lakelog.refs import Move, Refs
 from lakelog.segments import Segment, describe_rows
-from lakelog.store import hosts
-from lakelog.store.bootstrap import Store
+from lakelog.store import Hosts, Store
 from lakelog.volume import packed_lines
 
 Watermarks = dict[str, int]
@@ -45,7 +44,7 @@ class SealedBatch:
     ranges: dict[str, tuple[int, int]]
     segments: list[str]
     runs: list[IdRun]
-    hosts: hosts.Hosts
+    hosts: Hosts
 
 
 def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dict[int, bytes], int]:

@@ -17,7 +17,7 @@ from lakelog.manifest import Manifest
 from lakelog.moves import Change, try_move
 from lakelog.paths import FileName
 from lakelog.refs import Head, Move, Ref, author
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 from lakelog.volume import PACKED, encode_packed, is_thinned, read_packed
 
 Moves = dict[int, tuple[Move, bytes]]

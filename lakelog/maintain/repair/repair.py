@@ -27,9 +27,7 @@ from lakelog.maintain.repair.verify import open_for_check, verify, verify_snapsh
 from lakelog.paths import CHUNK, FORMAT, INDEX, KEYS, OBJECTS, FileName
 from lakelog.refs import Ref, Tag, author
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import machine, policy
-from lakelog.store.bootstrap import Store, load, make_branch_dirs, write_config
-from lakelog.store.signatures import SignatureFile
+from lakelog.store import LakeConfig, Machine, Policy, SignatureFile, Store
 from lakelog.volume import read_packed
 from lakelog.wal import Header, Tail
 
@@ -77,7 +75,7 @@ def repair(
 ) -> RepairOutcome:
     """Make a damaged lake usable again. Raises NotAllowed, OSError, and Damaged where nothing is
     left."""
-    policy.require(store.paths, "repair")
+    Policy.require(store.paths, "repair")
     outcome = RepairOutcome()
     if store.attachment is not None:
         if copy:
@@ -88,7 +86,7 @@ def repair(
         outcome.after = Report(lacking, 0, 0) if lacking else verify(store)
         return outcome
     if problem:
-        with machine.rebinding(store.paths):
+        with Machine.rebinding(store.paths):
             _renew_config(store, outcome, copy)
     # Time and again: a file that was fetched may name others that are damaged or missing.
     fetched: set[str] = set()
@@ -129,7 +127,7 @@ def _used_branches(store: Store) -> set[str]:
     if not existing and not used:
         used = {"main"}
     for name in used.difference(existing):
-        make_branch_dirs(store, name)
+        store.make_branch_dirs(name)
     return used
 
 
@@ -283,7 +281,7 @@ def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> Non
             if body.keys() >= {"format", "lake", "settings"}:
                 outcome.replace(store, path, data)
                 outcome.fetched.append(path)
-                store.lake_id = load(store.paths.root).lake_id
+                store.lake_id = Store.load(store.paths.root).lake_id
                 _require_erasures(store)
                 return
     segments = (store.paths.object("segments", d) for d in store.paths.digests("segments"))
@@ -300,7 +298,9 @@ def _write_known_config(store: Store) -> None:
     """Write lakelog.json as the open lake knows it, its data keys included."""
     ring = store.paths.keys.ring if store.paths.keys else None
     # Which format it had is not known: the newest one may not lack what is there.
-    write_config(store.paths, store.lake_id, store.settings, FORMAT, ring, store.paths.protection)
+    LakeConfig(store.paths).create(
+        store.lake_id, store.settings, FORMAT, ring, store.paths.protection
+    )
     _require_erasures(store)
 
 
@@ -343,7 +343,7 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
         elif problem.path.startswith(store.paths.gc) or problem.kind == "derived":
             outcome.set_aside(store, problem.path)
         elif problem.path == store.paths.config:  # of a lake that is open: what it says is known
-            with machine.rebinding(store.paths):
+            with Machine.rebinding(store.paths):
                 outcome.set_aside(store, problem.path)
                 _write_known_config(store)
     outcome.give_up(store, objects)

@@ -24,10 +24,7 @@ from lakelog.paths import CHUNK, INDEX, KEYS, OBJECTS, FileName
 from lakelog.refs import Move, Ref, Refs
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import DEFAULTS
-from lakelog.store import bootstrap, verified_files
-from lakelog.store.bootstrap import Store
-from lakelog.store.clock import AHEAD
-from lakelog.store.signatures import SignatureFile
+from lakelog.store import Clock, SignatureFile, Store, VerifiedFiles
 from lakelog.volume import read_packed
 from lakelog.wal import Header, Tail, WalFile
 
@@ -41,7 +38,7 @@ size of both."""
 def open_for_check(root: str) -> tuple[Store, Problem | None]:
     """Open a lake even if lakelog.json is damaged or lost. Raises LakeNotFound, FormatTooNew."""
     try:
-        return bootstrap.load(root), None
+        return Store.load(root), None
     except DamagedLake as error:
         return Store(root, "", DEFAULTS), Problem(error.path, error.reason)
 
@@ -285,7 +282,7 @@ def _chain_fault(previous: tuple[Move, str] | None, move: Move) -> str | None:
     ):
         return "it does not name the move before it"
     back = previous_number.time - move.time  # far back means that a clock was corrected (F7.3)
-    return "its time is not later than the move before it" if 0 <= back <= AHEAD else None
+    return "its time is not later than the move before it" if 0 <= back <= Clock.AHEAD else None
 
 
 def _check_wals(
@@ -389,7 +386,7 @@ def _check_verified(checker: Checker) -> None:
         checker.add(path, str(error), "derived")
         return
     checker.count(len(data))
-    bad = sum(verified_files.parse(line) is None for line in data.splitlines())
+    bad = sum(VerifiedFiles.parse(line) is None for line in data.splitlines())
     if bad or (data and not data.endswith(b"\n")):
         checker.add(path, f"{max(bad, 1)} lines are damaged; the file may be deleted", "derived")
 

@@ -47,9 +47,7 @@ from lakelog.remotes.shared.segment_ranges import SegmentRanges
 from lakelog.remotes.shared.shared_config import SharedConfig
 from lakelog.remotes.shared.versions import VersionedAppend
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.store import bootstrap
-from lakelog.store.attachment import AttachmentRegistry
-from lakelog.store.bootstrap import Store
+from lakelog.store import AttachmentRegistry, Store
 from lakelog.values import JsonObject
 
 _ELSEWHERE = "save them in a lake of its own"
@@ -250,7 +248,7 @@ class BucketAttachment:
             newest = store.refs.head_number(branch)
         except UnknownRef:
             newest = 0
-            bootstrap.make_branch_dirs(store, branch)
+            store.make_branch_dirs(branch)
         return self.volume.take_moves(branch, newest)
 
     def _refresh_tags(self, refs: Refs) -> None:
@@ -289,9 +287,9 @@ def attach(url: str, root: str, *, cache: int | None = None, new_ring: NewRing =
     something else is there, InvalidKey, TransferRefused, Unreachable, OSError.
     """
     url = bucket.checked_address(url)
-    if is_new := not bootstrap.is_lake(root):
+    if is_new := not Store.is_lake(root):
         _join(url, root, BYTES if cache is None else cache, new_ring)
-    store = bootstrap.load(root)
+    store = Store.load(root)
     attachment = store.attachment
     if not isinstance(attachment, BucketAttachment) or attachment.url != url:
         raise AlreadyExists(
@@ -303,7 +301,7 @@ def attach(url: str, root: str, *, cache: int | None = None, new_ring: NewRing =
     attachment.refresh(store)
     if "main" not in store.refs.all_branches():
         try:
-            bootstrap.start_branch(store, "main")
+            store.start_branch("main")
         except FileExistsError:  # another machine was first, and its move is here
             attachment.refresh(store)
     return store
@@ -324,7 +322,7 @@ def _join(url: str, root: str, cache: int, new_ring: NewRing) -> None:
         )
     # Known by a random name: two machines may have directories of one path.
     address = {"url": url, "proven": proven, "cache": cache, "machine": disk.random_hex(8)}
-    bootstrap.create(root, config={**config, AttachmentRegistry.MEMBER: address})
+    Store.create(root, config={**config, AttachmentRegistry.MEMBER: address})
 
 
 def renew_config(paths: Paths, lake_id: str, body: dict[str, Any]) -> None:

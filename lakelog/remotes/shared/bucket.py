@@ -14,7 +14,7 @@ from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.object_store import SINGLE_WRITER, ObjectStoreRemote
 from lakelog.remotes.remote import Remote
 from lakelog.remotes.site import Site
-from lakelog.store.attachment import AttachmentRegistry
+from lakelog.store import AttachmentRegistry
 
 Bucket = ObjectStoreRemote | DirectoryRemote
 _ELSEWHERE = ("ssh://", "oci://")

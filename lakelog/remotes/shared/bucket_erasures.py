@@ -29,8 +29,7 @@ from lakelog.remotes.shared.machines import Machines
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
 from lakelog.remotes.site import Site
-from lakelog.store import bootstrap
-from lakelog.store.bootstrap import Store
+from lakelog.store import LakeConfig, Store
 from lakelog.volume import DirectoryVolume, ErasedStates, encode_packed, packed_lines
 
 _HEX = [f"{number:02x}" for number in range(256)]
@@ -158,7 +157,7 @@ class BucketErasures:
         required = {*body.get("requires", ()), _REQUIRED}
         if again or _REQUIRED not in body.get("requires", ()):
             body["requires"] = sorted(required)
-            bootstrap.replace_config(self._paths, document.encode(body))
+            LakeConfig(self._paths).renew(document.encode(body))
 
     # --- the one that erases ---
 

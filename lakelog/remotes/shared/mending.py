@@ -21,8 +21,7 @@ from lakelog.remotes import untrusted
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.site import key_of
-from lakelog.store import verified_files
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store, VerifiedFiles
 
 
 class BucketMending:
@@ -94,7 +93,7 @@ class BucketMending:
         key, digest = key_of(name), name[1]
         path, outcome = self._volume.location(key), self._outcome
         is_here = File(path).exists()
-        if is_here and verified_files.hash_file(path) != digest:
+        if is_here and VerifiedFiles.hash_file(path) != digest:
             outcome.set_aside(self._store, path)
             is_here = False
             with contextlib.suppress(FileNotFoundError, TransferRefused):

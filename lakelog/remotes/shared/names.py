@@ -30,7 +30,7 @@ from lakelog.remotes.remote import Interrupted
 from lakelog.remotes.shared import name_file
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.name_file import COLUMNS, Malformed, NameHead, key_of
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 Hashes = list[tuple[str, list[int]]]
 """For each mention of events a column, and the hashes of the names of which one is needed."""
@@ -123,10 +123,10 @@ class NeededNames:
 
         return entries
 
-    def lacking(self, digests: Set[str], opened: int = _OPENED) -> set[str]:
+    def lacking(self, digests: Set[str], tolerable: int = _OPENED) -> set[str]:
         """Return those of segments that certainly have none; so few as may be opened are not asked
         for."""
-        if len(digests) <= opened:
+        if len(digests) <= tolerable:
             return set()
         return {digest for digest, numbers in self._entries(digests) if numbers == set()}
 

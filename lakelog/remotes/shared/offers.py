@@ -30,7 +30,7 @@ from lakelog.refs import Head, Move
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
-from lakelog.store.bootstrap import Store
+from lakelog.store import Store
 
 HEADS = 32
 """Moves after its own for which an offer counts."""

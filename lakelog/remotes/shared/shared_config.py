@@ -19,8 +19,7 @@ from lakelog.paths import Paths
 from lakelog.protect import Protection
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.site import Site
-from lakelog.store import bootstrap
-from lakelog.store.attachment import AttachmentRegistry
+from lakelog.store import AttachmentRegistry, LakeConfig
 from lakelog.values import JsonObject
 
 _SHARED = ("encryption", "protect")
@@ -98,7 +97,7 @@ class SharedConfig:
         bucket = {**body[AttachmentRegistry.MEMBER], _NUMBER: number}
         required = {*body.get("requires", ()), *members.get("requires", ())}
         news = {**members, "requires": sorted(required), AttachmentRegistry.MEMBER: bucket}
-        bootstrap.replace_config(self._paths, document.encode({**body, **news}))
+        LakeConfig(self._paths).renew(document.encode({**body, **news}))
         self._number = number
 
     def _body(self) -> JsonObject:

@@ -20,8 +20,7 @@ from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
 from lakelog.segments import write_segment
-from lakelog.store.bootstrap import Store
-from lakelog.store.clock import following
+from lakelog.store import Clock, Store
 from lakelog.wal import Frame, Tail
 
 
@@ -65,7 +64,7 @@ class VersionedAppend:
         """Write the events as a segment, with the run of their keys."""
         store, batch, commit = self._store, self._batch, disk.random_hex()
         # Those of a stream come one after the other, whatever the clocks of machines say.
-        moment = following(head.move.time, disk.now_us())
+        moment = Clock.following(head.move.time, disk.now_us())
         place = batch.events, batch.flags, 0, moment
         frame = Frame.unwritten(self.origin, batch.text, *place)
         with contextlib.closing(database.connect(store.paths, store.settings)) as engine:

@@ -25,7 +25,7 @@ from lakelog.server.sql.confinement import allow_processor, confine
 from lakelog.server.sql.query_limits import QueryLimits, QueryRefused
 from lakelog.server.sql.request_loop import FrameOutput, answer_requests, begin, resident_bytes
 from lakelog.server.tokens import TokenScope
-from lakelog.store import bootstrap
+from lakelog.store import Store
 
 MODULE = "lakelog.server.api.answer_process"
 _FIRST = ("about", "overview", "counts", "standing", "storage", "events")
@@ -93,7 +93,7 @@ def main() -> None:
     """Answer questions until the input ends."""
     plan, output = begin()
     limits = QueryLimits(**plan["limits"])
-    store = bootstrap.load(plan["root"])
+    store = Store.load(plan["root"])
     store.settings = dataclasses.replace(
         store.settings, seal="never", memory_bytes=limits.memory // 2
     )

@@ -13,18 +13,14 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import orjson
 
 from lakelog.errors import LakelogError, TransferRefused, Unreachable
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.query_limits import FrameSender, QueryRefused
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from lakelog.values import JsonObject
-
-if TYPE_CHECKING:
-    from lakelog.store.bootstrap import Store
 
 _TOGETHER = 16
 """Objects that are fetched before the bound is looked at again."""
@@ -88,7 +84,7 @@ class BucketRelay:
 
     @functools.cached_property
     def _store(self) -> Store:
-        return bootstrap.load(self._root)
+        return Store.load(self._root)
 
     def answer(self, content: bytes, allowance: FetchAllowance) -> bytes:
         """Make a request; whatever goes wrong is part of the answer."""

@@ -38,7 +38,7 @@ from lakelog.server.sql.confinement import allow_processor, confine
 from lakelog.server.sql.query_limits import QueryFormat, QueryLimits, QueryRefused, QueryRequest
 from lakelog.server.sql.request_loop import FrameOutput, answer_requests, begin, resident_bytes
 from lakelog.server.sql.statement_guard import require_readable
-from lakelog.store import bootstrap
+from lakelog.store import Store
 from lakelog.views import ViewTables
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def refusal(error: BaseException) -> QueryRefused:
 def _session(root: str, branch: str, limits: QueryLimits) -> tuple[Session, bool, str]:
     """Open the lake, bind the process, and return what answers queries, whether the kernel bounds
     it, and where it spills to."""
-    store = bootstrap.load(root)
+    store = Store.load(root)
     # It never seals: it may write nothing of the lake. Half of the memory is left to Arrow and
     # Python.
     settings = dataclasses.replace(store.settings, seal="never", memory_bytes=limits.memory // 2)

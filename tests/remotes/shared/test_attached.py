@@ -19,7 +19,6 @@ from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, TransferRefused, Unreachable, UnsupportedStore
 from lakelog.remotes import known
 from lakelog.remotes.shared import attach, offers, segment_cache
-from lakelog.store import bootstrap
 from tests.support.attached import SharedMachines, append, numbers, origins
 from tests.support.cli import answer, run
 
@@ -300,7 +299,7 @@ def test_an_interrupted_attachment_goes_on(machines: SharedMachines, tmp_path: P
 def test_what_older_versions_do_not_know_they_refuse(machines: SharedMachines) -> None:
     body = document.decode(Path(machines["a"].store.paths.config).read_bytes())
     assert body["requires"] == ["bucket"]
-    bootstrap.change_settings(machines["a"].store, machines["a"].store.settings)
+    machines["a"].store.change_settings(machines["a"].store.settings)
     assert document.decode(Path(machines["a"].store.paths.config).read_bytes()) == body
 
 

@@ -1,0 +1,111 @@
+"""lakelog.json: what makes a directory a lake, and says how it is read.
+
+It names the format, the lake and its settings, and has the data keys of an encrypted lake, which
+fields are protected, and the bucket of a shared one. A process takes keys and protected fields from
+it into `VAULT` and `PROTECTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lakelog import document, keys
+from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact
+from lakelog.errors import DamagedLake
+from lakelog.keys import VAULT
+from lakelog.paths import FORMAT, PLAIN_FORMAT, Paths
+from lakelog.protect import PROTECTIONS, Protection
+from lakelog.settings import Settings, to_dict
+from lakelog.store.machine import Machine
+
+if TYPE_CHECKING:
+    from lakelog.keys import KeyRing
+    from lakelog.values import JsonObject
+
+
+class LakeConfig:
+    """The lakelog.json of a directory."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def exists(self) -> bool:
+        """Whether the directory is a lake."""
+        return File(self._paths.config).exists()
+
+    def read(self) -> JsonObject:
+        """Return what it says now; nothing if it is gone or damaged."""
+        try:
+            return document.decode(File(self._paths.config).read(DOCUMENT_MAX))
+        except (FileNotFoundError, NotIntact):
+            return {}
+
+    def read_to_change(self) -> JsonObject:
+        """Return what it says: data keys and more, which a new one must not lose. Raises
+        DamagedLake."""
+        body = self.read()
+        if not body:
+            raise DamagedLake(
+                self._paths.config, "it is gone or damaged: run `lakelog repair` first"
+            )
+        return body
+
+    def create(
+        self,
+        lake_id: str,
+        settings: Settings,
+        number: int = PLAIN_FORMAT,
+        ring: KeyRing | None = None,
+        protection: Protection | None = None,
+    ) -> None:
+        """Write one of format `number`, which makes the directory a lake; FileExistsError if there
+        is one."""
+        body = {"format": number, "lake": lake_id, "settings": to_dict(settings)}
+        body |= {"format": FORMAT, **ring.config_members()} if ring else {}
+        body |= {"format": FORMAT, **protection.config_members(body)} if protection else {}
+        File(self._paths.config).create(document.encode(body))
+        Folder(self._paths.root).sync()
+
+    def change(self, members: Callable[[JsonObject], JsonObject]) -> None:
+        """Replace it by one with what `members` makes of it. Raises DamagedLake."""
+        body = self.read_to_change()
+        self.renew(document.encode({**body, **members(body)}))
+
+    def renew(self, data: bytes) -> None:
+        """Replace it; whose lake it is stays as it was, and the processes of the lake get to know
+        what it says of protected fields."""
+        paths = self._paths
+        with Machine.rebinding(paths) as bind:
+            temporary = Folder(paths.root).write(data)
+            try:
+                bind(temporary)
+                File(temporary).rename(paths.config)
+            except BaseException:
+                File(temporary).remove()
+                raise
+            Folder(paths.root).sync()
+        before = PROTECTIONS.get(paths.root)
+        self.protect(document.decode(data))
+        if PROTECTIONS.get(paths.root) == before:
+            return
+        # Who appends looks at this folder each time, and so learns of it (`refresh_protection`).
+        Folder(paths.erasures).make_all()
+        File(Folder(paths.erasures).write(b"protected\n")).remove()
+
+    def open_keys(self, body: JsonObject) -> None:
+        """Open the data keys that it holds, if the lake is encrypted. Raises InvalidKey."""
+        if "encryption" in body:
+            VAULT.unlock(self._paths.root, keys.KeyRing.of_json(body["encryption"]))
+        elif VAULT.lakes:
+            VAULT.forget_lake(self._paths.root)
+
+    def protect(self, body: JsonObject) -> None:
+        """Note which fields of the lake are protected. Raises InvalidKey."""
+        if body.get("protect"):
+            fresh = Protection.of_json(body["protect"])
+            # What it has opened stays opened.
+            if PROTECTIONS.get(self._paths.root) != fresh:
+                PROTECTIONS[self._paths.root] = fresh
+        elif PROTECTIONS and "protect" not in body:
+            PROTECTIONS.pop(self._paths.root, None)
