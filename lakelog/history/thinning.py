@@ -20,7 +20,7 @@ from lakelog.paths import FileNames
 from lakelog.refs import Move
 from lakelog.settings import Settings
 from lakelog.store import Store
-from lakelog.volume import PACKED, decode_packed, encode_packed, read_packed
+from lakelog.volume import MovePack
 
 KEEP_MOVES = 100
 """This many newest moves of a branch are kept with their states, whatever their age."""
@@ -107,7 +107,7 @@ def pack(store: Store, branch: str, now_us: int, tagged: set[str]) -> Iterator[i
 
 
 def _pack(store: Store, branch: str, retained: set[int]) -> Iterator[int]:
-    """Pack moves before the newest hundred into files of at most PACKED; yield their numbers."""
+    """Pack moves before the newest hundred into files of at most MOVES_MAX; yield their numbers."""
     paths = store.paths
     numbers = sorted(FileNames(Folder(paths.head_dir(branch)).names()).moves)
     # A run before this one may have died before it unlinked; and a process that slept through a
@@ -118,7 +118,7 @@ def _pack(store: Store, branch: str, retained: set[int]) -> Iterator[int]:
     repeated, old = [n for n in old if n <= packed_up_to], [n for n in old if n > packed_up_to]
     for low, high, path in packs:
         if any(low <= n <= high for n in repeated):
-            read_packed(path)  # raises if it is damaged, while the moves still have their files
+            MovePack.read(path)  # raises if it is damaged, while the moves still have their files
     _unlink_moves(store, branch, repeated)
     yield from repeated
     # Fewer are packed as soon as the state of one is not kept: in its own file it would carry it
@@ -131,9 +131,9 @@ def _pack(store: Store, branch: str, retained: set[int]) -> Iterator[int]:
             missing = min(set(range(low, high)) - moves.keys())
             raise DamagedRef(paths.move(branch, missing), "the move is missing")
         path = paths.packed(branch, low, high)
-        File(path).create(encode_packed(branch, low, high, moves))
+        File(path).create(MovePack(branch, low, high).encode(moves))
         Folder(paths.head_dir(branch)).sync()
-        read_packed(path)  # what was written is read back before the only other copy is removed
+        MovePack.read(path)  # what was written is read back before the only other copy is removed
         _unlink_moves(store, branch, list(moves))
         yield from moves
 
@@ -141,7 +141,7 @@ def _pack(store: Store, branch: str, retained: set[int]) -> Iterator[int]:
 def _read_fitting(store: Store, branch: str, numbers: list[int]) -> dict[int, bytes]:
     """Read the first of these moves, as many as one packed file takes."""
     moves, size = dict[int, bytes](), 0
-    for number in numbers[:PACKED]:
+    for number in numbers[: MovePack.MOVES_MAX]:
         data = File(store.paths.move(branch, number)).read(DOCUMENT_MAX)
         if moves and size + len(data) > PACKED_BYTES:
             break
@@ -176,7 +176,7 @@ def _thin(store: Store, branch: str, retained: set[int], tagged: set[str]) -> No
     group: list[_Pack] = []
     for pack in packs:
         together = [*group, pack]
-        fits = sum(len(p.stays) for p in together) <= PACKED
+        fits = sum(len(p.stays) for p in together) <= MovePack.MOVES_MAX
         fits = fits and sum(p.bytes for p in together) <= PACKED_BYTES
         # Two files over the same numbers were left by a run that died: they become one.
         if group and not fits and pack.first > max(p.last for p in group):
@@ -197,7 +197,7 @@ def _judge(
     """Decide which moves of a packed file stay, given the move after them; return its oldest move,
     too."""
     low, high, path = file
-    moves = read_packed(path)
+    moves = MovePack.read(path)
     stays: dict[int, bool] = {}
     size = 0
     for number, data in reversed(moves.items()):
@@ -224,17 +224,17 @@ def _rewrite(store: Store, branch: str, group: list[_Pack]) -> None:
     low, high = min(p.first for p in group), max(p.last for p in group)
     all_moves: dict[int, bytes] = {}
     for pack in group:
-        moves = read_packed(pack.path)
+        moves = MovePack.read(pack.path)
         for number in sorted(pack.stays):
             all_moves[number] = (
                 moves[number] if pack.stays[number] else document.split(moves[number])[0]
             )
-    data = encode_packed(branch, low, high, all_moves)
-    decode_packed(data, branch, low, high)  # before it replaces anything
+    data = MovePack(branch, low, high).encode(all_moves)
+    MovePack(branch, low, high).decode(data)  # before it replaces anything
     path, directory = store.paths.packed(branch, low, high), store.paths.head_dir(branch)
     # A file of the same span is replaced in one step: both are right, the new one has less.
     File(path).replace(data)
-    read_packed(path)
+    MovePack.read(path)
     for pack in group:
         if pack.path != path:
             File(pack.path).remove()

@@ -19,7 +19,7 @@ from lakelog.keys import LakeKeys
 from lakelog.paths import KEYS, FileNames
 from lakelog.refs.ref import Head, Move, MoveLocation, Ref, Tag
 from lakelog.runtime.closest import did_you_mean
-from lakelog.volume import PACKED, TICK_NS, Volume, decode_packed
+from lakelog.volume import TICK_NS, MovePack, Volume
 
 _PACKED_CACHED, _TEXTS_CACHED = 4, 64
 _SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
@@ -166,7 +166,7 @@ class Refs:
         """Return the moves of a packed file. Raises DamagedRef, FileNotFoundError."""
         key = KEYS.packed(branch, low, high)
         try:
-            return decode_packed(self._volume.read(key), branch, low, high)
+            return MovePack(branch, low, high).decode(self._volume.read(key))
         except NotIntact as error:
             raise self._damaged(key, f"packed moves are damaged: {error}") from None
 
@@ -259,7 +259,7 @@ class Refs:
                     # Its moves count as kept: reading one of them names the damaged file. A damaged
                     # name must not make billions of numbers.
                     except DamagedRef:
-                        numbers.update(range(low, high + 1)[-PACKED:])
+                        numbers.update(range(low, high + 1)[-MovePack.MOVES_MAX :])
                 break
         return sorted(numbers)
 

@@ -23,7 +23,7 @@ from lakelog.errors import DamagedRef
 from lakelog.keys import VAULT
 from lakelog.paths import KEYS, FileName
 from lakelog.values import JsonObject
-from lakelog.volume.move_pack import decode_packed, encode_packed
+from lakelog.volume.move_pack import MovePack
 from lakelog.volume.volume import TICK_NS, Volume
 
 FOLDER = "erasures"
@@ -175,7 +175,7 @@ class ErasedStates:
         if lines == files:
             return None
         branch, span = _place(key)
-        return encode_packed(branch, *span, lines) if span else lines[0]
+        return MovePack(branch, *span).encode(lines) if span else lines[0]
 
     def named(self, key: str) -> Iterator[tuple[str, bytes]]:
         """Yield the state that each move or tag of such a file names, and the text that it carries
@@ -191,7 +191,7 @@ class ErasedStates:
         with contextlib.suppress(FileNotFoundError, NotIntact):
             data = self._volume.read(key)
             branch, span = _place(key)
-            return decode_packed(data, branch, *span) if span else {0: data}
+            return MovePack(branch, *span).decode(data) if span else {0: data}
         return {}
 
     def without_text(self, data: bytes) -> bytes:

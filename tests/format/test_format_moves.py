@@ -19,7 +19,7 @@ from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.moves.publication import Change, publish
 from lakelog.values import from_micros
-from lakelog.volume import read_packed
+from lakelog.volume import MovePack
 from tests.golden import make
 from tests.support import damage, lakes, second_reader, statements
 from tests.support.effort import IS_WHOLE
@@ -69,7 +69,7 @@ def chain(path: str) -> dict[int, bytes]:
     """Every move of the main branch by number, as bytes."""
     folder = Path(path, "refs/heads/main")
     found = {
-        n: data for file in folder.glob("packed-*") for n, data in read_packed(str(file)).items()
+        n: data for file in folder.glob("packed-*") for n, data in MovePack.read(str(file)).items()
     }
     return found | {int(file.name[:12]): file.read_bytes() for file in folder.glob("0*.json")}
 
@@ -212,11 +212,11 @@ def test_a_packed_file_with_another_seal_is_not_believed(tmp_path: Path) -> None
     """F7.9: the seal is a checksum; a file whole but for it is damaged, and verify says so."""
     path = lakes.copied(lakes.packed, tmp_path)
     (pack,) = Path(path, "refs/heads/main").glob("packed-*")
-    assert len(read_packed(str(pack))) > 100
+    assert len(MovePack.read(str(pack))) > 100
     data = pack.read_bytes()
     pack.write_bytes(damage.flipped(data, len(data) - 5, 1))
     with pytest.raises(DamagedRef, match="checksum does not match"):
-        read_packed(str(pack))
+        MovePack.read(str(pack))
     assert [problem.path for problem in damage.checked(path).problems] == [str(pack)]
 
 
@@ -245,7 +245,7 @@ def test_thinning_may_die_at_every_step(
     tmp_path: Path, clock: list[int], monkeypatch: pytest.MonkeyPatch, keep: bool
 ) -> None:
     """Whatever step gc dies at, the lake reads the same, and the next run ends what it began."""
-    monkeypatch.setattr(thinning, "PACKED", 60)
+    monkeypatch.setattr(MovePack, "MOVES_MAX", 60)
     path, copy = str(tmp_path / "lake"), str(tmp_path / "copy")
     real = thinning.pack
     monkeypatch.setattr(thinning, "pack", lambda *given: iter(()) if not keep else real(*given))

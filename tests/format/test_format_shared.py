@@ -19,7 +19,7 @@ from lakelog.remotes import conditions
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.shared import move_spans, name_file, offers
 from lakelog.store import Store
-from lakelog.volume import decode_packed
+from lakelog.volume import MovePack
 from tests.support import encrypted
 from tests.support.attached import SharedMachines, append, numbers, offer_and_die
 
@@ -226,7 +226,7 @@ def test_spans_of_moves_are_packed_moves(
     machines["a"].exchange()
     (span,) = (tmp_path / "bucket" / "packs" / "main").iterdir()
     assert span.name == "packed-000000000001-000000000256.jsonl.zst"
-    moves = decode_packed(span.read_bytes(), "main", 1, 256)
+    moves = MovePack("main", 1, 256).decode(span.read_bytes())
     folder = tmp_path / "bucket" / "refs" / "heads" / "main"
     assert moves == {n: (folder / f"{n:012d}.json").read_bytes() for n in range(1, 5)}
 

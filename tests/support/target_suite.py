@@ -25,7 +25,7 @@ from lakelog.maintain import retention
 from lakelog.sync.comparison import check
 from lakelog.sync.sync import status
 from lakelog.sync.target import SyncTarget
-from lakelog.volume import encode_packed
+from lakelog.volume import MovePack
 from tests.support.lakes import EXOTIC, copied, opened
 from tests.support.sync_places import Faulty, Place, expected, forked, kill, synced
 
@@ -105,7 +105,7 @@ def drop_move(path: str, number: int) -> None:
     files = {n: Path(paths.move("main", n)) for n in range(1, number + 1)}
     moves = {n: document.split(file.read_bytes())[0] for n, file in files.items()}
     gone = document.decode(moves.pop(number))["snapshot"]
-    data = encode_packed("main", 1, number, moves)
+    data = MovePack("main", 1, number).encode(moves)
     Path(paths.packed("main", 1, number)).write_bytes(data)
     for file in files.values():
         file.unlink()

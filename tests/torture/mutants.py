@@ -229,7 +229,7 @@ EDITS = [
     _edited(
         "verify believes packed moves",
         "corrupt",
-        "lakelog.volume.move_pack:decode_packed",
+        "lakelog.volume.move_pack:MovePack.decode",
         "hashlib.sha256(data[:-32]).digest() != data[-32:]",
         "False",
     ),

@@ -34,7 +34,7 @@ from lakelog.paths import FileName
 from lakelog.refs import Move, Ref
 from lakelog.segments import Segment, write_segment
 from lakelog.store import Hosts, LakeConfig, Store
-from lakelog.volume import read_packed
+from lakelog.volume import MovePack
 from lakelog.wal import Frame, Header, Tail, scan
 
 _MISSING = "missing"
@@ -173,7 +173,7 @@ class Comparison:
         for low, high, path in self.there.refs.packs(branch):
             with contextlib.suppress(Damaged, FileNotFoundError):
                 if high > top and low <= end + 1:
-                    read_packed(path)
+                    MovePack.read(path)
                     names.append(os.path.basename(path))
                     end = max(end, high)
         folder = self.there.paths.head_dir(branch)

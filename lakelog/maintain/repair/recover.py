@@ -26,7 +26,7 @@ from lakelog.paths import FileName
 from lakelog.refs import Move, Refs
 from lakelog.segments import Segment, describe_rows
 from lakelog.store import Hosts, Store
-from lakelog.volume import packed_lines
+from lakelog.volume import MovePack
 
 Watermarks = dict[str, int]
 
@@ -81,7 +81,7 @@ def _files(folder: str) -> tuple[dict[int, bytes], int]:
         if span := FileName(name).packed:
             newest = max(newest, span[1])
             # A move is in a file of its own too until it is unlinked: that one is preferred.
-            files = {**packed_lines(File(f"{folder}/{name}").read()), **files}
+            files = {**MovePack.readable(File(f"{folder}/{name}").read()), **files}
         number = FileName(name).move
         if number is not None:
             files[number] = File(f"{folder}/{name}").read()

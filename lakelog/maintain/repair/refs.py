@@ -18,7 +18,7 @@ from lakelog.moves import Change, try_move
 from lakelog.paths import FileName
 from lakelog.refs import Head, Move, Ref, author
 from lakelog.store import Store
-from lakelog.volume import PACKED, encode_packed, is_thinned, read_packed
+from lakelog.volume import MovePack
 
 Moves = dict[int, tuple[Move, bytes]]
 _REWINDS = ("rollback", "undo", "repair", "branch")
@@ -47,7 +47,7 @@ def mend_moves(
     for path, span in torn.items():
         outcome.set_aside(store, path)
         moves = {n: good[n][1] for n in sorted(good) if n in span}
-        File(path).create(encode_packed(branch, span[0], span[-1], moves))
+        File(path).create(MovePack(branch, span[0], span[-1]).encode(moves))
         if span in thinned:
             outcome.lost.append(
                 f"branch {branch}: moves {span[0]} to {span[-1]} of its log that"
@@ -74,11 +74,11 @@ def _packed(store: Store, branch: str) -> tuple[dict[str, range], list[range]]:
     for low, high, path in store.refs.packs(branch):
         span = range(low, high + 1)
         try:
-            read_packed(path)
+            MovePack.read(path)
         except DamagedRef:
             torn[path] = span
             # A name with a flipped bit may claim a span of billions.
-            if len(span) <= PACKED and not is_thinned(File(path).read()):
+            if len(span) <= MovePack.MOVES_MAX and not MovePack.is_thinned(File(path).read()):
                 continue
         thinned.append(span)
     return torn, thinned

@@ -28,7 +28,7 @@ from lakelog.paths import CHUNK, FORMAT, INDEX, KEYS, OBJECTS, FileName
 from lakelog.refs import Ref, Tag, author
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import LakeConfig, Machine, Policy, SignatureFile, Store
-from lakelog.volume import read_packed
+from lakelog.volume import MovePack
 from lakelog.wal import Header, Tail
 
 __all__ = ["LakeCheck", "RepairOutcome", "repair"]
@@ -231,7 +231,7 @@ def _fetch_packed(
 
 def _leads_to(store: Store, path: str, copy_path: str) -> bool:
     """Whether the moves here continue the packed ones of the copy."""
-    high = max(packed_moves := read_packed(copy_path))
+    high = max(packed_moves := MovePack.read(copy_path))
     good = recover.moves(store, FileName.of(os.path.dirname(path)).ref)[0]
     return high + 1 in good and good[high + 1][0].prev == Ref.digest_of(packed_moves[high])
 

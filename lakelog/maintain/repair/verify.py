@@ -25,7 +25,7 @@ from lakelog.refs import Move, Ref, Refs
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import DEFAULTS
 from lakelog.store import Clock, SignatureFile, Store, VerifiedFiles
-from lakelog.volume import read_packed
+from lakelog.volume import MovePack
 from lakelog.wal import Header, Tail, WalFile
 
 __all__ = ["Problem", "Report", "open_for_check", "verify", "verify_snapshot"]
@@ -254,7 +254,7 @@ def _check_packed(checker: Checker, branch: str) -> tuple[MoveBytes, list[tuple[
         with contextlib.suppress(FileNotFoundError):  # packed again: its moves are in that file
             try:
                 packed_moves.update(
-                    {n: _without_manifest(data) for n, data in read_packed(path).items()}
+                    {n: _without_manifest(data) for n, data in MovePack.read(path).items()}
                 )
                 checker.count(os.stat(path).st_size)
             except DamagedRef as error:

@@ -30,7 +30,7 @@ from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
 from lakelog.remotes.site import Site
 from lakelog.store import LakeConfig, Store
-from lakelog.volume import DirectoryVolume, ErasedStates, encode_packed, packed_lines
+from lakelog.volume import DirectoryVolume, ErasedStates, MovePack
 
 _HEX = [f"{number:02x}" for number in range(256)]
 _REQUIRED = "erasure"
@@ -239,12 +239,12 @@ class BucketErasures:
     def _strip_span(self, key: str) -> None:
         bucket = self._volume.bucket
         with contextlib.suppress(FileNotFoundError):
-            moves = packed_lines(bucket.read(key))
+            moves = MovePack.readable(bucket.read(key))
             stripped = {n: self.local.erased.without_text(data) for n, data in moves.items()}
             if stripped != moves:
                 _, branch, name = key.split("/")
                 span = FileName(name).packed or (0, 0)
-                bucket.replace(key, encode_packed(FileName(branch).ref, *span, stripped))
+                bucket.replace(key, MovePack(FileName(branch).ref, *span).encode(stripped))
 
 
 def _offered_at(name: str) -> int:

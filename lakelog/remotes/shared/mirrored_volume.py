@@ -29,7 +29,7 @@ from lakelog.remotes.shared.bucket import Bucket, open_bucket
 from lakelog.remotes.site import key_of
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.values import JsonObject
-from lakelog.volume import DirectoryVolume, ErasedStates, encode_packed
+from lakelog.volume import DirectoryVolume, ErasedStates, MovePack
 
 _PIECE = 1 << 20
 RelayedRequest = Callable[[JsonObject], bytes]
@@ -323,7 +323,7 @@ class MirroredVolume(DirectoryVolume):
         list(remotes.in_parallel(self.read, manifests))
         for span in spans[:-1]:
             low, high = min(span.moves), max(span.moves)
-            data = encode_packed(branch, low, high, span.moves)
+            data = MovePack(branch, low, high).encode(span.moves)
             self._mirror(KEYS.packed(branch, low, high), data)
         # The newest ones are files of their own in any lake.
         for number, data in (spans[-1].moves if spans else {}).items():

@@ -20,7 +20,7 @@ from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.remote import DOCUMENT_MAX
 from lakelog.remotes.remote_volume import RemoteVolume
-from lakelog.volume import encode_packed, packed_lines
+from lakelog.volume import MovePack
 
 SPAN, GROWTH = 256, 16
 """Moves of a span, and after how many more of them its file is replaced by one that has these."""
@@ -71,7 +71,7 @@ def _checked(data: bytes, branch: str, low: int, head: bytes) -> MoveSpan | None
         # Before any of it is decompressed: the bucket may be anybody's.
         if not data or not 0 <= zstandard.frame_content_size(data) <= _CONTENT_MAX:
             return None
-        moves = packed_lines(data)
+        moves = MovePack.readable(data)
         if list(moves) != list(range(low, low + len(moves))) or not moves:
             return None
         for number, file in moves.items():
@@ -90,7 +90,7 @@ def _checked(data: bytes, branch: str, low: int, head: bytes) -> MoveSpan | None
 def put_span(bucket: RemoteVolume, branch: str, moves: dict[int, bytes]) -> None:
     """Put down the span that begins with these moves, in the place of a shorter one."""
     low = min(moves)
-    data = encode_packed(branch, low, low + SPAN - 1, moves)
+    data = MovePack(branch, low, low + SPAN - 1).encode(moves)
     if len(data) <= DOCUMENT_MAX:
         # Without it a new directory makes more requests, and nothing else.
         with contextlib.suppress(Unreachable, TransferRefused, OSError):
