@@ -12,11 +12,9 @@ from lakelog.cli.options import flag
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import Count, Share, cell, clock
 from lakelog.cli.render.terminal import many, size, width
-from lakelog.keys import VAULT
-from lakelog.libraries import pq
 from lakelog.maintain import Stats
-from lakelog.paths import Paths
 from lakelog.render import micros
+from lakelog.segments import Segment
 from lakelog.store import Store
 
 _SHOWN = {"type": 10, "source": 5, "level": 6}
@@ -120,7 +118,7 @@ def column_sizes(store: Store, stats: Stats) -> list[dict[str, Any]]:
     store.verified.obtain([(e.key, paths.object("segments", e.key)) for e in segments])
     sizes: dict[str, int] = {}
     for entry in segments:
-        for name, count in _columns_of(paths, entry.key):
+        for name, count in Segment(paths, entry.key).column_bytes():
             sizes[name] = sizes.get(name, 0) + count
     # What belongs to no column, so that the sum is the size of the files.
     sizes["footers and headers"] = sum(e.bytes for e in segments) - sum(sizes.values())
@@ -137,15 +135,6 @@ def column_sizes(store: Store, stats: Stats) -> list[dict[str, Any]]:
         }
         for name, count in sizes.items()
     ]
-
-
-def _columns_of(paths: Paths, digest: str) -> Iterator[tuple[str, int]]:
-    # Read through VAULT, which deciphers the footers of an encrypted lake.
-    meta = pq.read_metadata(VAULT.file(paths.object("segments", digest)))
-    for group in range(meta.num_row_groups):
-        for place in range(meta.num_columns):
-            column = meta.row_group(group).column(place)
-            yield column.path_in_schema, column.total_compressed_size
 
 
 def _table_row(sizes: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from collections import OrderedDict
 from lakelog import segments
 from lakelog.compat import omega
 from lakelog.entries import SegmentEntry
-from lakelog.keys import VAULT
-from lakelog.libraries import duckdb, np, pa, pq
+from lakelog.libraries import duckdb, np, pa
 from lakelog.store import Store
 from lakelog.values import JsonObject
 
@@ -133,8 +132,8 @@ def identities(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted ids of a segment's events and their rows. Raises DamagedSegment."""
     store.verified.require([entry])
-    source = VAULT.file(store.paths.object("segments", entry.key))
-    return numbers(pq.ParquetFile(source).read(columns=[*IDENTITY, "type"]), connection)
+    columns = [*IDENTITY, "type"]
+    return numbers(segments.Segment(store.paths, entry.key).read(columns), connection)
 
 
 def numbers(

@@ -17,7 +17,7 @@ from lakelog import sql, typed_columns
 from lakelog.entries import SegmentEntry
 from lakelog.history import remove_tag, resolve
 from lakelog.libraries import pa, pq
-from lakelog.segments import rows_sql, segment_schema
+from lakelog.segments import Segment, rows_sql, segment_schema
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -98,8 +98,8 @@ def copy_of(lake: Lake, entry: SegmentEntry) -> bytes:
 def renamed(lake: Lake, entry: SegmentEntry, struct: pa.DataType) -> bytes:
     """Return the bytes of a copy of a typed segment, the members of its structs under the names of
     a type."""
-    with pq.ParquetFile(lake.store.paths.object("segments", entry.key)) as file:
-        table = file.read().replace_schema_metadata(None)
+    table, _ = Segment(lake.store.paths, entry.key).read_stored()
+    table = table.replace_schema_metadata(None)
     place = table.column_names.index(typed_columns.COLUMN)
     # A view renames, and copies no value.
     chunks = [chunk.view(struct) for chunk in table[typed_columns.COLUMN].chunks]

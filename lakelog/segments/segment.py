@@ -382,6 +382,13 @@ class Segment:
         groups = map(footer.row_group, range(footer.num_row_groups))
         return payload_bytes + sum(int(group.total_byte_size) for group in groups)
 
+    def column_bytes(self) -> Iterator[tuple[str, int]]:
+        """Yield the columns of each row group, with their bytes in the file."""
+        footer = pq.read_metadata(self._source())
+        for group in map(footer.row_group, range(footer.num_row_groups)):
+            for column in map(group.column, range(group.num_columns)):
+                yield column.path_in_schema, column.total_compressed_size
+
     def batches(self, size: int) -> Iterator[pa.Table]:
         """Yield the rows, `size` at a time."""
         with pq.ParquetFile(self._source(), page_checksum_verification=True) as file:
