@@ -20,7 +20,7 @@ from lakelog.render import DisplayHead, micros, text
 
 RECORDS = {
     "history.branch_history": "Snapshot HistoryEntry Diff",
-    "store.ref": "Tag Move",
+    "refs.ref": "Tag Move",
     "maintain.stats": "Stats",
     "maintain.compact": "Compaction",
     "maintain.gc": "GcResult",
