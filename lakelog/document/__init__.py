@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.document.checksum import TAIL, decode, digest, encode, ending, require_known, split
+    from lakelog.document.checksum import (
+        TAIL,
+        check,
+        decode,
+        digest,
+        encode,
+        ending,
+        require_known,
+        split,
+    )
 
-__all__ = ["TAIL", "decode", "digest", "encode", "ending", "require_known", "split"]
+__all__ = ["TAIL", "check", "decode", "digest", "encode", "ending", "require_known", "split"]
 
 __getattr__ = lazy_face(__name__, checksum=" ".join(__all__))

@@ -28,17 +28,28 @@ def encode(body: JsonObject) -> bytes:
 
 def ending(line: bytes) -> bytes:
     """Return the last bytes of the document whose body is `line`."""
-    return _MARK + hashlib.sha256(line).hexdigest().encode() + b'"}\n'
+    return _ending(line[:-1])
+
+
+def _ending(start: bytes | memoryview) -> bytes:
+    """The last bytes of the document whose body is `start` and a brace."""
+    checksum = hashlib.sha256(start)
+    checksum.update(b"}")
+    return _MARK + checksum.hexdigest().encode() + b'"}\n'
+
+
+def check(data: bytes) -> None:
+    """Raise NotIntact unless every byte is as written."""
+    # Over the bytes as they are: to serialize the JSON again would need a canonical form (F2.2).
+    if len(data) <= TAIL or data[-TAIL:] != _ending(memoryview(data)[:-TAIL]):
+        raise NotIntact("its checksum does not match")
 
 
 def decode(data: bytes) -> JsonObject:
     """Return the body. Raises NotIntact unless every byte is as written."""
-    # Over the bytes as they are: to serialize the JSON again would need a canonical form (F2.2).
-    line = data[:-TAIL] + b"}"
-    if len(data) <= TAIL or data[-TAIL:] != ending(line):
-        raise NotIntact("its checksum does not match")
+    check(data)
     try:
-        body: JsonObject = orjson.loads(line)
+        body: JsonObject = orjson.loads(data[:-TAIL] + b"}")
     except orjson.JSONDecodeError:
         raise NotIntact("it is not a JSON object") from None
     return body  # a JSON value that ends with a brace is an object

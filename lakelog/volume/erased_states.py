@@ -29,7 +29,8 @@ from lakelog.volume.volume import TICK_NS, Volume
 FOLDER = "erasures"
 
 
-_STATES = "states.json"
+_KEY_OF_STATES = f"{FOLDER}/states.json"
+_SEARCHES_MAX = 4
 _SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -66,7 +67,9 @@ class ErasedStates:
         self._volume, self._encrypt = volume, encrypt or (lambda data: data)
         self._stamp = self.generation = 0
         self._read_at = TICK_NS + 1
-        self._replacements = Replacements()
+        self._data = b""
+        self._replacements: Replacements | None = Replacements()
+        self._searches = 0
 
     def refresh(self) -> int:
         """Read again what something was erased since; return how often that was so. Costs one look
@@ -75,9 +78,9 @@ class ErasedStates:
         # What was read within the same tick as the last change may have changed again unnoticed.
         if stamp != self._stamp or self._read_at <= stamp + TICK_NS:
             self._stamp, self._read_at = stamp, time.time_ns()
-            replacements = self._read()
-            if replacements != self._replacements:
-                self._replacements = replacements
+            data = self._intact()
+            if data != self._data:
+                self._data, self._replacements, self._searches = data, None, 0
                 self.generation += 1
         return self.generation
 
@@ -89,19 +92,25 @@ class ErasedStates:
 
     def of(self, digest: str) -> str:
         """Return the digest of the manifest that is read as the state `digest`."""
-        return self._replacements.states.get(digest, digest)
+        return self._current().states[digest] if self.holds(digest) else digest
 
     def holds(self, digest: str) -> bool:
         """Whether another manifest is read in the place of a state."""
-        return digest in self._replacements.states
+        # The file grows with each state that is kept: who asks for the newest alone, as most do,
+        # has it searched in less than half of the time that it takes to parse.
+        if self._replacements is None and self._searches < _SEARCHES_MAX:
+            self._searches += 1
+            if digest.encode() not in self._data:
+                return False
+        return digest in self._current().states
 
     def segments(self) -> dict[str, str]:
         """The segments that were rewritten, and what stands in their place ("" for nothing)."""
-        return self._replacements.segments
+        return self._current().segments
 
     def keys(self) -> frozenset[str]:
         """The keys of erasures that a bucket says it has."""
-        return self._replacements.keys
+        return self._current().keys
 
     def add(self, states: dict[str, str], segments: dict[str, str]) -> None:
         """Add to what stands in the place of states and segments, durably. What an earlier erasure
@@ -130,10 +139,10 @@ class ErasedStates:
         """Add what stands in the place of states and segments in another copy of the lake, as it
         was read last, and the `key` of an erasure. Raises DamagedRef for what no lake would have
         written."""
-        states, segments = other._replacements.states, other._replacements.segments
+        states, segments = other._current().states, other._current().segments
         digests = {*states, *states.values(), *segments, *segments.values()} - {""}
         if not all(map(_DIGEST.fullmatch, digests)):
-            raise DamagedRef(other._volume.location(f"{FOLDER}/{_STATES}"), "it is malformed")
+            raise DamagedRef(other._volume.location(_KEY_OF_STATES), "it is malformed")
         joined = self._joined(states, segments)
         if key:
             joined = dataclasses.replace(joined, keys=joined.keys | {key})
@@ -145,7 +154,7 @@ class ErasedStates:
         body: JsonObject = {"states": replacements.states, "segments": replacements.segments}
         if replacements.keys:
             body["erasures"] = sorted(replacements.keys)
-        self._volume.replace(f"{FOLDER}/{_STATES}", self._encrypt(document.encode(body)))
+        self._volume.replace(_KEY_OF_STATES, self._encrypt(document.encode(body)))
 
     def refs(self) -> Iterator[str]:
         """Yield the keys of all moves, packed moves and tags."""
@@ -201,16 +210,38 @@ class ErasedStates:
         is_replaced = carried and snapshot and self.holds(snapshot[1].decode())
         return line if is_replaced else data
 
+    def _current(self) -> Replacements:
+        """What was read last."""
+        if self._replacements is None:
+            self._replacements = self._parsed(self._data)
+        return self._replacements
+
     def _read(self) -> Replacements:
-        key = f"{FOLDER}/{_STATES}"
+        return self._parsed(self._intact())
+
+    def _parsed(self, data: bytes) -> Replacements:
+        if not data:
+            return Replacements()
         try:
-            body = document.decode(VAULT.decrypt(self._volume.read(key)))
+            body = document.decode(data)
             keys = frozenset(filter(_KEY.fullmatch, body.get("erasures", ())))
             return Replacements(body["states"], body["segments"], keys)
-        except FileNotFoundError:
-            return Replacements()
         except (KeyError, TypeError, ValueError) as error:
-            raise DamagedRef(self._volume.location(key), f"it is damaged: {error}") from None
+            raise self._damaged(error) from None
+
+    def _intact(self) -> bytes:
+        """The file as it was written, b"" where there is none."""
+        try:
+            data = VAULT.decrypt(self._volume.read(_KEY_OF_STATES))
+            document.check(data)
+            return data
+        except FileNotFoundError:
+            return b""
+        except ValueError as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> DamagedRef:
+        return DamagedRef(self._volume.location(_KEY_OF_STATES), f"it is damaged: {error}")
 
 
 def _place(key: str) -> tuple[str, tuple[int, int] | None]:

@@ -208,8 +208,8 @@ EDITS = [
     _edited(
         "a document's checksum skipped",
         "corrupt",
-        "lakelog.document.checksum:decode",
-        "len(data) <= TAIL or data[-TAIL:] != ending(line)",
+        "lakelog.document.checksum:check",
+        "len(data) <= TAIL or data[-TAIL:] != _ending(memoryview(data)[:-TAIL])",
         "len(data) <= TAIL",
     ),
     _edited(
