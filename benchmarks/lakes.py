@@ -45,7 +45,7 @@ LARGE = 100
 """Segments of a large lake."""
 _TEXT = 200
 _MAKERS = """entries/entry manifest/manifest segments/segment document/checksum
-    paths/lake_paths store/refs identities/identity_run wal/frames store/verified_files"""
+    paths/lake_paths refs/refs identities/identity_run wal/frames store/verified_files"""
 
 
 def segmented(count: int, per_move: int = PER_MOVE) -> Path:
