@@ -13,12 +13,12 @@ from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
     from lakelog.patterns.findings import pattern_events, statistics_event
-    from lakelog.patterns.masks import shape_sql
-    from lakelog.patterns.mining import SHAPES_MAX, Template, templates_of
+    from lakelog.patterns.masks import beginning_sql, shape_sql
+    from lakelog.patterns.mining import Template, templates_of
 
 __all__ = [
-    "SHAPES_MAX",
     "Template",
+    "beginning_sql",
     "pattern_events",
     "shape_sql",
     "statistics_event",
@@ -28,6 +28,6 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     findings="pattern_events statistics_event",
-    masks="shape_sql",
-    mining="SHAPES_MAX Template templates_of",
+    masks="beginning_sql shape_sql",
+    mining="Template templates_of",
 )

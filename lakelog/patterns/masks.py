@@ -19,7 +19,11 @@ _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _UNITS = (
     r"(?:[kKMGTP]i?)?[Bb](?:ytes?)?|[mun]?s(?:ec(?:ond)?s?)?|min(?:ute)?s?|hours?|days?|[kMG]?Hz|%"
 )
-_DELIMITERS = r"""\s=:,;()\[\]{}"'|<>"""
+SIGNS = "=:,;()[]{}\"'|<>"
+"""What is a token of its own in a shape; other tokens are words."""
+_SIGN = r"""[=:,;()\[\]{}"'|<>]"""
+_DELIMITERS = rf"\s{_SIGN[1:-1]}"
+TOKEN = rf"\s*(?:{_SIGN}|[^{_DELIMITERS}]+)"
 _QUOTED = r"\"[^\"]*\""
 # `[1, 2]` and `User{7}` are one value; what is in brackets in brackets has values of its own.
 _ENCLOSED = r"[\w.\x24@]*(?:\([^()=]*\)|\[[^\[\]=]*\]|\{[^{}=]*\})"
@@ -43,6 +47,11 @@ follows a host, and the sign before a value."""
 # Numbers are values wherever they are: ids, sizes, versions and times are seldom what a message is
 # about.
 _TOKEN = rf"[^{_DELIMITERS}]*[0-9{VALUE}][^{_DELIMITERS}]*"
+_UNITS_MAX, _SHORT = 61, 400
+# More than mining looks at, as each has a token; in messages of more than `_SHORT` characters. A
+# million dumps that differ further on are few shapes.
+_LONG = rf"(?s)\A((?:[^{_DELIMITERS}]*(?:{_SIGN}\s*|\s+)){{{_UNITS_MAX}}}).+\z"
+_BEGINNING = rf"(?:{_SIGN}|[^{_DELIMITERS}]{{1,64}})"
 # A list of values is one value, however many it has.
 _RUN = rf"{VALUE}(?:[\s:,]*{VALUE}|\s*\(\s*{VALUE}\s*\))+"
 
@@ -64,4 +73,14 @@ def shape_sql(message: str) -> str:
     )
     for expression, replacement in PASSES:
         shape = f"regexp_replace({shape}, {literal(expression)}, {literal(replacement)}, 'g')"
-    return shape
+    shortened = f"regexp_replace({shape}, {literal(_LONG)}, '\\1{VALUE}')"
+    return f"CASE WHEN length({message}) > {_SHORT} THEN {shortened} ELSE {shape} END"
+
+
+def beginning_sql(shape: str) -> str:
+    """Return SQL for the first token of a shape, and a value if there are more."""
+    single, start = literal(rf"\s*{_BEGINNING}?\s*"), literal(f"({_BEGINNING})")
+    return (
+        f"CASE WHEN regexp_full_match({shape}, {single}) THEN {shape}"
+        f" ELSE regexp_extract({shape}, {start}, 1) || ' {VALUE}' END"
+    )

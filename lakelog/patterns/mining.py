@@ -13,12 +13,13 @@ from __future__ import annotations
 import collections
 import hashlib
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.libraries import np
-from lakelog.patterns.masks import VALUE
+from lakelog.patterns.masks import SIGNS, TOKEN, VALUE
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 Tokens = tuple[str, ...]
 """The words and signs of a shape; each begins with a space where there was one before it."""
 
-SHAPES_MAX = 20_000
-"""Shapes of which templates are made, the most frequent first. Rarer ones are told apart by their
-first word alone."""
-PREFIX = 1
 _MANY, _FEW, _PAIRS = 8, 4, 8
 """Shapes that differ in one word: so many make it a value whatever they are, and so few may; and so
 many are needed where two words differ."""
@@ -41,9 +38,9 @@ _RARE = 10
 _TOKENS_MAX = 60
 _ROUNDS = (1, 1, 1, 2, 1, 2, 1)
 """In how many words shapes may differ in each round: a merge makes others equal but for one."""
-_SIGNS = frozenset("=:,;()[]{}\"'|<>")
+_SIGNS = frozenset(SIGNS)
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
-_TOKEN = re.compile(r"\s*(?:[=:,;()\[\]{}\"'|<>]|[^\s=:,;()\[\]{}\"'|<>]+)")
+_TOKEN = re.compile(TOKEN)
 WILDCARD = "<*>"
 
 
@@ -60,43 +57,32 @@ class Template:
         pattern = "".join(tokens).strip().replace(VALUE, WILDCARD)
         return cls(hashlib.blake2b(pattern.encode(), digest_size=6).hexdigest(), pattern)
 
+    @classmethod
+    def of_shape(cls, shape: str) -> Template:
+        """Return the template of a shape that is merged with no other."""
+        return cls.of(tokens(shape))
+
 
 def templates_of(counts: Mapping[str, int]) -> dict[str, Template]:
     """Return the template of each shape, given how many messages have it."""
-    # By count, then by the shape itself: of equal counts the same ones, in whatever order segments
-    # gave them.
-    frequent = sorted(counts, key=lambda shape: (-counts[shape], shape))[:SHAPES_MAX]
-    merging = _TemplateMerger(_summed((tokens(shape), counts[shape]) for shape in frequent))
+    merging = _TemplateMerger(_summed((tokens(shape), counts[shape]) for shape in counts))
     merging.run()
-    templates: dict[Tokens, Template] = {}
-    template_of: dict[str, Template] = {}
-    for shape in counts:
-        # Cut again and not kept: the words of a million shapes are gigabytes.
-        its_tokens = tokens(shape)
-        # Rare shapes beyond the bound are told apart by their beginning: each message has a
-        # template.
-        sequence = merging.template.get(its_tokens) or _coarse(its_tokens)
-        if sequence not in templates:
-            templates[sequence] = Template.of(sequence)
-        template_of[shape] = templates[sequence]
-    return template_of
+    templates = {sequence: Template.of(sequence) for sequence in set(merging.template.values())}
+    # Cut again and not kept: the words of all shapes are much longer than these.
+    return {shape: templates[merging.template[tokens(shape)]] for shape in counts}
 
 
 def tokens(shape: str) -> Tokens:
     """Cut a shape into words and signs; a space before one is kept as one space."""
     cut_words = [
-        " " + word.lstrip() if word[0].isspace() else word
+        # Interned: the words of all shapes are a few, said again and again.
+        sys.intern(" " + word.lstrip() if word[0].isspace() else word)
         for word in _TOKEN.findall(shape.strip())[: _TOKENS_MAX + 1]
     ]
     if len(cut_words) > _TOKENS_MAX:
         # What is that long is a dump of values, and no two would be equal.
         cut_words[_TOKENS_MAX:] = [" " + VALUE]
     return _collapsed(cut_words)
-
-
-def _coarse(its_tokens: Tokens) -> Tokens:
-    prefix = its_tokens[:PREFIX]
-    return prefix if len(its_tokens) <= PREFIX else _collapsed([*prefix, " " + VALUE])
 
 
 def _collapsed(sequence: Iterable[str]) -> Tokens:

@@ -35,7 +35,7 @@ from lakelog.views.layers import LayerBuilder, LayerTable, StateShape
 _HEAD = struct.Struct("<4sII")
 _MAGIC = b"LKV1"
 _ENDING = ".piece"
-_BATCH_ROWS = 1 << 17
+_BATCH_ROWS = 1 << 15
 Cover = dict[str, list[Any]]
 
 
@@ -217,11 +217,11 @@ class Partials:
                 total -= size
 
 
-def _parquet(rows: duckdb.DuckDBPyRelation) -> bytes:
+def _parquet(rows: duckdb.DuckDBPyRelation) -> memoryview:
     out = io.BytesIO()
     reader = rows.to_arrow_reader(_BATCH_ROWS)
     options = {"compression": "zstd", "compression_level": 1}
     with pq.ParquetWriter(out, reader.schema, **options) as writer:
         for batch in reader:
             writer.write_batch(batch)
-    return out.getvalue()
+    return out.getbuffer()

@@ -299,7 +299,8 @@ class ViewTables:
         cached = self._mined
         if cached is None or cached[0] != state.key or cached[1] is not tail:
             shapes = self._view_of(pinned, pattern_tables.shapes_view(), None, None)
-            templates = pattern_tables.templates(pattern_tables.counts(shapes))
+            ranking = self._view_of(pinned, pattern_tables.ranks_view(), None, None)
+            templates = pattern_tables.templates(ranking)
             cached = self._mined = state.key, tail, (shapes, templates)
         return cached[2]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import lakelog
 from lakelog import views
 from lakelog.views import LakeViews
+from lakelog.views.pattern_tables import SHAPES_MAX
 from tests.conftest import MakeLake
 
 HISTORIES = int(os.environ.get("LAKELOG_PATTERN_HISTORIES", "6"))
@@ -116,6 +119,54 @@ def test_what_is_new_and_what_is_gone(make_lake: MakeLake) -> None:
 
 def texts(table: Any) -> list[str]:
     return list(table["template"].to_pylist())
+
+
+def test_rare_messages_have_the_template_of_their_first_word(make_lake: MakeLake) -> None:
+    """Beyond the shapes that are mined each message has a template, and is counted once."""
+    lake, letters = make_lake(), str.maketrans("0123456789", "qwertzuiop")
+    messages = [f"{'abc'[n % 3]} {str(n).translate(letters)} x" * 2 for n in range(SHAPES_MAX)]
+    lake.append([{"type": "log", "message": f"often said {n}"} for n in range(5)])
+    lake.append([{"type": "log", "message": message} for message in messages])
+    lake.tag("v1")
+    lake.append([{"type": "log", "message": "rarely " + "x y" * 70}])
+    lake.append([{"type": "log", "message": f"{word} rare end"} for word in ("a", "b", "c") * 9])
+    patterns, events = grouped(lake)
+    assert sum(count for _, count, _ in patterns) == SHAPES_MAX + 5 + 1 + 27
+    assert sum(count for _, _, count in events) == SHAPES_MAX + 5 + 1 + 27
+    said_of = {message: template for message, template, _ in events}
+    assert said_of["often said 3"] == "often said <*>"
+    rare = [message for message in messages if said_of[message] in {"a <*>", "b <*>", "c <*>"}]
+    assert 0 < len(rare) < 200
+    new = texts(views.patterns(lake, new=lake.at("v1")))
+    assert not {"a <*>", "b <*>", "c <*>", "often said <*>"} & {*new}
+
+
+_PEAK = """
+import sys
+import lakelog
+from lakelog import views
+with lakelog.open(sys.argv[1], create=False) as lake:
+    assert sum(views.patterns(lake)["count"].to_pylist()) == 60_000
+status = open("/proc/self/status").read()
+print(int(status.split("VmHWM:")[1].split()[0]) >> 10)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_text_of_unique_messages(
+    make_lake: MakeLake, home: Path
+) -> None:
+    dice, letters = random.Random(1), "abcdefghijklmnopqrstuvwxyz"
+    words = ["".join(dice.choices(letters, k=6)) for _ in range(20_000)]
+    lake = make_lake()
+    for _ in range(4):
+        said_once = [" ".join(dice.choices(words, k=140)) for _ in range(15_000)]
+        lake.append([{"type": "log", "message": message} for message in said_once])
+    path = str(lake.store.paths.root)
+    lake.close()
+    run = [sys.executable, "-c", _PEAK, path]
+    peak = subprocess.run(run, check=True, capture_output=True, text=True, timeout=600).stdout
+    assert int(peak) < 750
 
 
 def test_events_without_a_message_and_own_ones_have_no_pattern(make_lake: MakeLake) -> None:
