@@ -189,13 +189,23 @@ class _Fetch(Exchange):
         self._meet(id)
 
     def branches(self, names: Sequence[str] | None) -> None:
-        """Fetch branches, by default all that are not deleted."""
-        for name in self._site.branches() if names is None else names:
+        """Fetch branches, by default all that are not deleted. Raises TransferRefused,
+        UnknownRef."""
+        branches = self._site.branches() if names is None else names
+        for name in branches:
             head = self._head(name)
             if head is not None:
                 self._branch(name, head)
             elif names is not None:
                 raise self._no_branch(name)
+        # A name beside branches is no branch's. But where no other is, what was lost would be a
+        # lake without events.
+        is_empty = bool(branches) and not self._result.refs
+        if is_empty and all(self._site.head(name) is None for name in branches):
+            raise TransferRefused(
+                f"{self._site.url}: branch {branches[0]!r} has no move there, as its first push was"
+                " interrupted, or it is lost: `lakelog push` from a lake that has the branch"
+            )
 
     def tags(self) -> None:
         """Fetch the tags that are not here; none is replaced."""

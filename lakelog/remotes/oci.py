@@ -270,8 +270,11 @@ class OciRemote(remotes.Remote):
         return oci_erasing.purge(self._repository, self._manifests, erased, is_old)
 
     def remove(self, key: str) -> None:
-        """Registries remove what no tag needs, by themselves."""
-        raise TransferRefused(f"{self.url}: remove tags there with the registry's own tools")
+        """Remove a ref; registries remove what no tag needs, by themselves."""
+        ref = self._ref(key)
+        if ref is None or not self._repository.delete(f"manifests/{ref.itself['digest']}"):
+            tag = tag_of(key)
+            raise TransferRefused(f"{self.url}: remove tag {tag} with the registry's own tools")
 
     @contextlib.contextmanager
     def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:

@@ -105,14 +105,20 @@ class Site:
 
     def head(self, branch: str, start: int = 0) -> Head | None:
         """Return the newest move of a branch, None where there is none. `start` is a number that
-        may exist. Raises TransferRefused for a damaged one."""
+        may exist. Raises TransferRefused for one that is damaged, or listed without its bytes."""
         try:
             with self._refusing():
                 # The hint of the newest number costs one look; without it the log is searched by
                 # doubling.
-                return self.move(branch, self._refs.head_number(branch, start))
+                return self._refs.read_head(branch, self._refs.head_number(branch, start))
         except UnknownRef:
             return None
+        except FileNotFoundError:
+            # A registry may lose a blob whose tag it keeps: a branch without events would hide it.
+            raise TransferRefused(
+                f"{self.url}: the newest move of branch {branch!r} is listed there, but its bytes"
+                " are gone: `lakelog push --repair` from a lake that has it"
+            ) from None
 
     def move(self, branch: str, number: int) -> Head | None:
         """Return one move that has a file of its own, else None. Raises TransferRefused."""
@@ -188,12 +194,12 @@ class Site:
         return new_head.move
 
     def remove_damaged_head(self, branch: str, start: int = 0) -> bool:
-        """Remove the newest move of a branch if its file is damaged; whether it was."""
+        """Remove the newest move of a branch if its file is damaged or gone; whether it was."""
         # Only the newest: a damaged move in the middle is no obstacle to the next push.
         number = self._refs.head_number(branch, start)
         try:
             self._refs.read_head(branch, number)
-        except DamagedRef:
+        except (DamagedRef, FileNotFoundError):
             self.volume.remove(KEYS.move(branch, number))
             return True
         return False

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.errors import Unreachable
+from lakelog.errors import TransferRefused, Unreachable
 from lakelog.maintain import gc as collecting
+from lakelog.remotes import fetches as fetching
 from lakelog.remotes import known
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.remote import Pace
 from tests.support.lakes import opened
-from tests.support.remote_suite import RemoteSuite, add, heads, pull, push, rows
+from tests.support.remote_suite import RemoteSuite, add, cloned, heads, pull, push, rows
 from tests.support.volume_suite import RemoteVolumeSuite
 
 
@@ -85,6 +86,18 @@ class TestDirectory(RemoteSuite, RemoteVolumeSuite):
             collecting.gc(lake.store)
             assert lake.sql('SELECT count(*) FROM "origin/main".events').fetchone() == (205,)
             assert lake.count() == 0
+
+    def test_a_branch_without_moves_is_not_cloned_and_can_be_pushed(
+        self, path: str, url: str, home: Path
+    ) -> None:
+        """A first push that was interrupted as it made the branch left a folder of no moves."""
+        push(path)
+        for file in Path(url, "refs/heads/main").iterdir():
+            file.unlink()
+        with pytest.raises(TransferRefused, match="branch 'main' has no move there"):
+            fetching.clone(url, str(home / "clone"))
+        assert push(path).refs == {"main": "new"}
+        assert rows(cloned(url, home / "clone")) == rows(path)
 
     def test_removing_a_remote_forgets_its_branches(self, path: str, url: str) -> None:
         push(path)

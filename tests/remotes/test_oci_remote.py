@@ -146,6 +146,23 @@ class TestOci(RemoteSuite, RemoteVolumeSuite):
         assert checked(path, read_data=True).faults == []
         assert rows(cloned(url, home / "clone")) == rows(path)
 
+    def test_a_branch_whose_newest_move_was_lost_is_no_empty_lake(
+        self, path: str, url: str, home: Path, registry: str
+    ) -> None:
+        push(path)
+        with known.connected(url) as there:
+            move = b"".join(there.stream("refs/heads/main/000000000001.json"))
+        place = f"{url.replace('oci://' + registry, f'http://{registry}/v2')}/blobs"
+        digest = hashlib.sha256(move).hexdigest()
+        request = urllib.request.Request(f"{place}/sha256:{digest}", method="DELETE")
+        urllib.request.urlopen(request, timeout=240).close()
+        for work in (lambda: fetching.clone(url, str(home / "clone")), lambda: push(path)):
+            with pytest.raises(TransferRefused, match="'main' is listed there, but its bytes are"):
+                work()
+        assert [fault.path for fault in checked(path).faults] == ["refs/heads/main"]
+        assert push(path, repair=True).refs == {"main": "new"}
+        assert rows(cloned(url, home / "clone")) == rows(path)
+
     def test_a_signature_is_a_referrer_of_what_it_signs(
         self, path: str, url: str, home: Path
     ) -> None:
