@@ -305,11 +305,8 @@ class RemoteSuite:
             old = [key for key, new in lake.store.erased.segments().items() if new != key]
         result = push(path)
         with known.connected(url) as there:
-            if there.lists_objects:  # of a registry only its owner can delete something
-                assert (result.erased, place["command"][:12]) == ([], "push to a ne")
-                return
-            sizes = [there.size(key_of(("segments", key))) for key in old]
-            assert sizes == [None]
+            is_registry = there.lists_objects
+            assert [there.size(key_of(("segments", key))) for key in old] == [None]
         assert result.erased == [status.erasure.key]
         assert place["command"] == "lakelog push origin"
         assert checked(path, read_data=True).faults == []
@@ -317,7 +314,8 @@ class RemoteSuite:
         assert rows(clone) == rows(path)
         assert len(rows(clone, '"v1".events')) == 80
         with opened(path) as lake, opened(clone) as copied:
-            assert lake.erasures()[0].is_done
+            # What a registry was told to delete it has until its owner collects.
+            assert lake.erasures()[0].is_done is not is_registry
             assert [s.erasure.key for s in copied.erasures()] == result.erased
 
     def test_a_rollback_is_not_pushed_without_force(self, path: str, url: str) -> None:
