@@ -27,9 +27,11 @@ ANSWERS = frozenset(
     propensity probability traceId spanId parentSpanId""".split()
 )
 """Members of a decision that are no context: what was answered, and what has a place of its own."""
-MEMORY_BYTES, THREADS = 700_000_000, 1
-"""What the engine may take; it spills rows that are more. The 2,048 that a thread looks at it does
-not spill, and each function that reads their payloads has memory of its own for them."""
+MEMORY_BYTES, MEMORY_MAX, THREADS = 300_000_000, 1_000_000_000, 1
+"""What the engine may take; it spills rows that are more."""
+_TOGETHER, _COPIES = 2_048, 20
+"""Rows that a thread looks at are not spilled, and each function that reads their payloads has
+memory of its own for them: the longest payload says how much more there has to be."""
 WORTH_MAX = 1e60
 """Outcomes that are worth more are not known: their variance would be infinite."""
 _COLUMNS = ("subject", "source")
@@ -55,7 +57,17 @@ class DecisionRows:
         """Raises UnknownRef, OSError."""
         self.scope = scope
         self.snapshot = lake.at(scope.ref or lake.settle().move.snapshot).id
-        self._session = queries.Session(lake.store.bounded(MEMORY_BYTES, THREADS), lake.branch_name)
+        self._session = self._opened(lake, MEMORY_BYTES)
+        longest = "SELECT max(strlen(data)) FROM events WHERE type IN ('decision', 'outcome')"
+        ((size,),) = self._session.ask(longest, None, self.snapshot).fetchall()
+        more = (size or 0) * _TOGETHER * _COPIES
+        if more > MEMORY_BYTES // 2:
+            self._session.close()
+            self._session = self._opened(lake, min(MEMORY_BYTES + more, MEMORY_MAX))
+
+    @staticmethod
+    def _opened(lake: Lake, memory: int) -> queries.Session:
+        return queries.Session(lake.store.bounded(memory, THREADS), lake.branch_name)
 
     def ask(self, query: str) -> Relation:
         """Run SQL over `decided`. Raises QueryFailed."""
