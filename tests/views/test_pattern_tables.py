@@ -152,7 +152,6 @@ print(int(status.split("VmHWM:")[1].split()[0]) >> 10)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_text_of_unique_messages(
     make_lake: MakeLake, home: Path
 ) -> None:
