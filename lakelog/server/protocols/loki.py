@@ -18,7 +18,13 @@ from lakelog.formats import EventMembers
 from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused, arrivals_of
-from lakelog.server.protocols.protocol import JSON, Answer, IngestProtocol, IngestRequest
+from lakelog.server.protocols.protocol import (
+    JSON,
+    Answer,
+    IngestProtocol,
+    IngestRequest,
+    has_unknown_fields,
+)
 from lakelog.values import parse_value
 
 descriptor_pb2 = Lazy("google.protobuf.descriptor_pb2")
@@ -164,11 +170,8 @@ def _of_protobuf(body: bytes) -> Arrivals:
             for labels in (_labels(stream.labels.decode()),)
             for entry in stream.entries
         ]
-        if not events:
-            # Whatever is not known is passed over, and may be all that there is.
-            push.DiscardUnknownFields()
-            if push.ByteSize() != len(text):
-                raise ValueError("no lines, and fields of another message")
+        if not events and has_unknown_fields(push, len(text)):
+            raise ValueError("no lines, and fields of another message")
     # The codec raises OSError.
     except (OSError, pa.ArrowException, message.DecodeError, ValueError):
         raise RequestRefused(400, "the body is neither JSON nor protobuf in snappy") from None

@@ -16,7 +16,13 @@ from lakelog.formats import FORMATS, OtlpRequests
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
 from lakelog.server.protocols.otlp_logs import NotPlain, encoded_logs, request_class
-from lakelog.server.protocols.protocol import JSON, Answer, IngestProtocol, IngestRequest
+from lakelog.server.protocols.protocol import (
+    JSON,
+    Answer,
+    IngestProtocol,
+    IngestRequest,
+    has_unknown_fields,
+)
 from lakelog.values import JsonObject
 
 PROTOBUF = "application/x-protobuf"
@@ -111,11 +117,8 @@ def _of_protobuf(signal: str, body: bytes) -> Arrivals:
     except Exception:  # DecodeError, which another version may call else
         raise RequestRefused(400, "the body is no export request in protobuf") from None
     events = OtlpRequests.events_of(_object(request))
-    if not events:
-        # Whatever is not known is passed over, and may be all that there is.
-        request.DiscardUnknownFields()
-        if request.ByteSize() != len(body):
-            raise RequestRefused(400, "the body has no records that are known")
+    if not events and has_unknown_fields(request, len(body)):
+        raise RequestRefused(400, "the body has no records that are known")
     return arrivals_of(events)
 
 

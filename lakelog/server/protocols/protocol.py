@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -82,3 +83,10 @@ def counts(arrivals: Arrivals) -> JsonObject:
     errors = [{"line": r.number + 1, "reason": r.reason} for r in arrivals.rejects[:100]]
     numbers: JsonObject = {"accepted": arrivals.stored, "rejected": len(arrivals.rejects)}
     return numbers | ({"errors": errors} if errors else {})
+
+
+def has_unknown_fields(message: Any, size: int) -> bool:
+    """Whether a protobuf message, of so many bytes, has fields that it does not know. These are
+    passed over, and may be all that there is; the message loses them."""
+    message.DiscardUnknownFields()
+    return bool(message.ByteSize() != size)
