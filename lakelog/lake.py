@@ -232,7 +232,7 @@ class Lake(LakeErasure, LakeState):
         """What the functions of `lakelog.subscriptions` take."""
         branch, readers = self.branch_name, self._session.tables
         return subscriptions.BranchAccess(
-            *(self.store, branch, readers.tail(branch), readers.rows_of(branch)),
+            *(self.store, branch, readers.tail(branch), readers.pending, readers.rows_of(branch)),
             *(self.engine, self.settle),
         )
 

@@ -43,6 +43,9 @@ else:
 
 SEAL_BYTES = 64_000_000
 """A query that meets a longer tail, which makes every query slower, asks for it to be sealed."""
+SEAL_WRITERS = 16
+"""So does one that meets the events of more writers, most of which were killed as a rule: each
+position of a live tail names all of them."""
 _SEAL_PAUSE = 30.0
 
 
@@ -135,19 +138,25 @@ class LakeTables:
         # A past state has no tail: what is in no segment belongs to no state.
         if digest is not None:
             return self.store.manifests.load(digest), None
-        pending = self.tail(self.branch).collect()
-        self._seal_long(pending)
+        pending = self.pending()
         return self.store.manifests.of(pending.head.move), pending
 
-    def _seal_long(self, pending: PendingFrames) -> None:
-        """Have a long tail, or one of many files, sealed beside us."""
-        is_short = pending.bytes < SEAL_BYTES and pending.finished_files < SealerProcess.FILES
-        if is_short or self.store.settings.seal != "auto":
-            return
+    def pending(self) -> PendingFrames:
+        """The branch and its tail as they are now; a tail that is long, or has many files or
+        writers, is sealed beside us. Raises DamagedWal, DamagedRef, UnknownRef."""
+        pending = self.tail(self.branch).collect()
+        is_long = (
+            pending.bytes >= SEAL_BYTES
+            or pending.finished_files >= SealerProcess.FILES
+            or len(pending.frames) > SEAL_WRITERS
+        )
+        if not is_long or self.store.settings.seal != "auto":
+            return pending
         # At most every half minute: a sealer that cannot start must not be started by each query.
         if time.monotonic() - self._sealer_start > _SEAL_PAUSE:
             self._sealer_start = time.monotonic()
             SealerProcess(self.store, self.branch).start()
+        return pending
 
     def tail_rows(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
         """Return the rows of a tail that a state lacks; None where there are none."""

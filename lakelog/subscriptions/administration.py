@@ -60,7 +60,7 @@ class DeadEvent:
 
 def listed(access: BranchAccess) -> list[SubscriptionStatus]:
     """Return the subscriptions of a branch by name, live events counted. Raises Damaged."""
-    pending = access.tail.collect()
+    pending = access.pending()
     state = access.state(pending.head)
     ages: dict[int, int] = {}
     statuses = []

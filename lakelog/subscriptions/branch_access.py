@@ -12,17 +12,18 @@ from lakelog.manifest import Manifest
 from lakelog.query import TailRows
 from lakelog.refs import Head
 from lakelog.store import Store
-from lakelog.wal import Tail
+from lakelog.wal import PendingFrames, Tail
 
 
 @dataclass(frozen=True)
 class BranchAccess:
     """One branch of a lake: `connect` gives its engine, `settle` publishes what is pending, and
-    `rows` makes rows of the tail for all who read it."""
+    `rows` makes rows of the tail, which `pending` reads, for all who read it."""
 
     store: Store
     branch: str
     tail: Tail
+    pending: Callable[[], PendingFrames]
     rows: TailRows
     connect: Connect
     settle: Callable[[], Head]

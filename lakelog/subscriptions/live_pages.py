@@ -29,8 +29,11 @@ from lakelog.subscriptions.position import (
     Position,
     branch_digest,
     is_of_stream,
+    mark_text,
     marks_text,
     stream_mark,
+    writer_mark,
+    writer_mark_sql,
 )
 from lakelog.subscriptions.registry import start_position
 from lakelog.wal import PendingFrames
@@ -103,7 +106,7 @@ class LivePages:
 
     def pending(self) -> PendingFrames:
         """The branch and its tail as they are now. Raises Damaged, UnknownRef."""
-        return self._access.tail.collect()
+        return self._access.pending()
 
     def page(
         self, after: str, pending: PendingFrames, limit: int, *, is_patient: bool = False
@@ -174,7 +177,7 @@ class LivePages:
 
     def _end(self, pending: PendingFrames) -> LivePosition:
         """The position behind all that there is."""
-        marks = {w: frames[-1].end for w, frames in pending.frames.items() if frames}
+        marks = {writer_mark(w): frames[-1].end for w, frames in pending.frames.items() if frames}
         marks |= self._stream_marks if pending.has_versions else {}
         return replace(self.end_of(pending.head), marks=marks)
 
@@ -280,7 +283,8 @@ class LivePages:
         end = self._end(pending)
         position = replace(position, move=pending.head.move.number)
         count = limit + 1 if self._where is None else max(limit, _TAIL_EVENTS)
-        tail_slice = self._rows.behind(pending, state, position.marks, count)
+        ends = {w: position.marks.get(writer_mark(w), 0) for w in pending.frames}
+        tail_slice = self._rows.behind(pending, state, ends, count)
         if tail_slice is None:
             if not pending.frames:
                 # Without a tail no id can come twice.
@@ -301,16 +305,17 @@ class LivePages:
 
         def positions() -> list[str]:
             stem = position.stem()
-            return [stem + marks_text(marks) for marks in _marks_behind(position, events)]
+            return [stem + text for _, text in _marks_behind(position, events)]
 
         rows = events.select(NewestEvents.COLUMNS)
         if is_whole and tail_slice.is_end:
             self._ended = end, table
             return LivePage(rows, end, positions, is_end=True)
         if is_whole:
-            marks = {**position.marks, **tail_slice.ends}
+            ends = {writer_mark(w): end for w, end in tail_slice.ends.items()}
+            marks = {**position.marks, **ends}
         else:
-            *_, marks = _marks_behind(position, events)
+            *_, (marks, _) = _marks_behind(position, events)
         return LivePage(rows, replace(position, marks=marks), positions)
 
     def _fresh(self, position: LivePosition, table: pa.Table) -> pa.Table:
@@ -323,11 +328,10 @@ class LivePages:
                 return table.slice(before.num_rows)
         numbers, is_given = TailRows.ordinals(table), np.zeros(table.num_rows, bool)
         # By writer: numbers of one writer tell which of its events came first.
-        for writer, number in marks.items():
-            if is_of_stream(writer):
-                continue
-            is_of_writer = arrays.truths(pc.equal(table["writer"], writer))
-            is_given |= is_of_writer & (numbers < number)
+        for writer in pc.unique(table["writer"]).to_pylist():
+            if number := marks.get(writer_mark(writer)):
+                is_of_writer = arrays.truths(pc.equal(table["writer"], writer))
+                is_given |= is_of_writer & (numbers < number)
         return table.filter(arrays.mask(~is_given))
 
     def _matching(self, rows: pa.Table, limit: int) -> pa.Table:
@@ -389,7 +393,7 @@ class LivePages:
                 stream_place = position.generation, origin, version
                 # A version that is not known was not given from this process's tail.
                 writer, number = self._versions.get(stream_place, ("", 0))
-                is_given = number < marks.get(writer, 0)
+                is_given = number < marks.get(writer_mark(writer), 0)
                 is_new[row] = not is_given and version >= marks.get(stream_mark(origin), 0)
         return is_new
 
@@ -405,7 +409,9 @@ class LivePages:
         # Given from the tail by another writer, under the same id.
         return np.array(
             [
-                place is None or place[0] == origin or place[1] >= marks.get(place[0], 0)
+                place is None
+                or place[0] == origin
+                or place[1] >= marks.get(writer_mark(place[0]), 0)
                 for place, origin in zip(places, origins, strict=True)
             ],
             bool,
@@ -420,7 +426,7 @@ def _awaits_seal(position: LivePosition, pending: PendingFrames) -> bool:
         for file in files
     )
     unread = sum(
-        frames[-1].end - max(position.marks.get(writer, 0), frames[0].position)
+        frames[-1].end - max(position.marks.get(writer_mark(writer), 0), frames[0].position)
         for writer, frames in pending.frames.items()
     )
     return is_finished and unread > _SEALED_SOON
@@ -434,15 +440,22 @@ def _mark_stream(marks: dict[str, int], origin: str, version: int) -> None:
         marks[mark] = version + 1
 
 
-def _marks_behind(position: LivePosition, rows: pa.Table) -> Iterator[dict[str, int]]:
-    """The marks behind each of some rows of the tail; always the same dictionary."""
-    marks, names = dict(position.marks), ("origin", "position")
+def _marks_behind(position: LivePosition, rows: pa.Table) -> Iterator[tuple[dict[str, int], str]]:
+    """The marks behind each of some rows of the tail, always one dictionary, and their text."""
+    marks, texts, names = dict(position.marks), dict[str, str](), ("origin", "position")
     places = zip(_places(rows), *(rows[name].to_pylist() for name in names), strict=True)
     for (writer, number), origin, version in places:
-        marks[writer] = number + 1
+        mark = writer_mark(writer)
+        marks[mark] = number + 1
         if origin.startswith(StreamSubject.ORIGIN):
             _mark_stream(marks, origin, version)
-        yield marks
+            texts.clear()
+        # As a rule one mark moves, among those of a hundred writers.
+        if len(texts) == len(marks):
+            texts[mark] = mark_text(mark, number + 1)
+        else:
+            texts = {name: mark_text(name, marks[name]) for name in sorted(marks)}
+        yield marks, "".join(texts.values())
 
 
 def _places(rows: pa.Table) -> list[TailPlace]:
@@ -472,4 +485,4 @@ def _not_given(marks: Mapping[str, int]) -> str | None:
         return None
     # Names of writers are hexadecimal, so that they need no quoting.
     cases = " ".join(f"WHEN '{writer}' THEN position < {marks[writer]}" for writer in writers)
-    return f"NOT coalesce(CASE origin {cases} END, false)"
+    return f"NOT coalesce(CASE {writer_mark_sql('origin')} {cases} END, false)"

@@ -88,8 +88,9 @@ class BranchPosition:
             ) from None
 
 
-# Headers of common servers and proxies end at eight kilobytes.
-_LENGTH_MAX = 8_192
+# That of 1,500 writers; headers of common proxies end at eight kilobytes, that of 400.
+_LENGTH_MAX = 1 << 15
+_MARK_DIGITS = 12
 _TEXT = re.compile(
     r"([0-9a-f]{8})-(N)-(N)-(N)(?:-(N)-(N)-(-?N))?(?:-b(N))?((?:~[0-9A-Za-z]+\.N)*)".replace(
         "N", r"[0-9]{1,18}"
@@ -101,8 +102,8 @@ _TEXT = re.compile(
 class LivePosition:
     """A place in a branch: after which move, in which generation, behind which published event.
 
-    `marks` are, for each writer, the position before which events of the tail were given, and for
-    streams of the tail (see `stream_mark`) the version.
+    `marks` are, for each writer (see `writer_mark`), the position before which events of the tail
+    were given, and for streams of the tail (see `stream_mark`) the version.
     `beyond` follows a merge: behind the window of `place`, events come again until this number.
     """
 
@@ -141,20 +142,40 @@ class LivePosition:
         branch, generation, move, seq, upto, time, last_seq, beyond, marks = match.groups()
         place = Position(int(seq), int(upto or 0), int(time or 0), int(last_seq or -1))
         pairs = (mark.split(".") for mark in marks.split("~")[1:])
-        positions = {writer: int(position) for writer, position in pairs}
+        # Older texts have the whole ids of writers.
+        positions = {
+            name if is_of_stream(name) else writer_mark(name): int(position)
+            for name, position in pairs
+        }
         return cls(branch, int(generation), int(move), place, positions, int(beyond or 0))
 
 
 def marks_text(marks: Mapping[str, int]) -> str:
     """The marks of writers as they stand behind a position."""
     # Sorted, so that equal places have equal texts.
-    return "".join(f"~{writer}.{marks[writer]}" for writer in sorted(marks))
+    return "".join(mark_text(name, marks[name]) for name in sorted(marks))
+
+
+def mark_text(name: str, number: int) -> str:
+    """One of them."""
+    return f"~{name}.{number}"
+
+
+def writer_mark(writer: str) -> str:
+    """The name of a mark of a writer: a part of its id that is as random as a digest of it, since
+    each event of a tail comes with the marks of all writers."""
+    return writer[:_MARK_DIGITS]
+
+
+def writer_mark_sql(column: str) -> str:
+    """SQL for the same of a column of writers."""
+    return f"left({column}, {_MARK_DIGITS})"
 
 
 def stream_mark(origin: str) -> str:
     """The name of a mark of a stream, which no writer has."""
     # Hexadecimal digits have no s, with which names of writers could begin.
-    return "s" + hashlib.sha256(origin.encode()).hexdigest()[:12]
+    return "s" + hashlib.sha256(origin.encode()).hexdigest()[:_MARK_DIGITS]
 
 
 def is_of_stream(mark: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,51 @@ def test_who_is_patient_gets_much_of_a_tail_once_it_is_sealed(make_lake: MakeLak
     assert (len(page.positions), page.awaits_seal) == (8_000, False)
     page = reader.pages.page(page.position, reader.pages.pending(), 10_000, is_patient=True)
     assert (len(page.positions), page.is_end) == (10, True)
+
+
+def test_a_tail_of_very_many_writers_has_positions_to_go_on_from(make_lake: MakeLake) -> None:
+    """Of programs that append an event and are gone, in a lake that nobody seals: each position is
+    taken again, and none is too long for the headers of proxies."""
+    for number in range(400):
+        with make_lake() as short:
+            short.append(events(number, 1))
+    reader = Reader(make_lake())
+    given, end = reader.read("beginning")
+    assert max(len(position) for _, position in given) < 8_000
+    places = random.Random(1).sample(given, 10)
+    for number, position in places:
+        assert reader.numbers(position) == list(range(number + 1, 400))
+    make_lake().settle()
+    for number, position in places:
+        assert reader.numbers(position) == list(range(number + 1, 400))
+    assert reader.numbers(end) == []
+
+
+def test_a_position_with_whole_ids_of_writers_is_one(make_lake: MakeLake) -> None:
+    """As clients have kept it from servers of versions before."""
+    lake = make_lake()
+    lake.append(events(0, 2))
+    reader = Reader(lake)
+    (_, position), _ = reader.read("beginning")[0]
+    stem = position.partition("~")[0]
+    older = f"{stem}~{lake.writer().name}.1"
+    assert reader.numbers(older) == [1]
+    lake.settle()
+    assert reader.numbers(older) == [1]
+
+
+def test_the_tail_of_many_dead_writers_is_sealed_for_a_reader(make_lake: MakeLake) -> None:
+    """Else each event would come with the names of all of them."""
+    lake = make_lake(seal="auto")
+    for number in range(20):
+        with make_lake(seal="auto") as short:
+            short.append(events(number, 1))
+    reader = Reader(lake)
+    _, end = reader.read("beginning")
+    while "~" in end:
+        time.sleep(0.05)
+        _, end = reader.read(end)
+    assert reader.numbers("beginning") == list(range(20))
 
 
 def test_the_same_id_from_a_file_is_not_given_again(make_lake: MakeLake, tmp_path: Path) -> None:
