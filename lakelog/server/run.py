@@ -66,6 +66,9 @@ def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
         def on_headers_complete(self) -> None:
             deadlines.end(self.transport)
             self.is_head = False
+            # Who is asked would depend on who looks (RFC 9112, 3.2): a fault is answered with 400.
+            if sum([name == b"host" for name, _ in self.headers]) > 1:
+                raise ValueError("a request names one host")
             super().on_headers_complete()
 
         def on_message_complete(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import stat
 import subprocess
 import sys
@@ -46,6 +47,15 @@ def test_only_hosts_of_its_own_are_answered(served: HttpLake, host: str, status:
     """A name that was made to point here is no way in."""
     headers = {"host": host.format(port=served.port)}
     assert served.ask("/metrics", headers=headers).status == status
+
+
+def test_a_request_names_one_host(served: HttpLake) -> None:
+    """Of two, a proxy may have looked at the other one (RFC 9112, 3.2)."""
+    host = f"Host: 127.0.0.1:{served.port}\r\n"
+    for names in (host + "Host: evil.example\r\n", "host: evil.example\r\n" + host, host * 2):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
+            connection.sendall(f"GET /metrics HTTP/1.1\r\n{names}\r\n".encode())
+            assert connection.makefile("rb").readline().split()[1] == b"400"
 
 
 @pytest.mark.parametrize(

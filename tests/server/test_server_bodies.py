@@ -111,6 +111,14 @@ def test_nothing_odd_is_answered_2xx_and_lost(server: HttpLake) -> None:
                 assert stored == 0, place
 
 
+@pytest.mark.parametrize("body", [b'[{"n":1},', b'[{"n":1}', b'[{"n":1},{"n"', b'{"n":1},', b"["])
+def test_a_document_that_was_cut_is_refused_whole(server: HttpLake, body: bytes) -> None:
+    """What its start holds is no answer to what was sent, and comes with the whole again."""
+    before = len(server.events("SELECT 1 FROM events"))
+    assert server.ask("/ingest", body).status == 400
+    assert len(server.events("SELECT 1 FROM events")) == before
+
+
 def send(
     rng: random.Random, server: HttpLake, path: str, body: bytes, headers: dict[str, str]
 ) -> tuple[int, bytes]:

@@ -106,9 +106,8 @@ def _of_lines(body: bytes, source: str | None) -> tuple[Arrivals, bool]:
 def _of_document(body: bytes, source: str | None) -> Arrivals | None:
     """The events of a whole JSON document, such as an array; None if it is none."""
     try:
+        parse_value(body)  # a piece of a document, which a file may hold, is one that was cut
         events = FORMATS["json"].specialize(body).events(body)
-        if not events:  # such as `[`, which in a file is a piece of a document
-            parse_value(body)
     except InvalidEvent:
         return None
     return arrivals_of([_sourced(event, source) for event in events])
