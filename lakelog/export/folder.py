@@ -87,6 +87,19 @@ def atomic_directory(path: str) -> Iterator[str]:
         os.close(lock)
 
 
+@contextlib.contextmanager
+def scratch_directory(path: str) -> Iterator[str]:
+    """Yield a directory beside `path` for what is needed until the block ends."""
+    parent, name = os.path.split(os.path.abspath(path))
+    _remove_leftovers(parent, name)
+    temporary, lock = _claim(parent, name, is_dir=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
+
+
 def _claim(parent: str, name: str, *, is_dir: bool) -> tuple[str, int]:
     """Make a temporary directory or file for `name`; return its path and its locked descriptor."""
     while True:

@@ -13,14 +13,14 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lakelog.disk import File, Folder
-from lakelog.erased import records
+from lakelog.erased import copies, records
 from lakelog.errors import Damaged, ExportRefused, SnapshotGone
+from lakelog.export import scratch_directory
 from lakelog.libraries import duckdb
 from lakelog.train import dataset, provenance, scratch, trainingset
 from lakelog.train import recipe as recipes
@@ -72,8 +72,10 @@ def rebuild(
         for name, previous in manifest["versions"].items()
         if current.get(name) != previous
     }
+    if out is not None:
+        _note(lake, out)
     # On the same file system as the export: it is likely to have room for a second copy.
-    with tempfile.TemporaryDirectory(prefix="lakelog-rebuild-", dir=_parent(path)) as folder:
+    with scratch_directory(path) as folder:
         target = out or f"{folder}/again"
         erasures = manifest.get("erased")
         # Of one that was made again, the splits are those of the set before, which it alone tells.
@@ -90,7 +92,7 @@ def rebuild(
         differing = sorted({name for name, _ in digests[0].items() ^ digests[1].items()})
         # Row digests cost a full scan of both sets, so they are computed only if bytes differ or on
         # request.
-        same_rows = _same_rows(path, target) if logical or differing else {}
+        same_rows = _same_rows(path, target, folder) if logical or differing else {}
     same = not differing or (logical and all(same_rows.values()))
     return RebuildResult(path, same, tuple(differing), versions, same_rows)
 
@@ -119,6 +121,7 @@ def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | Non
     if os.path.isdir(again):
         shutil.rmtree(again)
     earlier = dataset.open_set(path)
+    _note(lake, again)
     with _refusing_lost(manifest):
         trainingset.export_again(
             lake, recipe, manifest, again, progress, earlier=earlier, erased=erased
@@ -142,16 +145,16 @@ def _put_in_place(path: str, again: str) -> RebuildResult:
 
 def _count_moved(earlier: dataset.Dataset, again: dataset.Dataset) -> int:
     """How many rows of a set are in another split of the earlier one, and not in the same."""
-    con = scratch.connect(_parent(again.path))
     columns = ", ".join(quoted(name) for name in again.columns)
     digest = f"sha256(to_json(row({columns}))::VARCHAR) AS d"
-    for name, folder in (("earlier", earlier), ("again", again)):
-        con.execute(f"CREATE TEMP TABLE {name} AS {folder.source(digest)}")
     query = (
         f"SELECT count(*) FROM again JOIN (SELECT d, list({dataset.SPLIT}) AS splits FROM earlier"
         f" GROUP BY 1) USING (d) WHERE NOT list_contains(splits, again.{dataset.SPLIT})"
     )
-    return int(con.sql(query).fetchall()[0][0])
+    with scratch_directory(earlier.path) as folder, scratch.connect(folder) as con:
+        for name, rows in (("earlier", earlier), ("again", again)):
+            con.execute(f"CREATE TEMP TABLE {name} AS {rows.source(digest)}")
+        return int(con.sql(query).fetchall()[0][0])
 
 
 def _own_export(lake: Lake, path: str) -> tuple[JsonMap, recipes.Recipe]:
@@ -166,7 +169,13 @@ def _own_export(lake: Lake, path: str) -> tuple[JsonMap, recipes.Recipe]:
             f"{path}: this lake knows no such export, and would run the SQL of its recipe; read"
             " recipe.toml and export it with `lakelog train export`"
         )
+    # It may have been moved since it was exported.
+    _note(lake, path)
     return manifest, recipe
+
+
+def _note(lake: Lake, path: str) -> None:
+    copies.note(lake.store.paths, "training set", os.path.abspath(path))
 
 
 @contextlib.contextmanager
@@ -194,10 +203,10 @@ def _parent(path: str) -> str:
     return os.path.dirname(os.path.abspath(path))
 
 
-def _same_rows(exported: str, rebuilt: str) -> dict[str, bool]:
-    """Whether the rows of each split are the same."""
-    con = scratch.connect(_parent(exported))
-    digests = [_digests(con, dataset.open_set(path)) for path in (exported, rebuilt)]
+def _same_rows(exported: str, rebuilt: str, folder: str) -> dict[str, bool]:
+    """Whether the rows of each split are the same; what has no room in memory is in `folder`."""
+    with scratch.connect(folder) as con:
+        digests = [_digests(con, dataset.open_set(path)) for path in (exported, rebuilt)]
     splits = sorted({*digests[0], *digests[1]})
     return {split: digests[0].get(split) == digests[1].get(split) for split in splits}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,35 @@ def test_a_set_without_the_subject_stays_as_it_is(home: Path) -> None:
     assert places_with(home, [WORD]) == []
     with lakelog.open(home / "lake") as lake:
         assert lake.verify().intact
+
+
+def test_sets_that_a_rebuild_leaves_are_named(home: Path) -> None:
+    """One that it was told to keep, one that was moved, and what it had when it was killed, which
+    the next one removes."""
+    with lake_of(home / "lake", events(200)) as lake:
+        train.export(lake, recipe("text", "SELECT * FROM events WHERE type = 'A'"), home / "out")
+        (home / "out").rename(home / "moved")
+        train.rebuild(lake, str(home / "moved"), str(home / "kept"))
+    child = os.fork()
+    if not child:
+        with lakelog.open(home / "lake") as lake:
+            train.rebuild(lake, str(home / "moved"), progress=_die_when_written)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    known = {home / "lake", home / "moved", home / "kept"}
+    (left,) = set(home.iterdir()) - known
+    with lakelog.open(home / "lake") as lake:
+        lake.erase(subject=ADA, why="asked")
+        named = {str(place["name"]) for place in lake.erasures()[0].copies}
+        assert named == {str(home / "moved"), str(home / "kept"), str(left)}
+        for name in ("moved", "kept"):
+            train.rebuild(lake, str(home / name), erased=True)
+        assert set(home.iterdir()) == known
+        assert lake.erasures()[0].is_done
+    assert places_with(home, [WORD]) == []
+
+
+def _die_when_written(stage: str) -> None:
+    """End the process when the files of a set are there."""
+    if stage == "looking for leaks":
+        os._exit(0)
