@@ -37,7 +37,7 @@ from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import Common, KnownBranch, MovePosition, place_of, track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.signature_files import SignedThere
-from lakelog.remotes.site import Site
+from lakelog.remotes.site import WITHOUT_MOVE, Site
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import Segment
@@ -128,7 +128,7 @@ def clone(
         worker.branches(None)
         worker.tags()
         for branch, label in list(result.refs.items()):
-            if label != "kept" and branch.startswith(f"{known.ORIGIN}/"):
+            if label not in ("kept", WITHOUT_MOVE) and branch.startswith(f"{known.ORIGIN}/"):
                 # Branches begin after all objects are there: one that is interrupted is no half
                 # clone.
                 worker.start(branch.removeprefix(f"{known.ORIGIN}/"))
@@ -192,18 +192,20 @@ class _Fetch(Exchange):
         """Fetch branches, by default all that are not deleted. Raises TransferRefused,
         UnknownRef."""
         branches = self._site.branches() if names is None else names
+        lost = []
         for name in branches:
             head = self._head(name)
-            if head is not None:
+            if head is not None and head.move.op != "delete":
                 self._branch(name, head)
             elif names is not None:
                 raise self._no_branch(name)
-        # A name beside branches is no branch's. But where no other is, what was lost would be a
-        # lake without events.
-        is_empty = bool(branches) and not self._result.refs
-        if is_empty and all(self._site.head(name) is None for name in branches):
+            elif head is None:
+                lost.append(name)
+                self._result.refs[f"{self._known.name}/{name}"] = WITHOUT_MOVE
+        # Where no other branch is, a clone would be a lake without events.
+        if lost and lost == branches:
             raise TransferRefused(
-                f"{self._site.url}: branch {branches[0]!r} has no move there, as its first push was"
+                f"{self._site.url}: branch {lost[0]!r} has no move there, as its first push was"
                 " interrupted, or it is lost: `lakelog push` from a lake that has the branch"
             )
 
@@ -241,7 +243,7 @@ class _Fetch(Exchange):
         to be done `otherwise`."""
         branch = lake.branch_name
         there = self._head(branch)
-        if there is None:
+        if there is None or there.move.op == "delete":
             raise self._no_branch(branch)
         remote, base = there.move, None
         if otherwise == "merged":
@@ -446,8 +448,7 @@ class _Fetch(Exchange):
     def _head(self, branch: str) -> Head | None:
         last_seen = self._known.branch(branch).seen
         # From the number seen last: logs are long, and each look is a request.
-        head = self._site.head(branch, last_seen.number if last_seen else 0)
-        return None if head is None or head.move.op == "delete" else head
+        return self._site.head(branch, last_seen.number if last_seen else 0)
 
     def _note(self, branch: str, remote_move: Move, local_move: Move) -> None:
         if not self._result.dry_run:

@@ -31,7 +31,7 @@ from lakelog.remotes import remote as remotes
 from lakelog.remotes.erasures import RemoteErasures
 from lakelog.remotes.object_store import DELETING, PRUNED, ObjectStoreRemote
 from lakelog.remotes.objects import STATES, Sizes
-from lakelog.remotes.site import Site, key_of
+from lakelog.remotes.site import WITHOUT_MOVE, Site, key_of
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import AttachmentRegistry, Policy, Store
 
@@ -258,8 +258,10 @@ def _named(site: Site, result: Checked) -> Iterator[tuple[str, str, bytes]]:
     for branch in site.branches():
         try:
             head = site.head(branch)
+            if head is None:
+                result.faults.append(Fault(f"refs/heads/{branch}", WITHOUT_MOVE))
             # A deleted branch names nothing that has to be there.
-            if head and head.move.op != "delete":
+            elif head.move.op != "delete":
                 yield f"refs/heads/{branch}", head.move.snapshot, head.move.carried
         except TransferRefused as error:
             result.faults.append(_fault(site, f"refs/heads/{branch}", error))

@@ -31,6 +31,10 @@ def key_of(name: Name) -> str:
     return path_of(KEYS, name)
 
 
+WITHOUT_MOVE = "no move there: push it again from a lake that has it"
+"""What is said of a branch that has a folder there and nothing in it."""
+
+
 class Site:
     """The lake at one remote."""
 

@@ -12,11 +12,11 @@ import lakelog
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.maintain import gc as collecting
 from lakelog.remotes import fetches as fetching
-from lakelog.remotes import known
+from lakelog.remotes import known, pushes
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.remote import Pace
 from tests.support.lakes import opened
-from tests.support.remote_suite import RemoteSuite, add, cloned, heads, pull, push, rows
+from tests.support.remote_suite import RemoteSuite, add, checked, cloned, heads, pull, push, rows
 from tests.support.volume_suite import RemoteVolumeSuite
 
 
@@ -98,6 +98,23 @@ class TestDirectory(RemoteSuite, RemoteVolumeSuite):
             fetching.clone(url, str(home / "clone"))
         assert push(path).refs == {"main": "new"}
         assert rows(cloned(url, home / "clone")) == rows(path)
+
+    def test_a_branch_that_lost_its_moves_is_named_beside_others(
+        self, path: str, url: str, home: Path
+    ) -> None:
+        """A clone has the others, and says which one is not in it."""
+        with opened(path) as lake:
+            lake.branch("side").close()
+            pushes.push(lake, "origin", branches=["main", "side"])
+        for file in Path(url, "refs/heads/side").iterdir():
+            file.unlink()
+        assert [fault.path for fault in checked(path).faults] == ["refs/heads/side"]
+        result = fetching.clone(url, str(home / "clone"))
+        assert result.refs["origin/main"] == "new"
+        assert result.refs["origin/side"].startswith("no move there: push it again")
+        with opened(home / "clone") as clone:
+            assert clone.branches() == ["main"]
+            assert fetching.fetch(clone, "origin").refs["origin/side"].startswith("no move there")
 
     def test_removing_a_remote_forgets_its_branches(self, path: str, url: str) -> None:
         push(path)
