@@ -37,6 +37,10 @@ _TIMEOUT = 60.0
 _IDLE = 4.0
 """Servers close connections that are idle for 5 s or longer."""
 _WAIT_MAX = 30.0
+_CUT = (
+    "if it stays so, it is damaged in the registry's storage, where no push replaces it:"
+    " restore it there, or push to another registry"
+)
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,9 @@ class RegistryConnections:
             raise Interrupted(f"{self.url}: {_interrupted(error)}") from None
         # Busy or broken: both may be over with the next attempt.
         if answer.status == 429 or answer.status >= 500:
+            if answer.status == 500 and method in ("GET", "HEAD"):
+                # What is cut in its storage gives that each time.
+                raise Interrupted(f"{self.url}: {address.path}: {answer.reason()}", _CUT)
             self._wait(answer)
         return answer
 

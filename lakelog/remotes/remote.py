@@ -42,7 +42,12 @@ _R = TypeVar("_R")
 
 
 class Interrupted(ConnectionError):
-    """Raised by a kind of remote where a request may succeed if it is made again."""
+    """Raised by a kind of remote where a request may succeed if it is made again; `advice` is for
+    one that never did."""
+
+    def __init__(self, message: str, advice: str = "run it again, it goes on where it was") -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 class Pace:
@@ -225,7 +230,7 @@ def retrying(attempt: Callable[[], _T]) -> _T:
 def give_up_or_wait(number: int, error: Interrupted) -> None:
     """Wait after the nth attempt that was interrupted. Raises Unreachable after the last one."""
     if number >= TRIES:
-        raise Unreachable(f"{error}: run it again, it goes on where it was") from None
+        raise Unreachable(f"{error}: {error.advice}") from None
     time.sleep(clients.pause(number))
 
 

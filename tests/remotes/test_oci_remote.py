@@ -163,6 +163,24 @@ class TestOci(RemoteSuite, RemoteVolumeSuite):
         assert push(path, repair=True).refs == {"main": "new"}
         assert rows(cloned(url, home / "clone")) == rows(path)
 
+    def test_what_is_cut_in_the_storage_of_a_registry_is_named(
+        self, path: str, url: str, home: Path, registry: str
+    ) -> None:
+        """Another attempt would not help, so none is advised."""
+        push(path)
+        folder = registry_server.folder(registry)
+        repository = url.removeprefix(f"oci://{registry}/")
+        link = next(folder.rglob(f"{repository}/_manifests/tags/main/current/link"))
+        digest = link.read_text().removeprefix("sha256:")
+        blob = next(folder.rglob(f"{digest}/data"))
+        blob.write_bytes(blob.read_bytes()[:200])
+        for work in (lambda: fetching.clone(url, str(home / "clone")), lambda: checked(path)):
+            with pytest.raises(Unreachable) as cut:
+                work()
+            assert f"/v2/{repository}/manifests/" in str(cut.value)
+            assert "damaged in the registry's storage" in str(cut.value)
+            assert "run it again" not in str(cut.value)
+
     def test_a_signature_is_a_referrer_of_what_it_signs(
         self, path: str, url: str, home: Path
     ) -> None:
