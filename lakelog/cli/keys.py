@@ -119,15 +119,19 @@ def _rotate(app: App, file: str, has_new_data_key: bool, kms: str) -> None:
         return
     ring = _ring_of(store)
     is_moved = bool(file or kms or not has_new_data_key)
-    new: Master = ring.find_master()
+    old = new = ring.find_master()
     if is_moved:
         new = _new_master(file, kms)
         ring = ring.rotated(new)
     if has_new_data_key:
         ring = ring.with_new_key(new)
-    if is_moved and protection is not None and protection.ciphers() is not None:
-        SubjectKeys.rotate(protection.id, new)
+    wrapped = protection if is_moved and protection and protection.ciphers() else None
+    if wrapped is not None:
+        # By both: between two files a process may die, and one key has to open all that is there.
+        SubjectKeys.rotate(wrapped.id, new, old)
     store.change_keys(ring, new)
+    if wrapped is not None:
+        SubjectKeys.rotate(wrapped.id, new)
     if is_moved:
         app.say(f"the master key is {new.id} now, from {new.origin}: {_ADVICE}")
     if has_new_data_key:

@@ -12,7 +12,8 @@ of them no byte, and a destroyed key up to 64 nodes of 41 bytes. What a subject 
 was destroyed has the key of the next generation.
 
 The file is a line of JSON and an envelope under a key of its own, which the line has wrapped by a
-master key. The associated data is the line, and each rewrite has another key.
+master key; while another one comes to wrap the lake, by both. The associated data is the line, and
+each rewrite has another key.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _TreeNodes = dict[tuple[int, int], bytes]
 @dataclass(frozen=True)
 class SubjectKeys:
     """What the file of a lake holds. `id` has 16 hex digits, `destroyed` counts the keys that were
-    destroyed, and `master_id` is the key that wraps it."""
+    destroyed, and `master_id` is the key that opened it."""
 
     id: str
     destroyed: int
@@ -72,38 +73,41 @@ class SubjectKeys:
             ) from None
         try:
             head = orjson.loads(line)
-            file_id, master_id, wrapped = str(head["id"]), str(head["master"]), head["wrapped"]
+            file_id, heads = str(head["id"]), [head, *filter(None, [head.get("former")])]
+            wrappings = [(str(wrapping["master"]), wrapping["wrapped"]) for wrapping in heads]
             bytes.fromhex(file_id)
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise _damaged(path) from None
         if file_id != key_id:
             raise InvalidKey(
                 f"{path} has the keys of subjects of another lake ({file_id}): this one needs"
                 f" {key_id}"
             )
+        master_id, data = _decrypted(path, file_id, wrappings, line, sealed)
         try:
-            secret = master.find(master_id).unwrap(wrapped, file_id)
-        except InvalidKey as error:
-            reason = str(error).replace("the lake is encrypted", "they are wrapped")
-            raise InvalidKey(f"{path}: the keys of subjects cannot be opened: {reason}") from None
-        try:
-            data = envelope.decrypt(sealed, secret, line)
             destroyed, count = _HEAD.unpack_from(data)
             nodes = {
                 (depth, place): node for depth, place, node in _NODE.iter_unpack(data[_HEAD.size :])
             }
-        except (envelope.NotDecrypted, struct.error):
+        except struct.error:
             raise _damaged(path) from None
         # A tree with a node less has keys that look destroyed.
         if len(nodes) != count:
             raise _damaged(path)
         return SubjectKeys(file_id, destroyed, nodes, master_id)
 
-    def save(self, path: str, with_master: Master) -> None:
-        """Write the file durably, readable by its owner alone. Raises InvalidKey, OSError."""
+    def save(self, path: str, with_master: Master, former: Master | None = None) -> None:
+        """Write the file durably, readable by its owner alone; a `former` master key opens it, too.
+        Raises InvalidKey, OSError."""
         secret = os.urandom(envelope.SECRET_BYTES)
-        wrapped = with_master.wrap(secret, self.id)
-        line = orjson.dumps({"id": self.id, "master": with_master.id, "wrapped": wrapped})
+        head = {
+            "id": self.id,
+            "master": with_master.id,
+            "wrapped": with_master.wrap(secret, self.id),
+        }
+        if former is not None:
+            head["former"] = {"master": former.id, "wrapped": former.wrap(secret, self.id)}
+        line = orjson.dumps(head)
         nodes = (_NODE.pack(*place, node) for place, node in sorted(self.nodes.items()))
         data = _HEAD.pack(self.destroyed, len(self.nodes)) + b"".join(nodes)
         sealed = envelope.encrypt(data, bytes.fromhex(self.id), secret, line)
@@ -162,11 +166,12 @@ class SubjectKeys:
         return any(keys._node_above(int(place, 16)) is not None for place in places)
 
     @staticmethod
-    def rotate(key_id: str, new: Master) -> str:
-        """Wrap the file by another master key; return its path. Raises InvalidKey, OSError."""
+    def rotate(key_id: str, new: Master, former: Master | None = None) -> str:
+        """Wrap the file by another master key, and by the `former` one while the lake still needs
+        that; return its path. Raises InvalidKey, OSError."""
         path = SubjectKeys.path_of(key_id)
         with key_file.locked(path):
-            SubjectKeys._present(path, key_id).save(path, new)
+            SubjectKeys._present(path, key_id).save(path, new, former)
         return path
 
     @staticmethod
@@ -239,6 +244,25 @@ class SubjectKeys:
     def _leaf(self, subject: str, generation: int) -> int:
         message = struct.pack("<H", generation) + subject.encode("utf-8", "surrogatepass")
         return int.from_bytes(hmac.digest(bytes.fromhex(self.id), message, "sha256")[:8], "big")
+
+
+def _decrypted(
+    path: str, key_id: str, wrappings: list[tuple[str, str]], line: bytes, sealed: bytes
+) -> tuple[str, bytes]:
+    """Return the id of the master key that opens a file, and what that file has sealed. Raises
+    InvalidKey."""
+    refusals = []
+    for master_id, wrapped in wrappings:
+        try:
+            secret = master.find(master_id).unwrap(wrapped, key_id)
+            return master_id, envelope.decrypt(sealed, secret, line)
+        except InvalidKey as error:
+            reason = str(error).replace("the lake is encrypted", "they are wrapped")
+            reason = f"{path}: the keys of subjects cannot be opened: {reason}"
+            refusals.append(InvalidKey(reason))
+        except envelope.NotDecrypted:
+            refusals.append(_damaged(path))
+    raise refusals[0]
 
 
 def _damaged(path: str) -> InvalidKey:
