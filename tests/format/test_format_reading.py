@@ -333,6 +333,26 @@ def test_torn_ends(tmp_path: Path) -> None:
         assert len(lake.verify().cut) == 1
 
 
+@pytest.mark.parametrize("failures", [1, 2], ids=["repeated", "doubtful"])
+def test_torn_ends_that_were_never_acknowledged(tmp_path: Path, failures: int) -> None:
+    """F14.1: what a failed write has left is no damage where the next file says so; what follows on
+    a frame that is nowhere is named."""
+    path = str(tmp_path / "lake")
+    with lakes.opened(path) as lake:
+        lake.append({"type": "A"})
+        (file,) = Path(path, "wal/main").iterdir()
+        end = file.stat().st_size
+        with lakes.failing("sync_file", failures), contextlib.suppress(OSError):
+            lake.append({"type": "B"})
+        lake.append({"type": "C"})
+        os.truncate(file, end + 70)
+    with lakelog.open(path) as lake:
+        assert lake.verify().problems == ()
+        assert lake.count() == 4 - failures
+    os.truncate(file, end - 20)
+    assert damage.checked(path).problems
+
+
 def test_damage_is_an_error_where_it_is_needed(tmp_path: Path) -> None:
     """F14.2: a bad frame with a good one or END behind it is damage; sealed ones are in no way."""
     path = str(tmp_path / "lake")

@@ -26,7 +26,7 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import DEFAULTS
 from lakelog.store import Clock, SignatureFile, Store, VerifiedFiles
 from lakelog.volume import MovePack
-from lakelog.wal import Header, Tail, WalFile
+from lakelog.wal import END_BYTES, Header, Tail, WalFile
 
 __all__ = ["Problem", "Report", "open_for_check", "verify", "verify_snapshot"]
 _TORN_WAIT = 0.05
@@ -314,7 +314,7 @@ def _check_writer(checker: Checker, branch: str, group: list[WalFile], sealed: i
             checker.add(file.path, "a frame is damaged", offset=file.damage)
         elif file.torn and file.ended:
             checker.add(file.path, "there are bytes after its end", offset=file.end)
-        elif file.torn and (follows or _stays_torn(checker, branch, file)):
+        elif file.torn and _is_suspect(checker, branch, file, follows):
             checker.add(file.path, _torn_reason(file), "torn", file.end)
         starts = [f.sequence for f in file.frames]
         if starts != list(range(starts[0], starts[0] + len(starts)) if starts else ()):
@@ -344,6 +344,14 @@ def _check_frames(checker: Checker, file: WalFile) -> None:
 
 def _torn_reason(file: WalFile) -> str:
     return f"{file.torn} bytes after the last good frame: an unfinished append, or damage"
+
+
+def _is_suspect(checker: Checker, branch: str, file: WalFile, follows: WalFile | None) -> bool:
+    """Whether a torn end may be damage: not where the next file has that frame, or names it as one
+    of an append that failed."""
+    if follows is None or follows.header is None:
+        return _stays_torn(checker, branch, file)
+    return file.torn < END_BYTES or _misses(file, follows.header, -1)
 
 
 def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
