@@ -13,6 +13,7 @@ Identity keys are the first 12 bytes of SHA-256(source NUL id), or of the canoni
 from __future__ import annotations
 
 import hashlib
+from binascii import hexlify
 from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -104,11 +105,13 @@ class EncodedBatch:
         key of its place there (F13.9), so whoever stores the request again stores no event twice.
         """
         # No NUL and no brace: so no given id and no content has the same text.
-        start, lines = b"request:%s:" % digest.hex().encode(), self.lines
+        start, lines = hashlib.sha256(b"request:%s:" % digest.hex().encode()), self.lines
         for number, event_id in enumerate(self.ids):
             if not event_id:
-                key = hashlib.sha256(b"%s%d" % (start, number)).hexdigest()[:24].encode()
-                lines[number] = b'{"key":"%s",' % key + lines[number][1:]
+                hashed = start.copy()
+                hashed.update(b"%d" % number)
+                key = hexlify(hashed.digest()[:12])
+                lines[number] = b'{"key":"%s",%s' % (key, lines[number][1:])
         return EncodedBatch(b"\n".join(lines), self.ids, True)
 
 
