@@ -15,7 +15,7 @@ import io
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -203,13 +203,9 @@ class ObjectStoreRemote(Remote):
     def put_new(self, key: str, data: bytes) -> bool:
         """Store an object that must not exist."""
         if not self._is_single:
-            try:
-                self._put(key, data, mode="create")
-            except FileExistsError:
-                return False
             # A server that looks and then stores may have given the name to another one, too: only
             # the bytes say who won.
-            return b"".join(self.stream(key)) == data
+            return self.try_new(key, data) and b"".join(self.stream(key)) == data
         if self.size(key) is not None:
             return False
         self._put(key, data)
@@ -217,14 +213,26 @@ class ObjectStoreRemote(Remote):
         time.sleep(SETTLING)
         return b"".join(self.stream(key)) == data
 
+    def try_new(self, key: str, data: bytes) -> bool:
+        """Store an object that must not exist, if the store says so."""
+        try:
+            self._put(key, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
     def replace(self, key: str, data: bytes) -> None:
         """Store an object in the place of another."""
         self._put(key, data)
 
     def remove(self, key: str) -> None:
         """Remove an object, if it is there."""
-        with contextlib.suppress(FileNotFoundError), self._translating(key):
-            obstore.delete(self._store, key)
+        self.remove_all([key])
+
+    def remove_all(self, keys: Sequence[str]) -> None:
+        """Remove some objects by one request, if they are there."""
+        with contextlib.suppress(FileNotFoundError), self._translating(keys[0]):
+            obstore.delete(self._store, keys)
 
     def _put(self, key: str, data: bytes, mode: Any = "overwrite") -> None:
         with self._translating(key):

@@ -144,6 +144,10 @@ class Remote(abc.ABC):
     def put_new(self, key: str, data: bytes) -> bool:
         """Store a file that must not exist, durably; False if the name is taken."""
 
+    def try_new(self, key: str, data: bytes) -> bool:
+        """`put_new` by the word of the service alone, without a look at what it has."""
+        return self.put_new(key, data)
+
     @abc.abstractmethod
     def replace(self, key: str, data: bytes) -> None:
         """Store a file in the place of another one, durably."""
@@ -151,6 +155,11 @@ class Remote(abc.ABC):
     @abc.abstractmethod
     def remove(self, key: str) -> None:
         """Remove a file, if it is there."""
+
+    def remove_all(self, keys: Sequence[str]) -> None:
+        """Remove some files, if they are there, together where that is possible."""
+        for key in keys:
+            self.remove(key)
 
     def without(self, needed: Mapping[str, str]) -> list[str]:
         """Return those refs that do not list the object that each needs."""

@@ -74,30 +74,31 @@ class Site:
         with self._refusing():
             return untrusted.lake_id(data)
 
-    def change_config(self, members: dict[str, Any]) -> None:
-        """Replace members of the lakelog.json there."""
-        body = document.decode(self.volume.read(CONFIG))
+    def change_config(self, members: dict[str, Any]) -> dict[str, Any]:
+        """Replace members of the lakelog.json there; return what it says then."""
         # Read and replaced: only `format`, `requires` and keys change, and all of them only grow.
-        self.volume.replace(CONFIG, document.encode({**body, **members}))
+        body = {**document.decode(self.volume.read(CONFIG)), **members}
+        self.volume.replace(CONFIG, document.encode(body))
+        return body
 
     def create(self, number: int, members: dict[str, Any] | None = None) -> str:
         """Make the remote a lake without branches, or find that it is one; return its id. It has
         at least the format `number` afterwards, and a new one these `members` of lakelog.json."""
-        lake_id = self.lake_id()
-        if lake_id:
-            self._raise_format(number)
-            return lake_id
+        config = self.config()
+        if config and config["format"] < number:
+            self.change_config({"format": number})
+        return str((config or self.found(number, members or {}))["lake"])
+
+    def found(self, number: int, members: dict[str, Any]) -> dict[str, Any]:
+        """Make the remote a lake, where there was none just now; return what its lakelog.json
+        says. Raises TransferRefused where something else is."""
         # Temporary files are what an interrupted first push left.
         strangers = [name for name in self.volume.names("") if not name.startswith(disk.TEMPORARY)]
         if set(strangers) - {*OBJECTS, "states", "refs", "wal", "gc", "cache", "remotes"}:
             raise TransferRefused(f"{self.url} is not empty and no lake: choose another place")
-        body = {"format": number, "lake": disk.random_hex(), "settings": {}, **(members or {})}
-        self._put(CONFIG, document.encode(body), replace=False)
-        return self.lake_id()  # of two that created it at once, one was first
-
-    def _raise_format(self, number: int) -> None:
-        if document.decode(self.volume.read(CONFIG))["format"] < number:
-            self.change_config({"format": number})
+        body = {"format": number, "lake": disk.random_hex(), "settings": {}, **members}
+        is_ours = self._put(CONFIG, document.encode(body), replace=False)
+        return body if is_ours else self.config()  # of two at once, one was first
 
     def branches(self) -> list[str]:
         """Names of the branches there, deleted ones included."""

@@ -287,8 +287,9 @@ def attach(url: str, root: str, *, cache: int | None = None, new_ring: NewRing =
     something else is there, InvalidKey, TransferRefused, Unreachable, OSError.
     """
     url = bucket.checked_address(url)
-    if is_new := not Store.is_lake(root):
-        _join(url, root, BYTES if cache is None else cache, new_ring)
+    is_first = (is_new := not Store.is_lake(root)) and _join(
+        url, root, BYTES if cache is None else cache, new_ring
+    )
     store = Store.load(root)
     attachment = store.attachment
     if not isinstance(attachment, BucketAttachment) or attachment.url != url:
@@ -298,7 +299,8 @@ def attach(url: str, root: str, *, cache: int | None = None, new_ring: NewRing =
         )
     # Before anything is read: an erasure waits for all machines that are there.
     attachment.erasures.join(is_new=is_new)
-    attachment.refresh(store)
+    if not is_first:  # else nothing is there, or `main` is
+        attachment.refresh(store)
     if "main" not in store.refs.all_branches():
         try:
             store.start_branch("main")
@@ -307,11 +309,12 @@ def attach(url: str, root: str, *, cache: int | None = None, new_ring: NewRing =
     return store
 
 
-def _join(url: str, root: str, cache: int, new_ring: NewRing) -> None:
-    """Write the lakelog.json of an attached directory, after the one in the bucket."""
+def _join(url: str, root: str, cache: int, new_ring: NewRing) -> bool:
+    """Write the lakelog.json of an attached directory, after the one in the bucket; return whether
+    there was none."""
     remote = bucket.open_bucket(url)
     try:
-        proven, config = bucket.join(remote, new_ring)
+        config, is_first = bucket.join(remote, new_ring)
     finally:
         remote.close()
     if "encryption" in config:
@@ -321,8 +324,9 @@ def _join(url: str, root: str, cache: int, new_ring: NewRing) -> None:
             f"{url}: the lake there is not encrypted, and stays so: choose an empty place"
         )
     # Known by a random name: two machines may have directories of one path.
-    address = {"url": url, "proven": proven, "cache": cache, "machine": disk.random_hex(8)}
+    address = {"url": url, "proven": remote.deciding, "cache": cache, "machine": disk.random_hex(8)}
     Store.create(root, config={**config, AttachmentRegistry.MEMBER: address})
+    return is_first
 
 
 def renew_config(paths: Paths, lake_id: str, body: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lakelog import document
 from lakelog.errors import TransferRefused
 from lakelog.keys import KeyRing
 from lakelog.paths import FORMAT, KEYS, FileName
@@ -43,44 +42,50 @@ def open_bucket(url: str) -> Bucket:
 NewRing = Callable[[], KeyRing] | None
 
 
-def join(remote: Remote, new_ring: NewRing = None) -> tuple[str, dict[str, Any]]:
-    """Return what to remember of the service of a bucket, and what the lakelog.json there says; a
-    bucket that is no shared lake becomes one, with the keys of a ring if it is new. Raises
-    TransferRefused, Unreachable."""
+def join(remote: Remote, new_ring: NewRing = None) -> tuple[dict[str, Any], bool]:
+    """Return what the lakelog.json of a bucket says, and whether there was none before; a bucket
+    that is no shared lake becomes one, with the keys of a ring if it is new. Raises TransferRefused,
+    Unreachable."""
     config = Site(remote).config()
-    is_shared = AttachmentRegistry.MEMBER in (config.get("requires") or [])
-    is_known = is_shared and config.get("proven") == remote.deciding
+    is_known = _is_shared(config) and config.get("proven") == remote.deciding
     # Once at least, as an address may be another service here; who made the lake tried it often.
-    if remote.deciding and not (
-        (is_known and conditions.decides(remote, 1, 2)) or conditions.decides(remote)
-    ):
+    if remote.deciding and not conditions.decides(remote, *((1, 2) if is_known else ())):
         raise TransferRefused(
             f"{remote.url}: {remote.deciding} does not refuse a name that is taken (If-None-Match):"
             " machines would overwrite what others have published; use a store that does"
         )
-    is_current = is_shared and config["format"] >= FORMAT
-    return remote.deciding, config if is_current else claim(remote, new_ring)
+    return _claim(remote, config, new_ring), not config
 
 
-def claim(remote: Remote, new_ring: NewRing = None) -> dict[str, Any]:
+def _is_shared(config: dict[str, Any]) -> bool:
+    return AttachmentRegistry.MEMBER in (config.get("requires") or [])
+
+
+def _claim(remote: Remote, config: dict[str, Any], new_ring: NewRing) -> dict[str, Any]:
     """Make a bucket a shared lake, which may have states that were pushed there; return what its
-    lakelog.json says then. Raises TransferRefused, Unreachable."""
+    lakelog.json says then."""
     site, member = Site(remote), AttachmentRegistry.MEMBER
-    config = site.config()
-    members = new_ring().config_members() if new_ring and not config else dict[str, Any]()
-    members |= {"requires": [member, *members.get("requires", ())], "proven": remote.deciding}
-    site.create(FORMAT, members)
+    # A store of objects has writers' files only where somebody copied a lake with its lakelog.json.
+    if (config or not remote.deciding) and not _is_shared(config):
+        _refuse_writers(site)
+    if not config:
+        members = new_ring().config_members() if new_ring else dict[str, Any]()
+        members |= {"requires": [member, *members.get("requires", ())], "proven": remote.deciding}
+        config = site.found(FORMAT, members)
+    if not _is_shared(config):
+        # Else a program could open a directory of files as a lake of its own, and drop the
+        # watermarks of all machines.
+        requires = [*(config.get("requires") or []), member]
+        config = site.change_config({"requires": requires, "proven": remote.deciding})
+    if config["format"] < FORMAT:
+        config = site.change_config({"format": FORMAT})
+    return config
+
+
+def _refuse_writers(site: Site) -> None:
     folders = (f"{KEYS.wals}/{name}" for name in site.volume.names(KEYS.wals))
     if any(FileName(name).wal for folder in folders for name in site.volume.names(folder)):
         raise TransferRefused(
-            f"{remote.url} is a lake that programs append to: choose an empty place, and bring its"
+            f"{site.url} is a lake that programs append to: choose an empty place, and bring its"
             " states there by `lakelog push`"
         )
-    body = document.decode(site.volume.read(KEYS.config))
-    requires = body.get("requires") or []
-    if member not in requires:
-        # Else a program could open a directory of files as a lake of its own, and drop the
-        # watermarks of all machines.
-        body |= {"requires": [*requires, member], "proven": remote.deciding}
-        site.volume.replace(KEYS.config, document.encode(body))
-    return body

@@ -182,7 +182,7 @@ class MirroredVolume(DirectoryVolume):
                 f"{error}; {key} may have been published: it is looked at before the next one"
             ) from None
         branch, number = _place(key)
-        if number == 1:
+        if number == 1 and Move.decode(data, branch, number).op != "init":
             self.learn()  # whoever erased meanwhile did not know of the branch
         self._require_previous(key)
         with contextlib.suppress(FileExistsError):  # another process here has taken it in

@@ -106,6 +106,22 @@ def test_a_store_that_ignores_conditions_is_refused(
         assert not (tmp_path / "a").exists()
 
 
+def test_a_store_that_gives_names_to_several_at_once_is_refused(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with unfaithful_store(monkeypatch) as faults:
+        for count in (2, 3):
+            faults.gives_twice = count
+            with pytest.raises(TransferRefused, match="does not refuse a name that is taken"):
+                attach("s3://lakes/x", str(tmp_path / "a"))
+        faults.gives_twice = 1  # which a busy server of one process may do
+        attach("s3://lakes/x", str(tmp_path / "a"))
+        faults.gives_twice = 9
+        with pytest.raises(TransferRefused, match="does not refuse a name that is taken"):
+            attach("s3://lakes/x", str(tmp_path / "b"))
+        assert not (tmp_path / "b").exists()
+
+
 def test_a_directory_is_attached_by_few_requests_and_each_tries_the_store(
     keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,13 +130,13 @@ def test_a_directory_is_attached_by_few_requests_and_each_tries_the_store(
     with unfaithful_store(monkeypatch) as faults:
         machines = SharedMachines(tmp_path, "s3://lakes/few")
         machines["a"].exchange()
-        assert len(faults.seen) <= 48
+        assert len(faults.seen) <= 25  # 20, and the 5 of an exchange without news
         for number in range(20):
             append(machines["a"], number)
             machines["a"].exchange()
         faults.seen.clear()
         assert machines["b"].count() == 20
-        assert len(faults.seen) <= 18
+        assert len(faults.seen) <= 17
         assert numbers(machines["b"]) == list(range(20))
         faults.forgets_conditions = True
         with pytest.raises(TransferRefused, match="does not refuse a name that is taken"):
