@@ -95,6 +95,10 @@ class _DeltaTable:
                 raise_if_key_not_exists=False,
             )
 
+    @property
+    def id(self) -> str:
+        return str(self._table.metadata().id)
+
     def state(self) -> str | None:
         table, version = self._table, self._table.version()
         for limit in (1, None):

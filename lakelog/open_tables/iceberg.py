@@ -76,6 +76,10 @@ class _IcebergTable:
         self._catalog, self._lake = catalog, lake
         self._table = _table(catalog, lake, target, source)
 
+    @property
+    def id(self) -> str:
+        return str(self._table.metadata.table_uuid)
+
     def state(self) -> str | None:
         snapshot = self._table.current_snapshot()
         if snapshot is None:

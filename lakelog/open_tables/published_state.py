@@ -68,23 +68,27 @@ def state_of(lake: Lake, ref: str | None) -> Manifest:
     return lake.store.manifests.load(resolve(lake.store, lake.branch_name, ref))
 
 
-def keep(lake: Lake, table: str, state: str) -> str:
+def keep(lake: Lake, target: str, table_id: str, state: str) -> str:
     """Tag a state that a table has, so that gc keeps its files; return the name of the tag."""
-    name = f"{_prefix(table)}{state[:12]}"
+    # By the table itself: machines, and catalogs of one, may have two of the same target.
+    name = f"{_prefix(table_id, 16)}{state[:12]}"
     if name not in {tag.name for tag in lake.tags()}:
-        lake.tag(name, state, f"published as {table}")
+        lake.tag(name, state, f"published as {target}")
     return name
 
 
-def let_go(lake: Lake, table: str, tag_name: str) -> None:
-    """Remove the tags of states that a table had before."""
+def let_go(lake: Lake, target: str, tag_name: str, before: str) -> None:
+    """Remove the tags of states that a table had before the one that is tagged, which is `before`
+    where an earlier version tagged it by the target."""
+    prefix, earlier_prefix = tag_name.rpartition("-")[0], _prefix(target, 8)
     for tag in lake.tags():
-        if tag.name.startswith(_prefix(table)) and tag.name != tag_name:
+        is_earlier = tag.name.startswith(earlier_prefix) and tag.snapshot == before
+        if (tag.name.startswith(f"{prefix}-") and tag.name != tag_name) or is_earlier:
             remove_tag(lake.store, tag.name)
 
 
-def _prefix(table: str) -> str:
-    return f"published-{hashlib.sha256(table.encode()).hexdigest()[:8]}-"
+def _prefix(name: str, length: int) -> str:
+    return f"published-{hashlib.sha256(name.encode()).hexdigest()[:length]}-"
 
 
 def copy_of(lake: Lake, entry: SegmentEntry) -> bytes:

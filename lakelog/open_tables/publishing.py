@@ -67,6 +67,10 @@ class TableChange:
 class OpenTable(Protocol):
     """A table as it was when it was loaded. What commits raises LostCommit."""
 
+    @property
+    def id(self) -> str:
+        """What no other table has, of the same name neither."""
+
     def state(self) -> str | None:
         """The state that its newest commit names, "" where it has no rows yet, None where another
         program made the commit."""
@@ -166,7 +170,7 @@ def _publish(
     if before == state_name:
         table.finish(state)
         return PublishResult(target, state.digest, state.totals.events, is_new=False)
-    tag_name = published_state.keep(lake, target, state.digest)
+    tag_name = published_state.keep(lake, target, table.id, state.digest)
     if source.sql:
         rows = lake.at(state.digest).sql(source.sql).to_arrow_table()
         table.commit_rows(state_name, rows)
@@ -179,7 +183,7 @@ def _publish(
         counts = len(change.added), len(change.removed), len(sizes), sum(sizes)
         result = PublishResult(target, state.digest, state.totals.events, *counts)
     table.finish(state)
-    published_state.let_go(lake, target, tag_name)
+    published_state.let_go(lake, target, tag_name, before)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import shutil
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from lakelog.history import remove_tag
 from tests.support import lakes, table_shops
 from tests.support.effort import share
 from tests.support.requirements import need
-from tests.support.table_shops import SHOPS, Shop, assert_table_is, follow, orders
+from tests.support.table_shops import SHOPS, TABLE, Shop, assert_table_is, follow, orders, shop_of
 
 
 @pytest.fixture(params=["iceberg", "delta"])
@@ -100,6 +102,37 @@ def test_gc_keeps_what_the_table_has(shop: Shop) -> None:
     shop.publish()
     [later] = [tag for tag in shop.lake.tags() if tag.name.startswith("published-")]
     assert later.snapshot != tag.snapshot
+
+
+def test_tables_of_one_name_keep_their_files(tmp_path: Path) -> None:
+    """Machines of a shared lake, each with its catalog, may name their tables alike."""
+    need(*SHOPS["iceberg"])
+    shop = shop_of("iceberg", tmp_path / "one")
+    shop.lake.append(orders(20))
+    shop.publish()
+    other = shop_of("iceberg", tmp_path / "two")
+    other.lake.close()
+    other.lake = shop.lake
+    shop.lake.append(orders(20, 0, 20))
+    other.publish()
+    assert {tag.snapshot for tag in shop.lake.tags()} == {*shop.commits(), *other.commits()}
+    shop.publish()
+    assert {tag.snapshot for tag in shop.lake.tags()} == {*other.commits()}
+    shop.lake.close()
+
+
+def test_a_tag_of_an_earlier_version_goes_with_its_state(shop: Shop) -> None:
+    shop.lake.append(orders(20))
+    shop.publish()
+    [tag] = shop.lake.tags()
+    # By the name of the target, as until 2026-11.
+    target = TABLE if type(shop) is Shop else f"{shop.folder}/tables/{TABLE}"
+    digest = hashlib.sha256(target.encode()).hexdigest()[:8]
+    shop.lake.tag(f"published-{digest}-{tag.snapshot[:12]}", tag.snapshot)
+    remove_tag(shop.lake.store, tag.name)
+    shop.lake.append(orders(20, 0, 20))
+    shop.publish()
+    assert [tag.snapshot for tag in shop.lake.tags()] == shop.commits()[-1:]
 
 
 def test_a_lake_from_a_backup_brings_its_table_back(shop: Shop) -> None:

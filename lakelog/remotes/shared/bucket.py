@@ -44,8 +44,8 @@ NewRing = Callable[[], KeyRing] | None
 
 def join(remote: Remote, new_ring: NewRing = None) -> tuple[dict[str, Any], bool]:
     """Return what the lakelog.json of a bucket says, and whether there was none before; a bucket
-    that is no shared lake becomes one, with the keys of a ring if it is new. Raises TransferRefused,
-    Unreachable."""
+    that is no shared lake becomes one, with the keys of a ring if it is new. Raises
+    TransferRefused, Unreachable."""
     config = Site(remote).config()
     is_known = _is_shared(config) and config.get("proven") == remote.deciding
     # Once at least, as an address may be another service here; who made the lake tried it often.
