@@ -4,7 +4,7 @@
     cache/names/<digest>   of pages of the manifest, made by upkeep; the digest is of their digests
 
 Both may be missing, and then segments are opened, as in any lake. What was read of them is kept in
-cache/names/ of the directory.
+cache/names/ of the directory, within the bound of its cache.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ _PAGE = 1 << 12
 _KEYS_MAX = 1 << 26
 _FIRST = 64 << 10
 _RETRY_SECONDS = 60.0
+_ABSENT_MAX, _HEADS_MAX = 1 << 16, 1 << 12
+"""Files of which a process remembers that they are missing, and heads that it has, at most."""
 _OPENED = 4
 """So few segments are opened without asking for their names."""
 _LONGEST = 1 << 30
@@ -140,7 +142,8 @@ class NameIndex:
 
     def __init__(self, paths: Paths, volume: MirroredVolume) -> None:
         self._paths, self._volume = paths, volume
-        self._heads: dict[str, NameHead] = {}
+        # A million segments have a gigabyte of heads; what is dropped is read from the disk.
+        self._head = functools.lru_cache(_HEADS_MAX)(self._read_head)
         self._absent: dict[str, float] = {}
         self._plain: dict[str, _Reader] = {}
 
@@ -160,6 +163,8 @@ class NameIndex:
                         data = self._piece(digest, start, size)
                         entries |= head.entries(block, data, size, value)
         except _FAULTS:
+            if len(self._absent) >= _ABSENT_MAX:
+                self._absent = {}  # each costs one more request
             self._absent[digest] = time.monotonic() + _RETRY_SECONDS
             self._plain.pop(digest, None)  # it may have been put down anew since it was opened
             return None
@@ -174,20 +179,16 @@ class NameIndex:
         except _FAULTS:
             return b""
 
-    def _head(self, digest: str) -> NameHead:
-        head = self._heads.get(digest)
-        if head is None:
-            about = bytes.fromhex(digest)
-            try:
-                head = NameHead(File(self._path(digest)).read(), about)
-            except (FileNotFoundError, Malformed):
-                data, _ = self._first(digest)
-                if (missing := name_file.head_size(data) - len(data)) > 0:
-                    data += self._read(digest, len(data), missing)
-                head = NameHead(data, about)
-                # A whole file stays, and the head of a longer one.
-                self._keep(digest, data if len(data) < _FIRST else data[: head.size])
-            self._heads[digest] = head
+    def _read_head(self, digest: str) -> NameHead:
+        about = bytes.fromhex(digest)
+        with contextlib.suppress(FileNotFoundError, Malformed):
+            return NameHead(File(self._path(digest)).read(), about)
+        data, _ = self._first(digest)
+        if (missing := name_file.head_size(data) - len(data)) > 0:
+            data += self._read(digest, len(data), missing)
+        head = NameHead(data, about)
+        # A whole file stays, and the head of a longer one.
+        self._keep(digest, data if len(data) < _FIRST else data[: head.size])
         return head
 
     def _piece(self, digest: str, start: int, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Objects of the bucket that were read here: fetched when first asked for, checked, and bounded.
+"""What of the bucket was read here: fetched when first asked for, checked, and bounded.
 
 A file is dropped only if the bucket has it and nobody here has read it for ten minutes; those that
 were read longest ago go first. When each was read is noted in cache/fetched.jsonl, which may be
@@ -7,6 +7,7 @@ deleted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 import orjson
 
 from lakelog.disk import File, Folder
-from lakelog.paths import OBJECTS, FileName, FileNames, Paths
+from lakelog.paths import KEYS, OBJECTS, FileName, FileNames, Paths
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 
@@ -89,7 +90,7 @@ class SegmentCache:
             if freed >= excess or last_read > resting:
                 break
             # What is not published yet is nowhere else.
-            if path.startswith(self._paths.ranges) or self._volume.bucket.exists(self._key(path)):
+            if path.startswith(self._paths.cache) or self._volume.bucket.exists(self._key(path)):
                 File(path).remove()
                 freed += size
                 read_at.pop(digest, None)
@@ -98,18 +99,22 @@ class SegmentCache:
         return freed
 
     def _segments(self) -> Iterator[tuple[str, str, int, float]]:
-        """Yield (digest, path, bytes, when it came) of the segments that are here."""
+        """Yield (digest, path, bytes, when it came) of the segments that are here, of those that
+        are read by ranges, and of files of names."""
         root = f"{self._paths.root}/segments"
         for folder in FileNames(Folder(root).names()).hex_dirs:
             for name in Folder(f"{root}/{folder}").names():
                 path = f"{root}/{folder}/{name}"
                 digest = FileName(name).digest
                 if digest and name.endswith(OBJECTS["segments"]):
-                    status = os.stat(path)
-                    yield digest, path, status.st_size, status.st_ctime
-        for name in Folder(self._paths.ranges).names():
-            status = os.stat(path := f"{self._paths.ranges}/{name}")
-            yield name, path, 512 * status.st_blocks, status.st_mtime
+                    with contextlib.suppress(FileNotFoundError):  # others drop them, too
+                        status = os.stat(path)
+                        yield digest, path, status.st_size, status.st_ctime
+        for folder in (self._paths.ranges, f"{self._paths.root}/{KEYS.names}"):
+            for name in Folder(folder).names():
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.stat(path := f"{folder}/{name}")
+                    yield name, path, 512 * status.st_blocks, status.st_mtime
 
     def _last_reads(self) -> dict[str, float]:
         reads: dict[str, float] = {}

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import lakelog
 from lakelog.lake import Lake
 from lakelog.manifest import manifest
 from lakelog.moves.publication import run_maintenance
-from lakelog.remotes.shared import name_file, names
+from lakelog.remotes.shared import attach, name_file, names, segment_cache
 from tests.support.attached import SharedMachines
 
 SUBJECTS = 12
@@ -77,6 +78,25 @@ def test_only_segments_with_the_name_are_fetched(
     assert of_subject(machines["b"], "s8") == counts(machines["a"])["s8"]
     both = "SELECT count(*) FROM events a JOIN events b USING (type) WHERE a.id = ? AND b.id = ?"
     assert machines["b"].sql(both, ["id-1-1", "id-19-1"]).fetchall() == [(1,)]
+
+
+def test_files_of_names_are_bounded_and_read_again(
+    machines: SharedMachines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They count among the bytes that `--cache` allows, and memory has few of them."""
+    monkeypatch.setattr(names, "_HEADS_MAX", 2)
+    monkeypatch.setattr(names, "_ABSENT_MAX", 2)
+    attach(machines.url, str(tmp_path / "small"), cache=1)
+    with lakelog.open(str(tmp_path / "small")) as lake:
+        expected = counts(machines["a"])
+        kept = tmp_path / "small" / "cache" / "names"
+        assert of_subject(lake, "s8") == expected["s8"]
+        assert list(kept.iterdir())  # they were just read
+        monkeypatch.setattr(segment_cache, "_RESTING_SECONDS", -1)
+        lake.exchange()
+        assert not list(kept.iterdir())
+        monkeypatch.undo()
+        assert all(of_subject(lake, subject) == count for subject, count in expected.items())
 
 
 def test_pages_without_the_name_are_not_fetched(machines: SharedMachines) -> None:
