@@ -261,7 +261,10 @@ def refuse_taken(lake: Lake, name: str | None) -> None:
 
 
 def check_directories(lake: Lake, directories: Mapping[str, str]) -> None:
-    """Raise StateRefused for labels and directories that cannot be."""
+    """Raise StateRefused for labels and directories that cannot be, UnsupportedStore for a shared
+    lake."""
+    if lake.store.attachment is not None:
+        lake.store.attachment.allow("state")  # before anything is stored
     if not directories:
         raise StateRefused("no directory to save: name one with --dir, or in STATE_DIRECTORY")
     root = os.path.realpath(lake.path)

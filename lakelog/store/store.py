@@ -95,6 +95,10 @@ class Attachment(Protocol):
         """Bring objects of the bucket here, by digest and path, which are about to be read; return
         those that came, each with the bytes of its digest."""
 
+    def allow(self, op: str) -> None:
+        """Refuse what makes moves whose files would stay in this directory. Raises
+        UnsupportedStore."""
+
     def relay(self, ask: Callable[[JsonObject], bytes]) -> None:
         """Have another process read the bucket, whose `answer` the function gives."""
 

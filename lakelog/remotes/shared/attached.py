@@ -50,7 +50,7 @@ from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import AttachmentRegistry, Store
 from lakelog.values import JsonObject
 
-_ELSEWHERE = "save them in a lake of its own"
+_ELSEWHERE = "save them in a lake of their own (`lakelog init DIR`)"
 _FROM_BUCKET = (
     "`lakelog exchange` brings what its other machines have; of another lake export the events, and"
     " ingest them here"
@@ -129,16 +129,20 @@ class BucketAttachment:
         Raises Unreachable, TransferRefused."""
         return self._ranges.open(entries)
 
-    def join(self, store: Store, head: Head, state: Manifest, change: Change) -> Change | None:
-        """Return a seal with the offers of other machines, any other change as it is; None where
-        the branch has moved on. Raises UnsupportedStore for a move whose files would stay in this
-        directory."""
-        if change.op in _NOT_SHARED:
-            files, advice = _NOT_SHARED[change.op]
+    def allow(self, op: str) -> None:
+        """Refuse what makes moves whose files would stay in this directory. Raises
+        UnsupportedStore."""
+        if op in _NOT_SHARED:
+            files, advice = _NOT_SHARED[op]
             raise UnsupportedStore(
                 f"{self._paths.root}: the lake is shared in a bucket, which cannot have {files}:"
                 f" {advice}"
             )
+
+    def join(self, store: Store, head: Head, state: Manifest, change: Change) -> Change | None:
+        """Return a seal with the offers of other machines, any other change as it is; None where
+        the branch has moved on. Raises UnsupportedStore as `allow`."""
+        self.allow(change.op)
         if change.snapshot not in (None, head.move.snapshot):
             self.volume.required = objects_of(store, str(change.snapshot), head.move.snapshot)
         # Without watermarks nothing would tell that an offer was published: one is made at once.

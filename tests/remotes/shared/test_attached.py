@@ -343,5 +343,7 @@ def test_what_a_shared_lake_cannot_do_is_refused_by_name(
     (tmp_path / "state" / "file").write_text("x")
     result = run(machines["a"].path, "state", "save", "--dir", str(tmp_path / "state"), code=1)
     assert "shared" in result.output
+    # Refused before it is read: nobody would collect what was stored of it.
+    assert not list((tmp_path / "a" / "states").glob("*"))
     machines["a"].exchange()
     assert numbers(machines["b"]) == [1]
