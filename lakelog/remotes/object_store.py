@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,8 @@ _WHOLE = 16 << 20
 _LISTED = 1_000
 _CHUNKS_MAX = 10_000
 _TIMEOUT = timedelta(seconds=60)
+_STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
+"""In messages of obstore (0.12): what follows are words of the store, which may be anything."""
 
 
 SINGLE_WRITER = "single-writer"
@@ -196,8 +199,12 @@ class ObjectStoreRemote(Remote):
             # Read to its end first: damage raises before anything is sent.
             self._put(key, b"".join(read_chunks()))
             return
-        with self._translating(key):
-            obstore.put(self._store, key, read_chunks(), chunk_size=_WHOLE, max_concurrency=2)
+        try:
+            with self._translating(key):
+                obstore.put(self._store, key, read_chunks(), chunk_size=_WHOLE, max_concurrency=2)
+        except FileNotFoundError:
+            # NoSuchUpload: it was ended by an attempt whose answer was an error, or got lost.
+            raise Interrupted(f"{self.url}: the store gave up the parts of {key}") from None
         self._require_length(key, size)
 
     def put_new(self, key: str, data: bytes) -> bool:
@@ -324,4 +331,8 @@ class ObjectStoreRemote(Remote):
             )
         if "ExpiredToken" in str(error):
             return Unreachable(f"{self.url}: the credentials have expired: renew them")
-        return Interrupted(f"{self.url}: the store does not answer")
+        if "configured region" in str(error):
+            return Unreachable(f"{self.url}: the bucket is in another region: set AWS_REGION")
+        answer = _STATUS.search(str(error))
+        said = f"answers {answer[1]}" if answer else "does not answer"
+        return Interrupted(f"{self.url}: the store {said}")

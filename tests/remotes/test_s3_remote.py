@@ -14,6 +14,7 @@ from lakelog.errors import TransferRefused, Unreachable
 from lakelog.remotes import carry, known
 from lakelog.remotes import prunes as pruning
 from lakelog.remotes.fetches import clone
+from lakelog.remotes.remote import put, read
 from lakelog.runtime.lazy import Lazy
 from tests.support.cli import run
 from tests.support.lakes import opened
@@ -158,6 +159,30 @@ def test_a_short_object_is_no_object(faults: Any, home: Path) -> None:
     faults.shortens = ""
     assert push(path).refs == {"main": "new"}
     assert rows(cloned(url, home / "clone")) == rows(path)
+
+
+def test_an_upload_whose_end_was_an_error_is_made_again(
+    faults: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 may say 200 at the end of an upload in parts, and then that it failed."""
+    monkeypatch.setattr("lakelog.remotes.object_store._WHOLE", 5 << 20)
+    faults.fails_late = 1
+    data = bytes(6 << 20)
+    with known.connected(f"s3://lakes/b/{next(_NUMBERS)}") as connection:
+        put(connection, "segments/long", data)
+        assert read(connection, "segments/long", len(data)) == data
+
+
+@pytest.mark.parametrize(
+    ("status", "text"), [(503, "answers 503 Service Unavailable"), (301, "set AWS_REGION")]
+)
+def test_what_a_store_answers_is_in_the_line(faults: Any, status: int, text: str) -> None:
+    faults.refuses = (status, "<Error><Code>Any</Code></Error>")
+    with (
+        known.connected(f"s3://lakes/b/{next(_NUMBERS)}") as connection,
+        pytest.raises(Unreachable, match=text),
+    ):
+        put(connection, "segments/a", b"a")
 
 
 def test_a_remote_is_added_while_the_store_is_away(

@@ -97,16 +97,24 @@ class Faults:
     """Of what is stored below a path with this in it, half is kept, and all is acknowledged."""
     refuses: tuple[int, str] = (0, "")
     """What is answered to everything that is to be stored, with a status; 0 for nothing."""
+    page: bool = False
+    """Whether everything that is read is a page of HTML."""
+    fails_late: int = 0
+    """So many uploads in parts are completed, and answered by 200 with an error, as S3 does."""
     hides: bool = False
     """Whether listings have no names."""
     seen: list[tuple[str, str]] = field(default_factory=list)
+    _given: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def is_second(self, command: str, path: str) -> bool:
-        """Whether a name is given twice by this request."""
-        if command != "PUT" or not self.gives_twice or self.seen.count((command, path)) != 2:
-            return False
-        self.gives_twice -= 1
-        return True
+    def gives_again(self, path: str) -> bool:
+        """Whether a name that is taken is given by this request."""
+        with self._lock:
+            if not self.gives_twice or path in self._given:
+                return False
+            self._given.add(path)
+            self.gives_twice -= 1
+            return True
 
 
 @contextlib.contextmanager
@@ -123,7 +131,7 @@ def unfaithful(target: str) -> Iterator[tuple[str, Faults]]:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             headers = dict(self.headers.items())
             faults.seen.append((self.command, self.path))
-            if faults.forgets_conditions or faults.is_second(self.command, self.path):
+            if faults.forgets_conditions:
                 headers = {n: v for n, v in headers.items() if n.lower() != "if-none-match"}
             if self.command == "PUT" and faults.shortens and faults.shortens in self.path:
                 # The store is told the digest of what it gets, as one that checks nothing.
@@ -132,12 +140,22 @@ def unfaithful(target: str) -> Iterator[tuple[str, Faults]]:
                 headers["Content-Length"] = str(len(body))
             if self.command == "PUT" and faults.refuses[0]:
                 return self._say(faults.refuses[0], faults.refuses[1].encode())
+            if self.command == "GET" and faults.page:
+                return self._say(200, b"<html></html>")
             if faults.hides and "list-type=2" in self.path:
                 return self._say(200, b"<ListBucketResult></ListBucketResult>")
             link = http.client.HTTPConnection(host, timeout=60)
             link.request(self.command, self.path, body, headers)
             answer = link.getresponse()
             data = answer.read()
+            if answer.status == 412 and faults.gives_again(self.path):
+                headers = {n: v for n, v in headers.items() if n.lower() != "if-none-match"}
+                link.request(self.command, self.path, body, headers)
+                answer = link.getresponse()
+                data = answer.read()
+            if self.command == "POST" and "uploadId=" in self.path and faults.fails_late:
+                faults.fails_late -= 1
+                return self._say(200, b"<Error><Code>InternalError</Code></Error>")
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in ("transfer-encoding", "connection", "content-length"):
@@ -152,6 +170,8 @@ def unfaithful(target: str) -> Iterator[tuple[str, Faults]]:
         def _say(self, status: int, data: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
+            self.send_header("Last-Modified", "Fri, 27 Nov 2026 12:00:00 GMT")
+            self.send_header("ETag", '"0"')
             self.end_headers()
             self.wfile.write(data)
 

@@ -24,6 +24,8 @@ from lakelog.values import JsonObject
 
 _SHARED = ("encryption", "protect")
 _NUMBER = "config"
+_CHANGES_MAX = 100
+"""Changes that are taken at once."""
 
 
 class SharedConfig:
@@ -42,7 +44,8 @@ class SharedConfig:
         InvalidKey where the keys are wrapped by a master key that is not here."""
         number, newest = self._number, b""
         with contextlib.suppress(FileNotFoundError):
-            while True:
+            # Whoever gives a web page for any key has no last one; the next exchange takes more.
+            while number < self._number + _CHANGES_MAX:
                 newest = self._volume.bucket.read(_key(number + 1))
                 number += 1
         if number == self._number:

@@ -122,6 +122,23 @@ def test_a_store_that_gives_names_to_several_at_once_is_refused(
         assert not (tmp_path / "b").exists()
 
 
+def test_a_web_page_that_is_given_for_any_key_is_refused(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the console of a store gives, whose address was taken for that of the store."""
+    with unfaithful_store(monkeypatch) as faults:
+        machines = SharedMachines(tmp_path, "s3://lakes/x")
+        append(machines["a"], 1)
+        faults.page = True
+        with pytest.raises(TransferRefused, match="refused"):
+            machines["a"].exchange()
+        with pytest.raises(TransferRefused, match="refused"):
+            attach("s3://lakes/x", str(tmp_path / "b"))
+        faults.page = False
+        assert machines["a"].exchange() == (0, 1)
+        machines.close()
+
+
 def test_a_directory_is_attached_by_few_requests_and_each_tries_the_store(
     keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
