@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import pty
 import re
@@ -98,6 +99,50 @@ def test_control_keys_end_the_line(
     """Ctrl-C drops the line and Ctrl-D on an empty one leaves."""
     with pytest.raises(kind):
         type_keys(keys)
+
+
+def test_ctrl_c_as_a_prompt_begins_drops_the_line(
+    type_keys: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal right after asyncio took over the handler of Ctrl-C is a Ctrl-C as any other."""
+    install = signal.signal
+    sent = []
+
+    def install_and_interrupt(number: int, handler: Any) -> Any:
+        before = install(number, handler)
+        if isinstance(handler, functools.partial) and not sent:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+        return before
+
+    monkeypatch.setattr(signal, "signal", install_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        type_keys("SELECT 1;\r")
+    assert sent == [signal.SIGINT]
+    assert type_keys("SELECT 1;\r") == "SELECT 1;"
+
+
+def test_ctrl_c_between_an_answer_and_the_next_prompt_is_no_end(
+    lake: lakelog.Lake, asker: StatementRunner
+) -> None:
+    """Whoever presses Ctrl-C as the answer ends gets the next prompt."""
+    lines = iter([".help", "quit"])
+
+    class InterruptedShell(shell.Shell):
+        answered = 0
+
+        def answer(self, line: str) -> None:
+            super().answer(line)
+            self.answered += 1
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "is_over" and self.answered == 1:
+                self.answered += 1
+                signal.raise_signal(signal.SIGINT)
+            return super().__getattribute__(name)
+
+    InterruptedShell(App(lake.path), lake, asker, {}).talk(lambda prompt: next(lines))
+    assert next(lines, None) is None
 
 
 def test_history_is_kept_for_nobody_else(

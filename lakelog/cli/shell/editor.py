@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
@@ -66,7 +67,12 @@ class Editor:
     def read(self, prompt: str) -> str:
         """Return the text that was typed. Raises EOFError on Ctrl-D, KeyboardInterrupt on
         Ctrl-C."""
-        return self._session.prompt([("bold", prompt)])
+        try:
+            return self._session.prompt([("bold", prompt)])
+        # asyncio.run takes over Ctrl-C before it sets its count of them to 0 (CPython 3.11): one
+        # that comes between cancels the prompt, and is not counted as what did so.
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
 
 
 def bindings(is_whole: Callable[[str], bool]) -> KeyBindings:

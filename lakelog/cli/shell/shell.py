@@ -108,9 +108,12 @@ class Shell:
 
     def talk(self, read_line: Callable[[str], str]) -> None:
         """Run what `read_line` returns, until it raises EOFError or the user leaves."""
-        while not self.is_over:
+        while True:
+            # Around the loop: Ctrl-C may come between an answer and the next prompt, too.
             try:
-                self.answer(read_line(self.prompt))
+                while not self.is_over:
+                    self.answer(read_line(self.prompt))
+                return
             # Ctrl-C at the prompt drops the line that was typed.
             except KeyboardInterrupt:
                 continue
