@@ -53,7 +53,7 @@ ORDER = {
     "disk": "modes regular_file disk file file_system folder lock_file",
     "paths": "file_names lake_paths",
     "document": "checksum",
-    "volume": "volume move_pack erased_states",
+    "volume": "volume move_pack replacements erased_states",
     "manifest": "manifest_text manifest",
     "refs": "ref merge_note refs branch_life",
     "store": """attachment policy signatures verified_files machine lake_config store hosts

@@ -2,7 +2,6 @@
 //
 //     const lake = new Lake('/path/to/lake')
 //     const { events, quarantine } = await lake.rows('main')
-//
 // It reads a lake at rest: nothing is sealed meanwhile, so it never has to start again (F12.3).
 // Times are BigInt, as microseconds of the year 9999 are more than a double holds.
 
@@ -13,8 +12,7 @@ import { crc32 } from 'node:zlib'
 import { decompress } from 'fzstd'
 import { rowsOf } from './segment.mjs'
 
-const [FORMAT, WAL_FORMAT, FILE_FORMAT, FLAGS] = [4, 4, 1, 15]
-const SEGMENT_BYTES = 256_000_000
+const [FORMAT, WAL_FORMAT, FILE_FORMAT, FLAGS, SEGMENT_BYTES] = [4, 4, 1, 15, 256_000_000]
 const ALIASES = {
   timestamp: 'time', ts: 'time', '@timestamp': 'time', event_type: 'type',
   content_type: 'category', item_id: 'subject',
@@ -41,8 +39,10 @@ export class Lake {
     Object.assign(this, { format, segmentRows: settings.segment_rows ?? 1_000_000 })
     const isNew = requires?.some(name => !['erasure', 'protect'].includes(name)) // F15.8
     if (format > FORMAT || isNew) throw new Refused('newer', 'lakelog.json')
-    const isErased = this.names('erasures').includes('states.json') // F23.1
-    this.standIns = isErased ? this.document('erasures/states.json').states : {}
+    const isErased = this.names('erasures').includes('states.json')
+    const { states, shards = [] } = isErased ? this.document('erasures/states.json') : {} // F23.1
+    const files = shards.map(name => this.document(`erasures/${name}.shard`)) // F23.7
+    this.standIns = Object.assign({}, states, ...files.map(file => file.states))
   }
 
   names(folder) { // F1.6, F1.7

@@ -341,15 +341,17 @@ def _copy_states(store: Store, copy_paths: Paths, result: HotCopy) -> list[str]:
 
 def _copy_erasures(store: Store, copy_paths: Paths, result: HotCopy) -> None:
     """Copy the notes of what was erased, that of what stands in its place last."""
-    names = sorted(Folder(store.paths.erasures).names(), key=lambda name: name == "states.json")
+    names = Folder(store.paths.erasures).names()
     if not names:
         return
-    Store.load(copy_paths.root).require("erasure")
+    copy = Store.load(copy_paths.root)
+    copy.require("erasure")
     Folder(copy_paths.erasures).make_all()
-    for name in (n for n in names if not n.startswith(disk.TEMPORARY)):
+    for name in (n for n in names if n.endswith((".json", ".rows")) and n != "states.json"):
         data = File(f"{store.paths.erasures}/{name}").read()
         File(f"{copy_paths.erasures}/{name}").replace(data)
         result.files, result.bytes = result.files + 1, result.bytes + len(data)
+    store.erased.copy_to(copy.erased)
 
 
 def _hash_pieces(path: str, digest: Any) -> Iterator[bytes]:

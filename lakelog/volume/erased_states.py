@@ -1,10 +1,9 @@
 """What is read in the place of states and segments of which rows were erased.
 
-    erasures/states.json      of each state and segment that was rewritten, what is read instead
-
 A state that named erased rows keeps its name: moves, tags, signatures and the state after it go on
 naming it. What is read under that name is another manifest, which names the rewritten segments.
-Its text is in no move and no tag any more, and comes back from none (F23.2).
+Its text is in no move and no tag any more, and comes back from none (F23.2). Where that is written
+is in replacements.py.
 """
 
 from __future__ import annotations
@@ -14,37 +13,25 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from lakelog import document
 from lakelog.disk import NotIntact
 from lakelog.errors import DamagedRef
-from lakelog.keys import VAULT
 from lakelog.paths import KEYS, FileName
-from lakelog.values import JsonObject
 from lakelog.volume.move_pack import MovePack
+from lakelog.volume.replacements import (
+    DIGEST,
+    FOLDER,
+    INDEX,
+    ReplacementFile,
+    ReplacementIndex,
+    Replacements,
+)
 from lakelog.volume.volume import TICK_NS, Volume
 
-FOLDER = "erasures"
-
-
-_KEY_OF_STATES = f"{FOLDER}/states.json"
-_SEARCHES_MAX = 4
+T = TypeVar("T")
 _SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_KEY = re.compile(r"[0-9a-f]{16}")
-
-
-@dataclass(frozen=True)
-class Replacements:
-    """What is read in the place of states, and of segments ("" for one of which nothing stayed), by
-    digest."""
-
-    states: dict[str, str] = field(default_factory=dict)
-    segments: dict[str, str] = field(default_factory=dict)
-    keys: frozenset[str] = frozenset()
-    """The erasures that did so, as far as a bucket has them: a listing there may lack new names."""
 
 
 class SweptLake(Protocol):
@@ -64,12 +51,10 @@ class ErasedStates:
 
     def __init__(self, volume: Volume, encrypt: Callable[[bytes], bytes] | None = None) -> None:
         """`encrypt` is for a volume that does not encrypt by itself."""
-        self._volume, self._encrypt = volume, encrypt or (lambda data: data)
+        self._volume, self._file = volume, ReplacementFile(volume, encrypt)
         self._stamp = self.generation = 0
         self._read_at = TICK_NS + 1
-        self._data = b""
-        self._replacements: Replacements | None = Replacements()
-        self._searches = 0
+        self._index = ReplacementIndex(self._file, b"")
 
     def refresh(self) -> int:
         """Read again what something was erased since; return how often that was so. Costs one look
@@ -78,11 +63,27 @@ class ErasedStates:
         # What was read within the same tick as the last change may have changed again unnoticed.
         if stamp != self._stamp or self._read_at <= stamp + TICK_NS:
             self._stamp, self._read_at = stamp, time.time_ns()
-            data = self._intact()
-            if data != self._data:
-                self._data, self._replacements, self._searches = data, None, 0
-                self.generation += 1
+            self._renew()
         return self.generation
+
+    def _renew(self) -> bool:
+        content = self._file.content()
+        if is_new := content != self._index.content:
+            self._index = ReplacementIndex(self._file, content)
+            self.generation += 1
+        return is_new
+
+    def _find(self, search: Callable[[ReplacementIndex], T]) -> T:
+        """What a search finds, in the file that is there now where shards of the one that was read
+        were removed. Raises DamagedRef."""
+        while True:
+            try:
+                return search(self._index)
+            except FileNotFoundError as error:
+                if not self._renew():
+                    raise DamagedRef(
+                        error.filename or self._volume.location(INDEX), "it is missing"
+                    ) from None
 
     def looked(self) -> tuple[int, int]:
         """Refresh; return what is another pair when anything may have been noted since, of erasures
@@ -92,69 +93,60 @@ class ErasedStates:
 
     def of(self, digest: str) -> str:
         """Return the digest of the manifest that is read as the state `digest`."""
-        return self._current().states[digest] if self.holds(digest) else digest
+        return self._find(lambda index: index.shard(digest).of(digest)) or digest
 
     def holds(self, digest: str) -> bool:
         """Whether another manifest is read in the place of a state."""
-        # The file grows with each state that is kept: who asks for the newest alone, as most do,
-        # has it searched in less than half of the time that it takes to parse.
-        if self._replacements is None and self._searches < _SEARCHES_MAX:
-            self._searches += 1
-            if digest.encode() not in self._data:
-                return False
-        return digest in self._current().states
+        return self._find(lambda index: index.shard(digest).of(digest)) is not None
 
     def segments(self) -> dict[str, str]:
         """The segments that were rewritten, and what stands in their place ("" for nothing)."""
-        return self._current().segments
+        return self._find(ReplacementIndex.whole).segments
 
     def keys(self) -> frozenset[str]:
         """The keys of erasures that a bucket says it has."""
-        return self._current().keys
+        return self._find(ReplacementIndex.whole).keys
 
     def add(self, states: dict[str, str], segments: dict[str, str]) -> None:
         """Add to what stands in the place of states and segments, durably. What an earlier erasure
         put there and this one rewrote again is forgotten."""
-        self._write(self._joined(states, segments))
-
-    def _joined(self, states: dict[str, str], segments: dict[str, str]) -> Replacements:
-        before = self._read()
-        states = {d: states.get(n, n) for d, n in before.states.items()} | states
-        segments = {d: segments.get(n, n) for d, n in before.segments.items()} | segments
-        return Replacements(states, segments, before.keys)
+        with self._file.locked():
+            self._file.write(_joined(self._read(), states, segments))
 
     def forget(self, digests: Iterable[str]) -> None:
         """Forget, durably, what stands in the place of states that nothing names any more, and of
         segments that came back."""
-        before, forgotten = self._read(), set(digests)
-        self._write(
-            Replacements(
-                {d: n for d, n in before.states.items() if d not in forgotten},
-                {d: n for d, n in before.segments.items() if d not in forgotten},
-                before.keys,
-            )
-        )
+        forgotten = set(digests)
+        with self._file.locked():
+            before = self._read()
+            states = {d: n for d, n in before.states.items() if d not in forgotten}
+            segments = {d: n for d, n in before.segments.items() if d not in forgotten}
+            self._file.write(Replacements(states, segments, before.keys))
 
     def adopt(self, other: ErasedStates, key: str = "") -> None:
         """Add what stands in the place of states and segments in another copy of the lake, as it
         was read last, and the `key` of an erasure. Raises DamagedRef for what no lake would have
         written."""
-        states, segments = other._current().states, other._current().segments
+        others = other._find(ReplacementIndex.whole)
+        states, segments = others.states, others.segments
         digests = {*states, *states.values(), *segments, *segments.values()} - {""}
-        if not all(map(_DIGEST.fullmatch, digests)):
-            raise DamagedRef(other._volume.location(_KEY_OF_STATES), "it is malformed")
-        joined = self._joined(states, segments)
-        if key:
-            joined = dataclasses.replace(joined, keys=joined.keys | {key})
-        if joined != self._read():
-            self._write(joined)
+        if not all(map(DIGEST.fullmatch, digests)):
+            raise DamagedRef(other._volume.location(INDEX), "it is malformed")
+        with self._file.locked():
+            before = self._read()
+            joined = _joined(before, states, segments)
+            if key:
+                joined = dataclasses.replace(joined, keys=joined.keys | {key})
+            if joined != before:
+                self._file.write(joined)
 
-    def _write(self, replacements: Replacements) -> None:
-        self._volume.make_folder(FOLDER)
-        body: JsonObject = {"states": replacements.states, "segments": replacements.segments}
-        if replacements.keys:
-            body["erasures"] = sorted(replacements.keys)
-        self._volume.replace(_KEY_OF_STATES, self._encrypt(document.encode(body)))
+    def copy_to(self, other: ErasedStates) -> None:
+        """Put what stands in the place of which states now into a copy of the lake, whatever it
+        had."""
+        current = self._read()
+        if current != Replacements():
+            with other._file.locked():
+                other._file.write(current)
 
     def refs(self) -> Iterator[str]:
         """Yield the keys of all moves, packed moves and tags."""
@@ -210,38 +202,15 @@ class ErasedStates:
         is_replaced = carried and snapshot and self.holds(snapshot[1].decode())
         return line if is_replaced else data
 
-    def _current(self) -> Replacements:
-        """What was read last."""
-        if self._replacements is None:
-            self._replacements = self._parsed(self._data)
-        return self._replacements
-
     def _read(self) -> Replacements:
-        return self._parsed(self._intact())
+        self._renew()
+        return self._find(ReplacementIndex.whole)
 
-    def _parsed(self, data: bytes) -> Replacements:
-        if not data:
-            return Replacements()
-        try:
-            body = document.decode(data)
-            keys = frozenset(filter(_KEY.fullmatch, body.get("erasures", ())))
-            return Replacements(body["states"], body["segments"], keys)
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._damaged(error) from None
 
-    def _intact(self) -> bytes:
-        """The file as it was written, b"" where there is none."""
-        try:
-            data = VAULT.decrypt(self._volume.read(_KEY_OF_STATES))
-            document.check(data)
-            return data
-        except FileNotFoundError:
-            return b""
-        except ValueError as error:
-            raise self._damaged(error) from None
-
-    def _damaged(self, error: Exception) -> DamagedRef:
-        return DamagedRef(self._volume.location(_KEY_OF_STATES), f"it is damaged: {error}")
+def _joined(before: Replacements, states: dict[str, str], segments: dict[str, str]) -> Replacements:
+    states = {d: states.get(n, n) for d, n in before.states.items()} | states
+    segments = {d: segments.get(n, n) for d, n in before.segments.items()} | segments
+    return Replacements(states, segments, before.keys)
 
 
 def _place(key: str) -> tuple[str, tuple[int, int] | None]:

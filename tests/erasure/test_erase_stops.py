@@ -15,6 +15,7 @@ import pytest
 import lakelog
 from lakelog.errors import LakelogError
 from lakelog.manifest import manifest
+from lakelog.volume import replacements
 from tests.support import erasure_histories as histories
 from tests.support import seam
 from tests.support.effort import IS_WHOLE
@@ -27,9 +28,10 @@ POINTS = 3
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _small_pages() -> Iterator[None]:
+def _small_parts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest, "FAN", 4)
+        patch.setattr(replacements, "_SHARD_MAX", 1)
         yield
 
 

@@ -16,6 +16,7 @@ import zstandard
 import lakelog
 from lakelog import document
 from lakelog.lake import Lake
+from tests.support import second_reader
 
 EVENTS: list[dict[str, Any]] = [
     {"type": "A", "subject": subject, "id": f"{subject}1", "source": "s", "message": "hello"}
@@ -118,3 +119,35 @@ def test_where_rows_went_is_noted(erased: Lake, tmp_path: Path) -> None:
     name = hashlib.sha256(f"export\0{out}".encode()).hexdigest()[:16]
     note = body(tmp_path / f"lake/copies/{name}.json")
     assert (note["place"], note["name"]) == ("export", out)
+
+
+@pytest.mark.parametrize("count", [200, 3000])
+def test_a_long_note_of_states_has_parts(count: int, erased: Lake, tmp_path: Path) -> None:
+    """F23.7: an index names the shards by what the digests in them begin with; readers agree."""
+    root = tmp_path / "lake"
+    whole = body(root / "erasures/states.json")
+    many = {
+        hashlib.sha256(b"%d" % n).hexdigest(): hashlib.sha256(b"").hexdigest() for n in range(count)
+    }
+    erased.store.erased.add(many, dict.fromkeys(many, ""))
+    index = body(root / "erasures/states.json")
+    assert index.keys() == {"shards"}
+    width = {16: 1, 256: 2}[len(index["shards"])]
+    assert width == (1 if count == 200 else 2)
+    states, segments = {}, {}
+    for number, name in enumerate(index["shards"]):
+        data = (root / f"erasures/{name}.shard").read_bytes()
+        assert hashlib.sha256(data).hexdigest() == name
+        shard = document.decode(data)
+        digests = {*shard["states"], *shard["segments"]}
+        assert all(int(digest[:width], 16) == number for digest in digests)
+        states |= shard["states"]
+        segments |= shard["segments"]
+    assert states == whole["states"] | many
+    assert segments == whole["segments"] | dict.fromkeys(many, "")
+    assert {path.stem for path in root.glob("erasures/*.shard")} == {*index["shards"]}
+    for tag in ("v1", ""):
+        rows = [row["subject"] for row in second_reader.rows(str(root), tag=tag)]
+        assert rows == ["bob", "cid"]
+    (root / "erasures/states.json").write_bytes(document.encode(whole))
+    assert lakelog.open(root, create=False).at("v1").count() == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Any
 from unittest import mock
@@ -20,6 +21,14 @@ def erased(path: str) -> None:
         lake.settle()
         lake.erase(subject="b", why="asked")
         lake.append({"type": "C", "subject": "b", "time": "2030-01-01T00:00:00Z"})
+
+
+def erased_shards(path: str) -> None:
+    """Erased rows in an old lake: what is read in the place of so many states has shards."""
+    erased(path)
+    with lakes.opened(path) as lake:
+        digests = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(150)]
+        lake.store.erased.add(dict.fromkeys(digests, digests[0]), {})
 
 
 def sealed(path: str) -> None:

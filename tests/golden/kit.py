@@ -265,6 +265,7 @@ def unknown(path: str) -> None:
 
 
 case(erasures.erased)
+case(erasures.erased_shards)
 case(erasures.sealed)
 
 

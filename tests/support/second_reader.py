@@ -40,14 +40,21 @@ def rows(lake: str, branch: str = "main", tag: str = "", kind: str = "events") -
     wals = read_wals(f"{lake}/wal/{encode(branch)}")
     heads, tags = f"{lake}/refs/heads/{encode(branch)}", f"{lake}/refs/tags/{encode(tag)}.json"
     ref = document(tags) if tag else find_head(heads)
-    places = Path(f"{lake}/erasures/states.json")
-    read_instead = document(str(places))["states"] if places.exists() else {}  # F23.1
-    digest = read_instead.get(ref["snapshot"], ref["snapshot"])
+    digest = read_instead(lake, ref["snapshot"])
     state = (digest == ref["snapshot"] and ref["state"]) or manifest(lake, digest)
     rows_max = config["settings"].get("segment_rows", 1_000_000)
     tail = [] if tag else tail_rows(wals, ref["wal"], kind, heads, rows_max)
     known = id_keys(lake, state) if any(row.get("key") for row in tail) else set()
     return published(lake, state, kind) + deduped(tail, known, state["next_seq"])
+
+
+def read_instead(lake: str, digest: str) -> str:
+    index = Path(f"{lake}/erasures/states.json")
+    places = document(str(index)) if index.exists() else {"states": {}}  # F23.1
+    if shards := places.get("shards"):  # F23.7
+        name = shards[int(digest[: {16: 1, 256: 2}[len(shards)]], 16)]
+        places = document(f"{lake}/erasures/{name}.shard")
+    return str(places["states"].get(digest, digest))
 
 
 def encode(name: str) -> str:  # F1.4
@@ -233,8 +240,8 @@ def id_keys(lake: str, state: Row) -> set[str]:  # F5
     keys: set[str] = set()
     for run in state["ids"]:
         data, n = named(lake, "ids", run["digest"], ".ids", run["bytes"]), run["count"]
-        part = struct.unpack_from(f"<{n}Q{n}I", data, 64)
-        keys |= {f"{part[i]:016x}{part[n + i]:08x}" for i in range(n)}
+        shard = struct.unpack_from(f"<{n}Q{n}I", data, 64)
+        keys |= {f"{shard[i]:016x}{shard[n + i]:08x}" for i in range(n)}
     return keys
 
 
@@ -242,7 +249,7 @@ def published(lake: str, state: Row, kind: str) -> list[Row]:
     """Return the rows of a manifest's live segments (F6.6, F12.7)."""
     pages = [manifest(lake, p["digest"], p["bytes"])["entries"] for p in state["pages"]]
     live: dict[str, Row] = {}
-    for entry in (e for part in [*pages, state["tail"]] for e in part):
+    for entry in (e for shard in [*pages, state["tail"]] for e in shard):
         if "segment" in (entry.get("add"), entry.get("del")):
             live.pop(entry["key"], None)
             live |= {entry["key"]: entry} if entry.get("add") and entry["kind"] == kind else {}
@@ -278,8 +285,8 @@ def payload(member: Row, value: Any, spaced: bool) -> str:
         return string(" ".join(value))
     if kind == "numbers":
         numbers = iter(value.values())
-        parts = (p if isinstance(p, str) else f"{next(numbers):0{p}}" for p in member["pieces"])
-        return string("".join(parts))
+        shards = (p if isinstance(p, str) else f"{next(numbers):0{p}}" for p in member["pieces"])
+        return string("".join(shards))
     texts = {"text": string, "bool": lambda v: str(v).lower(), "json": str, "int": str}
     return texts.get(kind, repr)(value)
 
