@@ -95,7 +95,8 @@ class IngestEndpoint:
         protocol, declared = self._protocol, request.headers.get("content-length", "")
         try:
             if isinstance(protocol, JournalUpload):
-                return await self._streamed(protocol, request, receive)
+                uploader = caller.name, scope["path"]
+                return await self._streamed(protocol, request, receive, uploader)
             with self._intake.room(int(declared) if declared.isdigit() else _ROOM):
                 is_there = WHOLE_BODY in scope.get("extensions", ())
                 body = await body_of(request.headers, receive, self._limits, is_there=is_there)
@@ -129,7 +130,11 @@ class IngestEndpoint:
             return dataclasses.replace(answer, headers={**answer.headers, **LATER})
 
     async def _streamed(
-        self, protocol: JournalUpload, request: IngestRequest, receive: Receive
+        self,
+        protocol: JournalUpload,
+        request: IngestRequest,
+        receive: Receive,
+        uploader: tuple[str, ...],
     ) -> Answer:
         """Store a body while it comes. Raises RequestRefused, LakelogError, OSError."""
         loop, entries = asyncio.get_running_loop(), JournalEntries(self._limits.document_bytes)
@@ -140,7 +145,7 @@ class IngestEndpoint:
             cut = partial(entries.arrivals, buffer, is_end=is_end)
             arrivals, buffer = await loop.run_in_executor(None, cut), b""
             if arrivals.stored or arrivals.rejects:
-                await self._intake.keep(arrivals)
+                await self._intake.keep(arrivals, uploader)
             stored, rejected = stored + arrivals.stored, rejected + len(arrivals.rejects)
 
         with self._intake.room(_STREAMED):

@@ -15,6 +15,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -89,8 +90,7 @@ class EventIntake(Generic[AnswerType]):
         """Store a body once, and return its answer; `identity`, and the name that a client gave
         the request or "", tell requests of equal bodies apart. Raises RequestRefused, OSError,
         LakelogError: then it may be sent again."""
-        texts = "\0".join((*identity, name)).encode("utf-8", "replace")
-        key = hashlib.sha256(texts + b"\0" + body).digest()[:_KEY_BYTES]
+        key = _key_of((*identity, name), body)
         running = self._running.get(key)
         if running is not None:
             self.repeated += 1
@@ -115,12 +115,24 @@ class EventIntake(Generic[AnswerType]):
         """Store events that no request brought. Raises OSError, LakelogError."""
         await self.keep(arrivals_of(events))
 
-    async def keep(self, arrivals: Arrivals) -> None:
-        """Store events that are not told apart by their request. Raises OSError, LakelogError."""
+    async def keep(self, arrivals: Arrivals, uploader: tuple[str, ...] = ()) -> None:
+        """Store events that are not told apart by their request. Of an `uploader`, whose events
+        have ids, what is refused is known again, too. Raises OSError, LakelogError."""
         encoded = self._without_erased(arrivals).encoded
         await self._appends.store(encoded, NO_REQUEST)
+        keys = list[bytes]()
+        if uploader:
+            refused = arrivals.rejects
+            rejects = {_key_of((*uploader, r.reason, r.record), b""): r for r in refused}
+            keys = [key for key in rejects if self._journal.stored(key) is None]
+            arrivals = replace(arrivals, rejects=[rejects[key] for key in keys])
         if arrivals.rejects:
             await asyncio.get_running_loop().run_in_executor(None, self._set_aside, arrivals)
+        if keys:
+            # Afterwards: a kill in between has it quarantined again, and never not at all.
+            self._journal.announce(self._own.writer().name, 0, [(key, 0) for key in keys])
+            for key in keys:
+                self._journal.remember(key, 0)
         self.stored += arrivals.stored
         self.rejects += len(arrivals.rejects)
 
@@ -231,6 +243,12 @@ class EventIntake(Generic[AnswerType]):
             lines = [line for line in lines if line not in present]
         if lines:
             self._lake.quarantine(lines)
+
+
+def _key_of(identity: tuple[str, ...], body: bytes) -> bytes:
+    """What tells a body apart from all others."""
+    texts = "\0".join(identity).encode("utf-8", "replace")
+    return hashlib.sha256(texts + b"\0" + body).digest()[:_KEY_BYTES]
 
 
 def _keyed(parse: Callable[[], Arrivals], key: bytes) -> Arrivals:

@@ -77,6 +77,17 @@ def test_entries_of_a_journal_are_stored_once_though_they_come_again(server: Htt
     events = server.events("SELECT * FROM events WHERE type = 'journal' ORDER BY seq")
     assert [event["message"] for event in events] == ["line 1", "line 2", "two\n\nline"]
     assert {event["level"] for event in events[:2]} == {"ERROR"}
+    refused = "SELECT * FROM quarantine WHERE line LIKE '%no time%'"
+    assert len(server.events(refused)) == 1
+
+
+def test_what_was_refused_of_a_journal_is_known_to_the_next_server(tmp_path: Path) -> None:
+    for _ in range(2):
+        with serving(tmp_path / "lake") as server:
+            reply = server.ask("/upload", b"__CURSOR=1\n\n__CURSOR=2\n\n")
+            assert (reply.status, reply.body) == (202, b"0 entries stored, 2 refused\n")
+            server.kill()
+    assert len(server.events("SELECT * FROM quarantine")) == 2
 
 
 def test_a_journal_without_an_end_is_stored_while_it_comes(server: HttpLake) -> None:
