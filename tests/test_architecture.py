@@ -56,7 +56,8 @@ ORDER = {
     "volume": "volume move_pack replacements erased_states",
     "manifest": "manifest_text manifest",
     "refs": "ref merge_note refs branch_life",
-    "store": """attachment policy signatures verified_files machine lake_config store hosts
+    "store": """attachment policy signatures verified_files machine lake_config
+        new_directory store hosts
         sealer_process clock""",
     "wal": "frames batching tail trimming",
     "moves": "page_tree publication",
@@ -121,7 +122,8 @@ ORDER = {
     "anomalies": "novelty baseline series limits drifts silences alarms sequences findings",
     "train": """tables shards recipe_schema losses filters tokenizer recipe
         selection scratch tokens cluster patterns redact shapes assign manifest
-        dataset staging provenance leaks report trainingset rebuild compare inspection sandbox""",
+        dataset staging row_splits provenance leaks report trainingset rebuild compare inspection
+        sandbox""",
     "train/shapes": """parts messages schemas streams telemetry chat_exports chats
         rows conversations preferences windows shape""",
     "train/report": "quality report card",
@@ -149,7 +151,8 @@ ORDER = {
     "patterns": "masks mining findings",
     "folds": "upcasting saved_states fold aggregates",
     "outcomes": "features scoring drift evaluation model training prediction",
-    "decisions": """intervals estimate offpolicy challengers decision_rows comparison
+    "decisions": """intervals estimate offpolicy challengers decision_rows recorded_answers
+        comparison
         calibration logged report recommendation tuning history""",
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
         ingest_endpoint sql logql conditions tail_pace tail_feed tail_hub tail loki_tail mcp
@@ -169,8 +172,8 @@ ORDER = {
     "subscriptions": """branch_access position record catch_up delivery commit members registry
         live_pages follower group_runner subscription administration""",
     "compat": "omega packs lookups event_store persistence sqlite_import dump",
-    "containers": "container_snapshots",
-    "oos": """ai_functions download oos_feed oos_views database_sync podcasts oos_demo
+    "containers": "staged_containers container_snapshots",
+    "oos": """ai_functions download log_state oos_feed oos_views database_sync podcasts oos_demo
         redis""",
     "cli": """exits options render app arguments keys rounds input_formats stdin_lines sample shell
         connect write serve definitions ingest audit backups recent consume watch tail trace

@@ -1,41 +1,33 @@
 """Snapshots of containers: their images and their state directories, in one manifest of the lake.
 
 A snapshot is a saved state whose operation is `container` and whose tag is its id, such as
-20250403-123456. Each container is a directory of it, labelled `container:NAME`, with
-
-    image.tar        what `save` wrote of the image that `commit` made of the container
-    container.json   how it was mounted, published and restarted, and the labels of its state
-
-and each of its state directories is one labelled `NAME:PATH`, slashes being underscores. Further
-tags of the snapshot are further names of it. Archives are staged in cache/containers.
+20250403-123456. Each container is a directory of it, labelled `container:NAME`. Further tags of the
+snapshot are further names of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-
-import orjson
 
 from lakelog import chunks, remotes
-from lakelog.deploy import Container, Engine, read_container
-from lakelog.disk import File, Folder, LockFile, disk
-from lakelog.errors import (
-    ContainerFailed,
-    Damaged,
-    NotAllowed,
-    StateRefused,
-    TransferRefused,
-    UnknownRef,
+from lakelog.containers.staged_containers import (
+    PREFIX,
+    SavedContainer,
+    labels_of,
+    load,
+    repository_of,
+    stage,
+    staging,
+    state_of,
 )
+from lakelog.deploy import Container, Engine
+from lakelog.disk import File, disk
+from lakelog.errors import ContainerFailed, Damaged, StateRefused, TransferRefused, UnknownRef
 from lakelog.lake import Lake
-from lakelog.paths import INDEX
 from lakelog.remotes import push
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import RestoreRequest, SavedState, SaveResult, StateCatalog, save_state
@@ -44,10 +36,6 @@ from lakelog.store import Policy
 OP = "container"
 # As the engines name volumes; what is none of these is a path of this host.
 _VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-_PREFIX = "container:"
-_ARCHIVE, _DESCRIPTION = "image.tar", "container.json"
-_FORMAT = 1
-_STATE = "STATE_DIRECTORY"
 _OCI = "oci://"
 
 
@@ -63,7 +51,7 @@ class ContainerSnapshot:
     def containers(self) -> tuple[str, ...]:
         """The names of its containers."""
         labels = (record.label for record in self.state.directories)
-        return tuple(x.removeprefix(_PREFIX) for x in labels if x.startswith(_PREFIX))
+        return tuple(x.removeprefix(PREFIX) for x in labels if x.startswith(PREFIX))
 
 
 @dataclass(frozen=True)
@@ -76,15 +64,6 @@ class Started:
     targets: dict[str, str]
     backup: str
     replaced: str
-
-
-@dataclass(frozen=True)
-class _Saved:
-    """A container as it was saved: `volumes` are the labels of its state by where it is mounted."""
-
-    container: Container
-    image: str
-    volumes: dict[str, str]
 
 
 def snapshot_containers(
@@ -106,20 +85,20 @@ def snapshot_containers(
     engine = engine or Engine()
     containers = [engine.inspect(name) for name in dict.fromkeys(names)]
     id = _free_id(lake)
-    with _staging(lake) as folder, contextlib.ExitStack() as stack:
+    with staging(lake) as folder, contextlib.ExitStack() as stack:
         # All are paused before the first is read, so that they are saved at one moment.
         for container in containers:
             if pause and container.is_running:
                 stack.enter_context(engine.paused(container.name))
         labelled = dict(directories or {})
         for number, container in enumerate(containers):
-            state = _state_of(container)
+            state = state_of(container)
             labelled |= {label: source for label, source in state.items() if label not in labelled}
             suffix = f".{number}" if number else ""
-            image = f"localhost/lakelog/{_repository(container.name)}:{id}{suffix}"
-            saved_container = _Saved(container, image, _labels(container, state))
-            _stage(engine, saved_container, f"{folder}/{number}")
-            labelled[_PREFIX + container.name] = f"{folder}/{number}"
+            image = f"localhost/lakelog/{repository_of(container.name)}:{id}{suffix}"
+            saved_container = SavedContainer(container, image, labels_of(container, state))
+            stage(engine, saved_container, f"{folder}/{number}")
+            labelled[PREFIX + container.name] = f"{folder}/{number}"
         result = save_state(
             lake, labelled, name=id, message=message, keep=None, progress=progress, op=OP
         )
@@ -208,10 +187,10 @@ def push_snapshot(
     if remote is not None:
         push(lake, remote, tags=[snapshot.id])
         pushed.append(f"{_OCI}{repository} {snapshot.id}")
-    for saved_container in _load(lake, snapshot, snapshot.containers, engine):
+    for saved_container in load(lake, snapshot.state, snapshot.containers, engine):
         # A repository that holds a lake holds nothing else.
         is_shared = len(snapshot.containers) > 1 or remote is not None
-        path_suffix = f"/{_repository(saved_container.container.name)}" if is_shared else ""
+        path_suffix = f"/{repository_of(saved_container.container.name)}" if is_shared else ""
         image = f"{repository}{path_suffix}:{snapshot.id}"
         engine.tag(saved_container.image, image)
         try:
@@ -254,7 +233,7 @@ def restore_snapshot(
                 " --replace it"
             )
     started = []
-    for saved_container in _load(lake, snapshot, names, engine):
+    for saved_container in load(lake, snapshot.state, names, engine):
         started.append(
             _start(lake, snapshot, saved_container, new_name, state, options, engine, progress)
         )
@@ -283,7 +262,7 @@ def _refuse_damaged(lake: Lake, snapshot: ContainerSnapshot) -> None:
 def _start(
     lake: Lake,
     snapshot: ContainerSnapshot,
-    saved_container: _Saved,
+    saved_container: SavedContainer,
     new_name: str | None,
     with_state: bool,
     options: Sequence[str],
@@ -352,7 +331,9 @@ def _set_aside(engine: Engine, name: str) -> Iterator[str]:
         raise
 
 
-def _placed(saved_container: _Saved, name: str, engine: Engine) -> tuple[Container, dict[str, str]]:
+def _placed(
+    saved_container: SavedContainer, name: str, engine: Engine
+) -> tuple[Container, dict[str, str]]:
     """Return the container with the mounts that it gets under a name, and where the state of each
     label goes: a container beside the first one must not share its state."""
     is_same = name == saved_container.container.name
@@ -371,108 +352,6 @@ def _placed(saved_container: _Saved, name: str, engine: Engine) -> tuple[Contain
     values = {**saved_container.container.__dict__, "mounts": tuple(mounts)}
     # Two containers cannot have one port of the host.
     return Container(**(values if is_same else {**values, "ports": ()})), targets
-
-
-# --- what is staged ------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _staging(lake: Lake) -> Iterator[str]:
-    """Yield an empty directory for archives, which nobody else uses meanwhile."""
-    if lake.store.paths.keys is not None:
-        raise NotAllowed(
-            "containers are staged in plain, and this lake is encrypted: save their volumes with"
-            " `lakelog state save --dir`"
-        )
-    folder = f"{lake.store.paths.cache}/containers"
-    Folder(lake.store.paths.cache).make_all()
-    # The folder is emptied by whoever comes next: two at a time would empty each other's.
-    with LockFile(f"{folder}.lock").claim() as is_alone:
-        if not is_alone:
-            raise StateRefused("another process saves or restores containers: wait for it")
-        # One that died may have left gigabytes.
-        shutil.rmtree(folder, ignore_errors=True)
-        # Images hold what programs know, secrets among it.
-        os.mkdir(folder, 0o700)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _stage(engine: Engine, saved_container: _Saved, folder: str) -> None:
-    """Write the archive and the description of a container; the image is only in the archive."""
-    os.mkdir(folder)
-    engine.commit(saved_container.container.name, saved_container.image)
-    try:
-        engine.save(saved_container.image, f"{folder}/{_ARCHIVE}")
-    finally:
-        engine.untag(saved_container.image)
-    body = {
-        "format": _FORMAT,
-        "engine": engine.name,
-        "image": saved_container.image,
-        "container": saved_container.container.to_json(),
-        "state": saved_container.volumes,
-    }
-    with open(f"{folder}/{_DESCRIPTION}", "wb") as file:
-        file.write(orjson.dumps(body, option=orjson.OPT_INDENT_2))
-
-
-def _load(
-    lake: Lake, snapshot: ContainerSnapshot, names: Sequence[str], engine: Engine
-) -> Iterator[_Saved]:
-    """Load the images of containers into the engine, and yield each container."""
-    for record in snapshot.state.directories:
-        if record.label.removeprefix(_PREFIX) not in names or not record.label.startswith(_PREFIX):
-            continue
-        with _staging(lake) as folder:
-            StateCatalog(lake).extract(record, f"{folder}/0")
-            try:
-                with open(f"{folder}/0/{_DESCRIPTION}", "rb") as file:
-                    body = orjson.loads(file.read())
-                container = read_container(body["container"])
-                saved_container = _Saved(container, str(body["image"]), dict(body["state"]))
-            # The manifest is signed by nobody: what it says may be anything.
-            except (OSError, KeyError, TypeError, ValueError):
-                path = lake.store.paths.state_file(record.index, INDEX)
-                raise Damaged(path, f"it describes no container {record.label}") from None
-            engine.load(f"{folder}/0/{_ARCHIVE}")
-        yield saved_container
-
-
-def _state_of(container: Container) -> dict[str, str]:
-    """Return the state directories of a container on this host, by label: what it names in
-    STATE_DIRECTORY, or without that its volumes, as they are its own."""
-    state_paths = [PurePosixPath(p) for p in container.variables.get(_STATE, "").split(":") if p]
-    state = {}
-    # What it calls its state, and not volumes that only hold caches or code.
-    for mount in container.mounts:
-        is_state = any(path.is_relative_to(mount.destination) for path in state_paths)
-        if mount.is_writable and (is_state if state_paths else mount.name):
-            # The engine may run elsewhere, as in a virtual machine.
-            if not os.path.isdir(mount.source):
-                raise StateRefused(
-                    f"the state of {container.name} in {mount.source} cannot be read here: run this"
-                    " where the engine runs, as a user who may read it"
-                )
-            state[_label(container.name, mount.destination)] = mount.source
-    return state
-
-
-def _labels(container: Container, state: dict[str, str]) -> dict[str, str]:
-    labels = {
-        mount.destination: _label(container.name, mount.destination) for mount in container.mounts
-    }
-    return {destination: label for destination, label in labels.items() if label in state}
-
-
-def _label(name: str, destination: str) -> str:
-    return f"{name}:{destination.strip('/').replace('/', '_')}"
-
-
-def _repository(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "container"
 
 
 def _free_id(lake: Lake) -> str:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
         ContextGain,
         DecisionComparison,
         Question,
-        Recorded,
         compare,
         export_pairs,
     )
     from lakelog.decisions.history import DecisionHistory, recommendation_event
     from lakelog.decisions.intervals import Interval
     from lakelog.decisions.offpolicy import EFFECTIVE_MIN
+    from lakelog.decisions.recorded_answers import Recorded
 
 __all__ = [
     "EFFECTIVE_MIN",
@@ -44,8 +44,9 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     challengers="CallableChallenger CommandChallenger",
-    comparison="DecisionComparison ContextGain Question Recorded compare export_pairs",
+    comparison="DecisionComparison ContextGain Question compare export_pairs",
     history="DecisionHistory recommendation_event",
     intervals="Interval",
     offpolicy="EFFECTIVE_MIN",
+    recorded_answers="Recorded",
 )

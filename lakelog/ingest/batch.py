@@ -25,19 +25,19 @@ from lakelog.files import CursorIndex, FileCursor, Resolver, Start
 from lakelog.formats import Format, FormatDefinition, TypedPayloads
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.ingest import definitions
-from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
+from lakelog.ingest.chunk_result import ChunkResult, RejectedLine, bad_table
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.definitions import Formats, LakeFormat
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.splits import SplitRefused
 from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
-from lakelog.libraries import np, pa
+from lakelog.libraries import pa
 from lakelog.lines import Source, Split
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
-from lakelog.segments import rows_target, segment_schema, write_segment
+from lakelog.segments import rows_target, write_segment
 from lakelog.store import Store
 from lakelog.typed_columns import Schema
 
@@ -465,17 +465,3 @@ def apply_steps(index: CursorIndex, steps: list[Record | Removal]) -> None:
             index.remove(step.key)
         else:
             index.add(FileCursor.from_entry(step))
-
-
-def bad_table(bad: list[RejectedLine]) -> pa.Table:
-    """Return quarantined lines as rows of a quarantine segment, in the order of their files."""
-    ingested_at = disk.now_us()
-    ordered = sorted(bad, key=lambda b: (b.origin, b.position))
-    columns = {
-        "ingested_at": arrays.times(np.full(len(bad), ingested_at)),
-        "origin": arrays.texts([b.origin for b in ordered]),
-        "position": arrays.integers(np.array([b.position for b in ordered], np.int64)),
-        "reason": arrays.texts([b.reason for b in ordered]),
-        "line": arrays.texts([b.line for b in ordered]),
-    }
-    return pa.table(columns, schema=segment_schema("quarantine"))

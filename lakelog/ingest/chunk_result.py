@@ -6,6 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog import arrays
+from lakelog.disk import disk
+from lakelog.libraries import np, pa
+from lakelog.segments import segment_schema
 from lakelog.typed_columns import FieldColumns
 
 
@@ -41,3 +45,17 @@ class ChunkResult:
         if parse_rest is not None:
             self.table = parse_rest()
         return self
+
+
+def bad_table(bad: list[RejectedLine]) -> pa.Table:
+    """Return quarantined lines as rows of a quarantine segment, in the order of their files."""
+    ingested_at = disk.now_us()
+    ordered = sorted(bad, key=lambda b: (b.origin, b.position))
+    columns = {
+        "ingested_at": arrays.times(np.full(len(bad), ingested_at)),
+        "origin": arrays.texts([b.origin for b in ordered]),
+        "position": arrays.integers(np.array([b.position for b in ordered], np.int64)),
+        "reason": arrays.texts([b.reason for b in ordered]),
+        "line": arrays.texts([b.line for b in ordered]),
+    }
+    return pa.table(columns, schema=segment_schema("quarantine"))

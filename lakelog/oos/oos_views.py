@@ -16,7 +16,8 @@ from datetime import datetime
 from lakelog import lake as lakes
 from lakelog.errors import InvalidSetting, LakeNotFound
 from lakelog.lake import Lake
-from lakelog.oos.oos_feed import HOUR, FileFeed, LakeFeed, OosFeed
+from lakelog.oos.log_state import HOUR
+from lakelog.oos.oos_feed import FileFeed, LakeFeed, OosFeed
 from lakelog.settings import span_us
 from lakelog.store import Store
 from lakelog.values import JsonObject, from_micros, parse_time, to_micros

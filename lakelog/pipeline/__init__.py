@@ -13,8 +13,8 @@ from lakelog.runtime.lazy import lazy_face
 if TYPE_CHECKING:
     from lakelog.pipeline.fact_log import FETCH, Fact, locked, open_log
     from lakelog.pipeline.feeds import FeedEntry, parse_feed
-    from lakelog.pipeline.standing import Item
-    from lakelog.pipeline.work_queue import DeadLetter, RunReport, WorkQueue
+    from lakelog.pipeline.standing import DeadLetter, Item
+    from lakelog.pipeline.work_queue import RunReport, WorkQueue
 
 __all__ = [
     "FETCH",
@@ -33,6 +33,6 @@ __getattr__ = lazy_face(
     __name__,
     fact_log="FETCH Fact locked open_log",
     feeds="FeedEntry parse_feed",
-    standing="Item",
-    work_queue="DeadLetter RunReport WorkQueue",
+    standing="DeadLetter Item",
+    work_queue="RunReport WorkQueue",
 )

@@ -20,6 +20,15 @@ class Item:
     attempt: int = 0
 
 
+@dataclass(frozen=True)
+class DeadLetter:
+    """An item that is not tried again, after so many failures, the last one with this reason."""
+
+    item: Item
+    failures: int
+    error: str
+
+
 @dataclass
 class Standing:
     """The facts of one item."""

@@ -32,7 +32,7 @@ from lakelog.errors import InvalidEvent, InvalidSetting, ItemRejected
 from lakelog.lake import Lake
 from lakelog.pipeline import fact_log
 from lakelog.pipeline.fact_log import COMPLETE, DISCOVER, FAIL, PROCESS, Fact, FactLog
-from lakelog.pipeline.standing import Item, ItemKey, Standing, key_of, state_of
+from lakelog.pipeline.standing import DeadLetter, Item, ItemKey, Standing, key_of, state_of
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.values import from_micros
 
@@ -41,15 +41,6 @@ _GRACE = 30.0
 _LOOK = 0.5
 """Seconds between two looks at claims of other workers, and at `stop`."""
 Processor = Callable[["Item"], Any]
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """An item that is not tried again, after so many failures, the last one with this reason."""
-
-    item: Item
-    failures: int
-    error: str
 
 
 @dataclass

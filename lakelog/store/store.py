@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,6 +39,7 @@ from lakelog.refs import Move, Refs, author, escape_text
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.lake_config import LakeConfig
+from lakelog.store.new_directory import make_directories, refuse_orphan
 from lakelog.store.verified_files import VerifiedFiles
 from lakelog.volume import DirectoryVolume, ErasedStates, Volume
 
@@ -341,7 +341,7 @@ class Store:
         paths = Paths(root)
         if not root:
             raise InvalidName("the path of a lake is empty: for the current directory write .")
-        _make_directories(paths)
+        make_directories(paths)
         if config is not None:
             File(paths.config).create(document.encode(config))
             Folder(paths.root).sync()
@@ -374,7 +374,7 @@ class Store:
             raise DamagedLake(paths.config, str(error)) from None
         except (FileNotFoundError, NotADirectoryError) as error:
             if isinstance(error, FileNotFoundError):
-                _refuse_orphan(paths)
+                refuse_orphan(paths)
             raise LakeNotFound(f"no lake at {paths.root}: create one with `lakelog init`") from None
         try:
             body = document.decode(data)
@@ -429,62 +429,3 @@ class Store:
             if cls.is_lake(root):
                 return cls.load(root)
             raise
-
-
-def _make_directories(paths: Paths) -> None:
-    try:
-        paths.root.encode()
-    except UnicodeEncodeError:  # the engine takes no such path, so nothing could be queried
-        raise InvalidName(f"{paths.root!r} cannot hold a lake: it is not valid Unicode") from None
-    if os.path.exists(paths.config):
-        raise AlreadyExists(f"a lake already exists at {paths.root}")
-    if outer := _lake_above(paths.root):
-        raise AlreadyExists(f"{paths.root} is inside the lake at {outer}: choose another directory")
-    # What a run of this left that was killed may stay; anything else is somebody's data.
-    foreign = [n for n in Folder(paths.root).names() if not n.startswith(disk.TEMPORARY)]
-    if set(foreign) - {os.path.basename(d) for d in paths.directories()}:
-        raise AlreadyExists(f"{paths.root} is not empty and not a lake: choose another directory")
-    Folder(paths.root).make_all()
-    FileSystem(paths.root).probe()
-    _refuse_orphan(paths)
-    for directory in paths.directories():
-        Folder(directory).make()
-    # Each parent is synced once, for all directories in it.
-    for directory in {os.path.dirname(d) for d in paths.directories()}:
-        Folder(directory).sync()
-    Folder(os.path.dirname(paths.root)).sync()
-
-
-def _lake_above(root: str) -> str:
-    """The lake that a directory is inside of, or ""."""
-    folder = os.path.dirname(os.path.realpath(root))
-    while not Store.is_lake(folder):
-        folder, child = os.path.dirname(folder), folder
-        if folder == child:
-            return ""
-    return folder
-
-
-def _refuse_orphan(paths: Paths) -> None:
-    """Refuse to create a lake where another one lost its lakelog.json. Raises DamagedLake."""
-    # In this order, as nobody appends before lakelog.json is there.
-    if _has_contents(paths) and not File(paths.config).exists():
-        raise DamagedLake(paths.config, "it is missing, though the lake holds moves or events")
-
-
-def _has_contents(paths: Paths) -> bool:
-    """Whether there are files that no creation makes, be it killed before it wrote lakelog.json."""
-    names = _names_below(paths.heads)
-    if any(n[0] != "." and n != "000000000001.json" for n in names):
-        return True
-    segments = f"{paths.root}/segments"
-    return any(FileNames(_names_below(paths.wals)).wals) or any(
-        FileNames(_names_below(segments)).digests
-    )
-
-
-def _names_below(folder: str) -> Iterator[str]:
-    """Yield the names of the files in the directories of one."""
-    for name in Folder(folder).names():
-        if not File(f"{folder}/{name}").is_regular():
-            yield from Folder(f"{folder}/{name}").names()

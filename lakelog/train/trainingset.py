@@ -24,7 +24,17 @@ import lakelog.export as exports
 from lakelog.erased import copies
 from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.libraries import duckdb, pa
-from lakelog.train import dataset, leaks, losses, provenance, redact, scratch, staging, tokenizer
+from lakelog.train import (
+    dataset,
+    leaks,
+    losses,
+    provenance,
+    redact,
+    row_splits,
+    scratch,
+    staging,
+    tokenizer,
+)
 from lakelog.train import recipe as recipes
 from lakelog.train.assign import RowTable
 from lakelog.train.recipe import SPLITS, Recipe
@@ -221,8 +231,8 @@ class _ExportJob:
             stage = staging.write(con, self.selection, self.recipe, stage_folder, self.key, pool)
             say(f"deduplicating and splitting {stage.rows:,} rows")
             # From here on rows are numbers in arrays: the texts stay in the staged file.
-            rows = staging.split_keys(con, stage, self.recipe, self.counter)
-            near = staging.assign_splits(con, stage, self.recipe, rows, self.earlier)
+            rows = row_splits.split_keys(con, stage, self.recipe, self.counter)
+            near = row_splits.assign_splits(con, stage, self.recipe, rows, self.earlier)
             say("writing files")
             schema, splits = _write(directory, stage, rows, self.recipe)
             manifest = _manifest(self.selection, self.recipe, stage, rows, splits, near, self.key)

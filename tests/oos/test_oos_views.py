@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.cli import cli
 from lakelog.errors import DamagedSegment, InvalidSetting, LakeNotFound
-from lakelog.oos import oos_feed
+from lakelog.oos import log_state, oos_feed
 from lakelog.oos.oos_views import OOSViews
 from lakelog.segments import segment
 from tests.golden import make
@@ -139,7 +139,7 @@ def run(*words: str, code: int = 0) -> Result:
 @pytest.fixture(params=["small", "large"])
 def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events of files are kept as those of a small one, or as those of a large one."""
-    monkeypatch.setattr(oos_feed, "RECENT", 1 << 20 if request.param == "small" else 0)
+    monkeypatch.setattr(log_state, "RECENT", 1 << 20 if request.param == "small" else 0)
 
 
 @pytest.mark.usefixtures("size")
@@ -174,7 +174,7 @@ def test_a_growing_log(
     """However a log is written piece by piece, asked in between or not, in whatever order of
     times: each answer is that of going through the whole lines one by one."""
     monkeypatch.setattr(oos_feed, "CHUNK", chunk)
-    monkeypatch.setattr(oos_feed, "RECENT", recent)
+    monkeypatch.setattr(log_state, "RECENT", recent)
     path = tmp_path / f"oos{next(NUMBERS)}.log"
     text = "".join(map(line, events)).encode()
     path.write_bytes(b"")
@@ -309,18 +309,18 @@ def test_a_damaged_segment_is_an_error_each_time(make_lake: MakeLake) -> None:
 def test_items_of_many_batches(batches: list[list[tuple[int, str, int]]], recent: int) -> None:
     """Of one item the newest time wins, and of equal times what arrived later, however events are
     divided, and wherever they are kept."""
-    names, newest, state = list(STATES), dict[str, tuple[int, int]](), oos_feed.LogState()
-    with mock.patch.object(oos_feed, "RECENT", recent):
+    names, newest, state = list(STATES), dict[str, tuple[int, int]](), log_state.LogState()
+    with mock.patch.object(log_state, "RECENT", recent):
         for events in batches:
             for time, item, code in events:
                 if time >= newest.get(item, (-5, 0))[0]:
                     newest[item] = time, code
             state.add(
-                [oos_feed.LogEvent(time, names[code], "", item, "") for time, item, code in events]
+                [log_state.LogEvent(time, names[code], "", item, "") for time, item, code in events]
             )
             counts = Counter(STATES[names[code]] for _, code in newest.values())
             assert state.copy().standing() == {name: counts[name] for name in STATES.values()}
-    archive = oos_feed.Archive.empty().extend(state.latest, [], []) if recent > 99 else None
+    archive = log_state.Archive.empty().extend(state.latest, [], []) if recent > 99 else None
     items = archive or state.archive
     assert items is None or (items.items[1:] > items.items[:-1]).all()
 

@@ -12,7 +12,7 @@ import pytest
 
 import lakelog
 from lakelog.disk import FileSystem
-from lakelog.store import LakeConfig, Store, store
+from lakelog.store import LakeConfig, Store, new_directory
 
 WRITER = """
 import sys, lakelog
@@ -81,12 +81,14 @@ def test_a_forked_child_is_a_writer_of_its_own(tmp_path: Path) -> None:
         assert sorted(rows.fetchall()) == [("child", 100, 5), ("parent", 6, 1)]
 
 
-@pytest.mark.parametrize("moment", ["probe", "_refuse_orphan", "start_branch", "create"])
+@pytest.mark.parametrize("moment", ["probe", "refuse_orphan", "start_branch", "create"])
 def test_two_processes_that_make_one_lake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Whenever another process makes the lake while this one does, and appends, both go on."""
-    place = {"probe": FileSystem, "start_branch": Store, "create": LakeConfig}.get(moment, store)
+    place = {"probe": FileSystem, "start_branch": Store, "create": LakeConfig}.get(
+        moment, new_directory
+    )
     path, real, once = str(tmp_path / "lake"), getattr(place, moment), [True]
 
     def after_another(*given: Any) -> Any:

@@ -168,7 +168,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ("files beside a set deleted", f"{TRAIN}.rebuild:_rebuild_erased", "if strangers", "if False"),
     (
         "splits decided anew",
-        f"{TRAIN}.staging:assign_splits",
+        f"{TRAIN}.row_splits:assign_splits",
         "if earlier is not None and",
         "if False and",
     ),
