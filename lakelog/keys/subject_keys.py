@@ -100,7 +100,7 @@ class SubjectKeys:
         """Write the file durably, readable by its owner alone; a `former` master key opens it, too.
         Raises InvalidKey, OSError."""
         secret = os.urandom(envelope.SECRET_BYTES)
-        head = {
+        head: dict[str, object] = {
             "id": self.id,
             "master": with_master.id,
             "wrapped": with_master.wrap(secret, self.id),
