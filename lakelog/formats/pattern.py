@@ -142,14 +142,15 @@ class Pattern:
             if name and values[name] is not None:
                 event[column] = values[name]
         grade = values[self.level.group] if self.level else None
-        if self.level and grade is not None:
-            event["level"] = self.level.of(grade)
+        level = self.level.of(grade) if self.level and grade is not None else None
+        if level is not None:
+            event["level"] = level
         payload = {name: values[name] for name in self.data}
         if any(value is not None for value in payload.values()):
             event["data"] = {
                 k: int(v) if v and k in self.numbers else v for k, v in payload.items()
             }
-        return Severity.with_word(event, grade) if self.has_word and grade is not None else event
+        return Severity.with_word(event, grade) if self.has_word and grade and level else event
 
     @property
     def has_word(self) -> bool:

@@ -110,6 +110,15 @@ def test_the_level_of_two_lines(engine: Any, few: int) -> None:
     assert table["message"][0].as_py() == "SEVERE: gone\n\tat a.b(C.java:1)"
 
 
+@pytest.mark.parametrize("few", [0, 1000])
+def test_a_level_that_the_program_does_not_have(engine: Any, few: int) -> None:
+    """A report of another kind than Erlang's own is an event without a level."""
+    lines = b"=ODD REPORT==== 14-Jul-2013::17:53:10 ===\nx\n"
+    with mock.patch.object(transform, "FEW", few):
+        table = Transformer(engine, FORMATS["erlang"], "o").run(Chunk(lines, 0), final=True).table
+    assert table.select(["level", "message"]).to_pylist() == [{"level": None, "message": "x"}]
+
+
 def test_statements_of_one_second(lake: lakelog.Lake, tmp_path: Path) -> None:
     """MariaDB tells the time once a second; the other statements have it, too."""
     path = tmp_path / "general.log"
