@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import random
 import shutil
@@ -57,6 +58,7 @@ def test_a_repeated_publish_commits_nothing(shop: Shop) -> None:
     shop.publish()
     before = shop.written()
     assert not shop.publish().is_new
+    assert gc.isenabled()  # it is not while a publish runs
     assert shop.written() == before
     assert len(shop.commits()) == 1
 
