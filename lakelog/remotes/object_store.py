@@ -94,6 +94,11 @@ class ObjectStoreRemote(Remote):
             raise MissingPackage(
                 f"{address.scheme}:// needs the package obstore: pip install 'lakelog[s3]'"
             ) from None
+        except exceptions.BaseError:
+            # Without the words of obstore, which may repeat a part of a secret.
+            raise TransferRefused(
+                f"{url}: the {self.SERVICE} credentials are not whole, or malformed: check them"
+            ) from None
 
     @abstractmethod
     def _connected(self, bucket: str, prefix: str | None) -> Any:
@@ -105,6 +110,8 @@ class ObjectStoreRemote(Remote):
         """Return how long requests wait, and whether they may be in the clear. Raises
         TransferRefused."""
         options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
+        if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):
+            raise TransferRefused(f"{endpoint} is no address of a service: write https://HOST")
         if urlsplit(endpoint).scheme == "http":
             if not Address.is_loopback(urlsplit(endpoint).hostname or ""):
                 # Credentials would travel in the clear.

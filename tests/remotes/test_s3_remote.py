@@ -185,6 +185,24 @@ def test_what_a_store_answers_is_in_the_line(faults: Any, status: int, text: str
         put(connection, "segments/a", b"a")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", None, "AWS credentials are not whole"),
+        ("AWS_ENDPOINT_URL", "minio:9000", "write https://HOST"),
+    ],
+)
+def test_what_is_set_wrong_is_one_line(
+    keys: None, monkeypatch: pytest.MonkeyPatch, variable: str, value: str | None, text: str
+) -> None:
+    if value:
+        monkeypatch.setenv(variable, value)
+    else:
+        monkeypatch.delenv(variable)
+    with pytest.raises(TransferRefused, match=text):
+        known.open_remote("s3://lakes/x")
+
+
 def test_a_remote_is_added_while_the_store_is_away(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
