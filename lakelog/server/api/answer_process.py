@@ -114,9 +114,11 @@ def main() -> None:
 
 def _warm(lake: Lake) -> None:
     """Answer what the first page asks, so that it finds engine, modules and counts ready."""
+    # Of what is published: a server that starts under load has a tail that grows meanwhile.
     for name in _FIRST:
         with contextlib.suppress(Exception):  # who asks for it is told
-            answered(QUESTIONS[name], AnswerRequest(0, name, {}, "", [], "").question(lake))
+            request = AnswerRequest(0, name, {"at": lake.branch_name}, "", [], "")
+            answered(QUESTIONS[name], request.question(lake))
 
 
 if __name__ == "__main__":
