@@ -66,11 +66,11 @@ def test_help_names_every_verb_and_exit_code(tmp_path: Path) -> None:
         (("diff", "mian"), 1, "'main'"),
         (("tag", "--delete", "relase"), 1, "'release'"),
         (("stats", "--branch", "mian"), 1, "'main'"),
-        (("sql", "FROM evnts"), 1, '"events"'),
-        (("sql", "FROM relability"), 1, '"reliability"'),
-        (("sql", "FROM slwo"), 1, '"slow"'),
-        (("sql", 'FROM "relase".events'), 1, '"release"'),
-        (("sql", "FROM omega.evnts"), 1, '"events"'),
+        (("sql", "FROM evnts"), 1, "'events'"),
+        (("sql", "FROM relability"), 1, "'reliability'"),
+        (("sql", "FROM slwo"), 1, "'slow'"),
+        (("sql", 'FROM "relase".events'), 1, "'release'"),
+        (("sql", "FROM omega.evnts"), 1, "'events'"),
     ],
 )
 def test_a_mistyped_name_suggests_the_nearest(
