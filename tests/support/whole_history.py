@@ -425,9 +425,11 @@ class History(Outputs):
         status = self.lake.erase(subject=subject, why="asked", rows=True)
         assert all("/.tmp-" in leftover.place for leftover in status.leftovers), status
         self.erased.add(subject)
+        # What an undo brings back may be in no branch and no tag.
+        undone = (state for moves in self.moves.values() for pair in moves for state in pair)
         gone = frozenset(
             event
-            for state in (*self.branches.values(), *self.tags.values())
+            for state in (*self.branches.values(), *self.tags.values(), *undone)
             for event in state.events
             if event.subject == subject
         )
