@@ -335,7 +335,7 @@ def _refuse_no_lake(copy: str | None) -> None:
     """Before the question: an answer to it must not end in a mistyped path."""
     # Every lake has this file, and nothing else does; opening it would already create caches.
     if copy is not None and not os.path.isfile(os.path.join(copy, "lakelog.json")):
-        raise click.UsageError(f"{copy} is not a lake")
+        raise click.ClickException(f"{copy} is not a lake")
     if copy is not None:
         Store.load(copy)  # it has the data keys of the lake, if both are encrypted
 

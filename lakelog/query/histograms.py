@@ -1,4 +1,4 @@
-"""Counts and histograms of the events that have one word, mostly without reading them.
+"""Histograms of the events that have one word, mostly without reading them.
 
 The word index of a segment tells how many rows of each block have a frequent word, and the times of
 the block. Where these are all in one span, the block is not read.
@@ -15,8 +15,7 @@ from lakelog.query.sql.analysis import Query
 from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import QueryCursors, Stream
 from lakelog.search import WordHistogram
-from lakelog.sql import identifier
-from lakelog.word_indexes import BlockCount, WordPiece
+from lakelog.word_indexes import BlockCount
 
 
 @dataclass
@@ -41,7 +40,7 @@ class _CountedBlocks:
 
 
 class WordHistograms:
-    """Answers counts and histograms of one word; called under a lock."""
+    """Answers histograms of one word; called under a lock."""
 
     def __init__(self, tables: LakeTables, cursors: QueryCursors) -> None:
         self._tables, self._cursors = tables, cursors
@@ -64,26 +63,6 @@ class WordHistograms:
         view = counted.reading(edges)
         statement, views = self._over(histogram.counted(width, counted.spans), query, pinned, view)
         return self._cursors.certain(statement, views)
-
-    def count(self, column: str, word: str | WordPiece, query: Query, pinned: Pinned) -> Stream:
-        """Count the events that have a word, or one with a piece: by the blocks of segments of
-        which that is known, and by reading the others and the tail."""
-        (view,) = self._tables.views({"events"}, query, pinned)
-        total, ranges = 0, dict(view.ranges)
-        for entry in view.entries:
-            count, unknown = self._tables.choice.counted(entry, word)
-            total += count
-            if unknown is not None:
-                ranges[entry.key] = unknown
-        # () are no rows at all: the segment has none with the word, or all are counted.
-        entries = [entry for entry in view.entries if ranges.get(entry.key) != ()]
-        view = view._replace(entries=entries, ranges=ranges)
-        name = identifier(column)
-        if not entries and view.tail is None:
-            return self._cursors.certain(f"SELECT {total}::BIGINT AS {name}", [])
-        counted = self._tables.with_short_patterns(query, [view]).sql
-        counted = f"SELECT (count + {total})::BIGINT AS {name} FROM ({counted}) AS counts(count)"
-        return self._cursors.certain(counted, [view])
 
     def _counted(self, histogram: WordHistogram, query: Query, pinned: Pinned) -> _CountedBlocks:
         (view,) = self._tables.views({"events"}, query, pinned)

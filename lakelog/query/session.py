@@ -40,11 +40,13 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
 from lakelog.runtime.locks import Rank
 from lakelog.search import WordHistogram, counted_word, expanded
+from lakelog.sql import identifier
 from lakelog.store import Store
 
 if TYPE_CHECKING:
     from lakelog.query import ranking
     from lakelog.search import Search
+    from lakelog.word_indexes import WordPiece
 else:
     ranking = Lazy("lakelog.query.ranking")
 
@@ -339,13 +341,33 @@ class CountPlan:
         """Return the number; None for a search for anything but a word."""
         if selection.query.has_words:
             if counted := counted_word(selection.query.sql):
-                return self._histograms.count(*counted, selection.query, selection.pinned)
+                return self._of_word(selection, *counted)
             histogram = WordHistogram.of(selection.query.sql)
             if histogram is None:
                 return None
             return self._histograms.answer(histogram, selection.query, selection.pinned)
         answer = self._tables.count_sql(selection.query, selection.pinned)
         return self._cursors.certain(answer, []) if answer else None
+
+    def _of_word(self, selection: LakeSelect, column: str, word: str | WordPiece) -> Stream:
+        """Count the events that have a word, or one with a piece: by the blocks of segments of
+        which that is known, and by reading the others and the tail."""
+        (view,) = self._tables.views({"events"}, selection.query, selection.pinned)
+        total, ranges = 0, dict(view.ranges)
+        for entry in view.entries:
+            count, unknown = self._tables.choice.counted(entry, word)
+            total += count
+            if unknown is not None:
+                ranges[entry.key] = unknown
+        # () are no rows at all: the segment has none with the word, or all are counted.
+        entries = [entry for entry in view.entries if ranges.get(entry.key) != ()]
+        view = view._replace(entries=entries, ranges=ranges)
+        name = identifier(column)
+        if not entries and view.tail is None:
+            return self._cursors.certain(f"SELECT {total}::BIGINT AS {name}", [])
+        counted = self._tables.with_short_patterns(selection.query, [view]).sql
+        counted = f"SELECT (count + {total})::BIGINT AS {name} FROM ({counted}) AS counts(count)"
+        return self._cursors.certain(counted, [view])
 
 
 class ScanPlan:

@@ -201,14 +201,11 @@ def test_an_impossible_name_is_wrong_usage(lake: Path, name: str) -> None:
         ("demo", "--sample", "/dev/null"),
         ("compact", "--every", "x"),
         ("append", "--dedupe", "id"),
-        ("repair", "--from", "/nowhere", "--yes"),
     ],
     ids=" ".join,
 )
 def test_wrong_usage_is_code_2(lake: Path, words: tuple[str, ...]) -> None:
     """Options, arguments and settings that cannot be are wrong usage, in one line."""
-    if words[:2] == ("repair", "--from"):
-        flip(segments(lake)[0])
     refused(lake if words[0] != "init" else lake / "new", *words, code=USAGE)
 
 

@@ -48,11 +48,11 @@ def rows(lake: str, branch: str = "main", tag: str = "", kind: str = "events") -
     return published(lake, state, kind) + deduped(tail, known, state["next_seq"])
 
 
-def read_instead(lake: str, digest: str) -> str:
+def read_instead(lake: str, digest: str) -> str:  # F23.1, F23.7
     index = Path(f"{lake}/erasures/states.json")
-    places = document(str(index)) if index.exists() else {"states": {}}  # F23.1
-    if shards := places.get("shards"):  # F23.7
-        name = shards[int(digest[: {16: 1, 256: 2}[len(shards)]], 16)]
+    places = document(str(index)) if index.exists() else {"states": {}}
+    if names := places.get("shards"):
+        name = names[int(digest[: len(f"{len(names) - 1:x}")], 16)]
         places = document(f"{lake}/erasures/{name}.shard")
     return str(places["states"].get(digest, digest))
 
@@ -240,8 +240,8 @@ def id_keys(lake: str, state: Row) -> set[str]:  # F5
     keys: set[str] = set()
     for run in state["ids"]:
         data, n = named(lake, "ids", run["digest"], ".ids", run["bytes"]), run["count"]
-        shard = struct.unpack_from(f"<{n}Q{n}I", data, 64)
-        keys |= {f"{shard[i]:016x}{shard[n + i]:08x}" for i in range(n)}
+        part = struct.unpack_from(f"<{n}Q{n}I", data, 64)
+        keys |= {f"{part[i]:016x}{part[n + i]:08x}" for i in range(n)}
     return keys
 
 
@@ -249,7 +249,7 @@ def published(lake: str, state: Row, kind: str) -> list[Row]:
     """Return the rows of a manifest's live segments (F6.6, F12.7)."""
     pages = [manifest(lake, p["digest"], p["bytes"])["entries"] for p in state["pages"]]
     live: dict[str, Row] = {}
-    for entry in (e for shard in [*pages, state["tail"]] for e in shard):
+    for entry in (e for part in [*pages, state["tail"]] for e in part):
         if "segment" in (entry.get("add"), entry.get("del")):
             live.pop(entry["key"], None)
             live |= {entry["key"]: entry} if entry.get("add") and entry["kind"] == kind else {}
@@ -285,8 +285,8 @@ def payload(member: Row, value: Any, spaced: bool) -> str:
         return string(" ".join(value))
     if kind == "numbers":
         numbers = iter(value.values())
-        shards = (p if isinstance(p, str) else f"{next(numbers):0{p}}" for p in member["pieces"])
-        return string("".join(shards))
+        parts = (p if isinstance(p, str) else f"{next(numbers):0{p}}" for p in member["pieces"])
+        return string("".join(parts))
     texts = {"text": string, "bool": lambda v: str(v).lower(), "json": str, "int": str}
     return texts.get(kind, repr)(value)
 

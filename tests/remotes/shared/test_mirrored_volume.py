@@ -18,7 +18,7 @@ from tests.support.volume_suite import VolumeSuite
 def mirrored(root: Path) -> MirroredVolume:
     """Return the volume of a new directory, with a bucket beside it."""
     there = DirectoryRemote(str(root / "bucket"))
-    lake_id = bucket.claim(there)["lake"]
+    lake_id = bucket.join(there)[0]["lake"]
     for folder in Paths(str(root / "here")).directories():
         Path(folder).mkdir(parents=True, exist_ok=True)
     return MirroredVolume(str(root / "here"), str(root / "bucket"), lake_id)
