@@ -7,6 +7,7 @@ import http.client
 import logging
 import multiprocessing
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +30,8 @@ def moto_store() -> Iterator[str]:
     server.start()
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
+    # All servers of a process have one memory, in which an earlier test left its lakes.
+    urllib.request.urlopen(urllib.request.Request(f"{address}/moto-api/reset", method="POST"))
     _client(address).create_bucket(Bucket="lakes")
     yield address
     server.stop()
