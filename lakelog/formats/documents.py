@@ -149,7 +149,11 @@ FROM decided WHERE (position >> {_SHIFT}) IN (SELECT position FROM whole)"""
             if elements is None:
                 raise
             value = elements[0] if elements else []
-        return [self._event(element, siblings) for element, siblings in _elements(value)]
+        return self.events_of(value)
+
+    def events_of(self, document: Any) -> list[EventMembers]:
+        """Return the events of a document that was parsed already. Raises InvalidEvent."""
+        return [self._event(element, siblings) for element, siblings in _elements(document)]
 
     def _goes_on(self, record: bytes) -> bool:
         """Whether an array was opened whose elements are no records of their own."""

@@ -94,6 +94,7 @@ class FormatRegistry(dict[str, Format]):
     LAST = plain.FORM.NAME
     """The last resort."""
     JSON_LINES = jsonl.FORM
+    DOCUMENTS = documents.FORM
     zone_note = staticmethod(local_time.zone_note)
 
     def by_name(self, name: str) -> Format:

@@ -63,21 +63,16 @@ def test_lakes_of_the_kit_are_never_rewritten() -> None:
     )
 
 
-_ARRIVAL = 9
-"""Where a row of the kit has the time at which its event arrived."""
-
-
 def shape(found: kit.Answer) -> Any:
-    """Answers without what differs: digests of bytes, times of arrival, names drawn by lot and the
-    order that follows from them, ciphertexts."""
+    """Answers without what differs: digests of bytes, times of no event, names drawn by lot,
+    ciphertexts."""
     text = re.sub(r"\b[0-9a-f]{64}\b", "digest", json.dumps(found))
     text = re.sub(r"\b[0-9a-f]{32}\b", "writer", text)
     text = re.sub(r'(\$sealed[\\":]*)[^"\\]+', r"\1token", text)
     shaped = json.loads(re.sub(r"segments/[0-9a-f]{2}/|ids/[0-9a-f]{2}/", "", text))
     shaped.pop("format", None)  # the script writes the newest
     for branch in shaped.get("branches", {}).values():
-        rows = [[*row[1:_ARRIVAL], *row[_ARRIVAL + 1 : -1]] for row in branch.get("events", ())]
-        branch["events"] = sorted(rows, key=json.dumps)
+        branch["events"] = [row[1:] for row in branch.get("events", ())]
         if "tail" in branch:
             branch["tail"]["duplicates"] = sorted(branch["tail"]["duplicates"])
     if "states" in found:

@@ -106,8 +106,8 @@ def _of_lines(body: bytes, source: str | None) -> tuple[Arrivals, bool]:
 def _of_document(body: bytes, source: str | None) -> Arrivals | None:
     """The events of a whole JSON document, such as an array; None if it is none."""
     try:
-        parse_value(body)  # a piece of a document, which a file may hold, is one that was cut
-        events = FORMATS["json"].specialize(body).events(body)
+        # Parsed here: the format takes a piece of a document, too, which in a body was cut.
+        events = FORMATS.DOCUMENTS.specialize(body).events_of(parse_value(body))
     except InvalidEvent:
         return None
     return arrivals_of([_sourced(event, source) for event in events])
