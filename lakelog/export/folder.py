@@ -61,12 +61,9 @@ def atomic_directory(path: str) -> Iterator[str]:
     """
     path = os.path.abspath(path)
     require_free(path)
-    parent, name = os.path.split(path)
+    parent = os.path.dirname(path)
     Folder(parent).make_all()
-    # Before a new temporary directory exists, so that it cannot be taken for a leftover.
-    _remove_leftovers(parent, name)
-    temporary, lock = _claim(parent, name, is_dir=True)
-    try:
+    with scratch_directory(path) as temporary:
         yield temporary
         # The lock stays held through the open descriptor; the file must not become part of the
         # export.
@@ -80,17 +77,13 @@ def atomic_directory(path: str) -> Iterator[str]:
             require_free(path)  # another export may have taken the name just now
             raise
         Folder(parent).sync()
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    finally:
-        os.close(lock)
 
 
 @contextlib.contextmanager
 def scratch_directory(path: str) -> Iterator[str]:
     """Yield a directory beside `path` for what is needed until the block ends."""
     parent, name = os.path.split(os.path.abspath(path))
+    # Before a new temporary directory exists, so that it cannot be taken for a leftover.
     _remove_leftovers(parent, name)
     temporary, lock = _claim(parent, name, is_dir=True)
     try:
