@@ -23,7 +23,7 @@
     server/tokens.json                            who may use its server
     server/requests/TIME-RANDOM                   which requests its server stored
     erasures/<16 hex>.json                        an erasure; erasures/states.json what stands in
-    erasures/<64 hex>.shard                      the place of what, a shard of it where it is long
+    erasures/<64 hex>.shard                       the place of what, a shard of it where it is long
     erasures/<16 hex>.rows                        what one refuses
     copies/<16 hex>.json                          a place that got rows of the lake
     cache/                                        derived, may be deleted

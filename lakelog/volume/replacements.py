@@ -2,7 +2,7 @@
 
     erasures/states.json       of each state and segment that was rewritten, what is read instead;
                                or, if it is long, the names of its shards
-    erasures/<64 hex>.shard     those that begin with the same hex digits, named by its own digest
+    erasures/<64 hex>.shard    those that begin with the same hex digits, named by its own digest
 
 Who looks for one state reads the index and one shard, however old the lake is. Parts are durable
 before the index that names them, and are removed after the one that no longer does, under a lock

@@ -291,9 +291,8 @@ def attach(url: str, root: str, *, cache: int | None = None, new_ring: NewRing =
     something else is there, InvalidKey, TransferRefused, Unreachable, OSError.
     """
     url = bucket.checked_address(url)
-    is_first = (is_new := not Store.is_lake(root)) and _join(
-        url, root, BYTES if cache is None else cache, new_ring
-    )
+    is_new = not Store.is_lake(root)
+    is_first = is_new and _join(url, root, BYTES if cache is None else cache, new_ring)
     store = Store.load(root)
     attachment = store.attachment
     if not isinstance(attachment, BucketAttachment) or attachment.url != url:
