@@ -63,9 +63,13 @@ def test_lakes_of_the_kit_are_never_rewritten() -> None:
     )
 
 
-def shape(found: kit.Answer) -> Any:
+_ARRIVAL = 9
+"""Where a row of the kit has the time at which its event arrived; its number is the last."""
+
+
+def shape(found: kit.Answer, *, is_of_turns: bool = False) -> Any:
     """Answers without what differs: digests of bytes, times of no event, names drawn by lot,
-    ciphertexts."""
+    ciphertexts; where two writers took turns, also which of them is first in the tail."""
     text = re.sub(r"\b[0-9a-f]{64}\b", "digest", json.dumps(found))
     text = re.sub(r"\b[0-9a-f]{32}\b", "writer", text)
     text = re.sub(r'(\$sealed[\\":]*)[^"\\]+', r"\1token", text)
@@ -73,6 +77,9 @@ def shape(found: kit.Answer) -> Any:
     shaped.pop("format", None)  # the script writes the newest
     for branch in shaped.get("branches", {}).values():
         branch["events"] = [row[1:] for row in branch.get("events", ())]
+        if is_of_turns:
+            rows = [[*row[: _ARRIVAL - 1], *row[_ARRIVAL:-1]] for row in branch["events"]]
+            branch["events"] = sorted(rows, key=json.dumps)
         if "tail" in branch:
             branch["tail"]["duplicates"] = sorted(branch["tail"]["duplicates"])
     if "states" in found:
@@ -86,7 +93,8 @@ def shape(found: kit.Answer) -> Any:
 def test_the_script_still_makes_the_kit(name: str, tmp_path: Path) -> None:
     """A lake that the script makes now has the answers of the one that is kept."""
     kit.build(name, str(tmp_path / "lake"))
-    assert shape(kit.answers(str(tmp_path / "lake"))) == shape(wanted(name))
+    answers, is_of_turns = kit.answers(str(tmp_path / "lake")), name == "streams"
+    assert shape(answers, is_of_turns=is_of_turns) == shape(wanted(name), is_of_turns=is_of_turns)
 
 
 @pytest.mark.parametrize("name", kit.CASES)

@@ -62,12 +62,12 @@ def test_both_readers_agree(kind: str, tmp_path: Path) -> None:
 
 
 def test_the_second_reader_stands_alone() -> None:
-    """The second reader imports nothing of lakelog and is under 300 lines long."""
+    """The second reader imports nothing of lakelog and is under 290 lines long."""
     text = Path(second_reader.__file__).read_text("utf-8")
     imports = [n for n in ast.walk(ast.parse(text)) if isinstance(n, (ast.Import, ast.ImportFrom))]
     names = {a.name for n in imports for a in n.names} | {getattr(n, "module", "") for n in imports}
     assert not any(str(name).startswith(("lakelog", "tests")) for name in names)
-    assert len(text.splitlines()) < 300
+    assert len(text.splitlines()) < 290
 
 
 def test_a_deleted_branch_is_not_there(tmp_path: Path) -> None:

@@ -40,21 +40,17 @@ def rows(lake: str, branch: str = "main", tag: str = "", kind: str = "events") -
     wals = read_wals(f"{lake}/wal/{encode(branch)}")
     heads, tags = f"{lake}/refs/heads/{encode(branch)}", f"{lake}/refs/tags/{encode(tag)}.json"
     ref = document(tags) if tag else find_head(heads)
-    digest = read_instead(lake, ref["snapshot"])
+    index = Path(f"{lake}/erasures/states.json")
+    instead = document(str(index)) if index.exists() else {"states": {}}  # F23.1
+    if names := instead.get("shards"):  # F23.7
+        name = names[int(ref["snapshot"][: len(f"{len(names) - 1:x}")], 16)]
+        instead = document(f"{lake}/erasures/{name}.shard")
+    digest = instead["states"].get(ref["snapshot"], ref["snapshot"])
     state = (digest == ref["snapshot"] and ref["state"]) or manifest(lake, digest)
     rows_max = config["settings"].get("segment_rows", 1_000_000)
     tail = [] if tag else tail_rows(wals, ref["wal"], kind, heads, rows_max)
     known = id_keys(lake, state) if any(row.get("key") for row in tail) else set()
     return published(lake, state, kind) + deduped(tail, known, state["next_seq"])
-
-
-def read_instead(lake: str, digest: str) -> str:  # F23.1, F23.7
-    index = Path(f"{lake}/erasures/states.json")
-    places = document(str(index)) if index.exists() else {"states": {}}
-    if names := places.get("shards"):
-        name = names[int(digest[: len(f"{len(names) - 1:x}")], 16)]
-        places = document(f"{lake}/erasures/{name}.shard")
-    return str(places["states"].get(digest, digest))
 
 
 def encode(name: str) -> str:  # F1.4
@@ -237,12 +233,9 @@ def manifest(lake: str, digest: str, size: int | None = None) -> Row:
 
 
 def id_keys(lake: str, state: Row) -> set[str]:  # F5
-    keys: set[str] = set()
-    for run in state["ids"]:
-        data, n = named(lake, "ids", run["digest"], ".ids", run["bytes"]), run["count"]
-        part = struct.unpack_from(f"<{n}Q{n}I", data, 64)
-        keys |= {f"{part[i]:016x}{part[n + i]:08x}" for i in range(n)}
-    return keys
+    runs = [(named(lake, "ids", r["digest"], ".ids", r["bytes"]), r["count"]) for r in state["ids"]]
+    parts = [(struct.unpack_from(f"<{n}Q{n}I", data, 64), n) for data, n in runs]
+    return {f"{part[i]:016x}{part[n + i]:08x}" for part, n in parts for i in range(n)}
 
 
 def published(lake: str, state: Row, kind: str) -> list[Row]:
