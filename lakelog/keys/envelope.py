@@ -30,7 +30,7 @@ import hmac
 import itertools
 import os
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakelog.errors import MissingPackage
 
@@ -71,25 +71,34 @@ def encrypt(
     return _chunks(_cipher(secret, head), head, data, context)
 
 
+class _Series(NamedTuple):
+    next_number: Callable[[], int]
+    start: bytes
+    aead: AESGCM
+    following: list[_Series]
+
+
 class EnvelopeSeries:
     """Makes many envelopes in the time of their ciphers. Threads may share it."""
 
     def __init__(self, key_id: bytes, secret: bytes) -> None:
         self._key_id, self._secret = key_id, secret
-        self._begin()
+        self._current = self._begun()
 
-    def _begin(self) -> None:
+    def _begun(self) -> _Series:
         head = _HEAD.pack(MAGIC, CHUNK_BITS, 1, self._key_id, os.urandom(8), bytes(8))
-        numbers = itertools.count().__next__
-        self._current = numbers, head[:24], _cipher(self._secret, head)
+        return _Series(itertools.count().__next__, head[:24], _cipher(self._secret, head), [])
 
     def encrypt(self, data: bytes | memoryview, context: bytes = b"") -> bytes:
         """Return the envelope of bytes, which opens in this context alone."""
         # Taken together, as another thread may begin the next series meanwhile.
-        next_number, start, aead = self._current
+        next_number, start, aead, following = self._current
         number = next_number()
         if number >= _SERIES_MAX:
-            self._begin()
+            # Threads that come here at once go on with the same one: the first of the list, which
+            # needs no lock that a child of fork could find held for ever.
+            following.append(self._begun())
+            self._current = following[0]
             return self.encrypt(data, context)
         own = number.to_bytes(2, "big") + os.urandom(6)
         head = start + own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -140,3 +141,18 @@ def test_no_nonce_of_a_series_comes_twice_in_threads_and_forks(
     salts += _numbers(series, 5)
     assert len(set(salts)) == len(salts) == 2015
     assert len({salt[:8] for salt in salts}) == 3
+
+
+def test_threads_that_end_a_series_together_go_on_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader keeps the cipher of each series: there are as many as the envelopes need."""
+    monkeypatch.setattr(envelope, "_SERIES_MAX", 10)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            series = EnvelopeSeries(KEY_ID, SECRET)
+            with ThreadPoolExecutor(4) as threads:
+                salts = list(threads.map(lambda _, made=series: made.encrypt(b""), range(100)))
+            assert len({salt[16:24] for salt in salts}) == 10
+    finally:
+        sys.setswitchinterval(interval)
