@@ -249,7 +249,7 @@ class ObjectStoreRemote(Remote):
             obstore.delete(self._store, keys)
 
     def _put(self, key: str, data: bytes, mode: Any = "overwrite") -> None:
-        with self._translating(key):
+        with self._translating(key, is_new=mode == "create"):
             result = obstore.put(self._store, key, io.BytesIO(data), mode=mode, use_multipart=False)
         # Where a store encrypts, the tag is no MD5; then at least the length is compared.
         # The MD5 comes for nothing with the answer: no second request where it agrees.
@@ -313,7 +313,7 @@ class ObjectStoreRemote(Remote):
                     yield item["path"], int(item["size"]), item["last_modified"].timestamp()
 
     @contextlib.contextmanager
-    def _translating(self, key: str) -> Iterator[None]:
+    def _translating(self, key: str, *, is_new: bool = False) -> Iterator[None]:
         """Raise our errors for those of obstore, which hold requests and addresses."""
         _require_threads(self.url)
         try:
@@ -322,6 +322,9 @@ class ObjectStoreRemote(Remote):
             if refusal := self._refusal:
                 self._refusal = None
                 raise refusal from None
+            taken = exceptions.AlreadyExistsError, exceptions.PreconditionError
+            if is_new and isinstance(error, taken):
+                raise FileExistsError(key) from None
             raise self._translated(error, key) from None
 
     def _translated(self, error: Exception, key: str) -> Exception:
@@ -329,8 +332,6 @@ class ObjectStoreRemote(Remote):
             return TransferRefused(f"{self.url}: there is no such bucket: create it")
         if isinstance(error, FileNotFoundError):
             return FileNotFoundError(f"{self.url}: {key} is not there")
-        if isinstance(error, (exceptions.AlreadyExistsError, exceptions.PreconditionError)):
-            return FileExistsError(key)
         if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
             return Unreachable(
                 f"{self.url}: access is refused: check the {self.SERVICE} credentials and the"

@@ -100,8 +100,8 @@ class Faults:
     """Of what is stored below a path with this in it, half is kept, and all is acknowledged."""
     refuses: tuple[int, str] = (0, "")
     """What is answered to everything that is to be stored, with a status; 0 for nothing."""
-    page: bool = False
-    """Whether everything that is read is a page of HTML."""
+    reads: tuple[int, str] = (0, "")
+    """What is answered to everything that is read, with a status; 0 for nothing."""
     fails_late: int = 0
     """So many uploads in parts are completed, and answered by 200 with an error, as S3 does."""
     hides: bool = False
@@ -143,8 +143,8 @@ def unfaithful(target: str) -> Iterator[tuple[str, Faults]]:
                 headers["Content-Length"] = str(len(body))
             if self.command == "PUT" and faults.refuses[0]:
                 return self._say(faults.refuses[0], faults.refuses[1].encode())
-            if self.command == "GET" and faults.page:
-                return self._say(200, b"<html></html>")
+            if self.command == "GET" and faults.reads[0]:
+                return self._say(faults.reads[0], faults.reads[1].encode())
             if faults.hides and "list-type=2" in self.path:
                 return self._say(200, b"<ListBucketResult></ListBucketResult>")
             link = http.client.HTTPConnection(host, timeout=60)

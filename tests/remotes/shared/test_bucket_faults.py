@@ -129,12 +129,26 @@ def test_a_web_page_that_is_given_for_any_key_is_refused(
     with unfaithful_store(monkeypatch) as faults:
         machines = SharedMachines(tmp_path, "s3://lakes/x")
         append(machines["a"], 1)
-        faults.page = True
+        faults.reads = 200, "<html></html>"
         with pytest.raises(TransferRefused, match="refused"):
             machines["a"].exchange()
         with pytest.raises(TransferRefused, match="refused"):
             attach("s3://lakes/x", str(tmp_path / "b"))
-        faults.page = False
+        faults.reads = 0, ""
+        assert machines["a"].exchange() == (0, 1)
+        machines.close()
+
+
+def test_a_refusal_of_a_condition_that_no_read_has_is_one_line(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with unfaithful_store(monkeypatch) as faults:
+        machines = SharedMachines(tmp_path, "s3://lakes/x")
+        append(machines["a"], 1)
+        faults.reads = 412, "<Error><Code>PreconditionFailed</Code></Error>"
+        with pytest.raises(Unreachable, match="s3://lakes/x: the store answers 412"):
+            machines["a"].exchange()
+        faults.reads = 0, ""
         assert machines["a"].exchange() == (0, 1)
         machines.close()
 
