@@ -35,6 +35,8 @@ _PIECE = 1 << 20
 RelayedRequest = Callable[[JsonObject], bytes]
 _WINDOW = 16
 """Moves that are asked for at once at most, while there are more."""
+_DELIVERED_MAX = 1 << 16
+"""Objects of which a process remembers that the bucket has them, at most."""
 
 
 class MirroredVolume(DirectoryVolume):
@@ -106,9 +108,15 @@ class MirroredVolume(DirectoryVolume):
             return True
         if not key.startswith(("segments/", "ids/")):
             return False
-        if key not in self._delivered and self.bucket.exists(key):
-            self._delivered.add(key)  # a state names it: it stays
-        return key in self._delivered
+        is_there = key in self._delivered or self.bucket.exists(key)
+        if is_there:
+            self._remember(key)  # a state names it: it stays
+        return is_there
+
+    def _remember(self, key: str) -> None:
+        if len(self._delivered) >= _DELIVERED_MAX:
+            self._delivered.clear()  # each costs one more request
+        self._delivered.add(key)
 
     def stamp(self, key: str) -> int:
         """When a file was written here; now, for an object that only the bucket has."""
@@ -145,7 +153,7 @@ class MirroredVolume(DirectoryVolume):
             key for key in keys if key not in self._delivered and DirectoryVolume.exists(self, key)
         ]
         for key, _ in remotes.in_parallel(self._upload, fresh):
-            self._delivered.add(key)
+            self._remember(key)
         if fresh:
             remotes.retrying(self.remote.flush)
 
@@ -267,7 +275,7 @@ class MirroredVolume(DirectoryVolume):
                 is_ours = False
         finally:
             File(temporary).remove()
-        self._delivered.add(key)
+        self._remember(key)
         return is_ours
 
     def piece(self, key: str, start: int, length: int) -> bytes:

@@ -25,6 +25,10 @@ _RESTING_SECONDS = 600
 _NOTED_AGAIN = 60
 _CHECKED_AFTER = 64 << 20
 """Bytes fetched after which the size of the cache is looked at again."""
+_READS_MAX = 1 << 16
+"""Objects of which a process remembers when they were read, at most."""
+_LINE, _LOG_SPARE = 80, 1 << 20
+"""Bytes of a line of the log, and by how much it may exceed two lines for each file."""
 
 
 class SegmentCache:
@@ -69,7 +73,9 @@ class SegmentCache:
         """Note that objects are read now."""
         now = time.time()
         due = [d for d in digests if now - self._read_at.get(d, 0) > _NOTED_AGAIN]
-        self._read_at.update(dict.fromkeys(due, now))
+        if len(self._read_at) + len(due) > _READS_MAX:
+            self._read_at.clear()  # each costs one more line
+        self._read_at.update(dict.fromkeys(due[:_READS_MAX], now))
         if due:
             lines = b"".join(orjson.dumps([digest, int(now)]) + b"\n" for digest in due)
             try:
@@ -81,9 +87,9 @@ class SegmentCache:
         """Drop segments beyond the bound, those read longest ago first; return how many bytes."""
         files = list(self._segments())
         excess = sum(size for _, _, size, _ in files) - self._limit
-        if excess <= 0:
+        if excess <= 0 and self._log_bytes() <= 2 * _LINE * len(files) + _LOG_SPARE:
             return 0
-        read_at, freed = self._last_reads(), 0
+        read_at, freed, remaining = self._last_reads(), 0, {digest for digest, *_ in files}
         files = [(d, p, size, max(read_at.get(d, 0), stamp)) for d, p, size, stamp in files]
         resting = time.time() - _RESTING_SECONDS
         for digest, path, size, last_read in sorted(files, key=lambda file: file[3]):
@@ -93,10 +99,16 @@ class SegmentCache:
             if path.startswith(self._paths.cache) or self._volume.bucket.exists(self._key(path)):
                 File(path).remove()
                 freed += size
-                read_at.pop(digest, None)
-        lines = b"".join(orjson.dumps([d, int(t)]) + b"\n" for d, t in read_at.items())
+                remaining.discard(digest)
+        kept = ((d, int(t)) for d, t in read_at.items() if d in remaining)
+        lines = b"".join(orjson.dumps(pair) + b"\n" for pair in kept)
         File(self._log).replace(lines, sync=False)
         return freed
+
+    def _log_bytes(self) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.getsize(self._log)
+        return 0
 
     def _segments(self) -> Iterator[tuple[str, str, int, float]]:
         """Yield (digest, path, bytes, when it came) of the segments that are here, of those that

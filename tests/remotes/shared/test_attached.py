@@ -18,7 +18,7 @@ from lakelog.alerts.rule import AlertRule
 from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, TransferRefused, Unreachable, UnsupportedStore
 from lakelog.remotes import known
-from lakelog.remotes.shared import attach, offers, segment_cache
+from lakelog.remotes.shared import attach, mirrored_volume, offers, segment_cache
 from tests.support.attached import SharedMachines, append, numbers, origins
 from tests.support.cli import answer, run
 
@@ -258,6 +258,34 @@ def test_the_cache_drops_published_segments_that_nobody_reads(
         assert not list((tmp_path / "small" / "segments").glob("*/*.parquet"))
         monkeypatch.undo()
         assert len(numbers(lake)) == 500
+    machines.close()
+
+
+def test_what_is_remembered_of_objects_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory, and in the file that says when each was read."""
+    monkeypatch.setattr(segment_cache, "_NOTED_AGAIN", -1)
+    monkeypatch.setattr(segment_cache, "_READS_MAX", 4)
+    monkeypatch.setattr(segment_cache, "_LOG_SPARE", 0)
+    monkeypatch.setattr(mirrored_volume, "_DELIVERED_MAX", 4)
+    machines = SharedMachines(tmp_path)
+    for number in range(8):
+        append(machines["a"], number)
+        machines["a"].exchange()
+    machines["b"].exchange()
+    for _ in range(8):
+        assert numbers(machines["b"]) == list(range(8))
+    log = tmp_path / "b" / "cache" / "fetched.jsonl"
+    noted = len(log.read_bytes())
+    machines["b"].exchange()
+    assert len(log.read_bytes()) < noted / 2
+    attachment = machines["b"].store.attachment
+    assert len(attachment._cache._read_at) <= 4
+    assert len(attachment.volume._delivered) <= 4
+    append(machines["b"], 8)
+    machines.exchange("b", "a")
+    assert numbers(machines["a"]) == list(range(9))
     machines.close()
 
 
