@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from lakelog.cli import rounds
+from lakelog.cli import exits, rounds
 from lakelog.cli.app import App, verb
 from lakelog.cli.keys import new_ring
 from lakelog.cli.options import argument, flag, option
@@ -102,18 +102,17 @@ def exchange(
         def work(_: object) -> ExchangeRound:
             try:
                 result = _exchange_all(lakes, stack)
-            except (Unreachable, InvalidKey) as error:
+            except (Unreachable, InvalidKey, OSError) as error:
                 if every is None:
                     raise
-                # Said once, and not at each round: a bucket may be away for hours, and a new master
-                # key may come as long after it was made.
+                # Said once, and not at each round: a bucket may be away for hours, a disk full as
+                # long, and a new master key may come as long after it was made.
                 if not trouble[0]:
-                    is_away = isinstance(error, Unreachable)
-                    app.say(f"{error}; events wait here{' until it answers' if is_away else ''}")
+                    app.say(f"{exits.words_of(error)}; events wait here until that is over")
                 trouble[0] = str(error)
                 return ExchangeRound("")
             if trouble[0]:
-                app.say(f"{result.url} answers again")
+                app.say(f"{result.url}: exchanged again")
                 trouble[0] = ""
             return result
 
