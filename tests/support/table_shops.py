@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 from pathlib import Path
@@ -21,7 +22,7 @@ class Shop:
     """A lake and a catalog beside it."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
-        self.folder, self.engines = folder, list[str]()
+        self.folder, self.engines, self.name = folder, list[str](), TABLE
         (folder / "tables").mkdir(parents=True)
         self.lake = lakes.opened(str(folder / "lake"), **settings)
         self.properties = {
@@ -30,17 +31,24 @@ class Shop:
             "warehouse": f"file://{folder}/tables",
         }
 
-    def publish(self, table: str = TABLE, **source: Any) -> PublishResult:
+    def of_branch(self, branch: str) -> Shop:
+        """Start a branch, which has a table of its own beside that of the lake."""
+        shop = copy.copy(self)
+        shop.lake, shop.name = self.lake.branch(branch), f"logs.{branch}"
+        return shop
+
+    def publish(self, table: str = "", **source: Any) -> PublishResult:
         """Bring the table to the present state, or to another one."""
+        source_of = TableSource(**source)
         return publish_iceberg(
-            self.lake, table, TableSource(**source), catalog="shop", properties=self.properties
+            self.lake, table or self.name, source_of, catalog="shop", properties=self.properties
         )
 
-    def table(self, name: str = TABLE) -> Any:
+    def table(self, name: str = "") -> Any:
         """The table, as it is in the catalog."""
         from pyiceberg.catalog import load_catalog
 
-        return load_catalog("shop", **self.properties).load_table(name)
+        return load_catalog("shop", **self.properties).load_table(name or self.name)
 
     def written(self) -> int:
         """Bytes below the warehouse."""
@@ -51,7 +59,7 @@ class Shop:
         """The names of the files of the table."""
         return [task.file.file_path.rpartition("/")[2] for task in self.table().scan().plan_files()]
 
-    def arrow(self, name: str = TABLE) -> pa.Table:
+    def arrow(self, name: str = "") -> pa.Table:
         """The rows of the table."""
         return self.table(name).scan().to_arrow()
 
@@ -67,21 +75,22 @@ class Shop:
 class DeltaShop(Shop):
     """A lake and a folder of Delta tables beside it."""
 
-    def publish(self, table: str = TABLE, **source: Any) -> PublishResult:
+    def publish(self, table: str = "", **source: Any) -> PublishResult:
         """Bring the table to the present state, or to another one."""
-        return publish_delta(self.lake, f"{self.folder}/tables/{table}", TableSource(**source))
+        folder = f"{self.folder}/tables/{table or self.name}"
+        return publish_delta(self.lake, folder, TableSource(**source))
 
-    def table(self, name: str = TABLE) -> Any:
+    def table(self, name: str = "") -> Any:
         """The table, as it is in its folder."""
         from deltalake import DeltaTable
 
-        return DeltaTable(f"{self.folder}/tables/{name}")
+        return DeltaTable(f"{self.folder}/tables/{name or self.name}")
 
     def keys(self) -> list[str]:
         """The names of the files of the table."""
         return [path.rpartition("/")[2] for path in self.table().file_uris()]
 
-    def arrow(self, name: str = TABLE) -> pa.Table:
+    def arrow(self, name: str = "") -> pa.Table:
         """The rows of the table."""
         return self.table(name).to_pyarrow_table()
 
@@ -119,9 +128,9 @@ def orders(count: int, drift: int = 0, start: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def assert_table_is(shop: Shop, ref: str = "main") -> None:
+def assert_table_is(shop: Shop, ref: str = "") -> None:
     """Require the table's rows to be those of a state, in every value."""
-    wanted = iceberg_rows.of_lake(shop.lake, ref)
+    wanted = iceberg_rows.of_lake(shop.lake, ref or shop.lake.branch_name)
     assert shop.rows("pyiceberg") == wanted
     for engine in shop.engines:
         rows = shop.rows(engine)
@@ -131,12 +140,16 @@ def assert_table_is(shop: Shop, ref: str = "main") -> None:
 
 
 def follow(shop: Shop, chance: random.Random, states: int) -> None:
-    """Change a lake at random, and publish it so many times, in every state."""
-    lake, tags = shop.lake, ["start"]
-    lake.append(orders(5))
-    lake.settle()
-    lake.tag("start")
+    """Change branches of a lake at random, and publish one so many times, in every state."""
+    tags, shops = ["start"], [shop]
+    shop.lake.append(orders(5))
+    shop.lake.settle()
+    shop.lake.tag("start")
     for nr in range(states):
+        if nr and len(shops) < 3 and chance.random() < 0.2:
+            shops.append(chance.choice(shops).of_branch(f"b{nr}"))
+        shop = chance.choice(shops)
+        lake = shop.lake
         for _ in range(chance.randrange(1, 4)):
             step = chance.choice("append append settle compact rollback retain erase".split())
             if step == "append":
@@ -157,4 +170,6 @@ def follow(shop: Shop, chance: random.Random, states: int) -> None:
             lake.tag(tags[-1])
         past = chance.choice(tags) if chance.random() < 0.2 else None
         shop.publish(ref=past)
-        assert_table_is(shop, past or "main")
+        assert_table_is(shop, past or "")
+    for branch in shops[1:]:
+        branch.lake.close()
