@@ -82,8 +82,8 @@ ORDER = {
         key_erasure status receipts on_lake""",
     "maintain": """seal payloads row_order compact indexing retention row_removal reachability
         repair gc hotcopy stats upkeep""",
-    "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
-        data comparison repair""",
+    "maintain/repair": """checker recover outcome erasure_files lost_moves verify orphans refs
+        lost_rows lost_ids data comparison repair""",
     "lines": "inflate pieces binary columnar checksum source",
     "files": "rotation scan file_cursor cursors cursor_paths file_copies identity",
     "formats": """sqltext uniform format narrow_queries zones local_time line_encoding encoded

@@ -140,13 +140,26 @@ class ErasedStates:
             if joined != before:
                 self._file.write(joined)
 
+    def legible(self) -> tuple[Replacements, dict[str, DamagedRef]]:
+        """What the disk says now, and what is wrong with the rest, by the digits that the digests
+        there begin with: "" for all of them."""
+        return self._file.legible()
+
+    def strewn(self) -> Replacements:
+        """What the shards on the disk say, whatever the index names."""
+        return self._file.strewn()
+
+    def rewrite(self, replacements: Replacements) -> None:
+        """Note this and nothing else, durably."""
+        with self._file.locked():
+            self._file.write(replacements)
+
     def copy_to(self, other: ErasedStates) -> None:
         """Put what stands in the place of which states now into a copy of the lake, whatever it
         had."""
         current = self._read()
         if current != Replacements():
-            with other._file.locked():
-                other._file.write(current)
+            other.rewrite(current)
 
     def refs(self) -> Iterator[str]:
         """Yield the keys of all moves, packed moves and tags."""

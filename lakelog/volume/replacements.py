@@ -47,6 +47,11 @@ class Replacements:
     keys: frozenset[str] = frozenset()
     """The erasures that did so, as far as a bucket has them: a listing there may lack new names."""
 
+    def update(self, mapping: Replacements) -> None:
+        """Add what another one says."""
+        self.states.update(mapping.states)
+        self.segments.update(mapping.segments)
+
     def encoded(self) -> bytes:
         """The text of a file that has all of it."""
         body: JsonObject = {"states": self.states, "segments": self.segments}
@@ -116,6 +121,38 @@ class ReplacementFile:
             states, segments = dict(body["states"]), dict(body["segments"])
             keys = frozenset(filter(_KEY.fullmatch, body.get("erasures", ())))
             return Replacements(states, segments, keys)
+
+    def legible(self) -> tuple[Replacements, dict[str, DamagedRef]]:
+        """What can be read of it from the disk now, and what is wrong with the rest, by the digits
+        that the digests there begin with: "" where the index is damaged."""
+        mapping, damage = Replacements(), dict[str, DamagedRef]()
+        try:
+            content = self.content()
+            if not (names := self.shards(content)):
+                return self.decode(content), {}
+        except DamagedRef as error:
+            return mapping, {"": error}
+        for number, name in enumerate(names):
+            prefix = f"{number:0{_WIDTHS[len(names)]}x}"
+            try:
+                mapping.update(self.decode(self.shard(name), name))
+            except DamagedRef as error:
+                damage[prefix] = error
+            except FileNotFoundError:
+                path = self._volume.location(f"{FOLDER}/{name}{_ENDING}")
+                damage[prefix] = DamagedRef(path, "it is missing")
+        # Shards that are missing were replaced, if the index was.
+        return (mapping, damage) if not damage or self.content() == content else self.legible()
+
+    def strewn(self) -> Replacements:
+        """What the shards in the folder say, whichever the index names."""
+        mapping = Replacements()
+        for name in self._volume.names(FOLDER):
+            if name.endswith(_ENDING):
+                digest = name.removesuffix(_ENDING)
+                with contextlib.suppress(DamagedRef, FileNotFoundError):
+                    mapping.update(self.decode(self.shard(digest), digest))
+        return mapping
 
     def write(self, replacements: Replacements) -> None:
         """Write all of it, durably."""

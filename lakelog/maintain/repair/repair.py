@@ -19,7 +19,7 @@ from lakelog.database import Connect
 from lakelog.disk import File, Folder, LockFile, NotIntact, disk
 from lakelog.errors import Damaged, DamagedLake, NotAllowed, UnknownRef
 from lakelog.keys import VAULT
-from lakelog.maintain.repair import data, lost_moves, recover, refs
+from lakelog.maintain.repair import data, erasure_files, lost_moves, recover, refs
 from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.maintain.repair.comparison import Comparison, continue_copy
 from lakelog.maintain.repair.outcome import RepairOutcome
@@ -80,6 +80,7 @@ def repair(
     if store.attachment is not None:
         if copy:
             raise NotAllowed("a shared lake is repaired from its bucket: leave out --from")
+        erasure_files.mend(store, outcome, None)
         store.attachment.mend(store, outcome)
         # A look at what nobody here has would end at the first.
         lacking = tuple(Problem(line.partition(":")[0], line) for line in outcome.lost)
@@ -88,9 +89,11 @@ def repair(
     if problem:
         with Machine.rebinding(store.paths):
             _renew_config(store, outcome, copy)
-    # Time and again: a file that was fetched may name others that are damaged or missing.
-    fetched: set[str] = set()
     comparison = Comparison.with_copy(store, copy, connect) if copy else None
+    # Before all else, as it says what a state is read from.
+    fetched = erasure_files.mend(store, outcome, comparison.there if comparison else None)
+    _clear_caches(store)
+    # Time and again: a file that was fetched may name others that are damaged or missing.
     while _bring_back(store, outcome, copy, fetched) or (comparison and comparison.fetch(outcome)):
         _clear_caches(store)
     # From the top down: data can only be judged by a state, a state only by the moves.
@@ -193,6 +196,8 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
         elif path.startswith(store.paths.tags):
             body, _ = Ref.document_of(data)
             fits = body["name"] == FileName(name[:-5]).ref
+        elif path.startswith((store.paths.erasures, store.paths.copies)):
+            fits = document.decode(data).get("key", name[:16]) == name[:16]
         elif path.startswith(store.paths.signatures):
             fits = SignatureFile.read(copy_path).keys() == SignatureFile.MEMBERS
         else:
@@ -340,6 +345,8 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
         elif problem.path.startswith(store.paths.signatures):
             outcome.set_aside(store, problem.path)
             outcome.lost.append(f"signature {os.path.basename(problem.path)}: sign the state again")
+        elif problem.path.startswith((store.paths.erasures, store.paths.copies)):
+            erasure_files.give_up(store, outcome, problem.path)
         elif problem.path.startswith(store.paths.gc) or problem.kind == "derived":
             outcome.set_aside(store, problem.path)
         elif problem.path == store.paths.config:  # of a lake that is open: what it says is known

@@ -17,7 +17,7 @@ from lakelog.disk import DOCUMENT_MAX, File, Folder, LockFile, NotIntact, NotReg
 from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.history import kept_moves
-from lakelog.maintain.repair import lost_moves
+from lakelog.maintain.repair import erasure_files, lost_moves
 from lakelog.maintain.repair.checker import Checker, Problem, Report
 from lakelog.manifest import Manifest
 from lakelog.paths import CHUNK, INDEX, KEYS, OBJECTS, FileName
@@ -77,8 +77,12 @@ def verify(
         _check_wals(checker, branch, files, moves)
         # States outside the window may be gone in part, which is not damage (F10.1).
         reached |= dict.fromkeys(move.snapshot for move in kept_moves(store, moves[::-1]))
+    erasure_files.check(checker)
     for digest in reached:
-        check_snapshot(checker, digest)
+        try:
+            check_snapshot(checker, digest)
+        except DamagedRef as error:  # of what is read in its place
+            checker.add(error.path, error.reason)
     # Listed before the WALs and moves that are read here, as those of a publish may come meanwhile.
     for trace in lost_moves.find(store, segments):
         checker.add(store.paths.object("segments", trace.key), trace.reason)

@@ -227,6 +227,7 @@ class BucketAttachment:
         """Replace what is damaged here by what the bucket has, and the other way round. Raises
         Unreachable, OSError."""
         self.volume.require_lake()
+        self.erasures.mend(store, outcome)  # before what is read by them
         self._refresh_tags(store.refs)  # which replaces those that differ
         BucketMending(store, self.volume, outcome).run()
 

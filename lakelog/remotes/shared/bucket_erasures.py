@@ -17,9 +17,11 @@ from dataclasses import dataclass
 
 from lakelog import document
 from lakelog.bloom import Filters
-from lakelog.disk import File
+from lakelog.disk import DOCUMENT_MAX, File, NotIntact
 from lakelog.erased import records, sweep
+from lakelog.erased.records import ErasedRows
 from lakelog.keys import SubjectKeys
+from lakelog.maintain import RepairOutcome
 from lakelog.paths import KEYS, FileName, FileNames, Paths, encode_name
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.erasures import keys_in, read_record
@@ -60,6 +62,14 @@ class _BucketObjects(RemoteVolume):
         with contextlib.suppress(FileNotFoundError):
             return self._local.read(key)
         return super().read(key)
+
+
+def _is_whole(path: str) -> bool:
+    try:
+        document.check(File(path).read(DOCUMENT_MAX))
+    except (FileNotFoundError, NotIntact):
+        return False
+    return True
 
 
 class BucketErasures:
@@ -105,6 +115,19 @@ class BucketErasures:
             self.destroy_keys()
         # While one goes on, a state that was published meanwhile still names what is replaced.
         self._clean(all_of_it=all(r.is_swept for r in records.listing(self._paths)))
+
+    def mend(self, store: Store, outcome: RepairOutcome) -> None:
+        """Replace what is damaged here of the notes of erasures by what the bucket has."""
+        for key in sorted(keys_in(self._volume.bucket)):
+            record, rows = read_record(self._volume.bucket, self._volume.url, key)
+            endings = (".json", ".rows") if rows != ErasedRows() else (".json",)
+            files = [f"{KEYS.erasures}/{key}{ending}" for ending in endings]
+            if not all(_is_whole(self._volume.location(file)) for file in files):
+                for file in files:
+                    outcome.set_aside(store, self._volume.location(file))
+                record.save(self._paths, rows)
+                outcome.fetched += files
+        self.learn()
 
     def destroy_keys(self) -> None:
         """Destroy the keys here that erasures destroyed. Raises InvalidKey where the file does not
