@@ -353,6 +353,19 @@ def test_torn_ends_that_were_never_acknowledged(tmp_path: Path, failures: int) -
     assert damage.checked(path).problems
 
 
+def test_a_damaged_end_before_another_file_is_named(tmp_path: Path) -> None:
+    """F14.1: an END with a flipped bit is no append that failed: `verify` names it, wherever the
+    bit is."""
+    path = str(tmp_path / "lake")
+    damage.build(path)
+    file, _ = sorted(Path(path, "wal/main").iterdir(), key=lambda p: p.stat().st_mtime)[-2:]
+    whole = file.read_bytes()
+    assert file.name.endswith("-000000.jsonl.zst")
+    for place in range(len(whole) - damage.END_BYTES, len(whole)):
+        file.write_bytes(damage.flipped(whole, place, place % 8))
+        assert [p.path for p in damage.checked(path).problems] == [str(file)], place
+
+
 def test_damage_is_an_error_where_it_is_needed(tmp_path: Path) -> None:
     """F14.2: a bad frame with a good one or END behind it is damage; sealed ones are in no way."""
     path = str(tmp_path / "lake")

@@ -355,7 +355,7 @@ def _is_suspect(checker: Checker, branch: str, file: WalFile, follows: WalFile |
     of an append that failed."""
     if follows is None or follows.header is None:
         return _stays_torn(checker, branch, file)
-    return file.torn < END_BYTES or _misses(file, follows.header, -1)
+    return file.torn <= END_BYTES or _misses(file, follows.header, -1)
 
 
 def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
