@@ -10,7 +10,8 @@ because the key of a row that was lost stays in the runs. Lines that another for
 judged by that format, as a replay of quarantined lines would. After a retention, an event older
 than its cutoff counts as let go, and so do one without a time of its own, a line that is no event,
 and a key whose row is gone: nothing says any more when they were ingested. After a dedupe an event
-counts as let go if the lake still has a row that is equal by one of the keys it was deduped by.
+counts as let go if the lake still has a row that is equal by one of the keys it was deduped by. What
+an erasure knows counts as let go, too.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ _HEADS = 8
 
 
 class Account:
-    """Compares one file with the positions of its origin; `line` is a retention's cutoff, in us."""
+    """Compares one file with the positions of its origin; `line` is a retention's cutoff, in us,
+    `refused` says which rows the lake's erasures leave out."""
 
     def __init__(
         self,
@@ -53,8 +55,10 @@ class Account:
         places: StoredRows,
         cursor: FileCursor | None,
         line: int | None,
+        refused: Callable[[pa.Table], np.ndarray],
     ) -> None:
         self.file, self._number, self._places, self._line = file, number, places, line
+        self._refused = refused
         self._started = time.time_ns() // 1000
         self.cursor = cursor
         if cursor is not None:
@@ -406,7 +410,10 @@ class Account:
             self._judge([lines[i] for i in bad.tolist()], places[bad], FORMATS.JSON_LINES, None)
 
     def _decide(self, table: pa.Table, places: np.ndarray) -> None:
-        """Count lines whose id is known; give the others up."""
+        """Count lines that were erased and those whose id is known; give the others up."""
+        # Before their ids, as the key of an erased event stays.
+        stays = ~self._erased(places, table)
+        table, places = table.filter(pa.array(stays)), places[stays]
         unknown = np.ones(len(places), dtype=bool)
         keyed = np.flatnonzero(np.asarray(table["key"].is_valid()))
         if len(keyed):
@@ -422,10 +429,22 @@ class Account:
         times = np.asarray(table["time"].cast("int64"))
         self._give_up(places[unknown], times[unknown], table.filter(unknown))
 
+    def _erased(self, places: np.ndarray, table: pa.Table | None = None) -> np.ndarray:
+        """Count lines as let go that were erased, or were refused as they had been; return which
+        they are."""
+        columns = dict(zip(table.column_names, table.columns, strict=True)) if table else {}
+        columns["origin"] = pa.array([self._cursor.origin] * len(places), pa.string())
+        erased = self._refused(pa.table({**columns, "position": places}))
+        self.file.let_go += int(erased.sum())
+        return erased
+
     def _give_up(
         self, places: np.ndarray, times: np.ndarray | None = None, table: pa.Table | None = None
     ) -> None:
-        """Count lines as missing, unless a retention or a dedupe may have removed them."""
+        """Count lines as missing, unless a retention or a dedupe may have removed them, or they are
+        no events and were erased."""
+        if table is None:
+            places = places[~self._erased(places)]
         let_go = np.zeros(len(places), dtype=bool)
         timeless = let_go
         if times is not None:

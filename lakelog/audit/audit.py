@@ -5,7 +5,8 @@ with the (origin, position) pairs of the branch's segments:
 
     stored, quarantined   rows of the lake that name a position in this file
     known                 lines without a row, whose id another row of the lake has
-    let go                lines without a row that a retention or a dedupe may have removed
+    let go                lines without a row that a retention or a dedupe may have removed, or
+                          that were erased
     missing               lines that are nowhere
     doubled               positions that more than one row names, and lines with times of their own
                           that an earlier file of the same name held, too
@@ -30,9 +31,11 @@ from lakelog.audit.file_audit import FileAudit
 from lakelog.audit.stored_rows import StoredRows
 from lakelog.database import Connect
 from lakelog.entries import SegmentEntry
+from lakelog.erased import Refusal
 from lakelog.files import CursorIndex, FileCursor, LogName, printable
 from lakelog.formats import FORMATS
 from lakelog.ingest import Ingester, LakeFormat
+from lakelog.libraries import np, pa
 from lakelog.lines import Source
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import Store
@@ -113,6 +116,7 @@ class _Work:
         self._connect, self._has_label = connect, label is not None
         self._form = FORMATS.by_name(form) if form else None
         self._line = state.retention.before if state.retention else None
+        self._refusal = Refusal(store.paths)
         self.places = StoredRows(store, state, connect)
         self._accounts: list[Account] = []
         self._audited: set[str] = set()
@@ -375,9 +379,12 @@ class _Work:
         return False
 
     def _add(self, file: FileAudit, cursor: FileCursor | None = None) -> Account:
-        account = Account(file, len(self._accounts), self.places, cursor, self._line)
+        account = Account(file, len(self._accounts), self.places, cursor, self._line, self._refused)
         self._accounts.append(account)
         return account
+
+    def _refused(self, rows: pa.Table) -> np.ndarray:
+        return self._refusal.refused(rows, self._store.paths.protection)
 
 
 def _may_repeat(cursor: FileCursor, old: FileCursor) -> bool:

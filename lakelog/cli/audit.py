@@ -134,7 +134,7 @@ def summary(result: auditing.Audit) -> str:
     message += f", {known_ids:,} by ids known before" if known_ids else ""
     arrived = sum(f.arrival for f in files_read)
     message += f"; {arrival(arrived)}" if arrived else ""
-    message += f"; {let_go:,} removed by retention or dedupe" if let_go else ""
+    message += f"; {let_go:,} removed by retention, dedupe or erasure" if let_go else ""
     from_backups = sum(bool(f.backup) for f in result.files)
     message += f"; {from_backups:,} read from their backups" if from_backups else ""
     copies = sum(bool(f.copy_of) for f in result.files)

@@ -75,13 +75,18 @@ class Refusal:
         before a key was destroyed that would bring protected fields back."""
         if not self._erasures or not len(table):
             return table
-        refused = self.mask(table, protection)
-        if protection is not None:
-            refused |= self._reviving(table, protection)
+        refused = self.refused(table, protection)
         if not refused.any():
             return table
         self.count += int(refused.sum())
         return table.filter(pa.array(~refused))
+
+    def refused(self, table: pa.Table, protection: Protection | None) -> np.ndarray:
+        """Return which rows `without` leaves out, as an array of booleans."""
+        refused = self.mask(table, protection)
+        if protection is not None and "time" in table.column_names:
+            refused |= self._reviving(table, protection)
+        return refused
 
     def mask(self, table: pa.Table, protection: Protection | None = None) -> np.ndarray:
         """Return which rows of events are refused, as an array of booleans; with `protection` also

@@ -208,7 +208,7 @@ def test_an_audit_says_what_a_dedupe_took(lake: lakelog.Lake, tmp_path: Path) ->
     assert run(lake, "dedupe", "--by", "type,subject", "--apply", "--yes").exit_code == 0
     (file,) = audit(lake.store, "main", lake.engine, []).files
     assert (file.stored, file.let_go, file.known, file.missing) == (5, 8, 0, 0)
-    assert "8 removed by retention or dedupe" in run(lake, "audit").stderr
+    assert "8 removed by retention, dedupe or erasure" in run(lake, "audit").stderr
     drop_rows(lake, places(lake)[:1])
     (file,) = audit(lake.store, "main", lake.engine, []).files
     assert (file.stored, file.let_go, file.missing) == (4, 6, 3)

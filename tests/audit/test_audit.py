@@ -341,6 +341,20 @@ def test_retention(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert sound(one(lake)) == (9, 9, 0, 0)
 
 
+def test_erasure(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """What was erased is let go, and so is what was refused since; what was lost is missing."""
+    hers = [event(n) | {"subject": "ada", "id": f"i{n}"} for n in (1, 2)]
+    lines = text([*hers, event(3) | {"subject": "bob"}, "broken ada"])
+    lake.ingest(put(tmp_path / "f.jsonl", lines))
+    lake.erase(subject="ada", why="asked")
+    lake.ingest(put(tmp_path / "later.jsonl", feed(3) + text(hers)))
+    let_go = [(one(lake, tmp_path / name).let_go) for name in ("f.jsonl", "later.jsonl")]
+    assert let_go == [3, 2]
+    assert "5 removed by retention, dedupe or erasure" in run(lake, code=0).stderr
+    drop_rows(lake, places(lake)[:1])
+    assert sum(faults(file)[0] for file in found(lake).files) == 1
+
+
 # --- planted faults -------------------------------------------------------------------------------
 
 FILES: dict[str, tuple[bytes, str]] = {
