@@ -29,15 +29,17 @@ FINDING, MODEL = "finding", "model"
 _SOURCE = BookkeepingEvent.SOURCE
 _IS_OWN = f"(source = '{_SOURCE}' OR starts_with(source, '{_SOURCE} '))"
 _OWN_SOURCE = f"^{_SOURCE}( |$)"
+_KEY = "coalesce(id, concat(origin, ':', position))"
+"""SQL for what names an own event: most have an id."""
 _TEXTS = ("source", "subject", "message", "data", "id")
 _EXPANDED = re.compile(r"[\\$`\"!]")
 _WORD = re.compile(r"\w[\w.@:-]{2,}\w")
 _LOOKED_AT = 8
 """Segments in which words are looked for that others have, too."""
 OwnEvent = tuple[str, str, frozenset[str]]
-"""The type, the id and the words of an event that lakelog recorded itself."""
-_LISTED_MAX = 5
-"""Findings that a command names by their ids."""
+"""The type, the key and the words of an event that lakelog recorded itself."""
+_LISTED_MAX = 1_000
+"""Findings that a command names by their keys; of more it erases all of their type."""
 
 
 def own_events(store: Store, connect: Connect, history: History) -> list[OwnEvent]:
@@ -48,7 +50,7 @@ def own_events(store: Store, connect: Connect, history: History) -> list[OwnEven
         if entry.kind != "events" or not _may_be_own(entry) or not store.volume.exists(path):
             continue
         source = rows_sql(store.paths, [entry])
-        query = f"SELECT type, id, message, data FROM ({source}) WHERE {_IS_OWN} AND id IS NOT NULL"
+        query = f"SELECT type, {_KEY}, message, data FROM ({source}) WHERE {_IS_OWN}"
         with contextlib.closing(connect().cursor()) as cursor:
             for type_, id, *values in cursor.execute(query).fetchall():
                 rows.append((type_, id, frozenset(_words(values))))
@@ -147,7 +149,7 @@ def places(
 def _finding(type_: str, ids: list[str]) -> JsonObject:
     names = ", ".join(map(sql.literal, ids))
     all_of_them = f"type = {sql.literal(type_)} AND {_IS_OWN}"
-    condition = f"id IN ({names})" if len(ids) <= _LISTED_MAX else all_of_them
+    condition = f"{_KEY} IN ({names})" if len(ids) <= _LISTED_MAX else all_of_them
     # In double quotes literals of SQL are easy to read, but a shell expands what it finds there.
     quoted = shlex.quote(condition) if _EXPANDED.search(condition) else f'"{condition}"'
     command = f"lakelog erase --where {quoted}"

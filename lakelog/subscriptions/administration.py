@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import orjson
 
-from lakelog import sql
+from lakelog import arrays, sql
 from lakelog.disk import disk
 from lakelog.entries import Removal
 from lakelog.event import BookkeepingEvent, Event
@@ -17,7 +18,7 @@ from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
 from lakelog.segments import rows_sql
-from lakelog.subscriptions import registry
+from lakelog.subscriptions import catch_up, registry
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.commit import CommitRequest, PositionMoved, commit
 from lakelog.subscriptions.delivery import (
@@ -28,8 +29,9 @@ from lakelog.subscriptions.delivery import (
     ReadEvent,
     as_events,
 )
-from lakelog.subscriptions.position import PARTITIONS
+from lakelog.subscriptions.position import PARTITIONS, Position
 from lakelog.subscriptions.record import WHAT, SubscriptionRecord, of_state
+from lakelog.values import JsonObject
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,36 @@ def remove(access: BranchAccess, name: str) -> None:
 
 
 def dead_letters(access: BranchAccess, name: str) -> list[DeadEvent]:
-    """Return the events that subscribers gave up and that were not handled since.
+    """Return the events that subscribers gave up and that were not handled since, of those that are
+    still in the branch.
 
-    Raises SubscriptionGone, Damaged.
+    Raises SubscriptionGone, Damaged, InvalidKey.
     """
+    head, letters = _unsettled(access, name)
+    state, store = access.state(head), access.store
+    # Of earlier builds a letter holds the event itself.
+    events = {seq: data["event"] for seq, data in letters.items() if "event" in data}
+    seqs = {(d["origin"], d["position"]): seq for seq, d in letters.items() if "event" not in d}
+    if seqs:
+        places = ", ".join(f"({sql.literal(origin)}, {number})" for origin, number in seqs)
+        condition = f"(origin, position) IN ({places})"
+        found = catch_up.read(store, access.connect, state, condition, Position(0), len(seqs))
+        for event in chain.from_iterable(arrays.records(part.events) for part in found):
+            events[seqs[event["origin"], event["position"]]] = event
+    return [
+        DeadEvent(seq, data["attempts"], data["error"], events[seq])
+        for seq, data in letters.items()
+        if seq in events
+    ]
+
+
+def _unsettled(access: BranchAccess, name: str) -> tuple[Head, dict[int, JsonObject]]:
+    """The dead letters of a subscription that were not handled since, by their numbers, and the
+    head at which it is so."""
     head = access.settle()
     state = access.state(head)
     registry.require(access, state, name)
+    letters: dict[int, JsonObject] = {}
     # Segments that count their types say at once that they have no letters.
     entries = [
         entry
@@ -141,12 +166,11 @@ def dead_letters(access: BranchAccess, name: str) -> list[DeadEvent]:
         if not isinstance(entry.types, dict) or {DEAD_LETTER, SETTLED} & entry.types.keys()
     ]
     if not entries:
-        return []
+        return head, letters
     access.store.verified.require(entries)
     query = f"""SELECT seq, type, data FROM ({rows_sql(access.store.paths, entries)})
-        WHERE source = '{BookkeepingEvent.SOURCE}' AND subject = {sql.literal(name)}
-        AND type IN ('{DEAD_LETTER}', '{SETTLED}') ORDER BY seq"""
-    letters: dict[int, DeadEvent] = {}
+        WHERE source = '{BookkeepingEvent.SOURCE}' AND type IN ('{DEAD_LETTER}', '{SETTLED}')
+        AND coalesce(data->>'subscription', subject) = {sql.literal(name)} ORDER BY seq"""
     with closing(access.connect().cursor()) as cursor:
         for seq, event_type, payload in cursor.execute(query).fetchall():
             data = orjson.loads(payload)
@@ -154,8 +178,8 @@ def dead_letters(access: BranchAccess, name: str) -> list[DeadEvent]:
                 # In the order of the log: what was settled came before.
                 letters.pop(data["letter"], None)
             else:
-                letters[seq] = DeadEvent(seq, data["attempts"], data["error"], data["event"])
-    return list(letters.values())
+                letters[seq] = data
+    return head, letters
 
 
 def retry(
@@ -184,7 +208,7 @@ def _settle(access: BranchAccess, name: str, letter: DeadEvent, outputs: Sequenc
         head = access.head()
         record = registry.require(access, access.state(head), name)
         # Looked up again for each head: of two that retry at a time one finds it settled.
-        if letter not in dead_letters(access, name):
+        if letter.seq not in _unsettled(access, name)[1]:
             return False
         note = BookkeepingEvent.of(SETTLED, name, data={"letter": letter.seq})
         handled = Handled(0, -1, [*outputs, note])

@@ -1,7 +1,9 @@
 """Handing events to a program, again and again where it fails, and giving up in the end.
 
-An event that failed too often becomes a dead letter: an event of the lake that holds it with the
-error. It is published with the position behind the event, so that neither is lost or doubled.
+An event that failed too often becomes a dead letter: an event of the same subject that says where
+it is, with the error. It is published with the position behind the event, so that neither is lost
+or doubled. It holds nothing of the event: whoever erases that, or destroys the key of its fields,
+would have to look into letters, too.
 
 A program as handler: it reads events from its standard input, and may write what is appended.
 """
@@ -16,6 +18,7 @@ from typing import Any, cast
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
 
@@ -119,10 +122,11 @@ class Delivery:
 
 def dead_letter(name: str, event: ReadEvent, problem: str, attempts: int) -> Event:
     """Return the event that says that one was given up."""
-    # Nulls are left out, as the letter is stored in the lake's own rows.
-    original = {key: value for key, value in event.items() if value is not None}
-    data = {"attempts": attempts, "error": problem, "event": original}
-    return BookkeepingEvent.of(DEAD_LETTER, name, level="ERROR", message=problem, data=data)
+    data = {"subscription": name, "attempts": attempts, "error": problem}
+    data |= {"origin": event["origin"], "position": event["position"]}
+    subject, letter_id = event["subject"], disk.random_hex(8)
+    letter = BookkeepingEvent.of(DEAD_LETTER, subject, level="ERROR", message=problem, data=data)
+    return {**letter, "id": letter_id}
 
 
 def as_events(outputs: Any) -> list[Event]:

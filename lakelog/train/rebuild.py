@@ -122,10 +122,16 @@ def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | Non
         shutil.rmtree(again)
     earlier = dataset.open_set(path)
     _note(lake, again)
-    with _refusing_lost(manifest):
-        trainingset.export_again(
-            lake, recipe, manifest, again, progress, earlier=earlier, erased=erased
-        )
+    try:
+        with _refusing_lost(manifest):
+            trainingset.export_again(
+                lake, recipe, manifest, again, progress, earlier=earlier, erased=erased
+            )
+    except ExportRefused as error:
+        # Nothing is left for a split, or its key is gone: waiting does not clean it.
+        raise ExportRefused(
+            f"{path} cannot be made again: delete it, and export another one ({error})"
+        ) from None
     if moved := _count_moved(earlier, dataset.open_set(again)):
         shutil.rmtree(again)
         raise ExportRefused(f"{path}: {moved:,} rows would get another split: it stays as it is")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import lakelog
+from lakelog import subscriptions
 from lakelog.chunks import ChunkWriter, StateEntry, StateIndex
 from lakelog.entries.entry import Removal
 from lakelog.lake import Lake
@@ -20,6 +25,8 @@ from lakelog.segments import segment
 from lakelog.state.state import save_state
 from lakelog.views import LakeViews
 from tests.support import erasure_histories as histories
+from tests.support import protected
+from tests.support.cli import run
 
 ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
 
@@ -91,6 +98,58 @@ def test_a_log_with_lines_is_named(tmp_path: Path) -> None:
         writer.append({"type": "B"})
         assert lake.erasures()[0].is_done
         assert found(tmp_path) == []
+
+
+def test_dead_letters_go_with_their_events(tmp_path: Path) -> None:
+    """What a handler gave up is retried as long as it is there; its error may name it, too."""
+
+    def fail(event: dict[str, Any]) -> None:
+        raise ValueError(f"no room for {event['subject']} at {event['message']}")
+
+    with opened(tmp_path) as lake:
+        lake.append([{"type": "A", "subject": s, "message": WORD} for s in (ADA, "bob", None)])
+        with lake.subscribe("mail") as subscription:
+            subscription.run(fail, once=True, attempts=1)
+        lake.erase(where=f"subject = '{ADA}'", why="asked")
+        lake.erase(subject=ADA, why="asked")
+        assert lake.erasures()[-1].is_done
+        assert histories.places_with(tmp_path / "lake", [ADA]) == []
+        letters = subscriptions.dead_letters(lake.subscriptions(), "mail")
+        assert [letter.event["subject"] for letter in letters] == ["bob", None]
+        assert subscriptions.retry(lake.subscriptions(), "mail", lambda _: None) == (2, 0)
+
+
+def test_dead_letters_hold_no_protected_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protected.keys_in(tmp_path, monkeypatch)
+    with opened(tmp_path) as lake:
+        lake.protect(["secret"])
+        lake.append({"type": "A", "subject": ADA, "data": {"secret": WORD}})
+        with lake.subscribe("mail") as subscription:
+            subscription.run(lambda event: 1 / 0, once=True, attempts=1)
+        assert histories.places_with(tmp_path / "lake", [WORD]) == []
+        (letter,) = subscriptions.dead_letters(lake.subscriptions(), "mail")
+        assert WORD in letter.event["data"]
+        lake.erase(subject=ADA, why="asked")
+        (letter,) = subscriptions.dead_letters(lake.subscriptions(), "mail")
+        assert letter.event["data"] == "{}"
+
+
+def test_letters_of_earlier_builds_are_named(tmp_path: Path) -> None:
+    """They hold the whole event, and have no id; those of others stay."""
+    with opened(tmp_path) as lake:
+        lake.append({"type": "A", "subject": ADA, "message": WORD})
+        lake.subscribe("mail").close()
+        for name in (ADA, *(f"u{n}" for n in range(7))):
+            data = {"attempts": 1, "error": "x", "event": {"subject": name}}
+            letter = {"type": "lakelog.dead_letter", "source": "lakelog", "subject": "mail"}
+            lake.append({**letter, "message": "x", "data": data})
+        (place,) = lake.erase(subject=ADA, why="asked").copies
+        run(tmp_path / "lake", *shlex.split(place["command"])[1:], "--why", "asked", "--yes")
+        assert all(status.is_done for status in lake.erasures())
+        assert found(tmp_path) == []
+        assert len(subscriptions.dead_letters(lake.subscriptions(), "mail")) == 7
 
 
 SPILLING = """

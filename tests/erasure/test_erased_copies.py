@@ -235,6 +235,7 @@ def test_the_next_sync_takes_the_rows_out(tmp_path: Path) -> None:
     assert synced(lake_path, target, say=said.append).is_rebuilt
     assert said == ["events were erased: all rows are written again"]
     assert subjects() == others
+    assert ADA.encode() not in (tmp_path / "out.db").read_bytes()
     assert not synced(lake_path, target).is_rebuilt
 
 

@@ -3,16 +3,21 @@
     python -m tests.support.erasure_histories 200       # every third one encrypted
 
 Each subject has words of its own that nobody else has: in subject, message, payload, id, source and
-type. One subject is erased at the end; then none of its words may be in any file, and of all others
-nothing may be missing, in any tag, branch or state of the history.
+type. One subject is erased at the end. Whatever then has one of its words, in the lake or where the
+lake brought rows, must be named with what cleans it; once that was done, none may be in any file,
+and of all others nothing may be missing, in any tag, branch, state, backup, remote or training set.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import os
 import random
 import re
+import shlex
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -20,19 +25,30 @@ from typing import Any
 
 import orjson
 import pyarrow.parquet as pq
+import pytest
 import zstandard
 
 import lakelog
-from lakelog import frame_rows
+from lakelog import erasure, frame_rows, proofs, remotes, train
+from lakelog.erasure import ErasureStatus
 from lakelog.erasure.selection import frames_by_file
+from lakelog.errors import ExportRefused, InvalidEvent
+from lakelog.event import EncodedBatch
 from lakelog.keys.keyring import KeyRing
 from lakelog.keys.master import MasterKey
 from lakelog.keys.vault import VAULT
 from lakelog.lake import Lake
+from lakelog.loggers import LakeHandler
+from lakelog.loggers.buffer import DiskBuffer
 from lakelog.store import Store
+from lakelog.views import LakeViews
 from lakelog.wal import frames as wal
+from tests.support.cli import run
+from tests.support.sync_places import synced
+from tests.support.trainsets import recipe, rows
 
 SUBJECTS = 6
+KEY = "6b" * 32
 
 
 def word_of(rng: random.Random) -> str:
@@ -46,7 +62,7 @@ class History:
     def __init__(self, path: Path, seed: int, *, encrypted: bool = False) -> None:
         self.rng = random.Random(seed)
         if encrypted:
-            master = MasterKey(b"k" * 32, "a test")
+            master = MasterKey(bytes.fromhex(KEY), "LAKELOG_KEY")
             ring = KeyRing.generate(master)
             VAULT.unlock(str(path / "lake"), ring, master)
             Store.create(str(path / "lake"), ring=ring)
@@ -69,6 +85,8 @@ class History:
             subject = self.rng.choice(self.subjects)
             event: dict[str, Any] = {"type": "A", "subject": subject}
             event["message"] = f"hello {self.word(subject)}"
+            if self.rng.random() < 0.3:
+                event["time"] = f"2026-01-01T00:00:{self.rng.randrange(60):02d}Z"
             if self.rng.random() < 0.4:
                 event["data"] = {"n": self.rng.randrange(9), "who": self.word(subject)}
             if self.rng.random() < 0.3:
@@ -82,8 +100,9 @@ class History:
 
     def step(self) -> None:
         """Do one random thing."""
-        names = "append append append settle tag branch rollback compact view search file lines gc"
-        name = self.rng.choice(names.split())
+        inside = "append append append settle tag branch rollback compact view search file lines gc"
+        outside = "log deliver define templates push backup export train sync"
+        name = self.rng.choice(f"{inside} {outside}".split())
         self.steps[name] += 1
         getattr(self, f"_{name}")()
 
@@ -123,7 +142,8 @@ class History:
         self.lake.search(self.rng.choice(self.words[subject])).fetchall()
 
     def _file(self) -> None:
-        path = self.path / f"f{self.steps['file']}.jsonl"
+        path = self.path / f"inputs/f{self.steps['file']}.jsonl"
+        path.parent.mkdir(exist_ok=True)
         lines = [orjson.dumps(event) for event in self.events(8)]
         path.write_bytes(b"\n".join(lines) + b"\n")
         self.lake.ingest(path)
@@ -136,14 +156,61 @@ class History:
     def _gc(self) -> None:
         self.lake.gc()
 
+    def _log(self) -> None:
+        """A logger's process dies before it has stored what it buffered."""
+        buffer = DiskBuffer(self.lake.store.paths.buffers)
+        buffer.add(EncodedBatch.of(self.events(3)).text.splitlines())
+        buffer.after_fork()
 
-def rows_by_state(lake: Lake, without: str) -> dict[str, list[tuple[Any, ...]]]:
-    """The rows of every tag, branch and kept state, without those of a subject."""
+    def _deliver(self) -> None:
+        """A handler fails for some events, which become dead letters."""
+
+        def handle(event: dict[str, Any]) -> None:
+            if event["seq"] % 3:
+                raise ValueError(f"no room for {event['subject']}")
+
+        with self.lake.subscribe("mail") as subscription:
+            subscription.run(handle, once=True, attempts=1)
+
+    def _define(self) -> None:
+        text = "-- about: Counts.\nSELECT subject, count(*) AS n FROM events GROUP BY ALL"
+        LakeViews(self.lake).create("counts", text, replace=True)
+        self.lake.view("counts")
+
+    def _templates(self) -> None:
+        run(self.lake.path, "patterns", "--record")
+
+    def _push(self) -> None:
+        if self.steps["push"] == 1:
+            remotes.add_tested(self.lake.store, "hub", str(self.path / "hub"))
+        tags = [tag.name for tag in self.lake.tags()]
+        branch = self.lake.branch_name
+        remotes.push(self.lake, "hub", branches=[branch], tags=tags[-2:], force=True)
+
+    def _backup(self) -> None:
+        self.lake.backup(self.path / "backup")
+
+    def _export(self) -> None:
+        kind = self.rng.choice(["csv", "jsonl", "parquet"])
+        self.lake.export("events", self.path / f"export.{kind}")
+
+    def _train(self) -> None:
+        query = "SELECT * FROM events WHERE type = 'A'"
+        with contextlib.suppress(ExportRefused):  # there may be no rows yet
+            train.export(self.lake, recipe("text", query), self.path / f"set{self.steps['train']}")
+
+    def _sync(self) -> None:
+        synced(self.lake.path, f"sqlite:{self.path}/synced.db")
+
+
+def rows_by_state(lake: Lake, words: list[str]) -> dict[str, list[str]]:
+    """The rows of every tag, branch and kept state, without those that have one of some words."""
     query = "SELECT seq, time, type, subject, message, data, id, source, origin FROM events"
-    query += " WHERE subject IS DISTINCT FROM ? ORDER BY seq"
     names = [tag.name for tag in lake.tags()] + lake.branches()
     names += [entry.move.snapshot for entry in lake.log() if entry.events is not None]
-    return {name: lake.at(name).sql(query, [without]).fetchall() for name in names}
+    states = {n: map(str, lake.at(n).sql(f"{query} ORDER BY seq").fetchall()) for n in names}
+    has_word = re.compile("|".join(words)).search
+    return {name: [row for row in state if not has_word(row)] for name, state in states.items()}
 
 
 def texts_of(path: str) -> list[bytes]:
@@ -156,9 +223,10 @@ def texts_of(path: str) -> list[bytes]:
             contents.append(repr(file.metadata.to_dict()).encode())
             contents.append(repr(file.metadata.metadata).encode())
     for line in (data, *re.findall(rb"lkn1:[0-9A-Za-z+/=]+", data)):
-        plaintext = VAULT.decrypt_line(VAULT.decrypt(line))
-        if plaintext is not line:
-            contents += [plaintext, *_unpacked(plaintext)]
+        with contextlib.suppress(ValueError):  # what only looks like a line stays as it is
+            plaintext = VAULT.decrypt_line(VAULT.decrypt(line))
+            if plaintext is not line:
+                contents += [plaintext, *_unpacked(plaintext)]
     return contents
 
 
@@ -202,38 +270,150 @@ def places_with(root: Path, words: list[str]) -> list[str]:
     return found
 
 
+def remnants(history: History, *elsewhere: str) -> list[str]:
+    """The files that have words of the erased subject, but those that were ingested, and
+    `elsewhere`."""
+    found = places_with(history.path, history.words[history.subjects[0]])
+    return [path for path in found if not path.startswith(("inputs/", *elsewhere))]
+
+
+def unnamed(history: History, status: ErasureStatus) -> list[str]:
+    """The files that have words of the erased subject, and that its status does not name."""
+    root, names = history.path, list[str]()
+    for leftover in status.leftovers:
+        names.append(f"lake/{leftover.place}")
+    for place in status.copies:
+        in_place = {"remote": "hub", "finding": "lake/segments"}
+        path = str(place["name"]).removeprefix("sqlite:").removeprefix(f"{root}/")
+        names.append(in_place.get(place["place"], path))
+    return remnants(history, "clone/", *names)
+
+
+def clean(history: History, status: ErasureStatus) -> None:
+    """Do what a status says to do."""
+    lake, key = history.path / "lake", status.erasure.key
+    for leftover in status.leftovers:
+        assert "erasure again" in leftover.advice, leftover
+        with contextlib.closing(LakeHandler(lake)) as handler:
+            handler.emit(logging.makeLogRecord({"msg": "stores what waits"}))
+        run(lake, "erase", "--subject", history.subjects[0], "--why", "asked", "--yes")
+    for place in status.copies:
+        name, words = str(place["name"]), shlex.split(place["command"])
+        if place["place"] == "export":
+            Path(name).unlink()
+        elif place["place"] == "sync":
+            synced(str(lake), f"sqlite:{history.path}/synced.db")
+            with lakelog.open(lake) as opened:
+                erasure.confirm(opened.store, key, name)
+        elif place["place"] == "training set":
+            try:
+                with lakelog.open(lake) as opened:
+                    train.rebuild(opened, name, erased=True)
+            except ExportRefused as error:
+                if "delete it" not in str(error):  # as too few rows are left for its splits
+                    raise
+                shutil.rmtree(name)
+        else:
+            assert words[0] == "lakelog", place
+            run(lake, *words[1:], *(["--why", "x", "--yes"] if words[1] == "erase" else []))
+
+
 def check(path: Path, seed: int, steps: int = 25, *, encrypted: bool = False) -> Counter[str]:
     """Play a history, erase one of its subjects, and look everywhere. Raises AssertionError."""
+    with pytest.MonkeyPatch.context() as patch:
+        if encrypted:
+            patch.setenv("LAKELOG_KEY", KEY)
+        return _check(path, seed, steps, encrypted)
+
+
+def _check(path: Path, seed: int, steps: int, encrypted: bool) -> Counter[str]:
     history = History(path, seed, encrypted=encrypted)
     for _ in range(steps):
         history.step()
-    lake = history.lake
-    for branch in lake.branches():
+    for branch in history.lake.branches():
         with lakelog.open(path / "lake", branch=branch) as other:
             other.settle()
-    erased = history.subjects[0]
-    before = rows_by_state(lake, erased)
-    words = [word.encode() for word in history.words[erased]]
+    history.lake.close()
+    erased, words = history.subjects[0], history.words[history.subjects[0]]
     if encrypted:  # else the search below might find nothing because it cannot decrypt
-        assert len(history.words[erased]) == 1 or places_with(path / "lake", history.words[erased])
-    status = lake.erase(subject=erased, why="asked for it")
-    after = rows_by_state(lake, erased)
-    for name, kept_rows in before.items():
-        assert kept_rows == after.get(name, kept_rows), f"seed {seed}: {name} has other rows"
-    for name in after:
-        query = "SELECT count(*) FROM events WHERE subject = ?"
-        assert lake.at(name).sql(query, [erased]).fetchall() == [(0,)], (seed, name)
-    found = places_with(path / "lake", history.words[erased])
-    assert status.is_done, (seed, status)
-    assert not found, (seed, found)
-    assert not [word for content in frames_of(lake) for word in words if word in content], seed
-    report = lake.verify()
-    assert report.intact, (seed, report)
-    lake.close()
-    with lakelog.open(path / "lake") as again:
-        again.gc()
-        assert again.verify().intact, seed
+        assert len(words) == 1 or places_with(path / "lake", words)
+    if (path / "hub").exists():
+        remotes.clone(str(path / "hub"), str(path / "clone"))
+    lakes = [path / name for name in ("lake", "clone") if (path / name).exists()]
+    before = {place: rows_of(place, words) for place in [*lakes, *path.glob("set*")]}
+    with lakelog.open(path / "lake") as lake:
+        signed = signed_state(lake, path / "key")
+        status = lake.erase(subject=erased, why="asked for it")
+    for _ in range(4):
+        assert not unnamed(history, status), (seed, unnamed(history, status), status)
+        if status.is_done:
+            break
+        clean(history, status)
+        with lakelog.open(path / "lake") as lake:
+            (*_, status) = lake.erasures()
+    if (path / "clone").exists():
+        run(path / "clone", "pull", "--force", "--yes")
+    lakes += [path / "backup"] if (path / "backup").exists() else []
+    for place in lakes:
+        with lakelog.open(place) as lake:
+            if place != path / "backup":  # which has the note from before it was all done
+                assert all(status.is_done for status in lake.erasures()), (seed, lake.erasures())
+            assert not [f for f in frames_of(lake) for word in words if word.encode() in f], seed
+            lake.gc()
+            assert lake.verify().intact, (seed, place, lake.verify())
+            if place != path / "clone":
+                check_signed(lake, signed, path / "key", erased)
+    for place, states in before.items():
+        now = rows_of(place, words)
+        for state, kept in states.items():
+            assert kept == now.get(state, kept), f"seed {seed}: {place} {state} differs"
+    assert not remnants(history), (seed, remnants(history))
+    _come_again(history)
+    assert not remnants(history), (seed, remnants(history))
     return history.steps
+
+
+def signed_state(lake: Lake, key: Path) -> proofs.Target:
+    """Tag and sign the newest state of a lake with a new key."""
+    proofs.PrivateKey.generate(str(key))
+    target = proofs.Target("signed", lake.tag("signed").snapshot)
+    proofs.sign(lake.store, "main", target, proofs.PrivateKey.load(str(key)))
+    return target
+
+
+def check_signed(lake: Lake, target: proofs.Target, path: Path, erased: str) -> None:
+    """Whether a signature holds, and proofs of some events of others do."""
+    key = proofs.PrivateKey.load(str(path)).public
+    assert proofs.SignatureCheck(lake.store, [key]).ref("main", "signed") == []
+    for (seq,) in lake.at("signed").sql("SELECT seq FROM events LIMIT 3").fetchall():
+        event = proofs.check_proof(proofs.prove(lake.store, target, seq), [key]).event
+        assert event["seq"] == seq
+        assert event["subject"] != erased
+
+
+def _come_again(history: History) -> None:
+    """Ingest all files again, after a rollback of their cursors, and append again."""
+    with lakelog.open(history.path / "lake") as lake:
+        lake.rollback(lake.log()[-1].move.snapshot)
+        if inputs := sorted(history.path.glob("inputs/*")):
+            lake.ingest(inputs)
+            run(lake.path, "audit", *map(str, inputs))
+        with pytest.raises(InvalidEvent, match="erased"):
+            lake.append({"subject": history.subjects[0], "time": "2026-01-01", "type": "A"})
+
+
+def rows_of(path: Path, words: list[str]) -> dict[str, list[str]]:
+    """The rows of a lake by state, or of a training set by split, but those with some words; none
+    of a set that is gone."""
+    if not path.exists():
+        return {}
+    if not (path / "data").exists():
+        with lakelog.open(path) as lake:
+            return rows_by_state(lake, words)
+    has_word = re.compile("|".join(words)).search
+    splits = ("train", "validation", "test")
+    texts = {split: sorted(str(row) for row in rows(path, split)) for split in splits}
+    return {split: [row for row in texts[split] if not has_word(row)] for split in splits}
 
 
 if __name__ == "__main__":

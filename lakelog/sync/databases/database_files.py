@@ -102,6 +102,8 @@ class SqliteTarget(FileTarget):
             self._connection = sqlite3.connect(self._path, **options)
         self._fetch(f"PRAGMA busy_timeout = {_MILLISECONDS}")
         self._fetch(f"PRAGMA page_size = {_PAGE}")
+        # Else the rows that were erased stay in its free pages when it is synced again.
+        self._fetch("PRAGMA secure_delete = ON")
         return self._connection
 
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
