@@ -10,8 +10,8 @@ because the key of a row that was lost stays in the runs. Lines that another for
 judged by that format, as a replay of quarantined lines would. After a retention, an event older
 than its cutoff counts as let go, and so do one without a time of its own, a line that is no event,
 and a key whose row is gone: nothing says any more when they were ingested. After a dedupe an event
-counts as let go if the lake still has a row that is equal by one of the keys it was deduped by. What
-an erasure knows counts as let go, too.
+counts as let go if the lake still has a row that is equal by one of the keys it was deduped by.
+What an erasure knows counts as let go, too.
 """
 
 from __future__ import annotations

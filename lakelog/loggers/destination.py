@@ -35,12 +35,18 @@ class LakeDestination:
         # A lake of its own: the application may close the one that it has.
         self._lake = lakes.Lake(lake.store, lake.branch_name)
         self.buffers = lake.store.paths.buffers
+        self.erased = 0
 
     def store(self, lines: list[bytes]) -> None:
-        """Store lines as one frame. Raises OSError, LakelogError."""
+        """Store lines as one frame, but those of erased events: refused, they would hold up all
+        later ones for ever. Raises OSError, LakelogError."""
         # A cheap look at how each line begins: only what loggers write themselves.
         is_keyed = _WITH_ID in {line[: len(_WITH_ID)] for line in lines}
         batch = EncodedBatch(b"\n".join(lines), [None] * len(lines), is_keyed)
+        batch = self._lake.without_erased(batch)
+        if not batch.ids:
+            self.erased += len(lines)
+            return
         try:
             self._lake.append_encoded(batch)
         except LakeReplaced:  # a log goes to the lake that is at its path now
@@ -49,6 +55,7 @@ class LakeDestination:
             # The old one has lost its directory: closing it writes nothing.
             replaced.close()
             self._lake.append_encoded(batch)
+        self.erased += len(lines) - len(batch.ids)
 
     def prepare(self, lines: list[bytes], disk_buffer: DiskBuffer | None) -> list[bytes]:
         """Choose the lines of the next frame: one alone, and buffered, if it begins a file.

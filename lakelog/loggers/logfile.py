@@ -47,6 +47,7 @@ class LogFile:
         self.follower: FileFollower | None = None
         self._fd, self._inode = -1, 0
         self._is_torn, self._written = False, 0
+        self.erased = 0
         self._summaries: list[threading.Thread] = []
 
     def store(self, lines: list[bytes]) -> None:

@@ -44,6 +44,9 @@ _PAUSE_MIN, _PAUSE_MAX = 0.1, 5.0
 class Destination(Protocol):
     """Where the lines of a queue go."""
 
+    erased: int
+    """Lines that it left out since somebody looked, as they are of erased events."""
+
     def store(self, lines: list[bytes]) -> None:
         """Store up to a frame of lines. Raises OSError, LakelogError; then none is stored."""
 
@@ -142,9 +145,9 @@ class EventQueue:
             self._catch_up()
         return True
 
-    def refuse(self, reason: str) -> None:
-        """Count an event that cannot be stored; say so once."""
-        self.refused += 1
+    def refuse(self, reason: str, count: int = 1) -> None:
+        """Count events that cannot be stored; say so once."""
+        self.refused += count
         self._complain(reason)
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -288,6 +291,7 @@ class EventQueue:
                 self.destination.recover()
             except (OSError, LakelogError) as error:
                 self._fail(error)
+            self._note_erased(0)
 
     def _drain(self) -> None:
         """Store all that waits in this thread, unless the destination fails."""
@@ -333,9 +337,17 @@ class EventQueue:
         lines, self._storing, self._is_failing = self._storing, [], False
         with self._lock:
             self._size -= self._taken_size
-            self.stored += len(lines)
+            self._note_erased(len(lines))
             self._done += len(lines)
         self.destination.stored(lines, self._buffer)
+
+    def _note_erased(self, count: int) -> None:
+        """Count lines that were given to the destination, which leaves those out that were
+        erased."""
+        erased, self.destination.erased = self.destination.erased, 0
+        self.stored += count - min(count, erased)
+        if erased:
+            self.refuse("events were left out, which were erased", erased)
 
     def _take(self) -> bool:
         """Choose what is stored next, up to a frame; False if that is not for memory to say."""
@@ -355,7 +367,7 @@ class EventQueue:
     def _store_buffered(self, lines: list[bytes]) -> None:
         for batch in Frame.split_lines(lines):
             self.destination.store(batch)
-            self.stored += len(batch)
+            self._note_erased(len(batch))
             self._is_failing = False
 
     # --- no room ---

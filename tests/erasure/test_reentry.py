@@ -12,6 +12,8 @@ from lakelog import remotes
 from lakelog.errors import InvalidEvent, TransferRefused
 from lakelog.event import EncodedBatch
 from lakelog.lake import Lake
+from lakelog.loggers.buffer import DiskBuffer
+from lakelog.loggers.destination import queue_of
 from tests.support import erasure_histories as histories
 from tests.support import protected
 
@@ -107,6 +109,28 @@ def test_a_frame_of_a_writer_that_looked_before(lake: Lake) -> None:
     lake.writer().append(encoded)
     lake.settle()
     assert hers(lake) == 0
+
+
+def test_a_logger_goes_on_without_what_was_erased(
+    lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It holds up neither what a dead process buffered, nor what comes after it; both are said."""
+    old = [{"type": "A", "subject": name, "time": OLD} for name in (ADA, "cid")]
+    buffer = DiskBuffer(lake.store.paths.buffers)
+    buffer.add(EncodedBatch.of(old).text.splitlines())
+    buffer.after_fork()
+    lake.erase(subject=ADA, why="asked")
+    queue = queue_of(lake)
+    for name in (ADA, "dan"):  # made before it, stored after it
+        queue.put(EncodedBatch.of([{"type": "B", "subject": name, "time": OLD}]).text)
+    queue.close()
+    stats = queue.stats()
+    assert (stats.stored, stats.refused) == (1, 2)
+    assert "events were left out, which were erased" in capsys.readouterr().err
+    lake.settle()
+    assert histories.places_with(tmp_path / "lake", [ADA]) == []
+    subjects = lake.sql("SELECT subject FROM events ORDER BY 1").fetchall()
+    assert subjects == [("bob",), ("cid",), ("dan",)]
 
 
 def test_a_pull_of_erased_rows_is_refused(lake: Lake, tmp_path: Path) -> None:

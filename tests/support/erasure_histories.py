@@ -206,7 +206,8 @@ class History:
 def rows_by_state(lake: Lake, words: list[str]) -> dict[str, list[str]]:
     """The rows of every tag, branch and kept state, without those that have one of some words."""
     query = "SELECT seq, time, type, subject, message, data, id, source, origin FROM events"
-    names = [tag.name for tag in lake.tags()] + lake.branches()
+    # Tags of a remote's branches go along with them.
+    names = [tag.name for tag in lake.tags() if "/" not in tag.name] + lake.branches()
     names += [entry.move.snapshot for entry in lake.log() if entry.events is not None]
     states = {n: map(str, lake.at(n).sql(f"{query} ORDER BY seq").fetchall()) for n in names}
     has_word = re.compile("|".join(words)).search
@@ -295,7 +296,7 @@ def clean(history: History, status: ErasureStatus) -> None:
     for leftover in status.leftovers:
         assert "erasure again" in leftover.advice, leftover
         with contextlib.closing(LakeHandler(lake)) as handler:
-            handler.emit(logging.makeLogRecord({"msg": "stores what waits"}))
+            handler.emit(logging.makeLogRecord({"msg": "stored", "levelno": 20}))
         run(lake, "erase", "--subject", history.subjects[0], "--why", "asked", "--yes")
     for place in status.copies:
         name, words = str(place["name"]), shlex.split(place["command"])
@@ -353,6 +354,7 @@ def _check(path: Path, seed: int, steps: int, encrypted: bool) -> Counter[str]:
             (*_, status) = lake.erasures()
     if (path / "clone").exists():
         run(path / "clone", "pull", "--force", "--yes")
+        del before[path / "clone"]["main"]  # which went on
     lakes += [path / "backup"] if (path / "backup").exists() else []
     for place in lakes:
         with lakelog.open(place) as lake:
