@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.support import encrypted, seam
 from tests.support.attached import SharedMachines, append, numbers, offer_and_die
 from tests.support.cli import run
 from tests.support.effort import IS_WHOLE
+from tests.support.erasure_histories import places_with
 
 PLANTED = "zzplanted"
 WORDS = [PLANTED]
@@ -68,25 +70,44 @@ def rotate(lake: Lake, key: str = "") -> None:
     lake.store.change_keys(ring.rotated(master) if key else ring.with_new_key(master), master)
 
 
+def put_file(lake: Lake, folder: Path, subject: str) -> None:
+    """Ingest a file of a planted name, with a line that is no event."""
+    folder.mkdir()
+    event = {
+        "type": f"{PLANTED}T",
+        "subject": subject,
+        "message": f"{PLANTED}file",
+        "data": {"n": 1, "folder": folder.name},
+    }
+    path = folder / f"{PLANTED}-{lake.path[-1]}.jsonl"
+    path.write_text(f"{json.dumps(event)}\nno event {subject} {PLANTED}line\n")
+    lake.ingest(path)
+
+
 def test_no_word_of_an_event_is_in_the_bucket_or_on_any_machine(
-    machines: SharedMachines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machines: SharedMachines,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Names, offers, ranges, tags, erasures, compactions by others, gc, and all that was cached."""
+    """Names, offers, ranges, tags, erasures, compactions by others, gc, files and their names, and
+    all that was cached; once an erasure is done, not even ciphertext has what was erased."""
     monkeypatch.setattr(name_file, "FILE_LEAST", 0)
     monkeypatch.setattr("lakelog.database.block_ranges.LEAST", 1 << 18)
-    searched: list[str] = []
+    searched, inputs = list[str](), tmp_path_factory.mktemp("inputs")
     monkeypatch.setattr(move_spans, "SPAN", 8)
     monkeypatch.setattr(move_spans, "GROWTH", 4)
     for turn in range(4):
         for name in "ab":
             put(machines[name], range(100 * turn, 100 * turn + 20))
+            put_file(machines[name], inputs / f"{turn}{name}", f"{PLANTED}3")
             machines[name].exchange()
     put(machines["a"], range(1000, 1040), noise=10_000)
     machines["a"].exchange()
     machines["b"].tag(f"{PLANTED[2:]}tag", message=PLANTED)
-    assert machines["b"].sql(SUBJECT).fetchall() == [(20,)]
+    assert machines["b"].sql(SUBJECT).fetchall() == [(28,)]
     assert list((tmp_path / "b/cache/ranges").iterdir())  # of the segment with the noise
-    assert machines["c"].sql(SUBJECT).fetchall() == [(20,)]
+    assert machines["c"].sql(SUBJECT).fetchall() == [(28,)]
     offer_and_die(machines, 1, 2)
     assert list((tmp_path / "bucket/offers").rglob("*.json"))
     searched += encrypted.found(tmp_path, WORDS)
@@ -95,8 +116,17 @@ def test_no_word_of_an_event_is_in_the_bucket_or_on_any_machine(
     machines["c"].compact()
     machines["c"].branch("other").close()
     machines.exchange("a", "b", "c")
+    hers = [f"{PLANTED}3", f"{PLANTED}file", f"{PLANTED}line"]
+    there = {path.split("/")[0] for path in places_with(tmp_path, hers)}
+    assert there >= {"bucket", "a", "b", "c"}
     machines["a"].erase(subject=f"{PLANTED}3", why=f"{PLANTED} why")
     machines.exchange("a", "b", "c")
+    for name in "abc":
+        put(machines[name], range(5, 7))
+        put(machines[name], range(5, 7))
+    machines.exchange("a", "b", "c")
+    assert all(status.is_done for name in "abc" for status in machines[name].erasures())
+    assert places_with(tmp_path, hers) == []
     assert machines["b"].sql(SUBJECT).fetchall() == [(0,)]
     run(machines["b"].path, "gc")
     searched += encrypted.found(tmp_path, WORDS)
