@@ -7,14 +7,15 @@ the set; a set that needs more, or crashes the child, is a finding like any othe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import subprocess
 import sys
-import tempfile
 
 from lakelog.errors import ExportRefused
+from lakelog.export import scratch_directory
 from lakelog.runtime import interpreter
 from lakelog.train import dataset, inspection
 from lakelog.train.leaks import FILE_CHECKS, Certificate, Leak
@@ -27,14 +28,17 @@ MEMORY_BYTES, MEMORY_TIMES = 800_000_000, 8
 def check(path: str, against: str | None = None, *, near: float | None = None) -> Certificate:
     """Check the set in a directory; `near` is another threshold than the recipe's.
 
-    Nothing of the set is run, and nothing outside it is read or written but a temporary directory.
+    Nothing of the set is run, and nothing outside it is read or written but a temporary directory
+    beside it, so that its rows are nowhere else; where nobody may write, it checks in memory alone.
     Raises ExportRefused for a directory that is no export.
     """
     paths = [os.path.abspath(os.fspath(p)) for p in (path, against) if p is not None]
     size = sum(dataset.scan(p).bytes_on_disk for p in paths)
     # By bytes on disk and not by apparent size, or a sparse file would raise its own limit.
     memory_max = MEMORY_BYTES + MEMORY_TIMES * size
-    with tempfile.TemporaryDirectory(prefix="lakelog-check-") as spill:
+    with contextlib.ExitStack() as stack:
+        is_open = os.access(os.path.dirname(paths[0]), os.W_OK)
+        spill = stack.enter_context(scratch_directory(paths[0])) if is_open else ""
         request = {"paths": paths, "near": near, "spill": spill, "memory": memory_max}
         process = _run(request)
     try:
@@ -61,7 +65,7 @@ def _run(request: JsonMap) -> subprocess.CompletedProcess[bytes]:
         input=json.dumps(request).encode(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        cwd=request["spill"],
+        cwd=request["spill"] or "/",
         env={**os.environ, **variables},
         check=False,
     )

@@ -142,7 +142,9 @@ class TestOci(RemoteSuite, RemoteVolumeSuite):
         urllib.request.urlopen(request, timeout=240).close()
         (fault,) = checked(path).faults
         assert fault.path == str(segment.relative_to(path))
-        assert push(path, repair=True).carried.objects == 1
+        repaired = push(path, repair=True)
+        assert (repaired.refs, repaired.carried.objects) == ({"main": "repaired"}, 1)
+        assert push(path, repair=True).refs == {"main": "up to date"}
         assert checked(path, read_data=True).faults == []
         assert rows(cloned(url, home / "clone")) == rows(path)
 

@@ -90,7 +90,8 @@ def test_a_remote_is_checked_and_repaired(lake: Path, home: Path) -> None:
     (fault,) = json.loads(found.stdout)
     assert fault["path"] == str(segment.relative_to(home / "there"))
     assert "`lakelog push origin --repair --read-data`" in found.stderr
-    assert "1 object, " in run(lake, "push", "--repair", "--read-data").stderr
+    repaired = run(lake, "push", "--repair", "--read-data").stderr
+    assert "main: repaired\n1 object, " in repaired
     run(lake, "remote", "check", "origin", "--read-data")
 
 

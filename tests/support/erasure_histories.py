@@ -283,9 +283,10 @@ def unnamed(history: History, statuses: list[ErasureStatus]) -> list[str]:
     root, names = history.path, list[str]()
     names += [f"lake/{left.place}" for status in statuses for left in status.leftovers]
     for place in (place for status in statuses for place in status.copies):
-        in_place = {"remote": "hub", "finding": "lake/segments"}
+        if place["place"] == "finding":
+            names += ["lake/segments", "lake/cache/words"]
         path = str(place["name"]).removeprefix("sqlite:").removeprefix(f"{root}/")
-        names.append(in_place.get(place["place"], path))
+        names.append(path)  # that of a remote is its name
     return remnants(history, "clone/", *names)
 
 

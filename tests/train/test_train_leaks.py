@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from lakelog import train
 from lakelog.cli import cli
+from lakelog.disk import disk
 from lakelog.errors import ExportRefused
 from tests.support import trainsets
 from tests.support.effort import share
@@ -40,6 +42,20 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(sets: Path, name: str, to: Path) -> Path:
     shutil.copytree(sets / name, to)
     return to
+
+
+def test_rows_of_a_check_are_beside_its_set_alone(
+    sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an erasure looks for what a killed one left, which the next one removes."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    left = sets / f".a{disk.TEMPORARY}0123"
+    left.mkdir()
+    (left / ".lock").touch()
+    others = set(sets.iterdir()) - {left}
+    assert train.check(str(sets / "a")).clean
+    assert set(sets.iterdir()) == others
+    assert not (tmp_path / "nowhere").exists()
 
 
 @pytest.mark.parametrize("kind", PLANTS)
