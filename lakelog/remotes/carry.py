@@ -58,8 +58,8 @@ class Merged:
 @dataclass
 class Transfer:
     """What a push, fetch or pull did: by ref, `new`, `updated`, `merged`, `forced`, `up to date`,
-    `repaired`, or `kept`, a tag that names another state here, or that a branch has no move there; what was
-    carried, and what a merge brought."""
+    `repaired`, or `kept`, a tag that names another state here, or that a branch has no move there;
+    what was carried, and what a merge brought."""
 
     remote: str
     url: str

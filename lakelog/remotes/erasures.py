@@ -74,15 +74,16 @@ class RemoteErasures:
     def adopt(self, lake: Lake) -> list[str]:
         """Erase here what was erased there; return the keys of the erasures that are new here.
         Raises TransferRefused, NotAllowed, GcRefused, Damaged."""
-        adopted = []
-        for key in sorted(self.keys_there() - self._records().keys()):
-            record, rows = read_record(self.volume, self._site.url, key)
+        adopted, fresh = [], self.keys_there() - self._records().keys()
+        found = (read_record(self.volume, self._site.url, key) for key in fresh)
+        # As they came: what the first of two of a subject took is counted and named by it.
+        for record, rows in sorted(found, key=lambda pair: (pair[0].time, pair[0].key)):
             # An erasure that is not finished there is finished by whoever began it, and then
             # adopted.
             if record.is_swept:
                 erasures.adopt(lake, record, rows)
-                self._confirm(key)
-                adopted.append(key)
+                self._confirm(record.key)
+                adopted.append(record.key)
         return adopted
 
     def stored_as(self, snapshots: Iterable[str]) -> dict[str, str]:

@@ -233,3 +233,15 @@ def test_what_was_erased_here_comes_back_for_a_while(tmp_path: Path) -> None:
     with lakelog.open(far) as there:
         assert there.verify().intact
         assert (there.at(state).count(), there.count()) == (2, 9)
+
+
+def test_a_clone_counts_for_the_erasure_that_came_first(pushed: Lake, tmp_path: Path) -> None:
+    """Of several of one subject: its training sets are rebuilt without the rows of that one."""
+    remotes.clone(str(tmp_path / "far"), str(tmp_path / "clone"))
+    for _ in range(6):
+        pushed.erase(subject=ADA, why="asked")
+    remotes.push(pushed, "home", branches=["main"])
+    with lakelog.open(tmp_path / "clone") as clone:
+        remotes.pull(clone, "origin")
+        counts = [bool(status.erasure.segments) for status in clone.erasures()]
+        assert counts == [True] + 5 * [False]
