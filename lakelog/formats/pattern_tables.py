@@ -47,6 +47,7 @@ from lakelog.formats.zones import TZ
 from lakelog.runtime.tables import tables_beside
 
 _FRAGMENTS = {
+    "any_zone": TZ.replace("?P<tz>", "?:"),
     "clock": CLOCK,
     "colours": COLOURS,
     "date_start": DATE,

@@ -306,6 +306,27 @@ def test_times_are_of_the_zone_of_their_source(lake: lakelog.Lake, tmp_path: Pat
     assert [time.hour for time, _, _ in rows(lake)] == [9, 10]
 
 
+def test_halves_of_the_day_and_zones_count_in_the_log_of_a_program(
+    lake: lakelog.Lake, tmp_path: Path
+) -> None:
+    """The styles of programs, which lines beside them decide, know fewer spellings of a time."""
+    lines = [
+        f"{MOMENT:{date} %I:%M:%S}{fraction}{zone}{end}"
+        for date in ("%Y-%m-%d", "%Y/%m/%d")
+        for fraction in ("", ".25")
+        for zone in (*OFFSETS, " AM", "AM", " a.m.", " PM", " PM CEST", " AM+0200", " UTC+02:00")
+        for end in (" request", " INFO request", " [main] INFO a.b.C - request", ": request")
+    ]
+    lines += [f"{MOMENT:%F %T} [{city}] INFO a.b.C - request" for city in ("Asia/Tokyo", "Etc/GMT")]
+    (tmp_path / "x.log").write_text("\n".join([OWN] * 50 + lines))
+    lake.ingest(str(tmp_path / "x.log"))
+    for line, (time, message, _) in zip(lines, rows(lake)[50:], strict=True):
+        found = leading_times.find(line)
+        assert found is not None, line
+        own = pattern.parse_time(found.iso).replace(microsecond=0, tzinfo=None)
+        assert (time, message[-7:]) == (own, "request"), line
+
+
 @pytest.mark.parametrize(
     "line",
     [
