@@ -57,9 +57,9 @@ class Severity:
     @staticmethod
     def with_word(event: JsonObject, word: str) -> JsonObject:
         """Return an event whose payload has the word for its level as `level`, where that is
-        another than the severity it stands for, in more than its case; a `level` of the payload
-        stays."""
-        name, data = Severity.of(event["level"]), event.get("data")
+        another than the severity it stands for, in more than its case, or stands for none; a
+        `level` of the payload stays."""
+        name, data = Severity.of(event["level"]) if "level" in event else "", event.get("data")
         if name is None or word.strip().upper() == name:
             return event
         if data is None or (isinstance(data, dict) and "level" not in data):

@@ -150,7 +150,7 @@ class Pattern:
             event["data"] = {
                 k: int(v) if v and k in self.numbers else v for k, v in payload.items()
             }
-        return Severity.with_word(event, grade) if self.has_word and grade and level else event
+        return Severity.with_word(event, grade) if self.has_word and grade else event
 
     @property
     def has_word(self) -> bool:
@@ -270,7 +270,7 @@ def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[
     types = _chosen({k: f"'{patterns[k].type}'" for k in kinds})
     word_sql = _chosen({k: "grade" for k in kinds if patterns[k].has_word})
     word = "" if word_sql == _NOTHING else f", {word_sql} AS word"
-    data = sqltext.with_word_sql("data", "word", "level") if word else "data"
+    data = sqltext.with_word_sql("data", "word", "coalesce(level, '')") if word else "data"
     # Of a record of several lines, those after the first belong to the message.
     continuation, message = "", "message"
     if joined:

@@ -112,11 +112,12 @@ def test_the_level_of_two_lines(engine: Any, few: int) -> None:
 
 @pytest.mark.parametrize("few", [0, 1000])
 def test_a_level_that_the_program_does_not_have(engine: Any, few: int) -> None:
-    """A report of another kind than Erlang's own is an event without a level."""
+    """A report of another kind than Erlang's own is an event without a level; its word stays."""
     lines = b"=ODD REPORT==== 14-Jul-2013::17:53:10 ===\nx\n"
     with mock.patch.object(transform, "FEW", few):
         table = Transformer(engine, FORMATS["erlang"], "o").run(Chunk(lines, 0), final=True).table
-    assert table.select(["level", "message"]).to_pylist() == [{"level": None, "message": "x"}]
+    (row,) = table.select(["level", "message", "data"]).to_pylist()
+    assert row == {"level": None, "message": "x", "data": '{"level":"ODD"}'}
 
 
 def test_statements_of_one_second(lake: lakelog.Lake, tmp_path: Path) -> None:
