@@ -42,6 +42,8 @@ _TIME = (
 )
 _TEXTS = frozenset((str, type(None)))
 _LEVEL = b"(?:" + "|".join(Severity.ALL).encode() + b")"
+_PADDED = re.compile(rb"(?<=\de-)0(?=\d[,}\]])")
+"""How Python writes exponents of one digit."""
 # Half of a surrogate pair is written by its code, which is why no text with a code is plain.
 _TEXT, _ESCAPED_TEXT = rb'[^"]*+', rb'[^"\\]*+(?:\\[^u][^"\\]*+)*+'
 
@@ -100,7 +102,8 @@ def encode_lines(text: bytes, defaults: Mapping[str, str]) -> Encoded | None:
         spelled = _spelled(events)
     except TypeError:  # nested more deeply than orjson writes, though it reads it
         return None
-    if spelled != text and spelled != _without_spaces(text):
+    bare = text if spelled == text else _without_spaces(text)
+    if spelled != bare and spelled != _PADDED.sub(b"", bare):
         return None
     if set(map(type, events)) != {dict}:
         return None

@@ -19,10 +19,10 @@ import orjson
 from lakelog.errors import InvalidEvent
 from lakelog.values.types import JsonObject
 
-_LONG_NUMBER = re.compile(rb"[0-9](?:[0-9.]{15}[0-9.eE]|[eE][+-]?[0-9]{3})")
-_NUMBER_TEXT = re.compile(rb'"[0-9]{16,}"|(?<![0-9.eE+-])[0-9]{17,19}(?![0-9.eE])')
-"""Long numbers within quotes, as OpenTelemetry writes its times, which are text; and those that an
-integer of 64 bits holds, such as nanoseconds."""
+_LONG_NUMBER = re.compile(rb"[0-9](?:[0-9.]{15}[0-9.eE][0-9.eE+-]*|[eE][+-]?[0-9]{3,})")
+"""Numbers that a double or an integer of 64 bits may not hold, and text that looks like them."""
+_PADDED = re.compile(rb"(?<=e-)0(?=[0-9]$)")
+"""How Python writes exponents of one digit."""
 _KEY_END, _SPACED = re.compile(rb'"[ \t\r\n]*:'), re.compile(rb"[ \t\r\n]:")
 _ESCAPES = re.compile(
     rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -68,7 +68,7 @@ def parse_lines(lines: list[bytes]) -> list[JsonObject | InvalidEvent | None]:
             # Most programs write what orjson writes: then nothing was lost.
             if spelled[1:-1] == text:
                 return values
-            if not (b"\\u00" in text or _has_long(text)) and _keeps_keys(text, spelled):
+            if b"\\u00" not in text and _keeps(text, spelled):
                 return values
     except (orjson.JSONDecodeError, TypeError):
         pass
@@ -216,8 +216,7 @@ def _parse(encoded: bytes, end: bytes = b"") -> tuple[object, bool]:
     # find the lines for which it is not.
     try:
         value = orjson.loads(encoded)
-        plain = not (b"\\u00" in encoded or _has_long(encoded))
-        if plain and _keeps_keys(encoded, orjson.dumps(value)):
+        if b"\\u00" not in encoded and _keeps(encoded, orjson.dumps(value)):
             return value, True
     except orjson.JSONDecodeError as error:
         is_cut = not encoded.rstrip().endswith(end) and "depth" not in str(error)
@@ -228,12 +227,6 @@ def _parse(encoded: bytes, end: bytes = b"") -> tuple[object, bool]:
     return _parse_exact(encoded), False
 
 
-def _has_long(encoded: bytes) -> bool:
-    # Replacing quoted numbers costs a copy of the text, so only if there is something to replace.
-    match = _LONG_NUMBER.search(encoded)
-    return match is not None and _LONG_NUMBER.search(_NUMBER_TEXT.sub(b'""', encoded)) is not None
-
-
 def _is_text(encoded: bytes) -> bool:
     try:
         encoded.decode()
@@ -242,8 +235,13 @@ def _is_text(encoded: bytes) -> bool:
     return True
 
 
-def _keeps_keys(encoded: bytes, spelled: bytes) -> bool:
-    """Whether as many keys were written as read: of a repeated key only one is."""
+def _keeps(encoded: bytes, spelled: bytes) -> bool:
+    """Whether what was written has the keys and the long numbers that were read."""
+    if _LONG_NUMBER.search(encoded) is not None:
+        numbers = (_PADDED.sub(b"", number) for number in _LONG_NUMBER.findall(encoded))
+        if list(numbers) != _LONG_NUMBER.findall(spelled):
+            return False
+    # Of a repeated key only one is written.
     if _SPACED.search(encoded):
         return len(_KEY_END.findall(encoded)) == len(_KEY_END.findall(spelled))
     return encoded.count(b'":') == spelled.count(b'":')

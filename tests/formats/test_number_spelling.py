@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
+import orjson
 import pytest
 
 import lakelog
-from lakelog.values import parse_line
+from lakelog.event.encode import EncodedBatch
+from lakelog.values import parse_line, parse_lines
 
 MakeLake = Callable[..., lakelog.Lake]
 NUMBERS = """7e16 7e+16 70000000000000000.0 1e20 1e21 1e+21 1e22 1.5e300 1e-7 1E5 1e15 1e16 -7e16
@@ -37,3 +42,32 @@ def test_a_number_is_spelled_alike_in_files_of_any_length(
     rows = [data for (data,) in one_by_one.sql("SELECT data FROM events").fetchall()]
     query = "SELECT data FROM events ORDER BY position OFFSET 1000"
     assert [data for (data,) in together.sql(query).fetchall()] == rows
+
+
+def test_numbers_are_kept_whoever_wrote_them() -> None:
+    """Doubles as programs write them, and any other digits: one by one, together, and as lines that
+    are stored as they are."""
+    rng = random.Random(7)
+
+    def number() -> str:
+        value = rng.choice((rng.random(), rng.gauss(0, 1) * 10.0 ** rng.randrange(-30, 30)))
+        if rng.random() < 0.5:
+            return rng.choice((repr(value), orjson.dumps(value).decode(), f"{value:.17g}"))
+        digits = "".join(rng.choices("0123456789", k=rng.randrange(1, 22))).lstrip("0") or "0"
+        fraction = rng.choice(("", ".5", ".1000000000000000000", f".{rng.getrandbits(64)}"))
+        return rng.choice(("", "-")) + digits + fraction + rng.choice(("", "e-07", "E+2", "e-5"))
+
+    for _ in range(3_000):
+        fields = ", ".join(f'"f{n}": {number()}' for n in range(rng.randrange(1, 4)))
+        text = f'{{"time": "2026-01-01T00:00:00Z", "type": "A", "data": {{{fields}, "s": "e-05"}}}}'
+        line = rng.choice((text, text.replace(" ", ""))).encode()
+        expected = _exact(line)
+        assert _exact(orjson.dumps(parse_line(line))) == expected, line
+        (together,) = parse_lines([line])
+        assert _exact(orjson.dumps(together)) == expected, line
+        if batch := EncodedBatch.of_lines(line, {}):
+            assert _exact(batch.lines[0]) == expected, line
+
+
+def _exact(encoded: bytes) -> object:
+    return json.loads(encoded, parse_float=Decimal, parse_int=Decimal)
