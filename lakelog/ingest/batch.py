@@ -314,8 +314,10 @@ class Batch:
         self.lines += max(result.lines, count + len(result.bad))
         if table is None:
             return None
+        # First, as sealing does: the id of an event that is refused is not known by that.
+        table = self._segments.accepted(table)
         # Most files have no ids, and asking all identity runs costs time.
-        if table["key"].null_count < count:
+        if table["key"].null_count < table.num_rows:
             table = self._new_only(table)
         self.skipped += count - table.num_rows
         self.rows += table.num_rows

@@ -56,7 +56,7 @@ class Worker:
                 result = self._transformer.uniform(chunk)
                 if result is None:
                     raise Refused
-                segments.add(result.table, result.fields)
+                segments.add(segments.accepted(result.table), result.fields)
                 events += result.lines
                 arrivals += int(arrays.arrived(result.table).sum())
             entries = [segment_entry.to_json() for segment_entry in segments.write()]

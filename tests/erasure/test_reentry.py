@@ -62,6 +62,18 @@ def test_a_file_that_is_ingested_again(lake: Lake, tmp_path: Path) -> None:
     assert histories.places_with(tmp_path / "lake", [ADA]) == []
 
 
+def test_the_id_of_a_refused_line_is_not_known(lake: Lake, tmp_path: Path) -> None:
+    """An event with the id of one that was refused is stored, as it is where no file was read."""
+    lake.erase(subject=ADA, why="asked")
+    path = tmp_path / "a.jsonl"
+    path.write_text(LINES.replace('"type"', '"source":"web","id":"1","type"', 1))
+    lake.ingest(path)
+    event = {"type": "A", "subject": "cid", "source": "web", "id": "1"}
+    lake.append(event)
+    lake.append(event)
+    assert (hers(lake), lake.count()) == (0, 3)
+
+
 def test_rows_of_a_condition_are_known(lake: Lake, tmp_path: Path) -> None:
     """What a condition chose is known by its place in the file, and by its content elsewhere."""
     path = tmp_path / "a.jsonl"

@@ -68,7 +68,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "files not refused",
-        "lakelog.ingest.event_segments:EventSegments.add",
+        "lakelog.ingest.event_segments:EventSegments.accepted",
         "self.refusal.without(table, self._paths.protection)",
         "table",
     ),
