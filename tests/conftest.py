@@ -22,16 +22,7 @@ import lakelog
 from lakelog.manifest import manifest
 from lakelog.store import sealer_process
 from tests.support import lock_order
-from tests.support.effort import (
-    IS_WHOLE,
-    SECONDS,
-    is_first,
-    is_over,
-    is_played,
-    is_sampled,
-    limit,
-    share,
-)
+from tests.support.effort import SECONDS, is_first, is_over, is_played, is_sampled, limit, share
 from tests.support.requirements import count_by_cause, need, skip
 from tests.support.scratch import memory
 from tests.support.tree import ROOT
@@ -69,7 +60,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "matrix: many cases of one kind; a sixteenth of them unless LAKELOG_MATRIX=all"
     )
     config.addinivalue_line(
-        "markers", "thorough: takes long and finds what others do; run if LAKELOG_MATRIX=all"
+        "markers",
+        "thorough: takes long and finds what others do; a sixteenth of these unless"
+        " LAKELOG_MATRIX=all",
     )
 
 
@@ -92,11 +85,13 @@ def pytest_collection(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Select what is run, in which order, and limit its time.
 
-    A sixteenth of each matrix is played, always the same, at least one; `make torture` plays all.
+    A sixteenth of each matrix is played, always the same, at least one, and of what is thorough;
+    `make torture` plays all.
     """
     for item in items:
         if not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(limit(item.nodeid)))
+            is_long = bool(item.get_closest_marker("thorough"))
+            item.add_marker(pytest.mark.timeout(limit(item.nodeid, is_long=is_long)))
     if any("::" in given for given in config.args):
         return
     played = _played(items)
@@ -111,7 +106,7 @@ def _played(items: list[pytest.Item]) -> set[str]:
     """Return the names of the tests that are played; of each matrix at least one."""
     played, first = set[str](), dict[str, str]()
     for item in items:
-        if item.get_closest_marker("thorough") and not IS_WHOLE:
+        if item.get_closest_marker("thorough") and not is_played(item.nodeid):
             continue
         if not item.get_closest_marker("matrix"):
             played.add(item.nodeid)

@@ -1,7 +1,8 @@
 """How much of the tests is run, by the environment.
 
 LAKELOG_MATRIX        a test that repeats itself plays a sixteenth; `all`, as `make torture` sets
-                      it, plays all of it, and 1 to 15 another sixteenth of the matrices
+                      it, plays all of it, and 1 to 15 another sixteenth of the matrices and of
+                      what is marked thorough
 LAKELOG_TEST_SAMPLE   one test of so many, always the same ones
 LAKELOG_TEST_FIRST    paths whose tests run first, all of them whatever the sample
 LAKELOG_TEST_SECONDS  no test begins later than this many seconds after the first
@@ -83,7 +84,7 @@ def is_over() -> bool:
     return now - _STARTED[0] > SECONDS
 
 
-def limit(case: str) -> float:
+def limit(case: str, *, is_long: bool) -> float:
     """Return after how many seconds a test is ended."""
-    is_long = IS_WHOLE or case.startswith(tuple(LONG))
+    is_long = is_long or IS_WHOLE or case.startswith(tuple(LONG))
     return (LONGEST if is_long else LIMIT) * PATIENCE
