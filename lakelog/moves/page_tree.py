@@ -33,13 +33,19 @@ def mergeable(pages: tuple[Page, ...], level: int) -> int | None:
     """Return where the newest pages of at most this level begin, if sixteen of them have it, or if
     they are more than levels that fill one after the other leave."""
     start, full = len(pages), 0
-    while start and pages[start - 1].level <= level:
+    while start and pages[start - 1].level <= level and not _is_large(pages[start - 1]):
         start -= 1
         full += pages[start].level == level
     # Commits of many entries write pages of level 1 between those of level 0, which find no
     # sixteen neighbours then.
-    is_crowded = len(pages) - start >= 2 * manifest.FAN
+    is_crowded = level < manifest.LEVEL_MAX and len(pages) - start >= 2 * manifest.FAN
     return start if full >= manifest.FAN or is_crowded else None
+
+
+def _is_large(page: Page) -> bool:
+    """Whether a page has more than half of the entries that one may have."""
+    # Commits of twenty entries make pages of level 2 of a few hundred, in a large lake a thousand.
+    return 2 * page.entries > int(manifest.FAN ** (manifest.LEVEL_MAX + 1))
 
 
 def merge_from(
@@ -56,9 +62,7 @@ def merge_from(
 
 def is_mergeable(pages: tuple[Page, ...]) -> bool:
     """Whether maintenance has pages to merge."""
-    return _is_stale(pages) or any(
-        mergeable(pages, n) is not None for n in range(manifest.LEVEL_MAX)
-    )
+    return _is_stale(pages) or any(mergeable(pages, n) is not None for n in range(manifest.BOTTOM))
 
 
 def merge_pages(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> tuple[Page, ...]:
@@ -66,7 +70,7 @@ def merge_pages(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> t
     dead."""
     if _is_stale(pages):
         return _merge_all(manifests, pages, commit)
-    for level in range(manifest.LEVEL_MAX):
+    for level in range(manifest.BOTTOM):
         start = mergeable(pages, level)
         if start is not None:
             pages = merge_from(manifests, pages, start, commit)

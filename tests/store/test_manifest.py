@@ -219,6 +219,22 @@ def test_large_commits_between_small_ones_leave_few_pages(lake: lakelog.Lake) ->
         assert sum(page.level < 2 for page in pages) < 2 * manifest.FAN
 
 
+def test_commits_of_several_entries_leave_full_pages(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines that share a lake seal together: their pages are no more than those of one."""
+    monkeypatch.setattr(manifest, "FAN", 4)
+    store, pages = lake.store, tuple[Page, ...]()
+    for number in range(400):
+        entries = tuple(segment(f"{number:06d}-{n}", number) for n in range(5))
+        pages = (*pages, store.manifests.write_page(entries, COMMIT))
+        if page_tree.is_mergeable(pages):
+            pages = page_tree.merge_pages(store.manifests, pages, COMMIT)
+        sizes = [page.entries for page in pages if page.level == manifest.LEVEL_MAX]
+        assert len(sizes) < manifest.FAN + sum(sizes) // 32
+    assert sum(page.entries for page in pages) == 2000
+
+
 def test_nothing_large_is_merged_on_the_commit_path(lake: lakelog.Lake) -> None:
     """A commit writes pages of at most 256 entries, unless it brings more entries itself."""
     pages, _ = grow_to(lake.store, 1_000, upkeep=False)
