@@ -17,7 +17,6 @@ loses a race for the commit, or gets no answer, loads the table again and looks.
 from __future__ import annotations
 
 import contextlib
-import gc
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -133,22 +132,9 @@ def publish(
     note_copy(lake.store.paths, "table", place)
     for _ in range(_ATTEMPTS):
         # Planned anew from what the other commit left: its files may be ours.
-        with contextlib.suppress(LostCommit), _without_collections():
+        with contextlib.suppress(LostCommit), lake.store.manifests.without_collections():
             return _publish(lake, load(), target, state, source)
     raise Unreachable(f"{target}: {_ATTEMPTS} commits to it were refused: publish again")
-
-
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """Collect no garbage: what is known of 100,000 files has none, and each collection would look
-    at all of it, which took a third of the processor's time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @contextlib.contextmanager

@@ -194,17 +194,18 @@ class Projector:
         self, cursor: duckdb.DuckDBPyConnection, name: str, shape: StateShape, state: Manifest
     ) -> Layer:
         """The layer of a state's segments."""
-        entries = self._store.manifests.segments(state, "events")
-        cover = Lineage.cover_of(entries)
-        self._lineage.note(cover)
-        partials = self._pieces.of(name, shape)
-        for partial in partials:
-            self._lineage.note(partial.cover)
-        # What was computed is found again under compacted segments only by their lineage; with
-        # nothing computed yet there is nothing to find, and older manifests need not be read.
-        if (partials or self._layers_by_view.get(name)) and self._lineage.unknown(cover):
-            self._lineage.search(self._store.manifests, state, cover)
-        leaves = self._lineage.leaves(cover)
+        with self._store.manifests.without_collections():
+            entries = self._store.manifests.segments(state, "events")
+            cover = Lineage.cover_of(entries)
+            self._lineage.note(cover)
+            partials = self._pieces.of(name, shape)
+            for partial in partials:
+                self._lineage.note(partial.cover)
+            # What was computed is found again under compacted segments only by their lineage; with
+            # nothing computed yet there is nothing to find, and older manifests need not be read.
+            if (partials or self._layers_by_view.get(name)) and self._lineage.unknown(cover):
+                self._lineage.search(self._store.manifests, state, cover)
+            leaves = self._lineage.leaves(cover)
         layer, covered = self._best(cursor, name, shape, leaves, partials)
         deltas: list[LayerTable] = []
         # Partials of segments that the best layer lacks are cheaper to load than to compute;
