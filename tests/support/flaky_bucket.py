@@ -4,6 +4,7 @@ lost      a request was carried out, and its answer did not come
 cut       a connection broke before the request arrived, or within the body of an answer
 refused   503, and 409 for conditional writes that nobody else disturbed
 contests  conditional writes that lost to another machine (412)
+bytes     of the bodies of answers
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, ClassVar
 
-COUNTERS = ("requests", "lost", "cut", "refused", "contests", "moves")
+COUNTERS = ("requests", "lost", "cut", "refused", "contests", "moves", "bytes")
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """How often each fault comes, and how long a conditional write takes longer."""
+    """How often each fault comes, and how long a request takes longer, or a conditional write."""
 
     seed: int = 0
     lost: float = 0.0
     cut: float = 0.0
     refused: float = 0.0
+    latency: float = 0.0
     delay: float = 0.0
     conflicts: int = 0
     """So many of the first conditional writes of tags are answered by 409, and not carried out."""
@@ -81,10 +83,10 @@ class _Proxy:
         with self._lock:
             return self._chance.random() < probability
 
-    def add(self, name: str) -> None:
-        """Count one."""
+    def add(self, name: str, count: int = 1) -> None:
+        """Count one, or so many."""
         with self.counts[name].get_lock():
-            self.counts[name].value += 1
+            self.counts[name].value += count
 
     def forward(self, handler: Any, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         """Return the answer of the store."""
@@ -119,6 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         is_conditional = self.headers.get("If-None-Match") is not None
         proxy.add("requests")
+        time.sleep(trouble.latency)
         if trouble.denied:
             return self._answer(403, [], b"")
         if proxy.happens(trouble.cut / 2):
@@ -130,6 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         if is_conditional:
             time.sleep(trouble.delay)
         status, headers, data = proxy.forward(self, body)
+        proxy.add("bytes", len(data))
         if is_conditional and "/refs/heads/" in self.path:
             proxy.add("contests" if status == 412 else "moves")
         if self.command == "PUT" and proxy.happens(trouble.lost):

@@ -35,6 +35,7 @@ _PIECE = 1 << 20
 RelayedRequest = Callable[[JsonObject], bytes]
 _WINDOW = 16
 """Moves that are asked for at once at most, while there are more."""
+_READERS = 32
 _DELIVERED_MAX = 1 << 16
 """Objects of which a process remembers that the bucket has them, at most."""
 
@@ -328,7 +329,8 @@ class MirroredVolume(DirectoryVolume):
         self.erased.refresh()
         digests = {self.erased.of(d) for span in spans for d in span.snapshots}
         manifests = [KEYS.object("manifests", digest) for digest in digests]
-        list(remotes.in_parallel(self.read, manifests))
+        # Many where states are long: moves carry the short ones.
+        list(remotes.in_parallel(self.read, manifests, _READERS))
         for span in spans[:-1]:
             low, high = min(span.moves), max(span.moves)
             data = MovePack(branch, low, high).encode(span.moves)
