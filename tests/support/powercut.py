@@ -120,12 +120,15 @@ class Journal:
         world.on_promise = lambda kind, names: self.log.append(("promise", kind, names))
 
     def _record(self, actor: Actor, name: str, args: tuple[Any, ...], result: Any) -> None:
+        # What a query hands to the engine in memory is on no disk, and has the descriptor of a file
+        # of before.
+        is_on_disk = name not in ("create", "lock") and not is_in_memory(name, args)
         if name == "create":
             self._inodes[result] = len(self.log)
             self.log.append((name, args[0], len(self.log)))
-        elif name in ("write_all", "truncate", "sync_file"):
+        elif is_on_disk and name in ("write_all", "truncate", "sync_file"):
             args = placed(name, self._inodes[args[0]], *args)
-        if name not in ("create", "lock") and not self._skipped(name, args):
+        if is_on_disk and not self._skipped(name, args):
             self.log.append((name, *args))
         if self._after is not None:
             self._after(actor, name, args, result)
@@ -162,6 +165,11 @@ class Journal:
             }
         )
         return promised
+
+
+def is_in_memory(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether a change is of a file that is on no disk."""
+    return name == "write_all" and os.readlink(f"/proc/self/fd/{args[0]}").startswith("/memfd:")
 
 
 def placed(name: str, inode: int, fd: int, *args: Any) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ import lakelog
 from lakelog.history import thinning
 from tests.support import seam
 from tests.support.feeds import feed, put
-from tests.support.powercut import FOLDER, apply, placed, started
+from tests.support.powercut import FOLDER, apply, is_in_memory, placed, started
 from tests.support.requirements import find
 from tests.support.verbs import VERBS, Verb, events
 
@@ -109,7 +109,7 @@ class Recorder:
             self._fds[result] = self._new()
             self._note("create", args[0], self._fds[result])
         elif name in ("write_all", "truncate", "sync_file"):
-            if args[0] in self._fds:
+            if args[0] in self._fds and not is_in_memory(name, args):
                 self._note(name, *placed(name, self._fds[args[0]], *args))
         elif name in seam.CHANGES and self._changed(name, args):
             self._note(name, *args)
