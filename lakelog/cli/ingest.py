@@ -229,6 +229,8 @@ def _report(app: App, report: IngestReport, seconds: float, dry_run: bool) -> No
     message += f" in {seconds:.1f} s{speed}; {report.skipped:,} known"
     if report.arrivals:
         message += f"; {arrival(report.arrivals)}"
+    if report.erased:
+        message += f"; {report.erased:,} refused, which were erased"
     if report.quarantined:
         message += f"; {report.quarantined:,} quarantined (`lakelog quarantine list`)"
     app.say(f"{message}{' (nothing was stored)' if dry_run else ''}")

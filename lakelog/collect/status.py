@@ -84,6 +84,8 @@ class Reporter:
         if report.nuls:
             totals.nuls += report.nuls
             self.tell(report.path, f"{report.nuls:,} NUL bytes skipped")
+        if report.erased:
+            self.say(f"{report.path}: {report.erased:,} events refused, which were erased")
         if report.error == FileReport.MISSING:
             return  # it was renamed or removed since the scan
         if report.error:

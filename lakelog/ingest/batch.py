@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from lakelog import arrays, typed_columns
 from lakelog.database import Connect
 from lakelog.disk import OpenFile, disk
 from lakelog.entries import IdRun, Record, Removal, SegmentEntry
+from lakelog.erased import Refusal
 from lakelog.errors import DamagedSegment, StaleFiles
 from lakelog.files import CursorIndex, FileCursor, Resolver, Start
 from lakelog.formats import Format, FormatDefinition, TypedPayloads
@@ -231,6 +233,9 @@ class Batch:
         self.unfinished: list[RejectedLine] = []
         self.unfinished_keys: dict[str, str] = {}
         self.rows = self.skipped = self.lines = self.bytes = self._bad_chars = self._most = 0
+        self._refusal = Refusal(job.store.paths)
+        self.erased = Counter[str]()
+        """Rows that were refused as they had been erased, by their origin."""
         self.arrivals = 0
         """Rows without a time of their own."""
         self._since = time.monotonic()
@@ -320,6 +325,11 @@ class Batch:
         if table["key"].null_count < table.num_rows:
             table = self._new_only(table)
         self.skipped += count - table.num_rows
+        fresh = self._refusal.without(table, self._job.store.paths.protection)
+        if fresh is not table:
+            self.erased.update(table["origin"].to_pylist())
+            self.erased.subtract(fresh["origin"].to_pylist())
+            table = fresh
         self.rows += table.num_rows
         self.arrivals += int(arrays.arrived(table).sum())
         if not table.num_rows or self._job.dry_run:
@@ -365,9 +375,7 @@ class Batch:
                 if is_rewound or not stand(state) or self.clashes(state):
                     return None
             planned = change(state)
-            refused = self._segments.refusal.count
-            message = f"{planned.message}; {refused} erased events refused" if refused else ""
-            planned = replace(planned, message=message or planned.message)
+            planned = replace(planned, message=self.told(planned.message))
             return replace(planned, ids_add=ids, is_right=self.is_first)
 
         head_now = None
@@ -378,6 +386,11 @@ class Batch:
         if head_now is None:
             raise CursorMoved
         return head_now
+
+    def told(self, message: str) -> str:
+        """The message of a move, which says how many rows were refused."""
+        refused = self.erased.total()
+        return f"{message}; {refused} erased events refused" if refused else message
 
     def close(self) -> None:
         """End the thread that writes."""

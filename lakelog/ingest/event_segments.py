@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from lakelog import typed_columns
 from lakelog.entries import SegmentEntry
-from lakelog.erased import Refusal
 from lakelog.ingest.splits import Loaded, PendingSplit
 from lakelog.libraries import pa, pc
 from lakelog.paths import Paths
@@ -38,7 +37,6 @@ class EventSegments:
 
     def __init__(self, paths: Paths, commit: str, target: int) -> None:
         self._paths, self._commit, self._target = paths, commit, target
-        self.refusal = Refusal(paths)
         self._gathered: list[pa.Table] = []
         self._counted: list[pa.Table] = []
         self._waiting = self._bytes = self._texts = 0

@@ -267,6 +267,7 @@ class Gatherer:
         report.events += batch.rows
         report.arrivals += batch.arrivals
         report.skipped += batch.skipped
+        report.erased += batch.erased.total()
         report.lines += batch.lines
         bad = [*batch.bad, *batch.unfinished]
         report.quarantined += len(bad)

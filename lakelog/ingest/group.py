@@ -269,7 +269,8 @@ class Group:
             report = member.report
             report.events = events_by_origin.get(member.at.origin, 0)
             report.arrivals = arrivals_by_origin.get(member.at.origin, 0)
-            report.skipped += rows - report.events
+            report.erased = batch.erased[member.at.origin]
+            report.skipped += rows - report.events - report.erased
             # Blank lines count as lines; records of many events count as their rows.
             report.lines = max(member.lines, rows + report.quarantined)
 

@@ -67,6 +67,11 @@ class IngestReport:
         """Lines ingested before, and events whose id is known."""
         return sum(f.skipped for f in self.files)
 
+    @property
+    def erased(self) -> int:
+        """Events that are refused, as they were erased."""
+        return sum(f.erased for f in self.files)
+
 
 class Ingester:
     """Ingests files into one branch of a lake. Those of jobs that share a cache share the cursors

@@ -18,6 +18,7 @@ import orjson
 
 from lakelog import arrays, database, typed_columns
 from lakelog.disk import disk
+from lakelog.erased import Refusal
 from lakelog.formats import FORMATS, TypedPayloads
 from lakelog.ingest import splits
 from lakelog.ingest.event_segments import EventSegments
@@ -50,11 +51,13 @@ class Worker:
         """Write the events of the lines from `base` on as segments; return what is to be published.
         Raises Refused, OSError."""
         events = arrivals = crc = 0
+        refusal = Refusal(self._paths)
         with closing(EventSegments(self._paths, disk.random_hex(), self._rows)) as segments:
             for chunk in self._chunks(base, base + size):
                 crc = zlib.crc32(chunk.data, crc)
                 result = self._transformer.uniform(chunk)
-                if result is None:
+                # Rows that were erased are counted by the process that publishes.
+                if result is None or refusal.refused(result.table, self._paths.protection).any():
                     raise Refused
                 segments.add(segments.accepted(result.table), result.fields)
                 events += result.lines

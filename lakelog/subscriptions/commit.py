@@ -105,7 +105,8 @@ def _with_outputs(access: BranchAccess, request: CommitRequest) -> Head | None:
             # What others published meanwhile may have an id of ours: rows and ids are made anew.
             if batch.clashes(state) or base.appended != present.appended:
                 return None
-            change = Change(OP, present.name, (*entries, request.entry(present)), ids_add=ids)
+            message = batch.told(present.name)
+            change = Change(OP, message, (*entries, request.entry(present)), ids_add=ids)
             return replace(change, is_right=batch.is_first)
 
         # This process slept, and garbage collection took what it had written.

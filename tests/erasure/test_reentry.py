@@ -56,7 +56,8 @@ def test_a_file_that_is_ingested_again(lake: Lake, tmp_path: Path) -> None:
     lake.ingest(path)
     lake.erase(subject=ADA, why="asked")
     lake.rollback("before")
-    lake.ingest(path)
+    report = lake.ingest(path)
+    assert (report.events, report.skipped, report.erased) == (1, 0, 1)
     assert (hers(lake), lake.count()) == (0, 2)
     assert lake.log()[0].move.message.endswith("1 erased events refused")
     assert histories.places_with(tmp_path / "lake", [ADA]) == []
