@@ -49,6 +49,7 @@ def own_events(store: Store, connect: Connect, history: History) -> list[OwnEven
         path = KEYS.object("segments", entry.key)
         if entry.kind != "events" or not _may_be_own(entry) or not store.volume.exists(path):
             continue
+        store.verified.require([entry])
         source = rows_sql(store.paths, [entry])
         query = f"SELECT type, {_KEY}, message, data FROM ({source}) WHERE {_IS_OWN}"
         with contextlib.closing(connect().cursor()) as cursor:
@@ -92,6 +93,7 @@ def telling_words(
         looks = (
             f"coalesce(bool_or(contains({values}, {sql.literal(w)})), false)" for w in candidates
         )
+        store.verified.require([entry])
         source = rows_sql(store.paths, [entry])
         query = (
             f"SELECT [{', '.join(looks)}] FROM ({source})"

@@ -93,6 +93,7 @@ def _mentions(store: Store, connect: Connect, subject: str) -> int:
     for branch in store.refs.branches():
         for entry in store.manifests.segments(store.state(branch), "events"):
             if entry.key not in counts:
+                store.verified.require([entry])  # of a shared lake it may be in the bucket alone
                 source = rows_sql(store.paths, [entry])
                 source = sealed_blocks.opened_sql(store.paths, source, [entry.key])
                 query = (

@@ -57,12 +57,13 @@ class NewestEvents:
         while entries and count > 0:
             group, entries = entries[:step], entries[step:]
             floor = _floor(group, count) if self._condition is None else 0
+            # Before the engine is told where they are, which is elsewhere once they are here.
+            self._store.verified.require(group)
             rows = rows_sql(self._store.paths, group)
             rows = sealed_blocks.opened_sql(self._store.paths, rows, (e.key for e in group))
             # Below the floor no row can be among the newest; without a condition it is known at
             # once.
             source = f"SELECT {self.NARROW} FROM ({rows}) WHERE seq >= {floor}"
-            self._store.verified.require(group)
             source = f"{source} AND seq >= ({self._nth(source, count)})"
             query = f"WITH events AS ({source}) SELECT {columns} FROM events {self._clause}"
             tables.append(self.rows_of(self._cursor, f"{query} ORDER BY seq"))

@@ -136,6 +136,25 @@ def test_no_word_of_an_event_is_in_the_bucket_or_on_any_machine(
     assert all(machines[name].verify().intact for name in "abc")
 
 
+def test_a_machine_that_has_no_segment_yet_reads_and_erases(
+    machines: SharedMachines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it needs is fetched before the engine is told where it is."""
+    monkeypatch.setattr(name_file, "FILE_LEAST", 0)
+    for turn in range(2):
+        put(machines["a"], range(10 * turn, 10 * turn + 10))
+        machines["a"].exchange()
+        machines["a"].append({"type": "lakelog.alert", "source": "lakelog", "message": "a word"})
+        machines["a"].exchange()
+        put(machines["a"], range(10 * turn + 104, 10 * turn + 109))
+        machines["a"].exchange()
+    own = machines["b"].tail(5, where="source = 'lakelog'")
+    assert [event["message"] for event in own] == ["a word"] * 2
+    preview = machines["c"].preview_erasure(subject=f"{PLANTED}3")
+    assert (preview.events, preview.mentions) == (2, 0)
+    assert machines["d"].erase(subject=f"{PLANTED}3", why="asked").erasure.events == 2
+
+
 def test_names_of_many_segments_are_read_in_bounded_memory(
     machines: SharedMachines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
