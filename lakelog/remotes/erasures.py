@@ -75,9 +75,9 @@ class RemoteErasures:
         """Erase here what was erased there; return the keys of the erasures that are new here.
         Raises TransferRefused, NotAllowed, GcRefused, Damaged."""
         adopted, fresh = [], self.keys_there() - self._records().keys()
-        found = (read_record(self.volume, self._site.url, key) for key in fresh)
+        news = (read_record(self.volume, self._site.url, key) for key in fresh)
         # As they came: what the first of two of a subject took is counted and named by it.
-        for record, rows in sorted(found, key=lambda pair: (pair[0].time, pair[0].key)):
+        for record, rows in sorted(news, key=lambda pair: (pair[0].time, pair[0].key)):
             # An erasure that is not finished there is finished by whoever began it, and then
             # adopted.
             if record.is_swept:

@@ -86,7 +86,7 @@ class _Push(Exchange):
     def branch(self, branch: str) -> None:
         """Push one branch."""
         head = settled(self._lake, branch)
-        last_seen, sent = self._known.branch(branch).seen, self._result.carried.objects
+        last_seen, before = self._known.branch(branch).seen, self._result.carried.objects
         # Someone else may push at the same time: then it is judged again by what is there now.
         for _ in range(_LOOKS):
             remote_head = self._head(branch, last_seen.number if last_seen else 0)
@@ -101,7 +101,7 @@ class _Push(Exchange):
             if remote_head and is_there and not is_listed:
                 if self.is_repair:
                     self._send(objects_of(self._store, head.move.snapshot))
-                self._result.refs[branch] = self._unmoved(sent)
+                self._result.refs[branch] = self._unmoved(before)
                 self._signatures("", head.move.snapshot)
                 self._note(branch, remote_head.move, head.move)
                 return
@@ -120,7 +120,7 @@ class _Push(Exchange):
             )
             move = self._advance(branch, head, remote_head, rewind=is_rewind)
             if move is not None or self._result.dry_run:
-                self._result.refs[branch] = self._unmoved(sent) if is_there else word
+                self._result.refs[branch] = self._unmoved(before) if is_there else word
                 if move is not None:
                     # After the ref: a gc there deletes signatures of what is not named.
                     self._signatures("", head.move.snapshot)
@@ -130,14 +130,14 @@ class _Push(Exchange):
 
     def tag(self, name: str) -> None:
         """Push one tag with the objects of its state."""
-        tag, sent = self._store.refs.tag(name), self._result.carried.objects
+        tag, before = self._store.refs.tag(name), self._result.carried.objects
         self._offer(tag.snapshot)
         data = File(self._store.paths.tag(name)).read(DOCUMENT_MAX)
         remote_tag = self._site.tag(name)
         if remote_tag and remote_tag[1] == data:
             if self.is_repair:
                 self._send(objects_of(self._store, tag.snapshot))
-            self._result.refs[name] = self._unmoved(sent)
+            self._result.refs[name] = self._unmoved(before)
             self._signatures(name, tag.snapshot)
             return
         if remote_tag and not self.is_forced:
@@ -155,9 +155,9 @@ class _Push(Exchange):
             self._signatures(name, tag.snapshot)
         self._result.refs[name] = "forced" if remote_tag else "new"
 
-    def _unmoved(self, sent: int) -> str:
+    def _unmoved(self, before: int) -> str:
         """What is said of a ref whose state is there, of which objects were sent again or not."""
-        return "repaired" if self._result.carried.objects > sent else "up to date"
+        return "repaired" if self._result.carried.objects > before else "up to date"
 
     def _advance(
         self, branch: str, head: Head, remote_head: Head | None, *, rewind: bool
