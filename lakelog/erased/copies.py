@@ -53,7 +53,7 @@ def note(paths: Paths, place: str, name: str) -> None:
     key = hashlib.sha256(place.encode() + b"\0" + os.fsencode(name)).hexdigest()[:16]
     with contextlib.suppress(OSError):
         Folder(paths.copies).make_all()
-        File(f"{paths.copies}/{key}.json").replace(document.encode(body), sync=False)
+        File(f"{paths.copies}/{key}.json").replace(document.encode(body))
 
 
 def listing(paths: Paths) -> list[CopyNote]:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ import lakelog
 from lakelog import outcomes, train
 from lakelog.errors import InvalidEvent
 from lakelog.lake import Lake
-from tests.support import encrypted
+from tests.support import encrypted, seam
 from tests.support.cli import run
 from tests.support.erasure_histories import places_with
 from tests.support.sync_places import synced
@@ -301,3 +302,21 @@ def test_a_model_that_was_learnt_from_the_rows_is_named(tmp_path: Path) -> None:
         assert lake.verify().intact
         assert "model" not in [c["place"] for c in lake.erasures()[0].copies]
         assert places_with(tmp_path / "lake", [ADA, WORD]) == []
+
+
+def test_the_note_of_a_place_is_durable_before_it_gets_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut an export that is there has its note, which names it in an erasure."""
+    changes = list[tuple[str, str]]()
+
+    def record(name: str, real: Any, *args: Any, **options: Any) -> Any:
+        fd = args[0] if name == "sync_file" else None
+        changes.append((name, os.readlink(f"/proc/self/fd/{fd}") if fd is not None else ""))
+        return real(*args, **options)
+
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append({"type": "A"})
+        seam.install(monkeypatch, record)
+        lake.export("SELECT * FROM events", tmp_path / "out.csv")
+    assert "/lake/copies/" in next(path for name, path in changes if name == "sync_file")
