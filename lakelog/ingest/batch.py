@@ -320,16 +320,15 @@ class Batch:
         if table is None:
             return None
         # First, as sealing does: the id of an event that is refused is not known by that.
-        table = self._segments.accepted(table)
+        accepted = self._refusal.without(table, self._job.store.paths.protection)
+        if accepted is not table:
+            self.erased.update(table["origin"].to_pylist())
+            self.erased.subtract(accepted["origin"].to_pylist())
+        table, count = accepted, accepted.num_rows
         # Most files have no ids, and asking all identity runs costs time.
-        if table["key"].null_count < table.num_rows:
+        if table["key"].null_count < count:
             table = self._new_only(table)
         self.skipped += count - table.num_rows
-        fresh = self._refusal.without(table, self._job.store.paths.protection)
-        if fresh is not table:
-            self.erased.update(table["origin"].to_pylist())
-            self.erased.subtract(fresh["origin"].to_pylist())
-            table = fresh
         self.rows += table.num_rows
         self.arrivals += int(arrays.arrived(table).sum())
         if not table.num_rows or self._job.dry_run:

@@ -49,10 +49,6 @@ class EventSegments:
         """How structs are stored; `_stored` is that of the segment that is being encoded."""
         self._stored: FieldColumns | None = None
 
-    def accepted(self, table: pa.Table) -> pa.Table:
-        """Return the rows that no erasure refuses."""
-        return self.refusal.without(table, self._paths.protection)
-
     def add(self, table: pa.Table, fields: FieldColumns | None) -> None:
         """Add rows; `fields` says how payloads are stored that are structs in a column `fields`."""
         if fields is not None and (not self._fields or fields.schema != self._fields.schema):

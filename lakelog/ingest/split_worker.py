@@ -59,7 +59,7 @@ class Worker:
                 # Rows that were erased are counted by the process that publishes.
                 if result is None or refusal.refused(result.table, self._paths.protection).any():
                     raise Refused
-                segments.add(segments.accepted(result.table), result.fields)
+                segments.add(result.table, result.fields)
                 events += result.lines
                 arrivals += int(arrays.arrived(result.table).sum())
             entries = [segment_entry.to_json() for segment_entry in segments.write()]
