@@ -14,6 +14,7 @@
   `severity` of syslog, or a group of words; `other_level` is that of all other words. A line may
   name one of the format's `scales`, `word` for common names, or `own` where others stay as they
   are.
+  A `line` whose `time` it is itself has none: it is left to the style of leading times.
 - `fragments` are parts of regexes that others use as `%{name}`.
 """
 
@@ -43,14 +44,15 @@ from lakelog.formats.pattern import (
     graded,
 )
 from lakelog.formats.pattern_format import UNTIMED_SCORE, PatternFormat, program
-from lakelog.formats.zones import TZ
+from lakelog.formats.zones import ODD, TZ
+from lakelog.formats.zones import WORD as WORD_OF_ZONE
 from lakelog.runtime.tables import tables_beside
 
 _FRAGMENTS = {
-    "any_zone": TZ.replace("?P<tz>", "?:"),
     "clock": CLOCK,
     "colours": COLOURS,
     "date_start": DATE,
+    "odd_zone": ODD,
     "message": MESSAGE,
     "month": MONTH,
     "others": OTHERS,
@@ -59,6 +61,7 @@ _FRAGMENTS = {
     "rest": REST,
     "slow_query": SLOW_QUERY,
     "tz": TZ,
+    "zone_word": WORD_OF_ZONE,
 }
 _NUMBERS = {
     "status": STATUS,

@@ -13,4 +13,11 @@ ZONES: dict[str, str] = _TABLE["offsets"]
 """Abbreviations of zones that mean one offset."""
 SEVERAL: tuple[str, ...] = tuple(_TABLE["several"])
 """Abbreviations that mean several."""
-TZ = f"(?P<tz>{'|'.join((*ZONES, *SEVERAL))})"
+WORD = f"(?:{'|'.join((*ZONES, *SEVERAL))})"
+TZ = f"(?P<tz>{WORD})"
+_AREAS = "Africa|America|Antarctica|Asia|Atlantic|Australia|Europe|Indian|Pacific|Etc"
+ODD = (
+    rf" ?(?:[AaPp]\.?[Mm]\b|[\[(]?(?:{_AREAS})/\w|\(?(?:UTC|GMT)[+-]\d"
+    rf"|\((?:UTC|GMT|Z|{WORD})\))"
+)
+"""Halves of the day, and zones, that only the style of leading times reads."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,22 @@ def test_each_spelling_in_each_place(part: int) -> None:
         assert read.replace(microsecond=0) == moment, line
 
 
+def test_each_spelling_in_a_file_that_a_style_reads(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """The style of a program that knows the beginning of a time does not pass over its end."""
+    # Behind a month, a day and a year without a zone, the next word is a host.
+    lines = [line for line in LINES if not line[0].startswith(("<", "Oct 27 2024 09:04:07 r"))]
+    for place, (line, _) in enumerate(lines):
+        text = line.replace("request 7", f"request 7 {place:04}")
+        (tmp_path / f"{place}.log").write_text(f"{OWN}\n" * (place % 4 // 2) + f"{text}\n")
+    lake.ingest(str(tmp_path))
+    found = sorted(
+        (match[1], time) for time, text, _ in rows(lake) if (match := _PLACE.search(text or ""))
+    )
+    expected = [(f"{place:04}", m.replace(tzinfo=None)) for place, (_, m) in enumerate(lines)]
+    assert found == expected
+
+
+_PLACE = re.compile(r"request 7 (\d{4})")
 OWN = "2024-10-10 13:55:36,123 INFO [main] a.b.C: started"
 NEIGHBOURS = {
     "applog": OWN,
