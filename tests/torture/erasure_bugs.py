@@ -68,8 +68,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "files not refused",
-        "lakelog.ingest.event_segments:EventSegments.accepted",
-        "self.refusal.without(table, self._paths.protection)",
+        "lakelog.ingest.batch:Batch.take",
+        "self._refusal.without(table, self._job.store.paths.protection)",
         "table",
     ),
     (

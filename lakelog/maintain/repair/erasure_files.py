@@ -74,7 +74,7 @@ def mend(store: Store, outcome: RepairOutcome, there: Store | None) -> set[str]:
     if store.attachment or (there is not None and _notes(store) <= _notes(there)):
         return set()
     outcome.lost.append(
-        "which segments an erasure replaced: push to each remote, and publish each table anew"
+        "which segments an erasure replaced: push to each remote, and publish each table again"
     )
     lacking = made_by.keys() - mapping.states.keys()
     return {store.paths.object("manifests", digest) for digest in lacking}
