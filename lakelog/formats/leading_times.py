@@ -39,7 +39,7 @@ from lakelog.formats.line_starts import WORDS
 from lakelog.formats.pattern import COLOURS, MONTH, Pattern
 from lakelog.formats.pattern_format import PatternFormat
 from lakelog.formats.pattern_tables import expanded, with_fragments
-from lakelog.formats.zones import SEVERAL, ZONES
+from lakelog.formats.zones import AREAS, SEVERAL, ZONES
 from lakelog.libraries import np, pa, pc
 from lakelog.runtime.tables import tables_beside
 from lakelog.values import parse_time
@@ -47,6 +47,7 @@ from lakelog.values import parse_time
 _TABLE = tables_beside(__file__, "leading_times.toml")
 _FRAGMENTS = with_fragments(
     {
+        "areas": AREAS,
         "gap": GAP,
         "months": f"{MONTHS}|{MONTHS.upper()}|{MONTHS.lower()}",
         "triple": TRIPLE,

@@ -14,7 +14,8 @@
   `severity` of syslog, or a group of words; `other_level` is that of all other words. A line may
   name one of the format's `scales`, `word` for common names, or `own` where others stay as they
   are.
-  A `line` whose `time` it is itself has none: it is left to the style of leading times.
+- `unread` is how lines begin whose half of the day or zone the patterns would leave in the message:
+  they are left to the style of leading times.
 - `fragments` are parts of regexes that others use as `%{name}`.
 """
 
@@ -44,24 +45,24 @@ from lakelog.formats.pattern import (
     graded,
 )
 from lakelog.formats.pattern_format import UNTIMED_SCORE, PatternFormat, program
-from lakelog.formats.zones import ODD, TZ
-from lakelog.formats.zones import WORD as WORD_OF_ZONE
+from lakelog.formats.zones import ANY_ZONE, NUMERIC, ODD_ZONE, TZ
 from lakelog.runtime.tables import tables_beside
 
 _FRAGMENTS = {
+    "any_zone": ANY_ZONE,
     "clock": CLOCK,
     "colours": COLOURS,
     "date_start": DATE,
-    "odd_zone": ODD,
     "message": MESSAGE,
     "month": MONTH,
+    "numeric": NUMERIC,
+    "odd_zone": ODD_ZONE,
     "others": OTHERS,
     "pri": PRI,
     "request": REQUEST,
     "rest": REST,
     "slow_query": SLOW_QUERY,
     "tz": TZ,
-    "zone_word": WORD_OF_ZONE,
 }
 _NUMBERS = {
     "status": STATUS,
@@ -99,6 +100,9 @@ def _format(name: str, table: dict[str, Any], fragments: dict[str, str]) -> Patt
     levels = _graded(table["levels"]) if "levels" in table else WORD
     defaults = {"levels": levels, **table.get("each", {})}
     patterns = tuple(_pattern(line, defaults, scales, fragments) for line in table["lines"])
+    if unread := expanded(table.get("unread", ""), fragments):
+        # Its time is none, which makes a mixture ask the other styles.
+        patterns = (Pattern(f"(?P<line>{unread}.*)", "{line}", "log", message=""), *patterns)
     begins = expanded(table.get("begins", ""), fragments)
     word_levels = table.get("word_levels")
     word_level = _graded(word_levels) if isinstance(word_levels, dict) else scales.get(word_levels)

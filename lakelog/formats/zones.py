@@ -13,11 +13,14 @@ ZONES: dict[str, str] = _TABLE["offsets"]
 """Abbreviations of zones that mean one offset."""
 SEVERAL: tuple[str, ...] = tuple(_TABLE["several"])
 """Abbreviations that mean several."""
-WORD = f"(?:{'|'.join((*ZONES, *SEVERAL))})"
-TZ = f"(?P<tz>{WORD})"
-_AREAS = "Africa|America|Antarctica|Asia|Atlantic|Australia|Europe|Indian|Pacific|Etc"
-ODD = (
-    rf" ?(?:[AaPp]\.?[Mm]\b|[\[(]?(?:{_AREAS})/\w|\(?(?:UTC|GMT)[+-]\d"
-    rf"|\((?:UTC|GMT|Z|{WORD})\))"
+ZONE_WORD = f"(?:{'|'.join((*ZONES, *SEVERAL))})"
+TZ = f"(?P<tz>{ZONE_WORD})"
+AREAS = "Africa|America|Antarctica|Asia|Atlantic|Australia|Europe|Indian|Pacific|Etc"
+"""How the names of zones begin that are named after cities."""
+NUMERIC = r"[+-](?:0\d|1[0-4]):?(?:00|15|30|45)"
+ODD_ZONE = (
+    rf" ?(?:[AaPp]\.?[Mm]\b|[\[(]?(?:{AREAS})/\w|\(?(?:UTC|GMT)[+-]\d"
+    rf"|\((?:UTC|GMT|Z|{ZONE_WORD})\))"
 )
 """Halves of the day, and zones, that only the style of leading times reads."""
+ANY_ZONE = rf"(?:{ODD_ZONE}|Z\b| ?{NUMERIC}\b| ?{ZONE_WORD}\b)"
