@@ -374,7 +374,7 @@ class Batch:
                 if is_rewound or not stand(state) or self.clashes(state):
                     return None
             planned = change(state)
-            planned = replace(planned, message=self.told(planned.message))
+            planned = replace(planned, message=self.move_message(planned.message))
             return replace(planned, ids_add=ids, is_right=self.is_first)
 
         head_now = None
@@ -386,7 +386,7 @@ class Batch:
             raise CursorMoved
         return head_now
 
-    def told(self, message: str) -> str:
+    def move_message(self, message: str) -> str:
         """The message of a move, which says how many rows were refused."""
         refused = self.erased.total()
         return f"{message}; {refused} erased events refused" if refused else message

@@ -57,7 +57,9 @@ class Worker:
                 crc = zlib.crc32(chunk.data, crc)
                 result = self._transformer.uniform(chunk)
                 # Rows that were erased are counted by the process that publishes.
-                if result is None or refusal.refused(result.table, self._paths.protection).any():
+                if result is None or (
+                    refusal.without(result.table, self._paths.protection) is not result.table
+                ):
                     raise Refused
                 segments.add(result.table, result.fields)
                 events += result.lines

@@ -105,7 +105,7 @@ def _with_outputs(access: BranchAccess, request: CommitRequest) -> Head | None:
             # What others published meanwhile may have an id of ours: rows and ids are made anew.
             if batch.clashes(state) or base.appended != present.appended:
                 return None
-            message = batch.told(present.name)
+            message = batch.move_message(present.name)
             change = Change(OP, message, (*entries, request.entry(present)), ids_add=ids)
             return replace(change, is_right=batch.is_first)
 

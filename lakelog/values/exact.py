@@ -21,8 +21,6 @@ from lakelog.values.types import JsonObject
 
 _LONG_NUMBER = re.compile(rb"[0-9](?:[0-9.]{15}[0-9.eE][0-9.eE+-]*|[eE][+-]?[0-9]{3,})")
 """Numbers that a double or an integer of 64 bits may not hold, and text that looks like them."""
-_PADDED = re.compile(rb"(?<=e-)0(?=[0-9]$)")
-"""How Python writes exponents of one digit."""
 _KEY_END, _SPACED = re.compile(rb'"[ \t\r\n]*:'), re.compile(rb"[ \t\r\n]:")
 _ESCAPES = re.compile(
     rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -237,10 +235,9 @@ def _is_text(encoded: bytes) -> bool:
 
 def _keeps(encoded: bytes, spelled: bytes) -> bool:
     """Whether what was written has the keys and the long numbers that were read."""
-    if _LONG_NUMBER.search(encoded) is not None:
-        numbers = (_PADDED.sub(b"", number) for number in _LONG_NUMBER.findall(encoded))
-        if list(numbers) != _LONG_NUMBER.findall(spelled):
-            return False
+    numbers = _LONG_NUMBER.findall(encoded)
+    if numbers and numbers != _LONG_NUMBER.findall(spelled):
+        return False
     # Of a repeated key only one is written.
     if _SPACED.search(encoded):
         return len(_KEY_END.findall(encoded)) == len(_KEY_END.findall(spelled))

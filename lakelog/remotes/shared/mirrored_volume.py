@@ -36,6 +36,7 @@ RelayedRequest = Callable[[JsonObject], bytes]
 _WINDOW = 16
 """Moves that are asked for at once at most, while there are more."""
 _READERS = 32
+"""Manifests of moves that are asked for at once at most."""
 _DELIVERED_MAX = 1 << 16
 """Objects of which a process remembers that the bucket has them, at most."""
 
