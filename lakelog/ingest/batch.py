@@ -31,7 +31,6 @@ from lakelog.ingest.chunk_result import ChunkResult, RejectedLine, bad_table
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.definitions import Formats, LakeFormat
 from lakelog.ingest.event_segments import EventSegments
-from lakelog.ingest.splits import SplitRefused
 from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import pa
@@ -301,7 +300,8 @@ class Batch:
         for split in splits:
             try:
                 split_result = split.answer.result()
-            except SplitRefused:
+            # It refused the split, has ended, or could not write: then this process loads it.
+            except Exception:
                 return split.base + split.length
             self.rows += split_result.events
             self.arrivals += split_result.arrivals

@@ -67,7 +67,7 @@ class EventSegments:
         self._writes.append(answer)
 
     def write(self) -> list[SegmentEntry]:
-        """Write the rest durably; return the entries of all segments. Raises SplitRefused."""
+        """Write the rest durably; return the entries of all segments."""
         self._end_segment()
         # Every segment is on disk, synced, before the manifest that names it is written.
         entries = list[SegmentEntry]()

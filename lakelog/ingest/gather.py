@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lakelog.files import FileCopy, FileCursor, KnownContent, Start, UndecidedFile
 from lakelog.formats import FORMATS, Format
-from lakelog.ingest import splits
+from lakelog.ingest import split_worker, splits
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.records import joins
+from lakelog.ingest.split_worker import SplitLoad
 from lakelog.ingest.transform import Transformer, readable
 from lakelog.lines import Checksum, Chunk, Hole, Overlong, Pause, Piece, Source, Split, visible
 
@@ -317,17 +318,19 @@ class Gatherer:
         if self._splits or not (is_plain and is_whole and is_cut) or job.conformance:
             return
         fields = result.fields
-        load = {
-            "root": job.store.paths.root,
-            "rows": self._batch.target,
-            "origin": self.start.origin,
-            "source": job.label,
-            "schemas": [fields.schema.to_json()] if fields else [],
-        }
+        load = SplitLoad(
+            # A path could name another file meanwhile.
+            f"/proc/{os.getpid()}/fd/{source.descriptor}",
+            job.store.paths.root,
+            self._batch.target,
+            self.start.origin,
+            job.label,
+            (fields.schema.to_json(),) if fields else (),
+        )
         span = max(self._place, self._report.alone), source.size
         line = result.length / result.lines
-        self._splits = source.splits = splits.begin(
-            source.descriptor, load, line, span, job.store.settings.threads
+        self._splits = source.splits = split_worker.begin(
+            load, line, span, job.store.settings.threads
         )
 
     def _move(self, place: int, data: bytes) -> None:

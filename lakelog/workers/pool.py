@@ -45,6 +45,7 @@ class WorkerPool(ABC):
     """What does tasks; `count` of them at once."""
 
     count: int
+    _threads: ThreadPoolExecutor
 
     @staticmethod
     @contextlib.contextmanager
@@ -59,6 +60,11 @@ class WorkerPool(ABC):
                 pool.close()
 
     @staticmethod
+    def local(count: int) -> WorkerPool:
+        """Return so many processes of this machine, which start with the first tasks."""
+        return _LocalWorkers(count)
+
+    @staticmethod
     def is_elsewhere(place: str | None) -> bool:
         """Whether tasks leave this machine."""
         return place is not None and place.startswith(RAY)
@@ -68,25 +74,35 @@ class WorkerPool(ABC):
     ) -> Iterator[_T]:
         """Yield what the function returns for each tuple of arguments, or raise what it raises.
         Raises Unreachable for a task whose workers died."""
-        pending = deque[Future[bytes]]()
+        pending = deque[Future[_T]]()
         try:
             for arguments in tasks:
-                pending.append(self._submit(pickle.dumps((function, arguments), protocol=5)))
+                pending.append(self.submit(function, arguments))
                 if len(pending) >= _AHEAD * self.count:
-                    yield _value(pending.popleft())
+                    yield pending.popleft().result()
             while pending:
-                yield _value(pending.popleft())
+                yield pending.popleft().result()
         finally:
             for task in pending:
                 task.cancel()
+
+    def submit(self, function: Callable[..., _T], arguments: tuple[object, ...]) -> Future[_T]:
+        """Have one task done, behind those that wait; see `results`."""
+        return self._threads.submit(self._result, pickle.dumps((function, arguments), protocol=5))
 
     @abstractmethod
     def close(self) -> None:
         """End what was started."""
 
     @abstractmethod
-    def _submit(self, task: bytes) -> Future[bytes]:
-        """Have a task done; its result is what `worker_process.outcome` makes of it."""
+    def _outcome(self, task: bytes) -> bytes:
+        """Have a task done; return what `worker_process.outcome` makes of it."""
+
+    def _result(self, task: bytes) -> Any:
+        is_done, value = pickle.loads(self._outcome(task))
+        if is_done:
+            return value
+        raise value
 
 
 def _pool_at(place: str) -> WorkerPool:
@@ -94,15 +110,8 @@ def _pool_at(place: str) -> WorkerPool:
         return _RayWorkers(place)
     name, colon, number = place.partition(":")
     if name == LOCAL and (not colon or (number.isdecimal() and int(number))):
-        return _LocalWorkers(int(number) if colon else os.cpu_count() or 1)
+        return WorkerPool.local(int(number) if colon else os.cpu_count() or 1)
     raise InvalidSetting(f"no workers are at {place!r}: name local, local:N or ray://HOST:PORT")
-
-
-def _value(task: Future[bytes]) -> Any:
-    is_done, value = pickle.loads(task.result())
-    if is_done:
-        return value
-    raise value
 
 
 class _LocalWorkers(WorkerPool):
@@ -116,19 +125,19 @@ class _LocalWorkers(WorkerPool):
 
     def close(self) -> None:
         self._is_closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
         for process in [*self._processes]:  # for its end threads wait
             process.end()
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown()
         for process in self._processes:
             process.end()
 
-    def _submit(self, task: bytes) -> Future[bytes]:
-        return self._threads.submit(self._done, task)
-
-    def _done(self, task: bytes) -> bytes:
+    def _outcome(self, task: bytes) -> bytes:
         for _ in range(ATTEMPTS):
             process = self._idle.pop() if self._idle else self._started()
             try:
+                if self._is_closed:  # it started when the others were ended
+                    raise EOFError
                 outcome = process.outcome(task)
             except (OSError, EOFError):
                 process.end()
@@ -214,11 +223,7 @@ class _RayWorkers(WorkerPool):
         if self._is_ours:
             ray.shutdown()
 
-    def _submit(self, task: bytes) -> Future[bytes]:
-        return self._threads.submit(self._done, task)
-
-    def _done(self, task: bytes) -> bytes:
-        """Have the cluster do a task. Raises Unreachable."""
+    def _outcome(self, task: bytes) -> bytes:
         reference = None
         try:
             reference = self._function.remote(ray.put(task))

@@ -261,7 +261,7 @@ def workers(lake: lakelog.Lake) -> list[str]:
     file, found = str(Path(lake.path).parent), []
     for folder in Path("/proc").iterdir():
         try:
-            if b"split_worker" in (folder / "cmdline").read_bytes():
+            if b"worker_process" in (folder / "cmdline").read_bytes():
                 opened = [os.readlink(each) for each in (folder / "fd").iterdir()]
                 found += [folder.name] if any(o.startswith(file) for o in opened) else []
         except OSError:
