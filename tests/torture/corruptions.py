@@ -69,7 +69,7 @@ def _spoil(path: str, right: Rows, name: str, way: str, dice: random.Random) -> 
     with damage.changed(path, name, spoilt):
         kinds = {p.kind for p in damage.checked(path).problems if p.path == f"{path}/{name}"}
         found = damage.outcome(path)
-    unseen = way == "cut" and _may_be_cut(name, data, at)
+    unseen = not any(spoilt[at:]) and _may_end(name, data, at)
     assert kinds or unseen, f"{where}: not named"
     if not (unseen and not isinstance(found, Damaged)):
         torn = {"torn"} if way in ("cut", "block") and "torn" in kinds else kinds
@@ -78,9 +78,9 @@ def _spoil(path: str, right: Rows, name: str, way: str, dice: random.Random) -> 
         assert damage.were_there(found, right), f"{where}: rows that never were"
 
 
-def _may_be_cut(name: str, data: bytes, size: int) -> bool:
-    """Whether nobody can see that a file ends early (FORMAT.md, F14.4): a WAL between frames,
-    and the cache of what was verified, which is written unsynced."""
+def _may_end(name: str, data: bytes, size: int) -> bool:
+    """Whether nobody can see that a file ends early, or in zeros (FORMAT.md, F14.4): a WAL between
+    frames, and the cache of what was verified, which is written unsynced."""
     kind = damage.kind_of(name)
     return kind == "verified" or (kind == "wal" and size in {end for _, end in frames_of(data)})
 
