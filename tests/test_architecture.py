@@ -50,7 +50,7 @@ ORDER = {
     "values": "types exact times",
     "event": "types exported levels uniform encode arrow_rows bookkeeping",
     "entries": "entry",
-    "disk": "modes regular_file disk file file_system folder lock_file",
+    "disk": "modes regular_file disk file lock_file file_system folder",
     "paths": "file_names lake_paths",
     "document": "checksum",
     "volume": "volume move_pack replacements erased_states",

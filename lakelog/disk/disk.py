@@ -15,7 +15,7 @@ import mmap
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lakelog.disk import modes, regular_file
@@ -406,19 +406,7 @@ def lock(fd: int, *, wait: bool = False) -> bool:
     return True
 
 
-def is_locked(path: str) -> bool:
-    """Whether some process holds the flock of `path`; False if it is gone."""
-    try:
-        fd = regular_file.open_file(path)
-    except (FileNotFoundError, regular_file.NotRegular):
-        return False
-    try:
-        return not lock(fd)
-    finally:
-        os.close(fd)  # which also drops the lock, if it was free to take
-
-
-def _open_lock(path: str) -> int:
+def open_lock(path: str) -> int:
     """Open a lock file, which whoever writes to the lake may hold."""
     with contextlib.suppress(FileNotFoundError):
         try:
@@ -428,54 +416,3 @@ def _open_lock(path: str) -> int:
     fd = os.open(path, os.O_CREAT | os.O_RDWR | _IN_PLACE, 0o644)
     modes.follow(path)
     return fd
-
-
-class Claim:
-    """A claim file; true if this process holds its lock."""
-
-    def __init__(self, fd: int, *, is_held: bool) -> None:
-        self.fd, self._is_held = fd, is_held
-
-    def __bool__(self) -> bool:
-        return self._is_held
-
-    def keep(self) -> int:
-        """Return a descriptor with which the lock outlives an exec of this process."""
-        if self.fd < 0:
-            return -1
-        duplicate = os.dup(self.fd)
-        os.set_inheritable(duplicate, True)
-        return duplicate
-
-
-@contextlib.contextmanager
-def claim(path: str, kept_fd: int = -1) -> Iterator[Claim]:
-    """Hold the lock of a claim file, which only saves double work; yields what is false if another
-    process holds it. Where the file cannot be created, as in a read-only cache, the work is done
-    anyway. `kept_fd` is the descriptor that was kept over an exec, if there was one."""
-    fd = kept_fd
-    try:
-        if fd < 0:
-            fd = _open_lock(path)
-        else:
-            os.set_inheritable(fd, False)
-    except OSError:
-        yield Claim(-1, is_held=True)
-        return
-    try:
-        yield Claim(fd, is_held=lock(fd))
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def hold(path: str, *, shared: bool) -> Iterator[bool]:
-    """Hold a lock file that several may share, after waiting, or one alone, who does not wait:
-    yields whether it is held."""
-    fd = _open_lock(path)
-    try:
-        if shared:
-            fcntl.flock(fd, fcntl.LOCK_SH)
-        yield shared or lock(fd)
-    finally:
-        os.close(fd)

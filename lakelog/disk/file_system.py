@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from lakelog.disk import disk
+from lakelog.disk.lock_file import LockFile
 from lakelog.errors import UnsupportedStore
 
 # Shared between kernels: flock and link of one machine may not bind another (F16.1).
@@ -46,7 +47,7 @@ class FileSystem:
     def _probe_lock(self, path: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if not disk.lock(fd) or not disk.is_locked(path):
+            if not disk.lock(fd) or not LockFile(path).is_held():
                 raise UnsupportedStore(f"{self.root}: flock does not exclude; use a local disk")
         finally:
             disk.close(fd)

@@ -19,7 +19,7 @@ import pytest
 
 import lakelog
 from lakelog import document
-from lakelog.disk import disk
+from lakelog.disk import LockFile, disk
 from lakelog.entries.entry import Record
 from lakelog.errors import DamagedLake, DamagedSegment, DamagedWal, FormatTooNew, UnsupportedStore
 from lakelog.event import EncodedBatch
@@ -528,7 +528,7 @@ def test_the_medium_is_probed(tmp_path: Path) -> None:
     ):
         Store.create(str(tmp_path / "a"))
     with (
-        mock.patch.object(disk, "is_locked", return_value=False),
+        mock.patch.object(LockFile, "is_held", return_value=False),
         pytest.raises(UnsupportedStore, match="flock"),
     ):
         Store.create(str(tmp_path / "b"))

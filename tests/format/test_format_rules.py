@@ -13,7 +13,7 @@ import pytest
 
 import lakelog
 from lakelog import document
-from lakelog.disk import disk
+from lakelog.disk import LockFile
 from lakelog.entries.entry import Record
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.maintain.seal import Sealer
@@ -266,7 +266,7 @@ def test_locks(tmp_path: Path) -> None:
         lake.store.change_settings(lakelog.Settings(seal="never"))
         lake.append({"type": "B"})
         lake.append({"type": "C"})
-        held = {p.name: disk.is_locked(str(p)) for p in (tmp_path / "lake/wal/main").iterdir()}
+        held = {p.name: LockFile(str(p)).is_held() for p in (tmp_path / "lake/wal/main").iterdir()}
         assert [locked for _, locked in sorted(held.items())] == [False, True]
         with mock.patch.object(fcntl, "flock", side_effect=AssertionError("a lock was asked for")):
             assert lake.count() == 3

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 import lakelog
-from lakelog.disk import disk
+from lakelog.disk import LockFile, disk
 from lakelog.entries.entry import UNNUMBERED, SegmentEntry
 from lakelog.errors import DamagedSegment
 from lakelog.maintain import compact, row_order
@@ -303,7 +303,7 @@ def test_two_compactors_do_not_do_it_twice(lake: lakelog.Lake) -> None:
     """While another process compacts this one does nothing."""
     put(lake, "a")
     put(lake, "b")
-    with disk.claim(f"{lake.store.paths.cache}/compact.lock") as alone:
+    with LockFile(f"{lake.store.paths.cache}/compact.lock").claim() as alone:
         assert alone
         assert lake.compact() == compact.Compaction()
     assert lake.compact().removed == 2

@@ -15,7 +15,7 @@ import pytest
 
 import lakelog
 from lakelog import document, history
-from lakelog.disk import disk
+from lakelog.disk import LockFile, disk
 from lakelog.errors import GcRefused, LakelogError, UnknownRef
 from lakelog.history import thinning
 from lakelog.history import window as history_window
@@ -557,7 +557,7 @@ def test_nothing_is_deleted_where_something_is_unclear(make_lake: MakeLake, why:
     if why == "no branch at all":
         history.delete_tag(lake.store, "v1")
     orphan(lake)
-    with disk.claim(f"{lake.store.paths.cache}/gc.lock") as alone:
+    with LockFile(f"{lake.store.paths.cache}/gc.lock").claim() as alone:
         assert alone
         names = {f"manifests/{orphan(lake)}": 0}
         disk.replace_whole(lake.store.paths.condemned, document.encode({"names": names}))
@@ -581,7 +581,7 @@ def test_a_branch_that_was_never_finished_stops_nothing(make_lake: MakeLake) -> 
 
 def test_concurrent_gc_runs_once(lake: lakelog.Lake) -> None:
     """While another process collects this one is refused and may come back."""
-    with disk.claim(f"{lake.store.paths.cache}/gc.lock") as alone:
+    with LockFile(f"{lake.store.paths.cache}/gc.lock").claim() as alone:
         assert alone
         with pytest.raises(GcRefused, match="another process is collecting"):
             lake.gc()

@@ -14,7 +14,7 @@ import pytest
 
 import lakelog
 from lakelog import document
-from lakelog.disk import NotIntact, disk
+from lakelog.disk import LockFile, NotIntact, disk
 from lakelog.errors import GcRefused
 from tests.support import seam
 
@@ -78,7 +78,7 @@ def test_what_is_gone_is_no_error(tmp_path: Path) -> None:
     """Removing what is not there is done already; nobody holds a lock on it."""
     disk.remove_dir(str(tmp_path / "none"))
     disk.unlink(str(tmp_path / "none"))
-    assert not disk.is_locked(str(tmp_path / "none"))
+    assert not LockFile(str(tmp_path / "none")).is_held()
     assert not disk.exists(str(tmp_path / "none" / "below"))
     assert disk.listing(str(tmp_path / "none")) == []
 

@@ -18,7 +18,7 @@ import pytest
 
 import lakelog
 from lakelog import database
-from lakelog.disk import disk
+from lakelog.disk import LockFile, disk
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import PendingFrames
 from tests.support.tree import ROOT
@@ -153,7 +153,7 @@ def test_a_child_leaves_the_lock_of_its_parent_alone(make_lake: MakeLake) -> Non
 
     wait(in_child(child))
     [name] = [f for f in os.listdir(lake.store.paths.wal_dir("main")) if lake.writer().name in f]
-    assert disk.is_locked(f"{lake.store.paths.wal_dir('main')}/{name}")
+    assert LockFile(f"{lake.store.paths.wal_dir('main')}/{name}").is_held()
     lake.append(event("parent again"))
     assert found(lake) == ["child", "parent", "parent again"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lakelog.disk import disk
+from lakelog.disk import LockFile, disk
 from tests.support import hostile_lakes
 from tests.support.cli import lines, run
 from tests.support.requirements import need_module
@@ -79,8 +79,8 @@ def test_nothing_is_written_through_a_link(home: Path) -> None:
         disk.append_line(str(link), b"theirs\n")
     with pytest.raises(OSError, match=TOO_MANY_LINKS):
         disk.map_shared(str(link), 64)
-    with disk.claim(str(link)) as claim:
+    with LockFile(str(link)).claim() as claim:
         assert claim.fd < 0
-    with pytest.raises(OSError, match=TOO_MANY_LINKS), disk.hold(str(link), shared=True):
+    with pytest.raises(OSError, match=TOO_MANY_LINKS), LockFile(str(link)).hold(shared=True):
         pass
     assert outside.read_text() == "mine\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.disk import disk
+from lakelog.disk import LockFile
 from lakelog.state.state import save_state
 from tests.support.capabilities import bound_by_modes
 from tests.support.requirements import give_up
@@ -42,7 +42,7 @@ def test_what_root_makes_in_a_lake_belongs_to_its_user(tmp_path: Path, mode: int
     with lakelog.open(path) as lake:
         save_state(lake, {"app": str(home)})
         lake.branch("other")
-        with disk.claim(f"{lake.store.paths.cache}/new.lock") as claim:
+        with LockFile(f"{lake.store.paths.cache}/new.lock").claim() as claim:
             assert claim
         lake.gc()
     made = [p for p in path.rglob("*") if (p.is_dir() and p not in before) or p.suffix == ".lock"]
@@ -60,8 +60,8 @@ def test_lock_of_another_user_is_held_all_the_same(tmp_path: Path) -> None:
     lock = tmp_path / "some.lock"
     lock.touch()
     lock.chmod(0o444)
-    with bound_by_modes(), disk.claim(str(lock)) as one, disk.claim(str(lock)) as other:
+    with bound_by_modes(), LockFile(str(lock)).claim() as one, LockFile(str(lock)).claim() as other:
         assert one
         assert not other
-    with bound_by_modes(), disk.hold(str(lock), shared=True) as held:
+    with bound_by_modes(), LockFile(str(lock)).hold(shared=True) as held:
         assert held

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.disk import disk
+from lakelog.disk import LockFile, disk
 from lakelog.errors import LakeReplaced, WriterClosed
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail, WalFile
@@ -109,7 +109,7 @@ def test_a_full_file_is_followed_by_another(make_lake: MakeLake) -> None:
     assert sequences(lake) == [[0, 1, 2], [3, 4, 5], [6]]
     assert [file.ended for file in files(lake)] == [True, True, False]
     assert [file.header.first for file in files(lake) if file.header] == [0, 3, 6]
-    assert [disk.is_locked(file.path) for file in files(lake)] == [False, False, True]
+    assert [LockFile(file.path).is_held() for file in files(lake)] == [False, False, True]
     assert rows(lake) == list(range(7))
 
 
@@ -121,7 +121,7 @@ def test_a_living_writer_keeps_a_file_and_its_watermark(make_lake: MakeLake) -> 
     other.settle()
     for n in range(3):
         lake.branch(f"b{n}")
-    assert [disk.is_locked(file.path) for file in files(lake)] == [True]
+    assert [LockFile(file.path).is_held() for file in files(lake)] == [True]
     assert other.settle().move.wal[lake.writer().name] == 0
     lake.append(numbers(4))
     assert other.settle().move.wal[lake.writer().name] == 1
@@ -152,7 +152,7 @@ def test_close_ends_the_file_and_lets_it_go(make_lake: MakeLake) -> None:
     lake.close()
     [file] = files(lake)
     assert file.ended
-    assert not disk.is_locked(file.path)
+    assert not LockFile(file.path).is_held()
     other = make_lake()
     other.settle()
     assert disk.listing(other.store.paths.wal_dir("main")) == []
@@ -522,7 +522,7 @@ def test_close_waits_for_the_append_that_runs(
     close.join()
     [file] = files(lake)
     assert file.ended
-    assert not disk.is_locked(file.path)
+    assert not LockFile(file.path).is_held()
     assert rows(make_lake()) == [1]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
-from lakelog.disk import disk
+from lakelog.disk import LockFile, disk
 from lakelog.errors import LakelogError, LakeNotFound, LakeReplaced, NothingToUndo, UnknownRef
 from lakelog.history import window as history_window
 from lakelog.maintain import DedupeNote
@@ -468,7 +468,7 @@ class Life:
         """Where the living writer holds a damaged WAL, repair it once it is closed."""
         assert done.after is not None
         for problem in done.after.problems:
-            assert disk.is_locked(problem.path), f"not repaired: {problem}"
+            assert LockFile(problem.path).is_held(), f"not repaired: {problem}"
         self.living.close()
         again = damage.repaired(self.root, copy)
         self.living = self.open("main")
