@@ -97,7 +97,8 @@ ORDER = {
     "pictures": "charts",
     "search": "language words condition calls answers",
     "query": """session_settings sql frames tail_rows behaviour providers pruning lake_tables
-        stream relation frame_scans schemas top_scans binder histograms ranking session newest""",
+        stream relation frame_scans schemas top_scans binder failures histograms ranking session
+        newest""",
     "query/sql": "tree extractions payload times show analysis keys table_sql segment_map",
     "views": """params definition guard catalog layers partials lineage background_writer
         finalize ledger mapping engine builds origin_table pattern_tables tables

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lakelog.engine.messages import EngineMessage
-from lakelog.errors import DamagedSegment, LakelogError, QueryFailed, SnapshotGone
+from lakelog.errors import DamagedSegment, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb, pa
-from lakelog.query import frames, schemas, session_settings, top_scans
+from lakelog.query import frames, session_settings, top_scans
 from lakelog.query.binder import Binder
+from lakelog.query.failures import Failures
 from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
 from lakelog.query.histograms import WordHistograms
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 else:
     ranking = Lazy("lakelog.query.ranking")
 
-_FETCH_ROWS, _EVERY_EVENT = 2048, Query()
+_EVERY_EVENT = Query()
 KEPT_EVENTS, _KEPT_BYTES, _ASKED_AGAIN = 4_096, 1_000_000, 3
 """Rows of so many events and bytes are kept, which takes as long as two queries, after so many."""
 _SESSIONS: Living[Session] = Living()
@@ -75,6 +76,7 @@ class Session:
         self.connect = self.tables.connect
         self.tail, self.state = self.tables.tail, self.tables.state
         self.binder, self.scans = Binder(self.tables), FrameScans(self.tables)
+        self.failures = Failures(self.tables, self.binder)
         self._plans = plans_of(self.tables, self.binder, self.scans)
         _SESSIONS.add(self)
 
@@ -104,7 +106,7 @@ class Session:
             session_settings.require_effect(cursor, query)
         if result is None:  # a statement without rows: types need not say so of each query
             return result  # type: ignore[return-value]
-        failure = functools.partial(self._failure, query, source)
+        failure = functools.partial(self.failures.of, query, source)
         return Relation(result, Stream(cursor, query, params), failure)
 
     def ranked(self, search: Search, limit: int | None, digest: str | None = None) -> Relation:
@@ -124,7 +126,7 @@ class Session:
                 return ranked_search.answer(pinned, self.binder.cursors)
 
         stream = self._translated(answered)
-        failure = functools.partial(self._failure, stream.query, (stream.query, None, digest))
+        failure = functools.partial(self.failures.of, stream.query, (stream.query, None, digest))
         return Relation(None, stream, failure)
 
     def sql(
@@ -166,7 +168,7 @@ class Session:
                     raise
             return work()  # gc was faster: look again, once
         except (duckdb.Error, RuntimeError) as error:
-            raise translated(error, self._failed) from None
+            raise translated(error, self.failures.told) from None
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
 
@@ -200,7 +202,8 @@ class Session:
             selection = LakeSelect(query, names, tables.state(digest), params)
             for plan in self._plans:
                 if plan.applies(selection) and (stream := plan.run(selection)):
-                    failure = functools.partial(self._failure, stream.query, (sql, params, digest))
+                    source = sql, params, digest
+                    failure = functools.partial(self.failures.of, stream.query, source)
                     return Relation(None, stream, failure)
         return None
 
@@ -227,29 +230,6 @@ class Session:
             return frames.run(cursor, query, params, scope), query, params
         except duckdb.BinderException as error:
             raise duckdb.BinderException(EngineMessage(original).clearer(str(error))) from None
-
-    def _failed(self, message: str) -> QueryFailed:
-        return QueryFailed(self.in_one_line(message), schemas.as_written(message))
-
-    def _failure(
-        self, rewritten: str, source: tuple[str, object, str | None], message: str
-    ) -> QueryFailed:
-        """Return the error of a query that fails while it runs, in the words of what was asked."""
-        query, params, digest = source
-        # The query itself fails so, and can show where.
-        if rewritten != query and EngineMessage(message).is_of_value():
-            try:
-                # Run as it was written, so that the caret points into what the user typed.
-                cursor = self.connect().cursor()
-                query, params = self.binder.bind_once(
-                    cursor, query, params, digest, is_as_asked=True
-                )
-                cursor.execute(query, params or None)
-                while cursor.fetchmany(_FETCH_ROWS):
-                    pass
-            except (duckdb.Error, LakelogError) as error:
-                message = EngineMessage(message).clearer(str(error))
-        return self._failed(message)
 
     def plan(self, query: str, params: object = None, digest: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
@@ -284,12 +264,6 @@ class Session:
     def _renew(self) -> None:
         self.binder.renew_cursors()
         self._plans = plans_of(self.tables, self.binder, self.scans)
-
-    def in_one_line(self, message: str) -> str:
-        """What the engine says, without its picture of the query, refs by their own names."""
-        message, refs = schemas.as_written(message), self.store.refs
-        line = EngineMessage(message).with_suggestion(self.tables.names, refs).explained()
-        return self.binder.refs.named(line)
 
 
 def _after_fork() -> None:

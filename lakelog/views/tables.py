@@ -237,7 +237,7 @@ class ViewTables:
             return cursor.sql(self._over_events(cursor, query, source)).to_arrow_table()
         except duckdb.Error as error:
             raise QueryFailed(
-                f"view {definition.name}: {self.session.in_one_line(str(error))}"
+                f"view {definition.name}: {self.session.failures.in_one_line(str(error))}"
             ) from None
         finally:
             cursor.close()
