@@ -62,7 +62,7 @@ ORDER = {
     "wal": "frames batching tail trimming",
     "moves": "page_tree publication",
     "appends": """receipt versioned append_batch known_keys stream_lock stream_marks
-        stream_versions writer_forks writer async_append arrival_signal""",
+        stream_versions group_commit writer_forks writer async_append arrival_signal""",
     "history": "branch_revival thinning window resolving branch_history",
     "sql": "quoting",
     "arrays": "buffers",

@@ -1,8 +1,8 @@
 """The writer: group commit into WAL files, durable when `append` returns (F9.2).
 
-Threads queue their lines; one leader writes one frame for all that wait and syncs it, then wakes
-them. No other process is ever waited for. After a failed write or sync the file is poisoned: it
-is never touched again, and the same batch goes under the same sequence into the next file (F9.5).
+One frame, with one sync, has the lines of all threads that wait (group_commit.py). No other process
+is ever waited for. After a failed write or sync the file is poisoned: it is never touched again,
+and the same batch goes under the same sequence into the next file (F9.5).
 `fork` is safe: the child drops buffers and waiting callers and becomes a writer of its own.
 """
 
@@ -10,45 +10,37 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import zstandard
 
 from lakelog.appends import writer_forks
-from lakelog.appends.append_batch import AppendBatch, own_error
+from lakelog.appends.append_batch import AppendBatch
+from lakelog.appends.group_commit import GroupCommit
 from lakelog.appends.receipt import Receipt
 from lakelog.appends.stream_versions import StreamVersions, VersionedBatch
 from lakelog.disk import File, Folder, OpenFile, disk
-from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
+from lakelog.errors import UnknownRef
 from lakelog.event import EncodedBatch
 from lakelog.paths import FORMAT, PLAIN_FORMAT, FileNames
 from lakelog.refs import BranchLife
-from lakelog.runtime import forks
-from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store import Clock, Hosts, SealerProcess, Store
 from lakelog.wal import END_BYTES, Frame, Header, Tail, encode_end, encode_frame, space_after
 
 # Appending must not cost the program more than writing the bytes; sealing compresses again.
 _LEVEL = 1
-_REENTRANT = "append interrupts another append of its own thread: try it later"
 
 
-class Writer:
+class Writer(GroupCommit):
     """One process's writer on one branch; safe for threads. Make one per open lake."""
 
     _ignored = contextlib.suppress(Exception)
 
     def __init__(self, store: Store, branch: str, life: BranchLife | None = None) -> None:
+        super().__init__()
         self._store, self._branch, self._life = store, branch, life
-        # Reentrant: a signal handler may run in the thread that holds it.
-        self._mutex = OrderedLock(Rank.WRITER)
-        self._inside: set[int] = set()
-        self._queue: list[AppendBatch] = []
-        self._leader, self._busy, self._forking = 0, False, False
-        self._closed, self._closing = False, 0
         self._helper: Any = None
         self.seal_due = False  # with seal=inline: whoever appends should seal now
         self._reset()
@@ -58,24 +50,16 @@ class Writer:
         """Store lines durably, or raise WriterClosed, ReentrantAppend, LakeReplaced or OSError."""
         if encoded.keyed:
             flags |= Frame.KEYED
-        me = threading.get_ident()
-        if me in self._inside:  # it would wait for the append that it interrupts, for ever
-            raise ReentrantAppend(_REENTRANT)
-        try:
-            self._inside.add(me)
-            places = []
-            # Each frame is durable by itself: of a long batch that fails the beginning may stay.
-            for content, events in Frame.split_text(encoded.text, len(encoded.ids)):
-                batch = AppendBatch(content, events, flags)
-                self._commit(batch)
-                if batch.error is not None:
-                    raise batch.error
-                places.append(range(batch.position, batch.position + events))
-            return Receipt(encoded.ids, self.name, places)
-        finally:
-            self._inside.discard(me)
-            if self._closing == me:  # a signal handler closed the lake, and could not wait for us
-                self.close()
+        return self._as_caller(self._append_lines, encoded, flags)
+
+    def _append_lines(self, encoded: EncodedBatch, flags: int) -> Receipt:
+        places = []
+        # Each frame is durable by itself: of a long batch that fails the beginning may stay.
+        for content, events in Frame.split_text(encoded.text, len(encoded.ids)):
+            batch = AppendBatch(content, events, flags)
+            self._commit(batch)
+            places.append(range(batch.position, batch.position + events))
+        return Receipt(encoded.ids, self.name, places)
 
     def append_versions(self, encoded: EncodedBatch, expect: Mapping[str, int]) -> Receipt:
         """Store lines as the next versions of the streams in `expect`, durably and all or nothing.
@@ -86,20 +70,12 @@ class Writer:
             publish = self._store.attachment.append_versions
             receipt: Receipt = publish(self._store, self._branch, encoded, expect)
             return receipt
-        me, batch = threading.get_ident(), VersionedBatch(encoded, expect)
-        if me in self._inside:
-            raise ReentrantAppend(_REENTRANT)
-        try:
-            self._inside.add(me)
-            self._commit(batch)
-            if batch.error is not None:
-                raise batch.error
-            place = range(batch.position, batch.position + batch.events)
-            return Receipt(batch.ids_with(encoded.ids), self.name, [place], batch.upto)
-        finally:
-            self._inside.discard(me)
-            if self._closing == me:  # a signal handler closed the lake, and could not wait for us
-                self.close()
+        return self._as_caller(self._append_group, VersionedBatch(encoded, expect), encoded.ids)
+
+    def _append_group(self, batch: VersionedBatch, ids: list[str | None]) -> Receipt:
+        self._commit(batch)
+        place = range(batch.position, batch.position + batch.events)
+        return Receipt(batch.ids_with(ids), self.name, [place], batch.upto)
 
     @property
     def name(self) -> str:
@@ -111,31 +87,19 @@ class Writer:
         """Whether the next frame begins a file, which takes three syncs instead of one."""
         return self._fd < 0 or self._is_due
 
-    def close(self) -> None:
-        """Let running appends end, refuse others, and finish the newest file.
-
-        In a signal handler that interrupts an append of its own thread, that append does the rest.
-        """
-        self._closed, me = True, threading.get_ident()
-        if me in self._inside:
-            self._closing = me
-            return
-        with self._mutex.hold():
-            self._wait_while(lambda: self._busy and self._leader != me)
-            self._finish()
-            self._clock.close()
-            self._unlock_abandoned()
-            self._versions.close()
-
     def retire(self) -> None:
         """Finish the newest file and go on as another writer, unless an append is running: what is
         sealed of the file can then be trimmed before the next append."""
         with self._mutex.hold():
             if not (self._inside or self._busy or self._doubtful or self._closed):
-                self._finish()
-                self._clock.close()
-                self._unlock_abandoned()
+                self._let_go()
                 self._reset()
+
+    def _let_go(self) -> None:
+        self._finish()
+        self._clock.close()
+        self._unlock_abandoned()
+        self._versions.close()
 
     def __del__(self) -> None:
         """Free the descriptors of a lake that nobody closed; its file is then a dead writer's."""
@@ -162,100 +126,11 @@ class Writer:
         self._format, self._file_format = PLAIN_FORMAT, 0
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
 
-    def _commit(self, batch: AppendBatch) -> None:
-        """Lead if nobody does, else wait until another leader served us, or until we lead."""
-        forks.notice()
-        try:
-            with self._mutex.hold():
-                # Under the mutex, with the queueing: after `close` nothing may be queued any more.
-                if self._closed:
-                    raise WriterClosed("the lake is closed: open it again to append")
-                if self._busy:
-                    # One lock a caller, so that only those that were served are woken.
-                    batch.lock = threading.Lock()
-                    batch.lock.acquire()
-                else:
-                    batch.leads = self._busy = True
-                if batch.lock is not None or self._forking:
-                    self._queue.append(batch)
-                else:  # nobody else waits, so ours is a group
-                    self._leader = threading.get_ident()
-            if batch.lock is not None:
-                batch.lock.acquire()
-            if not batch.done:
-                self._lead(batch)
-        except BaseException:
-            self._leave(batch)
-            raise
-
-    def _leave(self, batch: AppendBatch) -> None:
-        """Take an interrupted caller out, so that the others do not wait for it."""
-        with self._mutex.hold():
-            if batch in self._queue:
-                self._queue.remove(batch)
-            if batch.leads:
-                self._call_next(batch)
-
-    def _call_next(self, leader: AppendBatch) -> None:
-        """Make the longest waiting caller the leader; the mutex is held."""
-        self._leader, leader.leads = 0, False
-        if self._queue:
-            self._queue[0].leads = True
-            self._queue[0].lock.release()
+    def _write(self, group: list[AppendBatch]) -> None:
+        if group[0].flags & Frame.VERSIONED:
+            self._write_versions(group)
         else:
-            self._busy = False
-
-    def _lead(self, batch: AppendBatch) -> None:
-        """Commit a group (ours is in it), let the next leader start, then wake the group."""
-        # If this fails before a group is taken, our own caller gets the error.
-        group = [batch]
-        failed: BaseException | None = None
-        try:
-            if not self._leader:
-                with self._mutex.hold():
-                    self._wait_while(lambda: self._forking)
-                    self._leader = threading.get_ident()
-                    group = []
-                    self._take_group(group)
-            if group[0].flags & Frame.VERSIONED:
-                self._write_versions(group)
-            else:
-                self._write_group(group)
-        except BaseException as error:
-            failed = error
-        try:
-            # Before the group is woken: the next frame can be written while these callers return.
-            with self._mutex.hold():
-                self._call_next(batch)
-            self._wake(group, batch, failed)
-        except BaseException:
-            self._wake(group, batch, failed)  # an interrupt must not leave the others asleep
-            raise
-
-    def _wake(
-        self, group: list[AppendBatch], leader: AppendBatch, failed: BaseException | None
-    ) -> None:
-        """Let the callers of a group go on, each with its outcome; may be done twice."""
-        for batch in group:
-            # Who was refused is told so only once the version that won is durable.
-            batch.error = own_error(failed, batch is leader) if failed else batch.refusal
-            batch.done = True
-            if batch is not leader and batch.lock.locked():
-                batch.lock.release()
-
-    def _take_group(self, group: list[AppendBatch]) -> None:
-        """Add waiting callers with equal flags to a group, up to a frame's size."""
-        queue, count = self._queue, 0
-        size, events = sum(b.size for b in group), sum(b.events for b in group)
-        for batch in queue:
-            size, events = size + batch.size, events + batch.events
-            full = size > Frame.RAW_MAX or events > Frame.EVENTS_MAX
-            # Flags are those of a whole frame; order is kept, so nobody is passed over.
-            if (group or count) and (full or batch.flags != (*group, queue[0])[0].flags):
-                break
-            count += 1
-        group += queue[:count]
-        del queue[:count]
+            self._write_group(group)
 
     def _write_versions(self, group: list[AppendBatch]) -> None:
         """Make a group that expects versions durable, under the lock of streams."""
@@ -463,32 +338,10 @@ class Writer:
         with contextlib.suppress(OSError):
             OpenFile(fd).close()
 
-    def _wait_while(self, holds: Callable[[], bool]) -> None:
-        """Wait while a condition holds, the mutex released meanwhile; the caller holds it."""
-        while holds():
-            self._mutex.release()
-            time.sleep(0.0002)
-            self._mutex.acquire()
-
-    def before_fork(self) -> None:
-        """Wait for the group that is being written; the next one waits for the fork."""
-        me = threading.get_ident()
-        nested = me in self._inside
-        self._mutex.acquire()
-        self._forking = True
-        if not nested:  # a handler within an append may hold what the leader needs
-            self._wait_while(lambda: self._leader not in (0, me))
-
-    def after_fork_in_parent(self) -> None:
-        """Let the next group be written."""
-        self._forking = False
-        self._mutex.release()
-
     def after_fork_in_child(self) -> None:
         """Close without unlocking, forget the parent's callers, be a new writer."""
-        self._inside = set()
-        self._queue, self._busy, self._helper = [], False, None
-        self._leader, self._forking = 0, False
+        self._forget_callers()
+        self._helper = None
         # A flock belongs to the open file that parent and child share: closing our descriptor
         # leaves it with the parent, unlocking would take it from both.
         self._poison()
