@@ -9,10 +9,9 @@ tells the caller to look up the cursors again. A dry run does the same work and 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -20,10 +19,10 @@ from typing import ClassVar
 from lakelog import arrays, typed_columns
 from lakelog.database import Connect
 from lakelog.disk import OpenFile, disk
-from lakelog.entries import IdRun, Record, Removal, SegmentEntry
+from lakelog.entries import IdRun, SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.errors import DamagedSegment, StaleFiles
-from lakelog.files import CursorIndex, FileCursor, Resolver, Start
+from lakelog.files import CursorIndex, FileCursor, Resolver
 from lakelog.formats import Format, FormatDefinition, TypedPayloads
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.ingest import definitions
@@ -424,58 +423,3 @@ class Batch:
         if len(keys):
             self.runs.append(keys)
         return table
-
-
-def commit(
-    job: Job, batch: Batch, moves: Sequence[tuple[Start, FileCursor]], index: CursorIndex
-) -> Head:
-    """Publish a batch with the cursors of its files, each from its Start, as decided over the
-    cursors of the batch's base, to its place now; return the move. `index` holds those cursors and
-    is brought to the new state. Raises CursorMoved."""
-    store = job.store
-    entries = batch.write()
-    steps: list[Record | Removal] = []
-    # What is released goes first: its key may be that of a file which takes it over.
-    for start, _ in moves:
-        for old in start.released:
-            steps.append(old.removal() if old.is_copy else old.released().entry())
-    for start, cursor in moves:
-        if start.replaced is not None and start.replaced.key != cursor.key:
-            steps.append(start.replaced.removal())
-        steps.append(
-            replace(
-                cursor, tail_key=batch.unfinished_keys.get(cursor.origin, cursor.tail_key)
-            ).entry()
-        )
-    ended = {start.ended for start, _ in moves if start.ended}
-
-    def stand(state: Manifest) -> bool:
-        base_index, head_index = (
-            CursorIndex(FileCursor.of_state(store, some)) for some in (batch.state, state)
-        )
-        return all(head_index.still_holds(start, base_index, job.label) for start, _ in moves)
-
-    def change(state: Manifest) -> Change:
-        name = os.path.basename(moves[0][1].name)
-        name = name if len(moves) == 1 else f"{name} and {len(moves) - 1} more"
-        # Lines that were unfinished last time are read again with their ends.
-        live = store.manifests.segments(state) if ended else []
-        tombstones = [entry.tombstone() for entry in live if entry.key in ended]
-        return Change("ingest", name, (*tombstones, *entries, *steps))
-
-    head_now = batch.publish(change, stand)
-    store.verified.add_written("segments", (e.key for e in entries))
-    apply_steps(index, steps)
-    # With a move of another writer in between, the index lacks what that one changed.
-    if head_now.move.prev == batch.base.digest:
-        job.cache.keep(head_now.move.snapshot, index)
-    return head_now
-
-
-def apply_steps(index: CursorIndex, steps: list[Record | Removal]) -> None:
-    """Apply manifest entries to an index as they apply to a state."""
-    for step in steps:
-        if isinstance(step, Removal):
-            index.remove(step.key)
-        else:
-            index.add(FileCursor.from_entry(step))

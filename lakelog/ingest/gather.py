@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from lakelog.files import FileCopy, FileCursor, KnownContent, Start, UndecidedFile
 from lakelog.formats import FORMATS, Format
 from lakelog.ingest import split_worker, splits
-from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
+from lakelog.ingest.batch import Batch, CursorMoved, Job
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
+from lakelog.ingest.cursor_commit import commit
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.records import joins

@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from lakelog import arrays
 from lakelog.files import FileCopy, FileCursor, KnownContent, Start, UndecidedFile, printable
 from lakelog.formats import FORMATS, Format
-from lakelog.ingest.batch import Batch, CursorMoved, Job, commit, is_finished
+from lakelog.ingest.batch import Batch, CursorMoved, Job, is_finished
 from lakelog.ingest.chunk_result import ChunkResult
+from lakelog.ingest.cursor_commit import commit
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import choose_format
 from lakelog.ingest.records import records

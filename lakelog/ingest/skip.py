@@ -12,7 +12,8 @@ from contextlib import closing, suppress
 from dataclasses import replace
 
 from lakelog.files import CursorIndex, FileCursor, FileState, Start, printable
-from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
+from lakelog.ingest.batch import Batch, CursorMoved, Job
+from lakelog.ingest.cursor_commit import commit
 from lakelog.lines import Source
 
 _NEAR = 1 << 16
