@@ -104,8 +104,8 @@ ORDER = {
         finalize ledger mapping engine builds origin_table pattern_tables tables
         contract user_views""",
     "ingest": """splits spool file_report definitions records stripes time_carry conformance
-        chunk_result transform event_segments tail_keys split_worker batch cursor_commit repeats skip
-        gather group ingest stream_cursor message_events messages preview quarantine audit""",
+        chunk_result transform event_segments tail_keys split_worker batch cursor_commit repeats
+        skip gather group ingest stream_cursor message_events messages preview quarantine audit""",
     "audit": "stored_rows file_audit account audit",
     "export": "folder tables row_files",
     "open_tables": """published_state publishing field_columns iceberg struct_columns

@@ -65,6 +65,7 @@ from lakelog.remotes.oci_manifests import (
     digest_of,
     encoded,
     list_tag,
+    lists,
     tag_for,
     tag_of,
 )
@@ -77,8 +78,6 @@ REF, OBJECTS, DOCUMENT = (
 )
 _DOCUMENT_TYPE = f"{DOCUMENT}+json"
 _CREATED = "org.opencontainers.image.created"
-_LISTED, _LISTED_MAX = 64, 512
-"""Objects of one list: on average, since it ends where a digest says so, and at most."""
 _LISTED_FOLDERS = ("segments", "manifests")
 _WORKERS = 8
 _TAGS_READ = 200
@@ -406,10 +405,8 @@ class OciRemote(remotes.Remote):
         refs = filter(None, map(self._ref, (CONFIG, ERASED_STATES)))
         layers = [document_layer, *(ref.document for ref in refs)]
         self._manifests.list_tags()
-        groups = [
-            (REF, "", layers),
-            *((OBJECTS, object_type, group) for object_type, group in self._groups()),
-        ]
+        objects = ((k.partition("/")[0], self._layer(k, size)) for k, size in self._needed.items())
+        groups = [(REF, "", layers), *((OBJECTS, *objects_list) for objects_list in lists(objects))]
         # Together: a state of many objects has hundreds of lists.
         with ThreadPoolExecutor(_WORKERS) as pool:
             manifests = list(pool.map(lambda group: self._manifests.put_list(*group), groups))
@@ -435,26 +432,6 @@ class OciRemote(remotes.Remote):
             return self._subjects.get(match[1][1:])
         ref = self._ref_of_tag(tag_for(FileName(match[1]).ref))
         return ref.itself if ref else None
-
-    def _groups(self) -> Iterator[tuple[str, list[Descriptor]]]:
-        """Yield the needed objects by kind in lists that end where a digest says so: what is new in
-        one place of a lake changes the list there and no other."""
-        group: list[Descriptor] = []
-        before = ""
-        for key, size in self._needed.items():
-            object_type = key.partition("/")[0]
-            # One kind of objects in each list, so that clients can leave out what they do not need.
-            if group and object_type != before:
-                yield before, group
-                group = []
-            group.append(self._layer(key, size))
-            before = object_type
-            ends = int(group[-1]["digest"][-4:], 16) % _LISTED == 0
-            if ends or len(group) >= _LISTED_MAX:
-                yield object_type, group
-                group = []
-        if group:
-            yield before, group
 
     def _layer(self, key: str, size: int) -> Descriptor:
         if match := _OBJECT.match(key):

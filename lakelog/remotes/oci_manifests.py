@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import re
 import threading
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -28,6 +29,8 @@ LIST_TAG, ERASURE_TAG = "_l", "_x"
 _EMPTY = b"{}"
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _VALUES_MAX, _CONTAINERS_MAX = 400_000, 100_000
+_LISTED, _LISTED_MAX = 64, 512
+"""Objects of one list: on average, since it ends where a digest says so, and at most."""
 
 
 class OciManifests:
@@ -235,3 +238,23 @@ def decoded(encoded_name: str) -> str:
     # As latin-1 byte by byte: the escapes are of UTF-8 bytes, which decode together.
     raw = re.sub(r"__|_([0-9a-f]{2})", lambda m: chr(int(m[1], 16)) if m[1] else "_", encoded_name)
     return raw.encode("latin-1").decode()
+
+
+def lists(objects: Iterable[tuple[str, Descriptor]]) -> Iterator[tuple[str, list[Descriptor]]]:
+    """Yield objects, each with its kind, in lists of one kind that end where a digest says so: what
+    is new in one place of a lake changes the list there and no other."""
+    group: list[Descriptor] = []
+    kind = ""
+    for object_type, layer in objects:
+        # One kind of objects in each list, so that clients can leave out what they do not need.
+        if group and object_type != kind:
+            yield kind, group
+            group = []
+        group.append(layer)
+        kind = object_type
+        ends = int(layer["digest"][-4:], 16) % _LISTED == 0
+        if ends or len(group) >= _LISTED_MAX:
+            yield kind, group
+            group = []
+    if group:
+        yield kind, group

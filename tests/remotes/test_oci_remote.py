@@ -19,7 +19,7 @@ import lakelog
 from lakelog.errors import Diverged, TransferRefused, Unreachable
 from lakelog.proofs import keys, signing
 from lakelog.remotes import fetches as fetching
-from lakelog.remotes import known, oci
+from lakelog.remotes import known, oci, oci_manifests
 from lakelog.remotes.registry import Repository
 from lakelog.remotes.remote import retrying
 from lakelog.state.state import save_state
@@ -85,7 +85,7 @@ class TestOci(RemoteSuite, RemoteVolumeSuite):
     def test_a_ref_lists_what_it_needs_and_a_push_only_what_is_new(
         self, path: str, url: str, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(oci, "_LISTED", 4)
+        monkeypatch.setattr(oci_manifests, "_LISTED", 4)
         push(path)
         before = {each["digest"] for each in _get(url, "main")["manifests"]}
         add(path, "more")
@@ -318,7 +318,7 @@ def test_garbage_collection_between_pushes_keeps_all(
     """`docker-registry garbage-collect -m` deletes manifests that have no tag of their own."""
     monkeypatch.setenv("DOCKER_CONFIG", str(home))
     monkeypatch.setattr(oci, "SETTLING", 0.0)
-    monkeypatch.setattr(oci, "_LISTED", 4)
+    monkeypatch.setattr(oci_manifests, "_LISTED", 4)
     path = str(home / "lake")
     with registry_server.served() as host:
         url = f"oci://{host}/lake"
