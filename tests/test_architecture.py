@@ -106,7 +106,7 @@ ORDER = {
     "ingest": """splits spool file_report definitions records stripes time_carry conformance
         chunk_result transform event_segments tail_keys split_worker batch cursor_commit repeats
         skip gather group ingest stream_cursor message_events messages preview quarantine audit""",
-    "audit": "stored_rows file_audit account audit",
+    "audit": "stored_rows file_audit absent_lines account audit",
     "export": "folder tables row_files",
     "open_tables": """published_state publishing field_columns iceberg struct_columns
         table_folder delta""",

@@ -17,12 +17,12 @@ What an erasure knows counts as let go, too.
 from __future__ import annotations
 
 import itertools
-import time
 from codecs import BOM_UTF8
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+from lakelog.audit.absent_lines import AbsentLines
 from lakelog.audit.file_audit import (
     FileAudit,
     full_lines,
@@ -57,12 +57,11 @@ class Account:
         line: int | None,
         refused: Callable[[pa.Table], np.ndarray],
     ) -> None:
-        self.file, self._number, self._places, self._line = file, number, places, line
-        self._refused = refused
-        self._started = time.time_ns() // 1000
-        self.cursor = cursor
+        self.file, self._places, self.cursor = file, places, cursor
+        self.absent = AbsentLines(file, number, places, line, refused)
         if cursor is not None:
             self._cursor = cursor
+            self.absent.origin = cursor.origin
             file.stored, file.quarantined, file.arrival = places.counts(cursor.origin)
 
     def without_file(self) -> None:
@@ -76,19 +75,6 @@ class Account:
         file.note("doubled", places[counts > 1])
         file.note("foreign", np.unique(self._places.outside(cursor.origin, cursor.bytes)))
         file.foreign += max(len(places) - cursor.lines, 0)
-
-    def unknown(self, position: int) -> None:
-        """Correct a line that was counted as known: no row has its id."""
-        self.file.known -= 1
-        if self._line is None and not self._places.deduped:
-            self.file.note("missing", [position])
-        else:
-            self.file.let_go += 1
-
-    def unequalled(self, position: int) -> None:
-        """Correct a line that was counted as removed by a dedupe: no row is equal to it."""
-        self.file.let_go -= 1
-        self.file.note("missing", [position])
 
     def stored_twice(self, path: str) -> None:
         """Report that all lines of a file that is gone were stored again, from another one."""
@@ -188,7 +174,7 @@ class Account:
         seam = later.min() if len(later) else self._parts_end
         expected = bases[bases < seam]
         high = self._parts_end
-        self._give_up(self._compare(self._at, high, expected, lambda at: at[at >= seam]))
+        self.absent.give_up(self._compare(self._at, high, expected, lambda at: at[at >= seam]))
 
     def _hole(self, hole: Hole, end: int) -> None:
         """Nothing is expected of NULs, unless they are within a record of a binary format."""
@@ -322,7 +308,7 @@ class Account:
             return
         if result.table:
             is_absent = np.isin(places, absent)
-            self._decide(result.table.filter(is_absent), places[is_absent])
+            self.absent.decide(result.table.filter(is_absent), places[is_absent])
         if len(bad := bad[np.isin(bad, absent)]):
             lines = [line_at(chunk.text, position - chunk.base) for position in bad.tolist()]
             # A replay may have found the id of such a line known, read as JSON lines.
@@ -402,67 +388,12 @@ class Account:
         ends = np.cumsum([0, *map(len, lines)])
         if result.table:
             records = np.searchsorted(ends, np.asarray(result.table["position"]))
-            self._decide(result.table, places[records])
+            self.absent.decide(result.table, places[records])
         bad = np.searchsorted(ends, integers([b.position for b in result.bad]))
         if form is FORMATS.JSON_LINES:
-            self._give_up(places[bad])
+            self.absent.give_up(places[bad])
         elif len(bad):
             self._judge([lines[i] for i in bad.tolist()], places[bad], FORMATS.JSON_LINES, None)
-
-    def _decide(self, table: pa.Table, places: np.ndarray) -> None:
-        """Count lines that were erased and those whose id is known; give the others up."""
-        # Before their ids, as the key of an erased event stays.
-        stays = ~self._erased(places, table)
-        table, places = table.filter(pa.array(stays)), places[stays]
-        unknown = np.ones(len(places), dtype=bool)
-        keyed = np.flatnonzero(np.asarray(table["key"].is_valid()))
-        if len(keyed):
-            is_known = self._places.ask(self._number, places[keyed], table["key"].drop_null())
-            unknown[keyed[is_known]] = False
-            self.file.known += int(is_known.sum())
-            # A key outlives its row in the runs, so where a dedupe ran an equal row may have
-            # replaced it: checked at the end, in one scan for all files.
-            if self._places.deduped and self._line is None:
-                self._places.compare(
-                    self._number, places[keyed[is_known]], table.take(keyed[is_known]), False
-                )
-        times = np.asarray(table["time"].cast("int64"))
-        self._give_up(places[unknown], times[unknown], table.filter(unknown))
-
-    def _erased(self, places: np.ndarray, table: pa.Table | None = None) -> np.ndarray:
-        """Count lines as let go that were erased, or were refused as they had been; return which
-        they are."""
-        columns = dict(zip(table.column_names, table.columns, strict=True)) if table else {}
-        columns["origin"] = pa.array([self._cursor.origin] * len(places), pa.string())
-        erased = self._refused(pa.table({**columns, "position": places}))
-        self.file.let_go += int(erased.sum())
-        return erased
-
-    def _give_up(
-        self, places: np.ndarray, times: np.ndarray | None = None, table: pa.Table | None = None
-    ) -> None:
-        """Count lines as missing, unless a retention or a dedupe may have removed them, or they are
-        no events and were erased."""
-        if table is None:
-            places = places[~self._erased(places)]
-        let_go = np.zeros(len(places), dtype=bool)
-        timeless = let_go
-        if times is not None:
-            # The exact rule gives events without a time that of this audit, which is how they are
-            # recognised.
-            timeless = (times >= self._started) & (times <= time.time_ns() // 1000)
-        # The cutoff applies to the time of the row; that of a line without one was when it was
-        # ingested, which is gone.
-        if self._line is not None:
-            let_go = ~let_go if times is None else (times < self._line) | timeless
-        if any("time" in key.names for key in self._places.deduped):
-            let_go = let_go | timeless  # the time of its row is unknown now
-        remaining = ~let_go
-        if table is not None and self._places.deduped and remaining.any():
-            self._places.compare(self._number, places[remaining], table.filter(remaining), True)
-            let_go[:] = True  # until unequalled() says otherwise
-        self.file.let_go += int(let_go.sum())
-        self.file.note("missing", places[~let_go])
 
     def _tolerant(self) -> Format:
         """The format as ingest uses it, which also accepts lines of other styles."""

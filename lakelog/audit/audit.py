@@ -157,9 +157,9 @@ class _Work:
         self._repeated()
         # In this order: the ids without a row are a table that unequalled() reads.
         for file, position in self.places.unanswered():
-            self._accounts[file].unknown(position)
+            self._accounts[file].absent.unknown(position)
         for file, position in self.places.unequalled():
-            self._accounts[file].unequalled(position)
+            self._accounts[file].absent.unequalled(position)
         order = {printable(path): number for number, path in enumerate(files_to_read)}
         files = [account.file for account in self._accounts]
         return Audit(sorted(files, key=lambda file: order.get(file.source, len(order))))
