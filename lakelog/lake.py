@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import lakelog.streams as streams
-from lakelog import arrays, ingest, maintain, subscriptions, views
+from lakelog import appends, arrays, history, ingest, maintain, subscriptions, views, wal
 from lakelog import query as queries
 from lakelog.appends import Writer
 from lakelog.erasure import LakeErasure
@@ -19,7 +19,6 @@ from lakelog.event import EncodedBatch, Event, Events, as_list
 from lakelog.libraries import duckdb, pa
 from lakelog.pinned import LakeState, PinnedLake
 from lakelog.refs import BranchLife
-from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.settings import Settings, parse, to_dict
 
@@ -29,15 +28,10 @@ from lakelog.store import Store
 from lakelog.wal import Tail
 
 if TYPE_CHECKING:
-    from lakelog import appends, history, wal
     from lakelog.appends import Receipt
-    from lakelog.event import EncodedBatch
     from lakelog.moves import Follow
     from lakelog.refs import Head, Tag
     from lakelog.subscriptions import BranchAccess, Follower, Subscription
-else:
-    appends, history = Lazy("lakelog.appends"), Lazy("lakelog.history")
-    wal = Lazy("lakelog.wal")
 
 Path = str | os.PathLike[str]
 

@@ -13,11 +13,10 @@ import lakelog.export as exports
 import lakelog.search as searches
 import lakelog.streams as streams
 import lakelog.trace as traces
-from lakelog import maintain
+from lakelog import history, maintain
 from lakelog.erased import copies
 from lakelog.errors import InvalidSearch
 from lakelog.libraries import pa
-from lakelog.runtime.lazy import Lazy
 from lakelog.store import Store
 
 if TYPE_CHECKING:
@@ -27,12 +26,9 @@ if TYPE_CHECKING:
     import pyspark.sql
     import ray.data
 
-    from lakelog import history
     from lakelog.export import ExportResult
     from lakelog.query import Relation, Session
     from lakelog.views import ViewTables
-else:
-    history = Lazy("lakelog.history")
 
 
 class LakeState(ABC):

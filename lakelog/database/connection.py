@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lakelog import sql
+from lakelog import protect, sql
 from lakelog.database import block_ranges
 from lakelog.disk import File, disk
 from lakelog.engine import core
@@ -22,10 +22,8 @@ from lakelog.settings import Settings
 
 if TYPE_CHECKING:
     from lakelog.database import engine_files
-    from lakelog.protect import sealed_blocks
 else:
     engine_files = Lazy("lakelog.database.engine_files")
-    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 Connect = Callable[[], "duckdb.DuckDBPyConnection"]
 """Returns the database of a session, which is opened when it is first asked for."""
@@ -94,7 +92,7 @@ def connect_engine(
         # Else it reads whole columns ahead, as from a network, where a few pages are wanted.
         connection.execute("SET GLOBAL disable_parquet_prefetching = true")
     if paths.protection is not None:
-        sealed_blocks.install(paths, connection)
+        protect.sealed_blocks.install(paths, connection)
     if sandbox is not None:
         _isolate(connection, paths, *sandbox)
     return connection

@@ -8,21 +8,14 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from lakelog import typed_columns
+from lakelog import protect, typed_columns
 from lakelog.entries import SegmentEntry
 from lakelog.ingest.splits import Loaded, PendingSplit
 from lakelog.libraries import pa, pc
 from lakelog.paths import Paths
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import SegmentEncoder, put_segment
 from lakelog.typed_columns import FieldColumns
-
-if TYPE_CHECKING:
-    from lakelog.protect import sealed_blocks
-else:
-    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 LEVEL = 1
 """Of zstd: ingest is fast, and compaction compresses harder later."""
@@ -86,9 +79,9 @@ class EventSegments:
         """Encode rows as a row group; write the segment once it is large enough."""
         gathered = pa.concat_tables(self._gathered, promote_options="default")
         table = gathered.slice(0, count)
-        blocks: sealed_blocks.Blocks = {}
+        blocks: protect.sealed_blocks.Blocks = {}
         if self._paths.protection is not None:
-            table, blocks = sealed_blocks.packed(self._paths, table, is_new=True)
+            table, blocks = protect.sealed_blocks.packed(self._paths, table, is_new=True)
         self._waiting = gathered.num_rows - table.num_rows
         self._gathered = [gathered.slice(count)] if self._waiting else []
         self._bytes = sum(waiting.nbytes for waiting in self._gathered)

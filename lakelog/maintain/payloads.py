@@ -6,22 +6,15 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakelog import arrays, typed_columns
+from lakelog import arrays, protect, typed_columns
 from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment
 from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, np, pa
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import Segment, segment_schema
 from lakelog.store import Store
-
-if TYPE_CHECKING:
-    from lakelog.protect import sealed_blocks
-    from lakelog.protect.sealed_blocks import Blocks
-else:
-    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 TYPED = True
 """Whether payloads are written as typed columns, where those give their text back."""
@@ -79,7 +72,9 @@ class PayloadStorage:
             merged = merged.set_column(index, typed_columns.COLUMN, structs)
         return SegmentRows(merged, given, size)
 
-    def protected(self, rows: SegmentRows, group: list[SegmentEntry]) -> tuple[SegmentRows, Blocks]:
+    def protected(
+        self, rows: SegmentRows, group: list[SegmentEntry]
+    ) -> tuple[SegmentRows, protect.sealed_blocks.Blocks]:
         """Return rows of a group whose protected fields are in blocks, and these. Raises
         InvalidKey, DamagedSegment."""
         paths = self._store.paths
@@ -88,7 +83,7 @@ class PayloadStorage:
         table = rows.table
         if rows.schema:
             table = typed_columns.restored(self.engine, rows.schema, table)
-        table, blocks = sealed_blocks.packed(paths, table, (entry.key for entry in group))
+        table, blocks = protect.sealed_blocks.packed(paths, table, (entry.key for entry in group))
         return SegmentRows(table), blocks
 
     def choose(

@@ -7,6 +7,9 @@ import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from lakelog import history
+from lakelog import store as stores
+from lakelog import workers as pools
 from lakelog.disk import disk
 from lakelog.errors import LakelogError, TransferRefused
 from lakelog.refs import Head
@@ -17,19 +20,14 @@ from lakelog.store import SealerProcess, Store
 from lakelog.wal import Tail
 
 if TYPE_CHECKING:
-    from lakelog import history
-    from lakelog import store as stores
-    from lakelog import workers as pools
     from lakelog.maintain import compact, gc, hotcopy, indexing, retention, seal, stats
     from lakelog.maintain.repair import repair, verify
     from lakelog.maintain.repair.outcome import RepairOutcome
 else:
     repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
-    history, pools = Lazy("lakelog.history"), Lazy("lakelog.workers")
-    stores, stats = Lazy("lakelog.store"), Lazy("lakelog.maintain.stats")
-    compact, gc, hotcopy, indexing, retention, seal = (
+    compact, gc, hotcopy, indexing, retention, seal, stats = (
         Lazy(f"lakelog.maintain.{name}")
-        for name in "compact gc hotcopy indexing retention seal".split()
+        for name in "compact gc hotcopy indexing retention seal stats".split()
     )
 
 

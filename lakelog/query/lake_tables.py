@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from lakelog import arrays, bloom, database, maintain, sql
+from lakelog import arrays, bloom, database, maintain, protect, sql
 from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment, LakeClosed, SnapshotGone
 from lakelog.libraries import duckdb, pa, pc
@@ -33,13 +33,11 @@ from lakelog.wal import PendingFrames, Tail
 from lakelog.word_indexes import BlockCount, WordIndexes, WordPiece
 
 if TYPE_CHECKING:
-    from lakelog.protect import sealed_blocks
     from lakelog.query import tail_rows
     from lakelog.query.sql.extractions import Extraction
     from lakelog.query.tail_rows import TailRows
 else:
     tail_rows = Lazy("lakelog.query.tail_rows")
-    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 SEAL_BYTES = 64_000_000
 """A query that meets a longer tail, which makes every query slower, asks for it to be sealed."""
@@ -92,7 +90,7 @@ class LakeTables:
             if self._database is None:
                 self._database = database.connect_engine(paths, self.store.settings, self.sandbox)
             elif paths.protection is not None and not self._is_protected:
-                sealed_blocks.install(paths, self._database)  # fields became so meanwhile
+                protect.sealed_blocks.install(paths, self._database)  # fields became so meanwhile
             self._is_protected = paths.protection is not None
             return self._database
 

@@ -17,22 +17,19 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lakelog import render
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, np, pa
 from lakelog.query import stream
 from lakelog.query.stream import Batches, ResultRow, Stream
-from lakelog.runtime.lazy import Lazy, LazyProperty
+from lakelog.runtime.lazy import LazyProperty
 
 if TYPE_CHECKING:
     import altair
     import pandas
     import polars
     from duckdb.sqltypes import DuckDBPyType
-
-    from lakelog import render
-else:
-    render = Lazy("lakelog.render")
 
 _LONG = frozenset(
     "count execute explain fetchdf max min mean sum tf to_csv to_dicts to_parquet torch write_csv"

@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakelog import identities
+from lakelog import identities, protect
 from lakelog.appends import StreamSubject
 from lakelog.database import Connect
 from lakelog.disk import File
@@ -23,14 +23,8 @@ from lakelog.event import EVENT_COLUMNS
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.libraries import duckdb, pa
 from lakelog.manifest import Manifest
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import Segment, SegmentEncoder, put_segment, rows_sql, write_segment
 from lakelog.store import Store, VerifiedFiles
-
-if TYPE_CHECKING:
-    from lakelog.protect import sealed_blocks
-else:
-    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 _BATCH = 65_536
 _COUNTED = ("time", "type", "source", "level", "subject", "id")
@@ -230,7 +224,7 @@ def write_rows(
         if store.paths.protection is not None:
             # Sealed fields of several segments come in blocks, which move to the new segment with
             # them.
-            table, blocks = sealed_blocks.packed(store.paths, table, source_keys)
+            table, blocks = protect.sealed_blocks.packed(store.paths, table, source_keys)
             encoder.blocks |= blocks
         encoder.add(table)
         counted.append(table.select(_COUNTED))

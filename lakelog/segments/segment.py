@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
-from lakelog import arrays, bloom, column_encodings, document, typed_columns
+from lakelog import arrays, bloom, column_encodings, document, protect, typed_columns
 from lakelog.database import SegmentBlocks, connect
 from lakelog.disk import Begun, File
 from lakelog.entries import MANY, Counts, SegmentEntry
@@ -34,15 +34,11 @@ from lakelog.event import EVENT_COLUMNS
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pc, pq
 from lakelog.paths import Paths
-from lakelog.runtime.lazy import Lazy
 from lakelog.settings import DEFAULTS
 
 if TYPE_CHECKING:
-    from lakelog.protect import sealed_blocks
     from lakelog.settings import Settings
     from lakelog.typed_columns import FieldColumns
-else:
-    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
 _DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
@@ -111,12 +107,12 @@ def write_segment(
     pending_writes: list[Begun] | None = None,
 ) -> SegmentEntry:
     """Write rows; return their manifest entry, without seq. See `put_segment`."""
-    blocks: sealed_blocks.Blocks = {}
+    blocks: protect.sealed_blocks.Blocks = {}
     if paths.protection is not None:
         if kind == "events":
-            table, blocks = sealed_blocks.packed(paths, table)
+            table, blocks = protect.sealed_blocks.packed(paths, table)
         else:
-            table = sealed_blocks.sealed_lines(paths, table)
+            table = protect.sealed_blocks.sealed_lines(paths, table)
     encoder = SegmentEncoder(kind, layout, commit, level, is_short=table.num_rows <= _PLAIN)
     encoder.add(table)
     encoder.blocks |= blocks
@@ -193,7 +189,7 @@ class SegmentEncoder:
             self._dictionary += fields.dictionary
             self._column_encodings |= fields.encodings
         self._level, self._page_rows = level, page_rows
-        self.blocks: sealed_blocks.Blocks = {}
+        self.blocks: protect.sealed_blocks.Blocks = {}
         """Those of the protected fields of the rows."""
         self._sink = pa.BufferOutputStream()
         # Opened by the first rows: whether messages get a dictionary depends on how they repeat.
@@ -250,7 +246,7 @@ class SegmentEncoder:
         notes |= {_TEXT_BYTES: str(self._text_bytes)} if typed_columns.Schema.NOTE in notes else {}
         writer = self._writer or self._open(self._schema.empty_table())
         # All pages are written, and the footer is not: readers find their columns by place.
-        notes |= sealed_blocks.write_blocks(self._sink, self.blocks) if self.blocks else {}
+        notes |= protect.sealed_blocks.write_blocks(self._sink, self.blocks) if self.blocks else {}
         writer.add_key_value_metadata(notes)
         writer.close()
         return bytes(self._sink.getvalue())

@@ -12,24 +12,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog import history, sql
 from lakelog import query as queries
-from lakelog import sql
 from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, ParsedStatement, SyntaxFault, nodes, parse, sql_of
 from lakelog.engine.volatility import FunctionCall
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import duckdb
-from lakelog.runtime.lazy import Lazy
 from lakelog.train.recipe import Recipe
 from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
-    from lakelog import history
     from lakelog.lake import Lake
     from lakelog.query import Session
-else:
-    history = Lazy("lakelog.history")
 
 quoted, text_of = sql.identifier, sql.literal
 HIDDEN = ("__seqs", "__time", "__until", "__group", "__stratum", "__at")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from lakelog import database, segments, sql
+from lakelog import database, protect, segments, sql
 from lakelog.entries import SegmentEntry
 from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, pa
@@ -18,13 +18,11 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.segments import QUARANTINE_COLUMNS
 
 if TYPE_CHECKING:
-    from lakelog.protect import sealed_blocks
     from lakelog.query.sql import extractions, payload
     from lakelog.query.sql.extractions import Extraction, TypeTable
     from lakelog.segments import RowRanges
 else:
     extractions, payload = Lazy("lakelog.query.sql.extractions"), Lazy("lakelog.query.sql.payload")
-    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 Kinds = Callable[[str, tuple[str | int, ...]], frozenset[str]]
 """The kinds of the values of a field, by the schema whose `events` have it and its path."""
@@ -116,8 +114,10 @@ def rows_sql(
         # Opened by a macro over the text: typed columns have no ciphers to open.
         sealed_rows = rows_sql(paths, name, entries, tail, (), ranges)
         if name == "quarantine":
-            return sealed_blocks.opened_lines_sql(paths, sealed_rows)
-        rows = sealed_blocks.opened_sql(paths, sealed_rows, (entry.key for entry in entries))
+            return protect.sealed_blocks.opened_lines_sql(paths, sealed_rows)
+        rows = protect.sealed_blocks.opened_sql(
+            paths, sealed_rows, (entry.key for entry in entries)
+        )
         extra = extractions.WideColumns(more)(segments.SegmentScan()) if more else ()
         return f"SELECT {', '.join((*columns(name), *extra))} FROM ({rows})"
     names = ", ".join(columns(name))
