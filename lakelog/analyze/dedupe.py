@@ -67,7 +67,9 @@ def duplicates(
     """Return each key with more than one event: its values, `events`, `first` and `last`
     time, some of its `sources`, and from how many `origins` (files, writers) it came."""
     key = EventKey.of(by, nulls)
-    columns = ", ".join(f"{part} AS {identifier(name)}" for name, part in _named_parts(key))
+    columns = ", ".join(
+        f"{part} AS {identifier(name)}" for name, part in zip(key.names, key.parts, strict=True)
+    )
     groups = ", ".join(identifier(name) for name in key.names)
     most = "" if limit is None else f" LIMIT {int(limit)}"
     # Hashes first: most keys are unique, and only the events of repeated hashes are grouped by
@@ -187,7 +189,3 @@ def _row_per_key(lake: Lake | PinnedLake, by: By, order: str) -> Relation:
         f"SELECT * FROM events WHERE {key.given}"
         f" QUALIFY row_number() OVER (PARTITION BY {', '.join(key.parts)} ORDER BY {order}) = 1"
     )
-
-
-def _named_parts(key: EventKey) -> list[tuple[str, str]]:
-    return list(zip(key.names, key.parts, strict=True))

@@ -109,7 +109,7 @@ def episode(rng: random.Random, number: int, moment: datetime) -> Story:
         latency_ms = int(rng.lognormvariate(9.2, 0.7))
         moment += timedelta(milliseconds=latency_ms)
         # After the latency was drawn: the order of the draws is part of the sample.
-        if rng.random() >= _failure_rate(moment):
+        if rng.random() >= (0.7 if OUTAGE[0] <= moment < OUTAGE[1] else 0.05):
             word_count = int(discovery["minutes"] * rng.gauss(150, 12))
             outcome = {
                 "latency_ms": latency_ms,
@@ -175,10 +175,6 @@ def _failure(
     error_text = ERROR_TEXTS[error].format(host=rng.choice(HOSTS), n=rng.randrange(400, 8000))
     data = {"error": error, "latency_ms": latency_ms, "attempt": attempt}
     return _event("FAIL", envelope, data, level="ERROR", message=error_text, id=key)
-
-
-def _failure_rate(moment: datetime) -> float:
-    return 0.7 if OUTAGE[0] <= moment < OUTAGE[1] else 0.05
 
 
 def _model_call(rng: random.Random) -> SampleEvent:

@@ -194,7 +194,7 @@ class RedisClient:
     def _words(self, error: Exception) -> str:
         """Say in one line what is wrong, without a secret."""
         # Passwords stand in what servers and libraries say.
-        server, reply = self.config.address, self._without_secrets(_text(error))
+        server, reply = self.config.address, self._without_secrets(" ".join(str(error).split()))
         fault = _CERTIFICATE.search(reply)
         if fault:
             message = f"the certificate of {server} is refused: {fault[1].strip()}; see REDIS_CERT"
@@ -240,10 +240,6 @@ class RedisClient:
 def _answers() -> tuple[type[Exception], ...]:
     """Errors that a server sends."""
     return redis.ResponseError, redis.BusyLoadingError, redis.ReadOnlyError
-
-
-def _text(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _is_refusal(error: Exception) -> bool:

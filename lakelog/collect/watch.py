@@ -284,7 +284,7 @@ class Watcher:
                     is_open is None and time.monotonic() - followed.read_at < GRACE
                 )
                 mode = "follow" if may_grow else "last"
-                report = self._ingest(f"/dev/fd/{followed.fd}", followed.file.path, mode)
+                report = self._worker(mode).take(f"/dev/fd/{followed.fd}", followed.file.path)
                 self._note(report)
                 new += report.events
                 if may_grow:
@@ -390,9 +390,6 @@ class Watcher:
         # One that is damaged ends where it did before: it is tried again later (_has_changed).
         finished = {t.identity: t.state for t in turns if t.is_last and not t.report.error}
         return sum(turn.report.events for turn in turns), finished
-
-    def _ingest(self, path: str, name: str, mode: str) -> FileReport:
-        return self._worker(mode).take(path, name)
 
     def _begin(
         self, path: str, name: str, mode: str, identity: FileIdentity, limit: int | None

@@ -263,7 +263,10 @@ class OMEGALogManager:
         `source` is a name or a glob, `match` a part of the content, or a glob of all of it. Redis
         has the newest of each source and level, some of them a second later than the lake.
         """
-        return [_logged(entry) for entry in self._recent(source, level, match, limit)]
+        return [
+            LogEntry(entry.timestamp, entry.source, entry.content, entry.level, entry.metadata)
+            for entry in self._recent(source, level, match, limit)
+        ]
 
     def _recent(
         self, source: str | None, level: str | None, match: str | None, limit: int
@@ -326,10 +329,6 @@ def _entry(row: JsonObject, names: dict[str, str]) -> LogEntry:
     source = row["source"] or (os.path.basename(path) if path else "")
     moment = row["time"].astimezone(UTC)
     return LogEntry(moment, source, content, row["level"] or "INFO", metadata)
-
-
-def _logged(entry: RecentEntry) -> LogEntry:
-    return LogEntry(entry.timestamp, entry.source, entry.content, entry.level, entry.metadata)
 
 
 def _parse_data(payload: str | None) -> object:

@@ -109,7 +109,9 @@ class MessageBatch:
         form_name, form = self._format(messages[0].stream, name, values, is_retry)
         began = to_micros(datetime.now(UTC))
         parsed = self._parse(messages, values, form)
-        result, of_row = located_rows(messages, parsed, began, self._origins())
+        result, of_row = located_rows(
+            messages, parsed, began, {key: cursor.origin for key, cursor in self._moves.items()}
+        )
         if self._job.conformance and result.table is not None:
             alone = are_single_events(parsed, len(messages))
             self._quarantine_breaches(
@@ -166,9 +168,6 @@ class MessageBatch:
     def cursor(self, stream: str) -> StreamCursor | None:
         """The cursor of a stream as it will be published."""
         return self._moves.get(stream) or self.cursors.get(stream)
-
-    def _origins(self) -> dict[str, str]:
-        return {key: cursor.origin for key, cursor in self._moves.items()}
 
     def _format(
         self, stream: str, name: str, values: list[bytes], is_retry: bool

@@ -299,7 +299,9 @@ def _due(store: Store, condemned: dict[str, int], now_us: int) -> list[str]:
     # Both: a file that repair put back is young, though its name was condemned long ago.
     due = [n for n, since in condemned.items() if now_us - since >= grace]
     # Without a grace, too, somebody is about to give a young temporary file its name.
-    return _sorted(n for n in due if now_us - _mtime(store, n) >= max(grace, _least_age(n)))
+    return _sorted(
+        n for n in due if now_us - _stamp(path_of(store, n)) >= max(grace, _least_age(n))
+    )
 
 
 def _least_age(name: str) -> int:
@@ -392,10 +394,6 @@ def _pack_all(store: Store, now_us: int) -> int:
 
 def _write_condemned(store: Store, condemned: dict[str, int]) -> None:
     File(store.paths.condemned).replace(document.encode({"names": condemned}))
-
-
-def _mtime(store: Store, name: str) -> int:
-    return _stamp(path_of(store, name))
 
 
 def _size(store: Store, name: str) -> int:

@@ -169,13 +169,12 @@ class Sealer:
                 return False  # sealed by another process, trimmed, and its watermark omitted
         # Only the new runs: the attempt dropped what was in the others.
         fresh = [r for r in state.ids if r.digest not in attempt.checked]
-        if attempt.keys is not None and any(self._hits(r, attempt.keys) for r in fresh):
+        if attempt.keys is not None and any(
+            IdentityKeys.read(self._store, r).overlaps([attempt.keys]) for r in fresh
+        ):
             return False
         attempt.checked |= {r.digest for r in state.ids}
         return True
-
-    def _hits(self, run: IdRun, keys: IdentityKeys) -> bool:
-        return IdentityKeys.read(self._store, run).overlaps([keys])
 
     def _prepare(self, head: Head, state: Manifest) -> _Attempt:
         """Pick frames above this head's watermarks and write them as a segment."""

@@ -153,7 +153,7 @@ def climb(levels: Levels, low: int, high: int, seq: int = -1) -> tuple[Levels, l
     the path from the event `seq` up to one of them. No two of the nodes may overlap."""
     peaks: Levels = {}
     path: list[ProofStep] = []
-    rising = _none()
+    rising = Nodes(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 32), np.uint8))
     for height in range(HEIGHT + 1):
         nodes = _merge(rising, levels[height]) if height in levels else rising
         # Nothing stands at this height.
@@ -183,10 +183,6 @@ def root(levels: Levels, seq: int = -1) -> tuple[bytes, int, list[ProofStep]]:
     if top is None:
         return EMPTY_ROOT, 0, []
     return top.hashes[0].tobytes(), int(top.counts[0]), path
-
-
-def _none() -> Nodes:
-    return Nodes(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 32), np.uint8))
 
 
 def pick(nodes: Nodes, which: np.ndarray) -> Nodes:

@@ -55,10 +55,6 @@ _NEWEST, _OLDEST = "time DESC, seq DESC", "time, seq"
 _SEEN = 1_000
 
 
-def _micros(timestamp: str) -> int:
-    return to_micros(datetime.fromisoformat(timestamp))
-
-
 @dataclass(frozen=True)
 class WordHistogram:
     """A histogram of the events that have one word, or a piece of one, and nothing else but times:
@@ -85,7 +81,11 @@ class WordHistogram:
         clock_us = time.time_ns() // 1_000
 
         def bound(match: re.Match[str]) -> str:
-            moment = clock_us - int(match[2]) if match[2] else _micros(match[3])
+            moment = (
+                clock_us - int(match[2])
+                if match[2]
+                else to_micros(datetime.fromisoformat(match[3]))
+            )
             # The engine's now() comes later than this: what lies between may be on either side.
             margin = _CLOCK if match[2] else 0
             if match[1] == "<":

@@ -145,7 +145,7 @@ def _put_in_place(path: str, again: str) -> RebuildResult:
     if os.path.isdir(path):
         shutil.rmtree(path)
     os.rename(again, path)
-    Folder(_parent(path)).sync()
+    Folder(os.path.dirname(os.path.abspath(path))).sync()
     return RebuildResult(path, False, (), {}, {}, provenance.read(path)["erased"])
 
 
@@ -203,10 +203,6 @@ def _recipe(path: str, manifest: JsonMap) -> recipes.Recipe:
     if hashlib.sha256(content.encode()).hexdigest() != manifest["recipe"]["sha256"]:
         raise ExportRefused(f"{text_path} was changed since the export: put it back")
     return recipes.with_name(recipes.parse(content, text_path), manifest["name"])
-
-
-def _parent(path: str) -> str:
-    return os.path.dirname(os.path.abspath(path))
 
 
 def _same_rows(exported: str, rebuilt: str, folder: str) -> dict[str, bool]:

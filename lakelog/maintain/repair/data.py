@@ -35,7 +35,7 @@ def drop_segments(
         return
     remains_by_key = {e.key: recover.remains(store, branch, state, e) for e in bad}
     all_remains = [e for remains in remains_by_key.values() for e in remains]
-    restored = {e.key: e for e in all_remains if _is_here(store, e)}
+    restored = {e.key: e for e in all_remains if recover.is_intact(store, "segments", e.key)}
     removed_entries = [e for e in all_remains if e.key not in restored]
     copied = lost_rows.take_from_copy(store, branch, removed_entries, copy, connect) if copy else {}
     sources = [store, *([copy] if copy else [])]
@@ -98,10 +98,6 @@ def _tell_recovered(
             )
     if inputs:
         outcome.done.append(f"branch {branch}: {inputs} segments taken back, before compaction")
-
-
-def _is_here(store: Store, entry: SegmentEntry) -> bool:
-    return recover.is_intact(store, "segments", entry.key)
 
 
 def _any(entries: list[SegmentEntry], keys: Container[str]) -> bool:

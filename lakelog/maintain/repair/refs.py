@@ -33,7 +33,7 @@ def mend_moves(
     the first, if no move is left of a branch that `was_there`."""
     good, bad, top = recover.moves(store, branch)
     was_there = was_there or bool(Folder(store.paths.wal_dir(branch)).names())
-    if not top and (was_there or _is_only(store)):
+    if not top and (was_there or len(store.refs.all_branches()) == 1):
         top = 1  # it had at least its first
     torn, thinned = _packed(store, branch)
     missing = _missing(good, top, thinned)
@@ -61,10 +61,6 @@ def mend_moves(
     store.refs.forget()  # what was read before the repair may be wrong
     if missing:
         outcome.lost.append(f"branch {branch}: {_move_list(missing)} of its log")
-
-
-def _is_only(store: Store) -> bool:
-    return len(store.refs.all_branches()) == 1
 
 
 def _packed(store: Store, branch: str) -> tuple[dict[str, range], list[range]]:

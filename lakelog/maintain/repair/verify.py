@@ -319,7 +319,12 @@ def _check_writer(checker: Checker, branch: str, group: list[WalFile], sealed: i
         elif file.torn and file.ended:
             checker.add(file.path, "there are bytes after its end", offset=file.end)
         elif file.torn and _is_suspect(checker, branch, file, follows):
-            checker.add(file.path, _torn_reason(file), "torn", file.end)
+            checker.add(
+                file.path,
+                f"{file.torn} bytes after the last good frame: an unfinished append, or damage",
+                "torn",
+                file.end,
+            )
         starts = [f.sequence for f in file.frames]
         if starts != list(range(starts[0], starts[0] + len(starts)) if starts else ()):
             checker.add(file.path, "its sequence numbers are not contiguous")
@@ -344,10 +349,6 @@ def _check_frames(checker: Checker, file: WalFile) -> None:
             frame.lines()
         except Exception as error:
             checker.add(file.path, f"a frame does not open: {error}", offset=frame.offset)
-
-
-def _torn_reason(file: WalFile) -> str:
-    return f"{file.torn} bytes after the last good frame: an unfinished append, or damage"
 
 
 def _is_suspect(checker: Checker, branch: str, file: WalFile, follows: WalFile | None) -> bool:
