@@ -26,10 +26,9 @@ from lakelog.anomalies.limits import (
     sums_of,
 )
 from lakelog.anomalies.silences import silences
-from lakelog.libraries import np
+from lakelog.libraries import Floats, np
 
 if TYPE_CHECKING:
-    from lakelog.anomalies.baseline import Matrix
     from lakelog.anomalies.series import Gaps, Series, Spans
 _RUNS, _WINDOWS, _VALUE_WINDOWS = (1, 3, 6), (1, 2, 3, 5, 8), (3, 5, 8)
 """Spans, and minutes, that are looked at together."""
@@ -85,7 +84,7 @@ def alarms_of(
 
 
 def _of_spans(
-    usual: SeriesBaseline, spans: Spans, limits: Matrix, budget: Budget, since_us: int
+    usual: SeriesBaseline, spans: Spans, limits: Floats, budget: Budget, since_us: int
 ) -> Iterator[Alarm]:
     """Spans that are off, alone or together with those before them."""
     off, series = usual.off, usual.series
@@ -139,7 +138,7 @@ def _of_minutes(
     usual: SeriesBaseline,
     minutes: Series,
     spans: Spans,
-    limits: Matrix,
+    limits: Floats,
     budget: Budget,
     since_us: int,
 ) -> Iterator[Alarm]:

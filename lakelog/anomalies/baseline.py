@@ -9,15 +9,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
-from lakelog.libraries import np
+from lakelog.libraries import Booleans, Floats, np
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Matrix = npt.NDArray[np.float64]
-    Mask = npt.NDArray[np.bool_]
 COUNT_VARIANCE, VALUE_VARIANCE = 0.02, 1e-4
 """The least variance that a series is taken to have, of roots of counts and of logarithms."""
 _SHORT, _SEASON_GAIN = 4, 0.4
@@ -31,20 +25,20 @@ class Deviations:
     and the `deviation` of a value of weight 1; and the same of the two models that do not follow
     what goes up by and by: what is `usual` at this time of day, and what the last days had."""
 
-    off: Matrix
-    expected: Matrix
-    deviation: Matrix
-    usual: Matrix
-    usual_deviation: Matrix
-    lately: Matrix
-    lately_deviation: Matrix
+    off: Floats
+    expected: Floats
+    deviation: Floats
+    usual: Floats
+    usual_deviation: Floats
+    lately: Floats
+    lately_deviation: Floats
 
 
 ROWS = tuple(field.name for field in fields(Deviations))
 """The fields of Deviations, each of which has a row for each series."""
 
 
-def deviations(values: Matrix, weights: Matrix, period: int, least_variance: float) -> Deviations:
+def deviations(values: Floats, weights: Floats, period: int, least_variance: float) -> Deviations:
     """Return how far values are from what was expected of each before it came.
 
     `values` has a row for each series and a column for each span of time, on a scale of constant
@@ -70,7 +64,7 @@ class _Models:
         self._gain_long = 1 - 0.5 ** (1 / (2 * period))
         self._gain_variance = 1 - 0.5 ** (1 / period)
 
-    def step(self, values: Matrix, weights: Matrix, slot: int) -> Matrix:
+    def step(self, values: Floats, weights: Floats, slot: int) -> Floats:
         """Compare values with what is expected, then learn them; return the rows of Deviations."""
         present = ~np.isnan(values)
         values, weights = np.where(present, values, 0.0), np.where(present, weights, 1.0)
@@ -93,7 +87,7 @@ class _Models:
         )
         return np.stack([off, expected, np.sqrt(variance), means[2], slow[1], means[1], slow[0]])
 
-    def _seasonal(self, slot: int) -> Matrix:
+    def _seasonal(self, slot: int) -> Floats:
         """The mean of this time of day and its neighbours; the long mean where there is none."""
         slots = self._season[:, [(slot - 1) % self._period, slot, (slot + 1) % self._period]]
         filled = ~np.isnan(slots)
@@ -102,7 +96,7 @@ class _Models:
         return np.where(count > 0, sums / np.maximum(count, 1), self._long)
 
     def _learn_variance(
-        self, values: Matrix, weights: Matrix, means: Matrix, present: Mask, is_warm: Mask
+        self, values: Floats, weights: Floats, means: Floats, present: Booleans, is_warm: Booleans
     ) -> None:
         # One incident must not widen the limits for those after it. Before half a day is known
         # there is no deviation to clip by, and all is learnt.
@@ -114,7 +108,7 @@ class _Models:
         learnt = self._variance + gain * (squares - self._variance)
         self._variance = np.where(present, learnt, self._variance)
 
-    def _learn_means(self, values: Matrix, clipped: Matrix, present: Mask, slot: int) -> None:
+    def _learn_means(self, values: Floats, clipped: Floats, present: Booleans, slot: int) -> None:
         # Of the first values a plain mean: with the gain of later ones, means would hold on to the
         # zero that they begin with.
         young = 1 / (self._seen + 1)

@@ -20,11 +20,10 @@ from lakelog.anomalies.limits import (
     own_limits,
     sums_of,
 )
-from lakelog.libraries import np
+from lakelog.libraries import Floats, Integers, np
 
 if TYPE_CHECKING:
-    from lakelog.anomalies.baseline import Matrix
-    from lakelog.anomalies.limits import Places, SeriesBaseline
+    from lakelog.anomalies.limits import SeriesBaseline
     from lakelog.anomalies.series import Series, Spans
 _SLACK, _SUM, _BEYOND = 0.75, 5.0, 1.8
 _OFF_MAX, _END = 3.5, 1e4
@@ -77,8 +76,8 @@ def drifts(
 
 
 def _off_slowly(
-    usual: SeriesBaseline, latest: Series, places: Places, step: int, spans: Spans
-) -> tuple[Matrix, Matrix]:
+    usual: SeriesBaseline, latest: Series, places: Integers, step: int, spans: Spans
+) -> tuple[Floats, Floats]:
     """How far means of a span are off what does not follow them, for spans that end at each value
     of a series, and how many values they are of; `places` are its spans."""
     present = ~np.isnan(latest.values) & usual.is_warm(spans)[places]
@@ -88,12 +87,12 @@ def _off_slowly(
     return usual.off_slowly(totals / np.maximum(counts, 1), counts, places), counts
 
 
-def _last(values: Matrix, count: int) -> Matrix:
+def _last(values: Floats, count: int) -> Floats:
     """Sums of as many values up to each one; of fewer at the beginning."""
     return sums_of(np.concatenate([np.zeros(count - 1), values]), count)
 
 
-def _sums(off: Matrix, before: float = 0.0) -> tuple[Matrix, Matrix]:
+def _sums(off: Floats, before: float = 0.0) -> tuple[Floats, Floats]:
     """Return the sums of what is off by more than the slack, down the rows, never below 0, and the
     row where each began; `before` is what they were before the first row."""
     # One value that is far off is no drift, and one to the other side ends it.

@@ -12,15 +12,11 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from lakelog.anomalies.baseline import Deviations
-from lakelog.libraries import np
+from lakelog.libraries import Booleans, Floats, Integers, np
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from lakelog.anomalies.baseline import Mask, Matrix
     from lakelog.anomalies.series import Series, Spans
 
-    Places = npt.NDArray[np.int64]
 THRESHOLD = 4.3
 STILL_OFF = 1.5
 VALUES_MIN, USUAL, BEATS = 5, 2.0, 2.5
@@ -70,7 +66,7 @@ class SeriesBaseline(Deviations):
 
     series: Series
 
-    def off_slowly(self, values: Matrix, weights: Matrix, places: Places) -> Matrix:
+    def off_slowly(self, values: Floats, weights: Floats, places: Integers) -> Floats:
         """How far values of some spans are off the nearer one of the means that do not follow
         what goes up by and by, to the side of both; 0 where there is none."""
         # The nearer of the two, and only where both agree on the side: what is usual at this time
@@ -79,17 +75,17 @@ class SeriesBaseline(Deviations):
         usual = (values - self.usual[places]) / self.usual_deviation[places] * root
         lately = (values - self.lately[places]) / self.lately_deviation[places] * root
         nearer = np.where(np.abs(usual) < np.abs(lately), usual, lately)
-        off: Matrix = np.where(usual * lately > 0, nearer, 0.0)
+        off: Floats = np.where(usual * lately > 0, nearer, 0.0)
         return off
 
-    def is_warm(self, spans: Spans) -> Mask:
+    def is_warm(self, spans: Spans) -> Booleans:
         """Before which spans half a day of values was known."""
         # The count before each span: a span does not warm itself.
         counts = np.cumsum(~np.isnan(self.series.values))
-        warm: Mask = np.concatenate([[0], counts[:-1]]) >= DAY_US // spans.length_us / 2
+        warm: Booleans = np.concatenate([[0], counts[:-1]]) >= DAY_US // spans.length_us / 2
         return warm
 
-    def limits(self, budget: Budget, spans: Spans) -> Matrix:
+    def limits(self, budget: Budget, spans: Spans) -> Floats:
         """From how many deviations on a span is an alarm, upwards and downwards."""
         off, series = self.off, self.series
         if not series.field:
@@ -103,12 +99,12 @@ class SeriesBaseline(Deviations):
             [own_limits(sign * off, spans.length_us, least, beyond) for sign in (1, -1)]
         )
 
-    def counts(self) -> Matrix:
+    def counts(self) -> Floats:
         """How many events were expected in each span."""
         return counts_of(self.expected)
 
 
-def own_limits(off: Matrix, length_us: int, least: float, beyond: float) -> Matrix:
+def own_limits(off: Floats, length_us: int, least: float, beyond: float) -> Floats:
     """From how far on a series is off beyond what it often was in the week before: the `least`, and
     `beyond` times as much as the second highest of what stands an hour apart is above a peak."""
     limits = np.full(len(off), least)
@@ -129,20 +125,20 @@ def own_limits(off: Matrix, length_us: int, least: float, beyond: float) -> Matr
     return limits
 
 
-def counts_of(roots: Matrix) -> Matrix:
+def counts_of(roots: Floats) -> Floats:
     """Return counts for what `roots_of` gave."""
     # Means begin at 0, which is below the root of no event.
     return np.maximum((roots / 2) ** 2 - 0.375, 0.0)
 
 
-def roots_of(counts: Matrix) -> Matrix:
+def roots_of(counts: Floats) -> Floats:
     """Return counts on a scale where the variance of chance is about 1, whatever their mean: the
     transform of Anscombe (Biometrika 1948)."""
     return 2 * np.sqrt(counts + 0.375)
 
 
-def sums_of(values: Matrix, window: int) -> Matrix:
+def sums_of(values: Floats, window: int) -> Floats:
     """Return the sums of `window` values that follow one another: of n values n - window + 1."""
     totals = np.concatenate([[0.0], np.cumsum(values)])
-    sums: Matrix = totals[window:] - totals[:-window]
+    sums: Floats = totals[window:] - totals[:-window]
     return sums

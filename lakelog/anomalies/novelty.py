@@ -16,14 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.libraries import np
+from lakelog.libraries import Floats, np
 from lakelog.values import parse_time, to_micros
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
 THRESHOLD = 0.868
 """A score that is worth a look: the best one on half of the Numenta Anomaly Benchmark."""
 SCORE = "anomaly_score"
@@ -95,8 +92,8 @@ class _Leaders:
 
     def __init__(self, share: float) -> None:
         self._share = share
-        self._leaders: npt.NDArray[np.float64] = np.empty(64)
-        self._times: npt.NDArray[np.float64] = np.empty(64)
+        self._leaders: Floats = np.empty(64)
+        self._times: Floats = np.empty(64)
         self._size = 0
         # As if one of two values had been novel: a rate of 0 has no logarithm.
         self._novel, self._rows = 1.0, 2.0

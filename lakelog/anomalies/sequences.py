@@ -15,16 +15,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lakelog.anomalies.series import asked, of_type
-from lakelog.libraries import np
+from lakelog.libraries import Integers, np
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from lakelog.anomalies.series import Spans
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
 
-    Times = npt.NDArray[np.int64]
 COMPLETE_MIN = 40
 """Pairs that teach how long it takes."""
 _MISSES = 0.02
@@ -77,7 +74,7 @@ class Overdue:
 
 Key = tuple[str | None, str, str | None]
 """A source, a type, and the id of a template where messages are few enough."""
-Steps = tuple[Key, "Times", "npt.NDArray[np.uint64]"]
+Steps = tuple[Key, "Integers", "np.ndarray"]
 """The times of the events of a key, and a number of the subject of each, 0 without one."""
 
 
@@ -113,7 +110,7 @@ def _steps(state: Lake | PinnedLake, spans: Spans) -> Iterator[Steps]:
             yield key, moments[order], subjects[order]
 
 
-def _ends_of(begins: Steps, ends: Steps) -> Times:
+def _ends_of(begins: Steps, ends: Steps) -> Integers:
     """When each event was followed by one of the other key, before it came again; else -1."""
     (_, times, subjects), (_, end_times, end_subjects) = begins, ends
     if subjects.any() and end_subjects.any():
@@ -127,7 +124,9 @@ def _ends_of(begins: Steps, ends: Steps) -> Times:
     return np.where((following <= np.append(times[1:], never)) & (following < never), following, -1)
 
 
-def _late(key: Key, begins: Times, moments: Times, end_us: int, since_us: int) -> Iterator[Overdue]:
+def _late(
+    key: Key, begins: Integers, moments: Integers, end_us: int, since_us: int
+) -> Iterator[Overdue]:
     """Events that nothing followed in time; those of one hour after another are one."""
     has_end = moments >= 0
     delays = np.where(has_end, moments - begins, 0)

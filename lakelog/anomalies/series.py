@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.event import BookkeepingEvent
-from lakelog.libraries import np
+from lakelog.libraries import Floats, Integers, np
 from lakelog.sql import json_path, literal
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
     from lakelog.query import Relation
 
-    Values = npt.NDArray[np.float64]
 SERIES_MAX = 200
 """Series that are looked at, those of the most events first."""
 EVENTS_MIN = 30
@@ -117,8 +114,8 @@ class Series:
     name: str
     condition: str
     field: str
-    values: Values
-    weights: Values
+    values: Floats
+    weights: Floats
     key: CountKey | None = None
     """Of numbers of events, the source and type; without a type, the errors of the source."""
 
@@ -127,8 +124,8 @@ class Series:
 class Gaps:
     """Times of a minute and more without an event of a series, from one event to the next."""
 
-    begins_us: npt.NDArray[np.int64]
-    ends_us: npt.NDArray[np.int64]
+    begins_us: Integers
+    ends_us: Integers
 
 
 def gaps_of(state: Lake | PinnedLake, spans: Spans, since_us: int) -> dict[str, Gaps]:
@@ -164,7 +161,7 @@ def series_of(
 def _counts(
     state: Lake | PinnedLake, spans: Spans, keys: list[CountKey] | None
 ) -> Iterator[Series]:
-    counts: dict[CountKey, Values] = {}
+    counts: dict[CountKey, Floats] = {}
     frequent_sql, failing_sql = _FREQUENT, _FAILING
     if keys is not None:
         frequent_sql = _rows_sql("source, type", [key for key in keys if key[1] is not None])
@@ -194,7 +191,7 @@ def _rows_sql(columns: str, rows: Sequence[tuple[str | None, ...]]) -> str:
     return f"SELECT * FROM (VALUES {', '.join(f'({row})' for row in row_texts)}) AS t({columns})"
 
 
-def _is_of_one_type(counts: dict[CountKey, Values], source: str | None) -> bool:
+def _is_of_one_type(counts: dict[CountKey, Floats], source: str | None) -> bool:
     """Whether the errors of a source are the events of one type, which are a series already."""
     return any(
         np.array_equal(values, counts[source, None])
@@ -223,7 +220,7 @@ def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
             f" ORDER BY sum(n) DESC, source LIMIT {_FIELD_SOURCES_MAX})"
             " SELECT c.* FROM counted c JOIN frequent f ON c.source IS NOT DISTINCT FROM f.source",
         )
-        by_source: dict[str | None, tuple[Values, Values]] = {}
+        by_source: dict[str | None, tuple[Floats, Floats]] = {}
         for source, span, mean, number in rows:
             if source not in by_source:
                 # NaN is a span without a value. A count of 0 would be a value, a mean is not.

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 from lakelog.anomalies import baseline
 from lakelog.anomalies.limits import BEATS, USUAL, Alarm, Budget, counts_of, roots_of
 from lakelog.anomalies.series import GAP_US
-from lakelog.libraries import np
+from lakelog.libraries import Floats, np
 
 if TYPE_CHECKING:
-    from lakelog.anomalies.baseline import Matrix
     from lakelog.anomalies.limits import SeriesBaseline
     from lakelog.anomalies.series import Gaps, Spans
 _TAIL, _EXCESS_MAX = 3.0, 50.0
@@ -72,7 +71,7 @@ def silences(
             yield Alarm(begin_us + 1, raised_us, raised_us, strength, missing, 0.0)
 
 
-def _scales(lengths: Matrix, floors: Matrix, variance: Matrix) -> Matrix:
+def _scales(lengths: Floats, floors: Floats, variance: Floats) -> Floats:
     """The mean by which gaps that are longer than their floors exceeded these, before each gap."""
     is_long = lengths > floors
     excess = np.where(is_long, np.minimum(lengths - floors, _EXCESS_MAX), 0.0)
@@ -81,7 +80,7 @@ def _scales(lengths: Matrix, floors: Matrix, variance: Matrix) -> Matrix:
     return np.asarray(total / (_PRIOR + np.cumsum(is_long) - is_long))
 
 
-def _third_longest(lengths: Matrix) -> Matrix:
+def _third_longest(lengths: Floats) -> Floats:
     """The third longest gap before each one: longer ones may have been incidents."""
     triples = itertools.accumulate(
         lengths.tolist(), lambda three, gap: sorted([*three, gap])[1:], initial=[0.0] * 3

@@ -7,7 +7,6 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import orjson
 
@@ -19,11 +18,9 @@ from lakelog.decisions.offpolicy import DR, EFFECTIVE_MIN, LoggedChoices, evalua
 from lakelog.decisions.recorded_answers import Recorded, RecordedAnswer, read
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.libraries import np, pa
+from lakelog.libraries import Booleans, Integers, np, pa
 from lakelog.pinned import PinnedLake
 
-if TYPE_CHECKING:
-    from lakelog.decisions.intervals import Mask, Places
 INTERVAL = "95 %, by subject, corrected for skewness (Hall 1992); of shares: Wilson (1927)"
 _PAIR_COLUMNS = tuple(
     "prompt chosen rejected chosen_score rejected_score event_id seq recorded".split()
@@ -61,7 +58,7 @@ class GainEstimate:
         return self.gain.verdict if self.gain else "not enough overlap"
 
 
-def _estimate(log: LoggedChoices, targets: Places) -> GainEstimate:
+def _estimate(log: LoggedChoices, targets: Integers) -> GainEstimate:
     """The gain of new answers over the recorded ones."""
     changed = log.options != targets
     if log.propensities is None:
@@ -246,7 +243,7 @@ class _Comparer:
             tuple(self._pairs()),
         )
 
-    def _log(self, rated: Mask, contexts: Places) -> tuple[LoggedChoices, Places]:
+    def _log(self, rated: Booleans, contexts: Integers) -> tuple[LoggedChoices, Integers]:
         """The decisions whose outcome is known, and the new answers to them."""
         records = [record for record in self._records if record.reward is not None]
         options, targets = np.split(ranks(np.array([*self._recorded, *self._answers])), 2)
@@ -305,7 +302,7 @@ class _Comparer:
         return pairs
 
 
-def _by_size(numbers: Places) -> list[int]:
+def _by_size(numbers: Integers) -> list[int]:
     sizes = np.bincount(numbers)
     return [int(number) for number in np.argsort(-sizes, kind="stable")]
 

@@ -26,11 +26,10 @@ from lakelog.decisions.offpolicy import METHODS, PolicyValue, best_options, eval
 from lakelog.decisions.recommendation import Recommendation
 from lakelog.decisions.report import PointReport, notes, point_report
 from lakelog.decisions.tuning import SettingProposal
-from lakelog.libraries import np
+from lakelog.libraries import Integers, np
 from lakelog.sql import identifier
 
 if TYPE_CHECKING:
-    from lakelog.decisions.intervals import Places
     from lakelog.lake import Lake
 RECOMMENDATION = "RECOMMENDATION"
 """The type of the events that recommendations and proposals are recorded as."""
@@ -165,7 +164,7 @@ class DecisionHistory:
         context, learnt from other subjects), or SQL for an option, over `context` (JSON),
         `options`, `subject`, `source` and `time`. Raises as `report` does."""
         rows, log = self._read(point, context, members)
-        targets: Places | None
+        targets: Integers | None
         sentences = notes(log)
         if policy in log.option_names:
             targets = np.full(len(log), log.option_names.index(policy))

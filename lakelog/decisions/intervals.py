@@ -15,16 +15,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakelog.libraries import np
+from lakelog.libraries import Floats, Integers, np
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Numbers = npt.NDArray[np.float64]
-    Places = npt.NDArray[np.int64]
-    Mask = npt.NDArray[np.bool_]
 LEVEL = 0.95
 _BISECTIONS = 60
 _FREEDOM_MIN = 4.0
@@ -73,12 +67,12 @@ def ends(name: str, interval: Interval | None) -> dict[str, float | None]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), figures, strict=True))
 
 
-def ranks(numbers: np.ndarray) -> Places:
+def ranks(numbers: np.ndarray) -> Integers:
     """Return numbers from 0 on for those that there are, in their order."""
     return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
 
 
-def effective_count(weights: Numbers) -> float:
+def effective_count(weights: Floats) -> float:
     """Kish's number of samples."""
     square = float((weights**2).sum())
     return float(weights.sum()) ** 2 / square if square else 0.0
@@ -104,7 +98,7 @@ def share(count: float, total: float) -> Interval:
     return Interval(mean, max(centre - reach, 0.0), min(centre + reach, 1.0))
 
 
-def skewed(mean: float, deviations: Numbers, freedom: float, level: float = LEVEL) -> Interval:
+def skewed(mean: float, deviations: Floats, freedom: float, level: float = LEVEL) -> Interval:
     """Return the interval of a mean from how far each cluster moves it."""
     square = float((deviations**2).sum())
     count = len(deviations)
@@ -166,7 +160,7 @@ class WeightedShares:
     losses: float
 
     @staticmethod
-    def of(weights: Numbers, outcomes: Numbers) -> WeightedShares:
+    def of(weights: Floats, outcomes: Floats) -> WeightedShares:
         """`wins` and `losses` are the mean weights of a unit of weight, by outcome; few outcomes of
         a value are helped out by the weights of all."""
         total = float(weights.sum())

@@ -14,11 +14,10 @@ from lakelog.decisions.decision_rows import ANSWERS, DecisionRows, member
 from lakelog.decisions.intervals import ranks
 from lakelog.decisions.offpolicy import LoggedChoices, scale_of
 from lakelog.errors import InvalidSetting
-from lakelog.libraries import np
+from lakelog.libraries import Booleans, Floats, Integers, np
 from lakelog.sql import identifier
 
 if TYPE_CHECKING:
-    from lakelog.decisions.intervals import Mask, Numbers, Places
     from lakelog.libraries import pa
 SIZE_MAX = 2_000_000
 """Decisions that are looked at, the newest ones."""
@@ -39,24 +38,24 @@ class PointLog:
     members: tuple[str, ...]
     context_values: tuple[tuple[str, ...], ...]
     option_names: tuple[str, ...]
-    contexts: Places
-    options: Places
-    rewards: Numbers
-    confidences: Numbers
-    propensities: Numbers
-    clusters: Places
-    times: Places
-    settings: Numbers | None
-    targets: Places | None
+    contexts: Integers
+    options: Integers
+    rewards: Floats
+    confidences: Floats
+    propensities: Floats
+    clusters: Integers
+    times: Integers
+    settings: Floats | None
+    targets: Integers | None
     left_out: int
 
     def __len__(self) -> int:
         return len(self.rewards)
 
     @property
-    def rated(self) -> Mask:
+    def rated(self) -> Booleans:
         """Decisions whose outcome is known."""
-        mask: Mask = ~np.isnan(self.rewards)
+        mask: Booleans = ~np.isnan(self.rewards)
         return mask
 
     @property
@@ -179,8 +178,8 @@ class _Reading:
         )
 
     def _numbers_of_targets(
-        self, targets: Places | None, names: tuple[tuple[str, ...], ...]
-    ) -> Places | None:
+        self, targets: Integers | None, names: tuple[tuple[str, ...], ...]
+    ) -> Integers | None:
         if targets is None:
             return None
         places = {name: number for number, name in enumerate(names)}
@@ -212,7 +211,7 @@ class _Numbering:
         self._numbers: dict[tuple[str, ...], int] = {}
         self._limit = limit
 
-    def of(self, columns: list[pa.Array], size: int = 0) -> Places:
+    def of(self, columns: list[pa.Array], size: int = 0) -> Integers:
         """Return the numbers of rows of columns of text, or of `size` rows of none."""
         encoded = [column.fill_null(_UNSAID).dictionary_encode() for column in columns]
         mixed = np.zeros(len(columns[0]) if columns else size, dtype=np.int64)
@@ -233,8 +232,8 @@ class _Numbering:
 
 
 def _sorted(
-    values: list[tuple[str, ...]], numbers: Places
-) -> tuple[tuple[tuple[str, ...], ...], Places]:
+    values: list[tuple[str, ...]], numbers: Integers
+) -> tuple[tuple[tuple[str, ...], ...], Integers]:
     """Texts in their order, and the numbers that they have in it."""
     order = sorted(range(len(values)), key=lambda number: values[number])
     ranks = np.empty(len(values), dtype=np.int64)

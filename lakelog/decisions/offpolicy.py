@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.decisions.intervals import (
     LEVEL,
@@ -31,10 +31,8 @@ from lakelog.decisions.intervals import (
     scored,
     skewed,
 )
-from lakelog.libraries import np
+from lakelog.libraries import Booleans, Floats, Integers, np
 
-if TYPE_CHECKING:
-    from lakelog.decisions.intervals import Mask, Numbers, Places
 IPS, SNIPS, DR = "IPS", "SNIPS", "DR"
 METHODS = (IPS, SNIPS, DR)
 EFFECTIVE_MIN = 30
@@ -58,18 +56,18 @@ class LoggedChoices:
     `clusters` those of the subjects; `propensities` are from 0 to 1, or None. `scale` has the two
     values of outcomes where there are but two, the lower first."""
 
-    contexts: Places
-    options: Places
-    rewards: Numbers
-    clusters: Places
-    propensities: Numbers | None
+    contexts: Integers
+    options: Integers
+    rewards: Floats
+    clusters: Integers
+    propensities: Floats | None
     option_count: int
     scale: tuple[float, float] | None
 
     def __len__(self) -> int:
         return len(self.rewards)
 
-    def among(self, mask: Mask) -> LoggedChoices:
+    def among(self, mask: Booleans) -> LoggedChoices:
         """The decisions of a mask."""
         propensities = self.propensities
         return LoggedChoices(
@@ -83,7 +81,7 @@ class LoggedChoices:
         )
 
 
-def scale_of(rewards: Numbers) -> tuple[float, float] | None:
+def scale_of(rewards: Floats) -> tuple[float, float] | None:
     """Return the two values that rewards have, the lower first; None if there are more."""
     if not len(rewards):
         return None
@@ -112,7 +110,7 @@ class PolicyValue(JsonFinding):
         return {"method": self.method, **ends("value", self.value), **ends("gain", self.gain)}
 
 
-def usual_outcomes(log: LoggedChoices) -> tuple[Numbers, Places]:
+def usual_outcomes(log: LoggedChoices) -> tuple[Floats, Integers]:
     """Return what each option brings in each context, learnt from the other folds, as an array of
     folds, contexts and options; and the fold of each decision."""
     # Numbers of clusters may follow the order of time: mixed, so that each fold has all times.
@@ -131,15 +129,15 @@ def usual_outcomes(log: LoggedChoices) -> tuple[Numbers, Places]:
     return (sums + _PRIOR * by_option[:, None, :]) / (counts + _PRIOR), folds
 
 
-def best_options(log: LoggedChoices) -> Places:
+def best_options(log: LoggedChoices) -> Integers:
     """Return for each decision the option that brought most in its context, to other subjects."""
     usual, folds = usual_outcomes(log)
-    best: Places = usual.argmax(2)[folds, log.contexts]
+    best: Integers = usual.argmax(2)[folds, log.contexts]
     return best
 
 
 def evaluate(
-    log: LoggedChoices, targets: Places | None, level: float = LEVEL
+    log: LoggedChoices, targets: Integers | None, level: float = LEVEL
 ) -> dict[str, PolicyValue]:
     """Return what a policy is worth by each method. `targets` are its options; None gives all
     options the same chance."""
@@ -149,7 +147,7 @@ def evaluate(
 
 
 def _weighted(
-    log: LoggedChoices, targets: Places | None, propensities: Numbers, level: float
+    log: LoggedChoices, targets: Integers | None, propensities: Floats, level: float
 ) -> dict[str, PolicyValue]:
     """Each method with recorded propensities."""
     weights = _chances(log, targets) / propensities
@@ -179,7 +177,9 @@ def _weighted(
     }
 
 
-def _stratified(log: LoggedChoices, targets: Places | None, level: float) -> dict[str, PolicyValue]:
+def _stratified(
+    log: LoggedChoices, targets: Integers | None, level: float
+) -> dict[str, PolicyValue]:
     """All methods where propensities are the shares of options in their context."""
     total = len(log)
     matches = _chances(log, targets) > 0
@@ -214,21 +214,23 @@ def _stratified(log: LoggedChoices, targets: Places | None, level: float) -> dic
 
 
 def _covered(
-    log: LoggedChoices, strata: Places, cells: Places, matches: Mask, *, is_uniform: bool
-) -> Mask:
+    log: LoggedChoices, strata: Integers, cells: Integers, matches: Booleans, *, is_uniform: bool
+) -> Booleans:
     """Decisions of contexts in which enough is known of what the policy would choose there."""
     if not len(log):
         return np.zeros(0, dtype=bool)
     if is_uniform:
         firsts = np.unique(cells[np.bincount(cells)[cells] >= _CELL_MIN], return_index=True)[1]
         places = np.flatnonzero(np.bincount(cells)[cells] >= _CELL_MIN)[firsts]
-        enough: Mask = np.bincount(strata[places], minlength=strata.max() + 1) == log.option_count
+        enough: Booleans = (
+            np.bincount(strata[places], minlength=strata.max() + 1) == log.option_count
+        )
         return enough[strata]
-    covered: Mask = (np.bincount(strata, matches) >= _CELL_MIN)[strata]
+    covered: Booleans = (np.bincount(strata, matches) >= _CELL_MIN)[strata]
     return covered
 
 
-def _doubt(log: LoggedChoices, targets: Places | None) -> float:
+def _doubt(log: LoggedChoices, targets: Integers | None) -> float:
     """The variance of a mean, in that of outcomes, for contexts in which few options are those of
     the policy: few outcomes there differ less from one another than from the truth."""
     strata = log.contexts if targets is None else log.contexts * log.option_count + targets
@@ -237,10 +239,10 @@ def _doubt(log: LoggedChoices, targets: Places | None) -> float:
     return float(((sizes[is_little] / len(log)) ** 2 / (matches[is_little] + 1)).sum())
 
 
-def _chances(log: LoggedChoices, targets: Places | None) -> Numbers:
+def _chances(log: LoggedChoices, targets: Integers | None) -> Floats:
     if targets is None:
         return np.full(len(log), 1 / max(log.option_count, 1))
-    chances: Numbers = (log.options == targets).astype(float)
+    chances: Floats = (log.options == targets).astype(float)
     return chances
 
 
@@ -248,7 +250,7 @@ def _is_enough(log: LoggedChoices, effective: float) -> bool:
     return effective >= EFFECTIVE_MIN and int(log.clusters.max()) > 0
 
 
-def _weight_cautions(weights: Numbers) -> tuple[str, ...]:
+def _weight_cautions(weights: Floats) -> tuple[str, ...]:
     mean = float(weights.mean())
     error = float(weights.std()) / math.sqrt(len(weights))
     if abs(mean - 1) <= _SIGNIFICANT * error:
@@ -271,9 +273,9 @@ class _Estimation:
         self,
         method: str,
         mean: float,
-        influence: Numbers,
-        weights: Numbers,
-        base: Numbers | None = None,
+        influence: Floats,
+        weights: Floats,
+        base: Floats | None = None,
     ) -> PolicyValue:
         """`influence` is how far each decision moves the mean, times their number; `base` how far
         it would move that of normalised weights, which is what `weights` are then."""
@@ -302,8 +304,8 @@ class _Estimation:
     def _freedom(self) -> float:
         return min(float(self.log.clusters.max()) + 1, self.effective) - 1
 
-    def _clustered(self, influence: Numbers) -> Numbers:
-        sums: Numbers = np.bincount(self.log.clusters, influence) / len(influence)
+    def _clustered(self, influence: Floats) -> Floats:
+        sums: Floats = np.bincount(self.log.clusters, influence) / len(influence)
         if not self.doubt:
             return sums
         # As a deviation in either direction, which widens an interval and does not move it.
@@ -314,9 +316,9 @@ class _Estimation:
         self,
         scale: tuple[float, float],
         mean: float,
-        influence: Numbers,
-        weights: Numbers,
-        base: Numbers | None,
+        influence: Floats,
+        weights: Floats,
+        base: Floats | None,
     ) -> Interval:
         """The interval of a mean of two values."""
         low, high = scale
@@ -342,7 +344,7 @@ class _Estimation:
         ends = (low + (high - low) * end for end in (unit.low, unit.high))
         return Interval(mean, *ends)
 
-    def _gain(self, mean: float, changes: Numbers, weights: Numbers) -> Interval:
+    def _gain(self, mean: float, changes: Floats, weights: Floats) -> Interval:
         deviations = self._clustered(changes)
         if self.log.scale is not None and deviations.any():
             # An outcome of each value more: few outcomes may all have the same one.

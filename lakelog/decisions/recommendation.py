@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.decisions.intervals import LEVEL, Interval, JsonFinding, difference, ends
 from lakelog.decisions.offpolicy import DR, LoggedChoices, PolicyValue, evaluate
-from lakelog.libraries import np
+from lakelog.libraries import Booleans, np
 
 if TYPE_CHECKING:
-    from lakelog.decisions.intervals import Mask
     from lakelog.decisions.logged import PointLog
 RECOMMENDED = "recommended"
 NO_EVIDENCE, NO_OVERLAP = "not enough evidence", "not enough overlap"
@@ -148,9 +147,9 @@ def _tested(
     return replace(finding, verdict=NO_EVIDENCE, reason=reason)
 
 
-def early(size: int) -> Mask:
+def early(size: int) -> Booleans:
     """Which of some decisions, in the order of time, are the earlier ones."""
-    mask: Mask = np.arange(size) < EARLIER * size
+    mask: Booleans = np.arange(size) < EARLIER * size
     return mask
 
 

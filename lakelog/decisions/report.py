@@ -15,10 +15,9 @@ from lakelog.decisions.calibration import (
 )
 from lakelog.decisions.intervals import Interval, JsonFinding, ends, ranks, share, skewed
 from lakelog.decisions.offpolicy import DR, PolicyValue, best_options, evaluate
-from lakelog.libraries import np
+from lakelog.libraries import Booleans, Integers, np
 
 if TYPE_CHECKING:
-    from lakelog.decisions.intervals import Mask, Places
     from lakelog.decisions.logged import PointLog
 _EXPLORE_MAX = 20
 
@@ -147,13 +146,13 @@ def notes(log: PointLog) -> list[str]:
     return sentences
 
 
-def _groups(numbers: Places, count: int) -> list[Places]:
+def _groups(numbers: Integers, count: int) -> list[Integers]:
     """The places of each number from 0 on."""
     order = np.argsort(numbers, kind="stable")
     return np.split(order, np.searchsorted(numbers[order], np.arange(1, count)))
 
 
-def _rate(log: PointLog, option: int, rows: Places, context: dict[str, str]) -> OptionRate:
+def _rate(log: PointLog, option: int, rows: Integers, context: dict[str, str]) -> OptionRate:
     decisions, name = len(rows), log.option_names[option]
     rows = rows[log.rated[rows]]
     rewards = log.rewards[rows]
@@ -172,8 +171,8 @@ def _rate(log: PointLog, option: int, rows: Places, context: dict[str, str]) -> 
     return OptionRate(context, name, decisions, len(rewards), won, reward)
 
 
-def _is_share(log: PointLog) -> Mask:
-    inside: Mask = (log.confidences >= 0) & (log.confidences <= 1)
+def _is_share(log: PointLog) -> Booleans:
+    inside: Booleans = (log.confidences >= 0) & (log.confidences <= 1)
     return inside
 
 

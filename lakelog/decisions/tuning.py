@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 from lakelog.decisions.intervals import LEVEL, Interval, JsonFinding, difference
 from lakelog.decisions.offpolicy import DR, LoggedChoices, evaluate
 from lakelog.decisions.recommendation import CERTAIN, NO_EVIDENCE, early
-from lakelog.libraries import np
+from lakelog.libraries import Floats, Integers, np
 
 if TYPE_CHECKING:
-    from lakelog.decisions.intervals import Numbers, Places
     from lakelog.decisions.logged import PointLog
 PROPOSED = "proposed"
 _BINS_MAX, _BINS_MIN = 12, 3
@@ -123,7 +122,7 @@ def proposal(log: PointLog, finding: SettingProposal) -> SettingProposal:
     return replace(finding, verdict=PROPOSED, proposed=float(centres[best]), reason=reason)
 
 
-def _bins(values: Numbers, distinct: Numbers) -> tuple[Places, Numbers]:
+def _bins(values: Floats, distinct: Floats) -> tuple[Integers, Floats]:
     """The bin of each value, and a value that was used in the middle of each bin."""
     if len(distinct) <= _BINS_MAX:
         return np.searchsorted(distinct, values), distinct
@@ -138,7 +137,7 @@ def _bins(values: Numbers, distinct: Numbers) -> tuple[Places, Numbers]:
     return bins, np.array(centres)
 
 
-def _curve(choices: LoggedChoices, centres: Numbers) -> _Curve | None:
+def _curve(choices: LoggedChoices, centres: Floats) -> _Curve | None:
     """The curve through the bins of which enough is known, in nearly all contexts."""
     intervals: dict[int, Interval] = {}
     for number in range(len(centres)):
@@ -156,7 +155,7 @@ def _curve(choices: LoggedChoices, centres: Numbers) -> _Curve | None:
 class _Curve:
     """A Gaussian process through the means of bins."""
 
-    def __init__(self, intervals: dict[int, Interval], positions: Numbers) -> None:
+    def __init__(self, intervals: dict[int, Interval], positions: Floats) -> None:
         self.numbers, self._intervals = list(intervals), intervals
         means = np.array([interval.mean for interval in intervals.values()])
         widths = np.array([interval.high - interval.low for interval in intervals.values()])
@@ -165,11 +164,11 @@ class _Curve:
         noise = np.maximum((widths / 2 / NormalDist().inv_cdf((1 + LEVEL) / 2)) ** 2, 1e-12)
         self._posteriors(means, noise, (positions - positions.min()) / np.ptp(positions))
 
-    def _posteriors(self, means: Numbers, noise: Numbers, positions: Numbers) -> None:
+    def _posteriors(self, means: Floats, noise: Floats, positions: Floats) -> None:
         """Means and covariances under each length and height, with their likelihoods."""
         distances = (positions[:, None] - positions[None, :]) ** 2
         spread = max(float(means.var()), float(noise.mean()))
-        self._fits: list[tuple[float, Numbers, Numbers]] = []
+        self._fits: list[tuple[float, Floats, Floats]] = []
         for length in _LENGTHS:
             for height in _HEIGHTS:
                 prior = height * spread * np.exp(-distances / 2 / length**2)
@@ -189,7 +188,7 @@ class _Curve:
         weights = np.exp(np.array([fit[0] - highest for fit in self._fits]))
         self._weights = weights / weights.sum()
 
-    def _mixture(self, direction: Numbers) -> tuple[float, float]:
+    def _mixture(self, direction: Floats) -> tuple[float, float]:
         """The mean and standard deviation of a combination of the bins."""
         means = np.array([direction @ posterior for _, posterior, _ in self._fits])
         variances = np.array([direction @ covariance @ direction for *_, covariance in self._fits])
@@ -219,7 +218,7 @@ class _Curve:
         """How much more a bin brought than another, by their own means."""
         return difference(self._intervals[number], self._intervals[current]).mean
 
-    def values(self, centres: Numbers, choices: LoggedChoices) -> list[SettingValue]:
+    def values(self, centres: Floats, choices: LoggedChoices) -> list[SettingValue]:
         """Each bin with its mean and the curve's."""
         counts = np.bincount(choices.options, minlength=len(centres))
         reach = NormalDist().inv_cdf((1 + LEVEL) / 2)

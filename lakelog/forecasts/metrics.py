@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
 from lakelog.event import BookkeepingEvent
-from lakelog.libraries import np
+from lakelog.libraries import Floats, np
 from lakelog.sql import json_path, literal
 
 if TYPE_CHECKING:
-    from lakelog.forecasts.models import Floats
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
 SPANS_MAX = 50_000

@@ -10,15 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
-from lakelog.libraries import np
+from lakelog.libraries import Floats, np
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float64]
 NAIVE = "seasonal naive"
 BETTER = 0.95
 _FOLDS, _WIDTH_FOLDS = 7, 14

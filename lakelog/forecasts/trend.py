@@ -8,14 +8,11 @@ that would have told best what came last.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
 from lakelog.forecasts.models import LARGEST, check_numbers
-from lakelog.libraries import np
+from lakelog.libraries import Floats, np
 
-if TYPE_CHECKING:
-    from lakelog.forecasts.models import Floats
 # Some hundred points give tens of thousands of pairs.
 _VALUES_MIN, _POINTS = 8, 300
 _SHARES = (1.0, 0.5, 0.25)

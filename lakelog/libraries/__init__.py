@@ -6,7 +6,7 @@ Modules take their names from here, and a type checker sees the libraries themse
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from lakelog.runtime.lazy import Lazy
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import altair as alt
     import duckdb
     import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -25,4 +26,20 @@ else:
     alt, vl_convert = Lazy("altair"), Lazy("vl_convert")
     rich_cells = Lazy("rich.cells")
 
-__all__ = ["alt", "duckdb", "np", "pa", "pc", "pq", "rich_cells", "vl_convert"]
+Booleans: TypeAlias = "npt.NDArray[np.bool_]"
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+Integers: TypeAlias = "npt.NDArray[np.int64]"
+
+__all__ = [
+    "Booleans",
+    "Floats",
+    "Integers",
+    "alt",
+    "duckdb",
+    "np",
+    "pa",
+    "pc",
+    "pq",
+    "rich_cells",
+    "vl_convert",
+]

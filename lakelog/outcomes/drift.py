@@ -11,14 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lakelog.libraries import np
+from lakelog.libraries import Floats, np
 from lakelog.outcomes.features import CLOCKS, Feature
 
-if TYPE_CHECKING:
-    from lakelog.outcomes.features import Column
-    from lakelog.outcomes.scoring import Floats
 PSI_MAX = 0.25
 ROWS_MIN = 50
 """Of fewer rows, nothing is said of drift."""
@@ -43,7 +39,7 @@ class Drift:
     psi: float
 
 
-def profile_of(feature: Feature, column: Column) -> FeatureProfile:
+def profile_of(feature: Feature, column: Floats) -> FeatureProfile:
     """Return the profile of a feature's column."""
     edges: tuple[float, ...] = ()
     if not feature.values:
@@ -54,7 +50,7 @@ def profile_of(feature: Feature, column: Column) -> FeatureProfile:
 
 
 def drifts(
-    features: Sequence[Feature], profiles: Sequence[FeatureProfile], columns: Sequence[Column]
+    features: Sequence[Feature], profiles: Sequence[FeatureProfile], columns: Sequence[Floats]
 ) -> list[Drift]:
     """Return the features of columns that have drifted, the worst first; of clocks none."""
     result = []
@@ -69,7 +65,7 @@ def drifts(
     return sorted(result, key=lambda drift: -drift.psi)
 
 
-def _counts(feature: Feature, profile: FeatureProfile, column: Column) -> Floats:
+def _counts(feature: Feature, profile: FeatureProfile, column: Floats) -> Floats:
     missing = np.isnan(column)
     if feature.values:
         bins, size = column.astype(np.int64), feature.width + 1

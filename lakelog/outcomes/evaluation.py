@@ -12,15 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.libraries import np
+from lakelog.libraries import Booleans, Floats, Integers, np
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from lakelog.outcomes.features import Feature
 
-    from lakelog.outcomes.features import Column, Feature
-    from lakelog.outcomes.scoring import Floats
-
-    Booleans = npt.NDArray[np.bool_]
 _RESAMPLES, _BUCKETS = 2_000, 2_000
 _PERCENTILES = (2.5, 97.5)
 _SHUFFLES = 5
@@ -76,7 +72,7 @@ class SingleRule:
     inside: float
     outside: float
 
-    def probabilities(self, columns: Sequence[Column]) -> Floats:
+    def probabilities(self, columns: Sequence[Floats]) -> Floats:
         """Return a probability for each row."""
         column = columns[self.place]
         holds = (
@@ -88,7 +84,7 @@ class SingleRule:
 
 
 def single_rule(
-    features: Sequence[Feature], columns: Sequence[Column], outcomes: Booleans
+    features: Sequence[Feature], columns: Sequence[Floats], outcomes: Booleans
 ) -> SingleRule:
     """Return the rule with the least Brier score on training rows."""
     best: tuple[float, SingleRule] | None = None
@@ -131,7 +127,7 @@ def _share(outcomes: Booleans) -> float:
 def evaluate(
     probabilities: Floats,
     outcomes: Booleans,
-    groups: npt.NDArray[np.int64],
+    groups: Integers,
     majority: float,
     rule: Floats,
     rule_description: str,
@@ -151,9 +147,7 @@ def evaluate(
     )
 
 
-def _compared(
-    name: str, baseline: Floats, loss: Floats, groups: npt.NDArray[np.int64]
-) -> BaselineGain:
+def _compared(name: str, baseline: Floats, loss: Floats, groups: Integers) -> BaselineGain:
     gains = baseline - loss
     # Groups that share a bucket are drawn together, which changes no expectation.
     buckets = groups % _BUCKETS
@@ -179,7 +173,7 @@ def auc(probabilities: Floats, outcomes: Booleans) -> float | None:
 
 
 def importance(
-    score: Callable[[Sequence[Column]], Floats], columns: Sequence[Column], outcomes: Booleans
+    score: Callable[[Sequence[Floats]], Floats], columns: Sequence[Floats], outcomes: Booleans
 ) -> list[float]:
     """Return for each column how much the Brier score grows where its values are shuffled among the
     rows (permutation importance; Breiman, 2001), the mean of five times."""

@@ -13,17 +13,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from lakelog.libraries import np
+from lakelog.libraries import Floats, np
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Column = npt.NDArray[np.float64]
-    Matrix = npt.NDArray[np.float64]
 DecisionRow = Mapping[str, Any]
 NOT_BEFORE = frozenset(("outcome", "reward", "label_time"))
 """Columns of a row that are known only after the decision."""
@@ -78,7 +73,7 @@ class Feature:
 
 def choose_features(
     rows: Iterable[DecisionRow], columns: Iterable[str]
-) -> tuple[tuple[Feature, ...], list[Column]]:
+) -> tuple[tuple[Feature, ...], list[Floats]]:
     """Return the features of rows of a training set that have these columns, of training rows only,
     and a column of the rows for each. What is equal in all rows is none, nor what looks like an
     identifier."""
@@ -99,7 +94,7 @@ def choose_features(
     candidates += [Feature(COUNT, (key,)) for key in _frequent(types, least)[:TYPES_MAX]]
     candidates += [Feature(FIELD, key) for key in _frequent(fields, least)[:FIELDS_MAX]]
     features: list[Feature] = []
-    column_list: list[Column] = []
+    column_list: list[Floats] = []
     for candidate, raw in _raw(candidates, rows):
         feature = _fitted(candidate, raw)
         if feature is not None:
@@ -108,13 +103,13 @@ def choose_features(
     return tuple(features), column_list
 
 
-def columns_of(features: Sequence[Feature], rows: Iterable[DecisionRow]) -> list[Column]:
+def columns_of(features: Sequence[Feature], rows: Iterable[DecisionRow]) -> list[Floats]:
     """Return a column for each feature: numbers, NaN where there is none, or the index of a name in
     `values`, their count for another name and one more for none."""
     return [_indexed(feature, raw) for feature, raw in _raw(features, rows)]
 
 
-def matrix_of(features: Sequence[Feature], columns: Sequence[Column]) -> Matrix:
+def matrix_of(features: Sequence[Feature], columns: Sequence[Floats]) -> Floats:
     """Return the matrix that a scorer reads: a number and whether it is missing, or a column for
     each name and one for others."""
     blocks = []
@@ -206,7 +201,7 @@ def _fitted(feature: Feature, raw: list[object]) -> Feature | None:
     return Feature(feature.source, feature.key, values) if values and len(counts) > 1 else None
 
 
-def _indexed(feature: Feature, raw: list[object]) -> Column:
+def _indexed(feature: Feature, raw: list[object]) -> Floats:
     if not feature.values:
         return np.array(
             [math.nan if (number := _number(value)) is None else number for value in raw]

@@ -19,6 +19,7 @@ from lakelog.engine.syntax import SyntaxFault, parse
 from lakelog.engine.volatility import FunctionCall
 from lakelog.entries import Record
 from lakelog.errors import InvalidName, InvalidRecipe, InvalidSetting, UnknownRef
+from lakelog.libraries import Floats
 from lakelog.moves import Change, publish
 from lakelog.outcomes.drift import FeatureProfile
 from lakelog.outcomes.evaluation import BaselineGain, OutcomeEvaluation
@@ -30,7 +31,6 @@ from lakelog.values import JsonObject
 if TYPE_CHECKING:
     from lakelog.lake import Lake
     from lakelog.manifest import Manifest
-    from lakelog.outcomes.scoring import Floats
     from lakelog.store import Store
     from lakelog.train import Recipe
 WHAT, PREFIX = "artifact", "model/"

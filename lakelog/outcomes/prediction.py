@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog import train
-from lakelog.libraries import np
+from lakelog.libraries import Floats, np
 from lakelog.outcomes.drift import ROWS_MIN, Drift, drifts
 from lakelog.outcomes.features import columns_of, matrix_of
 from lakelog.outcomes.model import require_lake_alone
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
-    from lakelog.outcomes.features import Column
     from lakelog.outcomes.model import OutcomeModel
 TYPE = "PREDICTION"
 """The type of events that predictions are recorded as."""
@@ -57,7 +56,7 @@ def predict(
     recipe = train.load(model.recipe)
     require_lake_alone(lake, recipe)
     rows: list[Prediction] = []
-    blocks: list[list[Column]] = []
+    blocks: list[list[Floats]] = []
     for batch in train.undecided(lake, recipe, ref):
         batch_rows = batch.to_pylist()
         columns = columns_of(model.features, batch_rows)

@@ -10,16 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakelog.libraries import np
+from lakelog.libraries import Floats, Integers, np
 from lakelog.values import JsonObject
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float64]
-    Integers = npt.NDArray[np.int64]
 LEAF = -1
 TREES_MAX, NODES_MAX, WIDTH_MAX = 200, 127, 5_000
 _LARGEST = 1e30
@@ -76,7 +71,7 @@ class DecisionTree:
     right: Integers
     value: Floats
 
-    def values(self, matrix: npt.NDArray[np.float32]) -> Floats:
+    def values(self, matrix: np.ndarray) -> Floats:
         """Return the value of the leaf that each row comes to."""
         rows = np.arange(len(matrix))
         nodes = np.zeros(len(matrix), np.int64)

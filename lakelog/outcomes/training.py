@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog import train
 from lakelog.disk import disk
 from lakelog.errors import ExportRefused, InvalidRecipe, MissingPackage
-from lakelog.libraries import np, pq
+from lakelog.libraries import Booleans, Floats, Integers, np, pq
 from lakelog.outcomes.drift import profile_of
 from lakelog.outcomes.evaluation import evaluate, importance, single_rule
 from lakelog.outcomes.features import choose_features, columns_of, matrix_of
@@ -33,13 +33,9 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.sql import identifier, literal
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from lakelog.lake import Lake
     from lakelog.libraries import pa
-    from lakelog.outcomes.evaluation import Booleans
-    from lakelog.outcomes.features import Column, DecisionRow
-    from lakelog.outcomes.scoring import Floats
+    from lakelog.outcomes.features import DecisionRow
     from lakelog.train import Recipe, TrainingExport
 NO_OUTCOME = "none"
 _MEMORY = "/dev/shm"
@@ -90,9 +86,9 @@ class SplitFiles:
 class SplitRows:
     """The rows of a split as features have them."""
 
-    columns: list[Column]
+    columns: list[Floats]
     outcomes: Booleans
-    groups: npt.NDArray[np.int64]
+    groups: Integers
 
 
 def train_model(
@@ -184,7 +180,7 @@ def _learnt(
         (matrix_of(features, validation.columns), validation.outcomes),
     )
 
-    def score(columns: Sequence[Column]) -> Column:
+    def score(columns: Sequence[Floats]) -> Floats:
         return calibration.probabilities(scorer.log_odds(matrix_of(features, columns)))
 
     rule = single_rule(features, train_rows.columns, train_rows.outcomes)
@@ -235,7 +231,7 @@ def _outcomes(rows: SplitFiles) -> list[str]:
     return [NO_OUTCOME if value is None else value for value in rows.texts("outcome")]
 
 
-def _split(columns: list[Column], rows: SplitFiles, recipe: Recipe, outcome: str) -> SplitRows:
+def _split(columns: list[Floats], rows: SplitFiles, recipe: Recipe, outcome: str) -> SplitRows:
     group = recipe.split["group"]
     name = "subject" if group in (None, recipe.shape["by"]) else group.rpartition(".")[2]
     _, groups = np.unique(
@@ -333,7 +329,7 @@ def _calibration(log_odds: Floats, outcomes: Booleans) -> Calibration:
     if min(positives, len(outcomes) - positives) < _CALIBRATION_MIN:
         return Calibration()
     model = linear_model.LogisticRegression(C=1e6)
-    column: npt.NDArray[np.float64] = log_odds[:, None]
+    column: Floats = log_odds[:, None]
     model.fit(column, outcomes)
     slope = float(model.coef_[0][0])
     # Validation of a model that tells nothing may turn it around by chance.

@@ -16,15 +16,10 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lakelog.libraries import np
+from lakelog.libraries import Booleans, Integers, np
 from lakelog.patterns.masks import SIGNS, TOKEN, VALUE
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Integers = npt.NDArray[np.int64]
 Tokens = tuple[str, ...]
 """The words and signs of a shape; each begins with a space where there was one before it."""
 
@@ -254,12 +249,12 @@ class _TokenMatrix:
                 yield members
 
     @staticmethod
-    def _groups(hashes: npt.NDArray[np.uint64]) -> tuple[Integers, Integers]:
+    def _groups(hashes: np.ndarray) -> tuple[Integers, Integers]:
         _, groups, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
         return groups, sizes
 
     def _members(
-        self, rows: Integers, groups: Integers, is_slot: npt.NDArray[np.bool_]
+        self, rows: Integers, groups: Integers, is_slot: Booleans
     ) -> Iterator[list[Tokens]]:
         """The sequences of each group that may have a value there."""
         if not is_slot.any():
