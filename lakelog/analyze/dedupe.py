@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.appends import StreamSubject
 from lakelog.disk import disk
@@ -26,13 +25,11 @@ from lakelog.lake import Lake
 from lakelog.libraries import duckdb, np, pa
 from lakelog.maintain import DedupeNote, RowRemoval
 from lakelog.pinned import PinnedLake
-from lakelog.query import EventKey
+from lakelog.query import EventKey, Relation
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import rows_sql
 from lakelog.sql import identifier
 
-if TYPE_CHECKING:
-    from lakelog.query import Relation
 By = str | Sequence[str]
 KEEP = ("first", "last")
 _SENDERS = "coalesce(list_sort(list(DISTINCT sender) FILTER (sender IS NOT NULL))[1:5], [])"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from lakelog.anomalies import baseline
 from lakelog.anomalies.drifts import drifts
@@ -25,11 +24,10 @@ from lakelog.anomalies.limits import (
     roots_of,
     sums_of,
 )
+from lakelog.anomalies.series import Gaps, Series, Spans
 from lakelog.anomalies.silences import silences
 from lakelog.libraries import Floats, np
 
-if TYPE_CHECKING:
-    from lakelog.anomalies.series import Gaps, Series, Spans
 _RUNS, _WINDOWS, _VALUE_WINDOWS = (1, 3, 6), (1, 2, 3, 5, 8), (3, 5, 8)
 """Spans, and minutes, that are looked at together."""
 _STEADY, _REGULAR = 0.3, 0.5

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from lakelog.anomalies.limits import (
     MINUTE_US,
@@ -17,14 +16,13 @@ from lakelog.anomalies.limits import (
     THRESHOLD,
     VALUES_MIN,
     Alarm,
+    SeriesBaseline,
     own_limits,
     sums_of,
 )
+from lakelog.anomalies.series import Series, Spans
 from lakelog.libraries import Floats, Integers, np
 
-if TYPE_CHECKING:
-    from lakelog.anomalies.limits import SeriesBaseline
-    from lakelog.anomalies.series import Series, Spans
 _SLACK, _SUM, _BEYOND = 0.75, 5.0, 1.8
 _OFF_MAX, _END = 3.5, 1e4
 

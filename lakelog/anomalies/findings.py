@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog import views
 from lakelog.anomalies import baseline
@@ -26,15 +26,14 @@ from lakelog.anomalies.sequences import overdue
 from lakelog.anomalies.series import Series, Spans, asked, gaps_of, series_of
 from lakelog.errors import InvalidSetting
 from lakelog.event import BookkeepingEvent
+from lakelog.lake import Lake
 from lakelog.libraries import np
 from lakelog.pictures import Curve
+from lakelog.pinned import PinnedLake
 from lakelog.settings import span_us
 from lakelog.sql import literal
 from lakelog.values import parse_time, to_micros
 
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.pinned import PinnedLake
 EVERY = "5m"
 TYPE = "ANOMALY"
 """The type of events that findings are recorded as."""

@@ -9,13 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 from lakelog.anomalies.baseline import Deviations
+from lakelog.anomalies.series import Series, Spans
 from lakelog.libraries import Booleans, Floats, Integers, np
-
-if TYPE_CHECKING:
-    from lakelog.anomalies.series import Series, Spans
 
 THRESHOLD = 4.3
 STILL_OFF = 1.5

@@ -12,15 +12,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from lakelog.anomalies.series import asked, of_type
+from lakelog.anomalies.series import Spans, asked, of_type
+from lakelog.lake import Lake
 from lakelog.libraries import Integers, np
-
-if TYPE_CHECKING:
-    from lakelog.anomalies.series import Spans
-    from lakelog.lake import Lake
-    from lakelog.pinned import PinnedLake
+from lakelog.pinned import PinnedLake
 
 COMPLETE_MIN = 40
 """Pairs that teach how long it takes."""

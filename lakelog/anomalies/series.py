@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.event import BookkeepingEvent
+from lakelog.lake import Lake
 from lakelog.libraries import Floats, Integers, np
+from lakelog.pinned import PinnedLake
+from lakelog.query import Relation
 from lakelog.sql import json_path, literal
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.pinned import PinnedLake
-    from lakelog.query import Relation
 
 SERIES_MAX = 200
 """Series that are looked at, those of the most events first."""

@@ -12,16 +12,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from lakelog.anomalies import baseline
-from lakelog.anomalies.limits import BEATS, USUAL, Alarm, Budget, counts_of, roots_of
-from lakelog.anomalies.series import GAP_US
+from lakelog.anomalies.limits import (
+    BEATS,
+    USUAL,
+    Alarm,
+    Budget,
+    SeriesBaseline,
+    counts_of,
+    roots_of,
+)
+from lakelog.anomalies.series import GAP_US, Gaps, Spans
 from lakelog.libraries import Floats, np
 
-if TYPE_CHECKING:
-    from lakelog.anomalies.limits import SeriesBaseline
-    from lakelog.anomalies.series import Gaps, Spans
 _TAIL, _EXCESS_MAX = 3.0, 50.0
 """Events due from which on a gap teaches, and at most so many: one incident must not teach."""
 _PRIOR = 20.0

@@ -19,7 +19,6 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import orjson
 
@@ -31,10 +30,8 @@ from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.event import BookkeepingEvent
 from lakelog.files import CursorIndex, FileCursor, FileScan, FileState, Selection, printable
+from lakelog.lake import Lake
 from lakelog.lines import Source
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
 
 INTERVAL = 3600.0
 # With the interval above: a day of hourly backups.

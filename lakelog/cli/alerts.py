@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 import lakelog.alerts as alerting
@@ -18,9 +16,7 @@ from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import SpanParam, stop_at_signals
 from lakelog.errors import InvalidSetting
 from lakelog.render import micros
-
-if TYPE_CHECKING:
-    from lakelog.values import JsonObject
+from lakelog.values import JsonObject
 
 _ROWS_SHOWN = 10
 

@@ -8,7 +8,6 @@ import datetime
 import io
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
 
@@ -32,10 +31,9 @@ from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emi
 from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
+from lakelog.lake import Lake
 from lakelog.libraries import alt
 
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
 _FINDINGS, _PANELS = 8, 6
 _SHAPE = 24
 _DAY_US = 86_400_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,11 +17,10 @@ from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
 from lakelog.errors import UnknownRef
+from lakelog.lake import Lake
 from lakelog.patterns import pattern_events, statistics_event
 from lakelog.query import Relation
 
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
 _EXAMPLES = 5
 _WIDE = 110
 _AT = state_option("Those of a tag, branch, snapshot or time.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
 
@@ -17,10 +16,9 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_record, emit_words
 from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
+from lakelog.outcomes import BaselineGain, OutcomeModel, Predictions
 from lakelog.values import JsonObject
 
-if TYPE_CHECKING:
-    from lakelog.outcomes import BaselineGain, OutcomeModel, Predictions
 _ROWS = 20
 _FEATURES, _BARS = 8, 30
 _AT = state_option("Of a tag, branch, snapshot or time.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
@@ -16,13 +15,10 @@ from lakelog.cli.options import YES, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_done
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import DamagedRef
+from lakelog.lake import Lake
 from lakelog.remotes import Transfer
 from lakelog.settings import span_us
 from lakelog.store import Store
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-
 
 _REMOTE = ("remote", "url", "lake", "branches")
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,10 +20,8 @@ from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import ROWS_MAX, cell, fit
 from lakelog.cli.render.terminal import many, paint, say, width
 from lakelog.errors import UnknownRef
+from lakelog.lake import Lake
 from lakelog.libraries import rich_cells
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
 
 _CHANGE = ("change", "type", "path", "before", "after")
 _BREACH = ("type", "path", "breach", "kind", "events", "first_seen", "on_breach")

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,14 +26,12 @@ from lakelog.cli.render.output import (
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import paint
+from lakelog.lake import Lake
+from lakelog.pinned import PinnedLake
+from lakelog.query import Relation
 from lakelog.render import OutputFormat, QueryResult
+from lakelog.search import Search
 from lakelog.subscriptions import Follower
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.pinned import PinnedLake
-    from lakelog.query import Relation
-    from lakelog.search import Search
 
 _COUNT = 100
 _BAR = 40

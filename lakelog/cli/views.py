@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import click
 
@@ -18,12 +17,10 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, open_output, w
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.terminal import many
 from lakelog.disk import disk
+from lakelog.lake import Lake
 from lakelog.render import QueryResult, micros
 from lakelog.runtime.closest import did_you_mean
 from lakelog.views import read
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
 
 _ACTIONS = ("build", "create", "drop", "show")
 _LISTED = ("view", "about", "params", "version", "from")

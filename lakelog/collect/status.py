@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -19,9 +19,7 @@ from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.files import FileScan, printable
 from lakelog.ingest import FileReport
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
+from lakelog.lake import Lake
 
 _STATUS_EVERY = 10.0
 _HAS_EVENT = f"SELECT 1 FROM events WHERE type = '{BookkeepingEvent.WATCH}' AND id = ?"

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.collect import followed_file
 from lakelog.collect.followed_file import FileIdentity, FollowedFile, OldFiles
@@ -24,9 +24,7 @@ from lakelog.collect.successors import Successors
 from lakelog.collect.turns import Reading, Turns
 from lakelog.files import CursorIndex, FileScan, FileState, LogName, Selection, printable
 from lakelog.ingest import FileReport, Ingester, Job
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
+from lakelog.lake import Lake
 
 STABLE = 2.0
 """Seconds for which a copy must not have changed before it is read."""

@@ -8,15 +8,13 @@ without an id is one of its own, and its outcome is not known.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog import query as queries
 from lakelog.errors import InvalidSetting
+from lakelog.lake import Lake
+from lakelog.query import Relation
 from lakelog.sql import json_path, literal
 
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.query import Relation
 REWARD = """coalesce(reward, CASE
     WHEN lower(outcome) IN ('true', 'success', 'succeeded', 'ok', 'accepted', 'won') THEN 1
     WHEN lower(outcome) IN ('false', 'failure', 'failed', 'error', 'rejected', 'lost') THEN 0

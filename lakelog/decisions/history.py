@@ -10,7 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.decisions import logged, recommendation, tuning
 from lakelog.decisions.calibration import (
@@ -26,11 +26,10 @@ from lakelog.decisions.offpolicy import METHODS, PolicyValue, best_options, eval
 from lakelog.decisions.recommendation import Recommendation
 from lakelog.decisions.report import PointReport, notes, point_report
 from lakelog.decisions.tuning import SettingProposal
+from lakelog.lake import Lake
 from lakelog.libraries import Integers, np
 from lakelog.sql import identifier
 
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
 RECOMMENDATION = "RECOMMENDATION"
 """The type of the events that recommendations and proposals are recorded as."""
 UNIFORM, BEST, MAJORITY = "uniform", "best", "majority"

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import orjson
 
@@ -14,11 +13,9 @@ from lakelog.decisions.decision_rows import ANSWERS, DecisionRows, member
 from lakelog.decisions.intervals import ranks
 from lakelog.decisions.offpolicy import LoggedChoices, scale_of
 from lakelog.errors import InvalidSetting
-from lakelog.libraries import Booleans, Floats, Integers, np
+from lakelog.libraries import Booleans, Floats, Integers, np, pa
 from lakelog.sql import identifier
 
-if TYPE_CHECKING:
-    from lakelog.libraries import pa
 SIZE_MAX = 2_000_000
 """Decisions that are looked at, the newest ones."""
 OPTIONS_MAX, CELLS_MAX = 1_000, 20_000

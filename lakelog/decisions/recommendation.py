@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.decisions.intervals import LEVEL, Interval, JsonFinding, difference, ends
+from lakelog.decisions.logged import PointLog
 from lakelog.decisions.offpolicy import DR, LoggedChoices, PolicyValue, evaluate
 from lakelog.libraries import Booleans, np
 
-if TYPE_CHECKING:
-    from lakelog.decisions.logged import PointLog
 RECOMMENDED = "recommended"
 NO_EVIDENCE, NO_OVERLAP = "not enough evidence", "not enough overlap"
 CERTAIN = 0.99

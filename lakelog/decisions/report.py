@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.decisions.calibration import (
     BIN_COUNT,
@@ -14,11 +14,10 @@ from lakelog.decisions.calibration import (
     calibration,
 )
 from lakelog.decisions.intervals import Interval, JsonFinding, ends, ranks, share, skewed
+from lakelog.decisions.logged import PointLog
 from lakelog.decisions.offpolicy import DR, PolicyValue, best_options, evaluate
 from lakelog.libraries import Booleans, Integers, np
 
-if TYPE_CHECKING:
-    from lakelog.decisions.logged import PointLog
 _EXPLORE_MAX = 20
 
 

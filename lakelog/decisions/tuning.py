@@ -14,15 +14,14 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.decisions.intervals import LEVEL, Interval, JsonFinding, difference
+from lakelog.decisions.logged import PointLog
 from lakelog.decisions.offpolicy import DR, LoggedChoices, evaluate
 from lakelog.decisions.recommendation import CERTAIN, NO_EVIDENCE, early
 from lakelog.libraries import Floats, Integers, np
 
-if TYPE_CHECKING:
-    from lakelog.decisions.logged import PointLog
 PROPOSED = "proposed"
 _BINS_MAX, _BINS_MIN = 12, 3
 _LEFT_OUT_MAX = 0.1

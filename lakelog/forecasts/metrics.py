@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
 from lakelog.event import BookkeepingEvent
+from lakelog.lake import Lake
 from lakelog.libraries import Floats, np
+from lakelog.pinned import PinnedLake
 from lakelog.sql import json_path, literal
 
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.pinned import PinnedLake
 SPANS_MAX = 50_000
 """Spans that are looked at, the latest ones: a clock that was once in 1970 must hide no others."""
 _YEAR_ONE_US = -62_135_596_800 * 10**6

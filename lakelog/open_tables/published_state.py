@@ -11,17 +11,14 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog import sql, typed_columns
 from lakelog.entries import SegmentEntry
 from lakelog.history import remove_tag, resolve
+from lakelog.lake import Lake
 from lakelog.libraries import pa, pq
+from lakelog.manifest import Manifest
 from lakelog.segments import Segment, rows_sql, segment_schema
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.manifest import Manifest
 
 COPY = "lakelog-"
 """What the names of copies begin with."""

@@ -20,19 +20,17 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from lakelog import typed_columns
 from lakelog.entries import SegmentEntry
 from lakelog.erased.copies import note as note_copy
 from lakelog.errors import Damaged, ExportRefused, MissingPackage, Unreachable
+from lakelog.lake import Lake
+from lakelog.libraries import pa
+from lakelog.manifest import Manifest
 from lakelog.open_tables import published_state
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.libraries import pa
-    from lakelog.manifest import Manifest
 
 STATE, LAKE, BRANCH, SQL = (f"lakelog.{name}" for name in ("state", "lake", "branch", "query"))
 """Properties: of a commit the state, of a table whose it is and what it has."""

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.libraries import Booleans, Floats, Integers, np
-
-if TYPE_CHECKING:
-    from lakelog.outcomes.features import Feature
+from lakelog.outcomes.features import Feature
 
 _RESAMPLES, _BUCKETS = 2_000, 2_000
 _PERCENTILES = (2.5, 97.5)

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -19,20 +19,19 @@ from lakelog.engine.syntax import SyntaxFault, parse
 from lakelog.engine.volatility import FunctionCall
 from lakelog.entries import Record
 from lakelog.errors import InvalidName, InvalidRecipe, InvalidSetting, UnknownRef
+from lakelog.lake import Lake
 from lakelog.libraries import Floats
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.outcomes.drift import FeatureProfile
 from lakelog.outcomes.evaluation import BaselineGain, OutcomeEvaluation
 from lakelog.outcomes.features import SOURCES, Feature
 from lakelog.outcomes.scoring import Calibration, Scorer, calibration_of, scorer_of
 from lakelog.runtime.closest import did_you_mean
+from lakelog.store import Store
+from lakelog.train import Recipe
 from lakelog.values import JsonObject
 
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.manifest import Manifest
-    from lakelog.store import Store
-    from lakelog.train import Recipe
 WHAT, PREFIX = "artifact", "model/"
 BYTES_MAX = 400_000
 """Bytes of a model as JSON."""

@@ -6,17 +6,15 @@ import datetime
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog import train
+from lakelog.lake import Lake
 from lakelog.libraries import Floats, np
 from lakelog.outcomes.drift import ROWS_MIN, Drift, drifts
 from lakelog.outcomes.features import columns_of, matrix_of
-from lakelog.outcomes.model import require_lake_alone
+from lakelog.outcomes.model import OutcomeModel, require_lake_alone
 
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.outcomes.model import OutcomeModel
 TYPE = "PREDICTION"
 """The type of events that predictions are recorded as."""
 ROWS_MAX = 1_000_000

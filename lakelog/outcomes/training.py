@@ -18,25 +18,22 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog import train
 from lakelog.disk import disk
 from lakelog.errors import ExportRefused, InvalidRecipe, MissingPackage
-from lakelog.libraries import Booleans, Floats, Integers, np, pq
+from lakelog.lake import Lake
+from lakelog.libraries import Booleans, Floats, Integers, np, pa, pq
 from lakelog.outcomes.drift import profile_of
 from lakelog.outcomes.evaluation import evaluate, importance, single_rule
-from lakelog.outcomes.features import choose_features, columns_of, matrix_of
+from lakelog.outcomes.features import DecisionRow, choose_features, columns_of, matrix_of
 from lakelog.outcomes.model import OutcomeModel, require_lake_alone, require_name, save
 from lakelog.outcomes.scoring import Calibration, DecisionTree, LinearScorer, Scorer, TreeScorer
 from lakelog.runtime.lazy import Lazy
 from lakelog.sql import identifier, literal
+from lakelog.train import Recipe, TrainingExport
 
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.libraries import pa
-    from lakelog.outcomes.features import DecisionRow
-    from lakelog.train import Recipe, TrainingExport
 NO_OUTCOME = "none"
 _MEMORY = "/dev/shm"
 """A file system that has its files in memory."""

@@ -27,17 +27,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from lakelog import database
 from lakelog.engine.syntax import ParsedStatement
 from lakelog.libraries import duckdb, pa
+from lakelog.query.lake_tables import LakeTables
+from lakelog.query.sql.table_sql import View
 from lakelog.runtime import forks
 from lakelog.runtime.living import Living
-
-if TYPE_CHECKING:
-    from lakelog.query.lake_tables import LakeTables
-    from lakelog.query.sql.table_sql import View
 
 ResultRow = tuple[Any, ...]
 """A row of a query; of which types its values are, the query says."""

@@ -25,7 +25,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import orjson
 
@@ -35,10 +34,8 @@ from lakelog.query import NewestEvents
 from lakelog.render import ColumnBatch, QueryResult
 from lakelog.server.limits import ServerLimits
 from lakelog.server.tail_pace import ProcessorUse, settle
-
-if TYPE_CHECKING:
-    from lakelog.subscriptions import BranchRewound, LivePages
-    from lakelog.wal import PendingFrames
+from lakelog.subscriptions import BranchRewound, LivePages
+from lakelog.wal import PendingFrames
 
 CHUNK_BYTES = 1 << 15
 _DATA = NewestEvents.COLUMNS.index("data")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from operator import itemgetter
-from typing import TYPE_CHECKING, Required, cast
+from typing import Required, cast
 
 from lakelog import arrays
 from lakelog.appends import KnownKeys, Receipt, StreamSubject, VersionedBatch
@@ -18,10 +18,8 @@ from lakelog.errors import DamagedWal, InvalidEvent, WrongVersion
 from lakelog.event import EncodedBatch, Event
 from lakelog.libraries import pa
 from lakelog.manifest import Manifest
+from lakelog.query import Relation
 from lakelog.store import Store
-
-if TYPE_CHECKING:
-    from lakelog.query import Relation
 
 COLUMNS = "time type category source subject level message data id ingested_at".split()
 _NAMES = ["version", *COLUMNS]

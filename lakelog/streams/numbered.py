@@ -8,14 +8,12 @@ goes on above all numbers that so many appends can have given.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lakelog.appends import EVENTS_MAX, StreamSubject
 from lakelog.errors import WrongVersion
+from lakelog.query import Relation
 from lakelog.values import JsonObject
-
-if TYPE_CHECKING:
-    from lakelog.query import Relation
 
 _KEPT = 10_000
 AppendExpected = Callable[[list[JsonObject], Mapping[str, int]], Mapping[str, int]]

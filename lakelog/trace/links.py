@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from lakelog.errors import UnknownRef
+from lakelog.query import Relation
 from lakelog.search import words
 from lakelog.sql import literal
 from lakelog.trace.tree import LinkedEvent, TraceTree, tree_of
-
-if TYPE_CHECKING:
-    from lakelog.query import Relation
 
 AskState = Callable[[str], "Relation"]
 """The method `sql` of a lake or of one of its states."""

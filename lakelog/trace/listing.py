@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from lakelog.query import Relation
 from lakelog.sql import literal
 from lakelog.trace.links import PARENT, PARENT_LINE, TRACE, member
-
-if TYPE_CHECKING:
-    from lakelog.query import Relation
 
 # Newest first: of a lake of years nobody lists all traces.
 EVENTS_MAX = 20_000

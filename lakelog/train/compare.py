@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import LakelogError
+from lakelog.lake import Lake
 from lakelog.train import provenance
 from lakelog.train.dataset import SPLIT, open_set
 from lakelog.train.recipe import SPLITS
 from lakelog.train.scratch import connect, parquet
 from lakelog.train.selection import quoted
 from lakelog.train.tables import JsonMap
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,14 @@ import hashlib
 import json
 import os
 from importlib import metadata
-from typing import TYPE_CHECKING
 
 from lakelog.errors import AlreadyExists, ExportRefused
 from lakelog.event import BookkeepingEvent
+from lakelog.lake import Lake
 from lakelog.train import dataset
 from lakelog.train import manifest as manifest_form
 from lakelog.train.recipe import Recipe
 from lakelog.train.tables import JsonMap
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
 
 MANIFEST = dataset.MANIFEST
 FORMAT = manifest_form.FORMAT

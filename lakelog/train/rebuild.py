@@ -15,20 +15,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from lakelog.disk import File, Folder
 from lakelog.erased import copies, records
 from lakelog.errors import Damaged, ExportRefused, SnapshotGone
 from lakelog.export import scratch_directory
+from lakelog.lake import Lake
 from lakelog.libraries import duckdb
 from lakelog.train import dataset, provenance, scratch, trainingset
 from lakelog.train import recipe as recipes
 from lakelog.train.selection import quoted
 from lakelog.train.tables import JsonMap
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
 
 _AGAIN = ".without-erased"
 """How the name ends of a set that is about to take the place of another one."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog import history, sql
 from lakelog import query as queries
@@ -19,13 +18,11 @@ from lakelog.engine.syntax import Node, ParsedStatement, SyntaxFault, nodes, par
 from lakelog.engine.volatility import FunctionCall
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
 from lakelog.event import BookkeepingEvent
+from lakelog.lake import Lake
 from lakelog.libraries import duckdb
+from lakelog.query import Session
 from lakelog.train.recipe import Recipe
 from lakelog.train.tables import JsonMap
-
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.query import Session
 
 quoted, text_of = sql.identifier, sql.literal
 HIDDEN = ("__seqs", "__time", "__until", "__group", "__stratum", "__at")

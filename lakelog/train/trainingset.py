@@ -18,11 +18,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lakelog.export as exports
 from lakelog.erased import copies
 from lakelog.errors import ExportRefused, InvalidRecipe
+from lakelog.lake import Lake
 from lakelog.libraries import duckdb, pa
 from lakelog.train import (
     dataset,
@@ -37,6 +38,7 @@ from lakelog.train import (
 )
 from lakelog.train import recipe as recipes
 from lakelog.train.assign import RowTable
+from lakelog.train.cluster import Clusters
 from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.report import card, quality, report
 from lakelog.train.selection import RowQuery, at_state, choose, session_of
@@ -46,9 +48,6 @@ from lakelog.train.staging import Stage
 from lakelog.train.tables import Array, JsonMap, require_extra
 from lakelog.workers import WorkerPool
 
-if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.train.cluster import Clusters
 _BATCH = 65_536
 _STAGE = ".stage"
 StageCallback = Callable[[str], None]

@@ -12,16 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lakelog import sql, typed_columns
 from lakelog.engine.syntax import Node
 from lakelog.event import EVENT_COLUMNS
 from lakelog.query.sql.tree import FIELDS, TYPES
 from lakelog.segments import SegmentScan
-
-if TYPE_CHECKING:
-    from lakelog.typed_columns import Member, Schema
+from lakelog.typed_columns import Member, Schema
 
 _ESCAPED, _BEHIND = re.compile(r'[\\"]'), r"\\\g<0>"
 PathStep = str | int

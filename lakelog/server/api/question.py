@@ -7,20 +7,18 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.disk import disk
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
+from lakelog.query import Relation
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.gate import Caller
 from lakelog.server.limits import is_number
 from lakelog.settings import span_us
 from lakelog.values import from_micros, parse_time, to_micros
-
-if TYPE_CHECKING:
-    from lakelog.query import Relation
 
 VALUE_MAX = 300
 """Characters of a value in a list; the whole is fetched when a row is opened."""

@@ -13,7 +13,7 @@ import io
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -29,7 +29,7 @@ from lakelog.errors import (
 )
 from lakelog.history import resolve
 from lakelog.libraries import pa
-from lakelog.query import Query, Session
+from lakelog.query import Query, Relation, Session
 from lakelog.render import ColumnBatch, TextLineEncoder, dumps, payload
 from lakelog.search import expanded
 from lakelog.server.sql import query_limits as wire
@@ -40,9 +40,6 @@ from lakelog.server.sql.request_loop import FrameOutput, answer_requests, begin,
 from lakelog.server.sql.statement_guard import require_readable
 from lakelog.store import Store
 from lakelog.views import ViewTables
-
-if TYPE_CHECKING:
-    from lakelog.query import Relation
 
 _BATCH = 16_384
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from lakelog.libraries import duckdb, np
+from lakelog.train.assign import RowTable
 from lakelog.train.dataset import SPLIT, Dataset
 from lakelog.train.manifest import CLASS_CHARS_MAX, CLASSES_MAX
 from lakelog.train.selection import column_of, quoted
 from lakelog.train.tables import JsonMap
 
-if TYPE_CHECKING:
-    from lakelog.train.assign import RowTable
 _VALUES_MAX = 20
 _EDGES = [0, *(2**power for power in range(1, 21))]
 _SAMPLES, _SAMPLE_CHARS = 3, 600
