@@ -65,7 +65,7 @@ def duplicates(
     time, some of its `sources`, and from how many `origins` (files, writers) it came."""
     key = EventKey.of(by, nulls)
     columns = ", ".join(
-        f"{part} AS {identifier(name)}" for name, part in zip(key.names, key.parts, strict=True)
+        f"{field} AS {identifier(name)}" for name, field in zip(key.names, key.parts, strict=True)
     )
     groups = ", ".join(identifier(name) for name in key.names)
     most = "" if limit is None else f" LIMIT {int(limit)}"
