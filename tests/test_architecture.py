@@ -171,7 +171,7 @@ ORDER = {
     "server/api": """question counts events sources overview about traces history alerts patterns
         answers answer_process routes""",
     "subscriptions": """branch_access position record catch_up delivery commit members registry
-        live_pages follower group_runner subscription administration""",
+        tail_memory live_pages follower group_runner subscription administration""",
     "compat": "omega packs lookups event_store persistence sqlite_import dump",
     "containers": "staged_containers container_snapshots",
     "oos": """ai_functions download log_state oos_feed oos_views database_sync podcasts oos_demo

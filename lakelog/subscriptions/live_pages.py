@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from lakelog import arrays, sql
-from lakelog.appends import StreamSubject
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.manifest import Manifest
@@ -29,27 +28,20 @@ from lakelog.subscriptions.position import (
     Position,
     branch_digest,
     is_of_stream,
-    mark_text,
     marks_text,
-    stream_mark,
     writer_mark,
     writer_mark_sql,
 )
 from lakelog.subscriptions.registry import start_position
+from lakelog.subscriptions.tail_memory import TailMemory, marks_behind
 from lakelog.wal import PendingFrames
 
 # Without writer and sequence, which events of segments do not have.
 _COLUMNS = ", ".join(NewestEvents.COLUMNS)
 _NO_ROWS = sql.no_rows((*NewestEvents.COLUMNS, "writer", "sequence", TailRows.ORDER))
-_IDS_MAX = 100_000
-"""Ids and versions of the tail that are remembered before those are dropped that are sealed."""
-_STREAMS_MAX = 100
-"""So many streams of the tail have a mark in a position, which stands in headers."""
 _TAIL_EVENTS, _SEALED_SOON = 10_000, 5_000
 """Events of the tail that a page looks at, if it may return fewer; so many more than were given
 that it is cheaper to wait until they are sealed, where their files are finished."""
-TailPlace = tuple[str, int]
-"""A writer, and the number of an event among its own."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +90,7 @@ class LivePages:
         no_rows = self._matching(NewestEvents.rows_of(self._cursor, _NO_ROWS), 0)
         self._none = no_rows.select(NewestEvents.COLUMNS)
         self._ended: tuple[LivePosition, pa.Table] | None = None
-        self._tail_ids: dict[tuple[str, str], TailPlace] = {}
-        self._has_ids = False
-        self._versions: dict[tuple[int, str, int], TailPlace] = {}
-        self._stream_marks: dict[str, int] = {}
+        self._memory = TailMemory()
         self.newest = NewestEvents(access.store, access.connect, self._cursor, self._where)
 
     def pending(self) -> PendingFrames:
@@ -178,7 +167,7 @@ class LivePages:
     def _end(self, pending: PendingFrames) -> LivePosition:
         """The position behind all that there is."""
         marks = {writer_mark(w): frames[-1].end for w, frames in pending.frames.items() if frames}
-        marks |= self._stream_marks if pending.has_versions else {}
+        marks |= self._memory.stream_marks if pending.has_versions else {}
         return replace(self.end_of(pending.head), marks=marks)
 
     def end_of(self, head: Head) -> LivePosition:
@@ -257,12 +246,10 @@ class LivePages:
     def _page_of(
         self, position: LivePosition, events: pa.Table, place: Position
     ) -> LivePage | None:
-        """A page of published events, None where all of them were given from the tail by id."""
-        if self._tail_ids:
-            events = events.filter(arrays.mask(self._is_new(events, position.marks)))
-        # Both only matter to whoever was given events of the tail.
-        if position.marks:
-            events = events.filter(arrays.mask(self._is_new_version(events, position)))
+        """A page of published events, None where all of them were given from the tail."""
+        is_new = self._memory.is_new(events, position)
+        if not is_new.all():
+            events = events.filter(arrays.mask(is_new))
 
         def positions() -> list[str]:
             times, numbers = arrays.numbers(events["ingested_at"]), arrays.numbers(events["seq"])
@@ -287,9 +274,7 @@ class LivePages:
         tail_slice = self._rows.behind(pending, state, ends, count)
         if tail_slice is None:
             if not pending.frames:
-                # Without a tail no id can come twice.
-                self._tail_ids.clear()
-                self._has_ids = False
+                self._memory.forget_ids()
             return LivePage(self._none, end, is_end=True)
         table = tail_slice.rows
         fresh = self._fresh(position, table)
@@ -305,7 +290,7 @@ class LivePages:
 
         def positions() -> list[str]:
             stem = position.stem()
-            return [stem + text for _, text in _marks_behind(position, events)]
+            return [stem + text for _, text in marks_behind(position, events)]
 
         rows = events.select(NewestEvents.COLUMNS)
         if is_whole and tail_slice.is_end:
@@ -315,7 +300,7 @@ class LivePages:
             ends = {writer_mark(w): end for w, end in tail_slice.ends.items()}
             marks = {**position.marks, **ends}
         else:
-            *_, (marks, _) = _marks_behind(position, events)
+            *_, (marks, _) = marks_behind(position, events)
         return LivePage(rows, replace(position, marks=marks), positions)
 
     def _fresh(self, position: LivePosition, table: pa.Table) -> pa.Table:
@@ -349,73 +334,11 @@ class LivePages:
         return matches
 
     def _hold(self, pending: PendingFrames) -> None:
-        """Remember the ids of the tail, as an event of the same id that is published before them
-        makes them its duplicates, and its versions: once an event that has one is published, its
-        place is that in its stream, and not that in the tail."""
         if not pending.has_keys and not pending.has_versions:
             return
         table = self._rows.events(pending, self._access.state(pending.head).ids)
-        if table is None:
-            return
-        if len(self._tail_ids) > _IDS_MAX:
-            self._tail_ids.clear()
-            self._has_ids = False
-        # Rows that were looked at before stay as they were.
-        before = self._ended[1] if self._ended else None
-        if self._has_ids and before is not None and TailRows.begins_with(table, before):
-            table = table.slice(before.num_rows)
-        else:
-            self._stream_marks = {}
-        self._has_ids = True
-        keyed = table.filter(pc.greater(pc.binary_length(table["id"]), 0))
-        for source, name, place in zip(
-            keyed["source"].to_pylist(), keyed["id"].to_pylist(), _places(keyed), strict=True
-        ):
-            self._tail_ids[source or "", name] = place
-        if pending.has_versions:
-            # As long as a client may come from before they were published.
-            if len(self._versions) > _IDS_MAX:
-                self._versions = dict(itertools.islice(self._versions.items(), _IDS_MAX // 2, None))
-            generation = pending.head.move.generation  # versions may be given again in the next
-            of_stream = pc.starts_with(table["origin"].cast("string"), StreamSubject.ORIGIN)
-            rows = table.filter(of_stream)
-            versions = zip(rows["origin"].to_pylist(), rows["position"].to_pylist(), strict=True)
-            for (origin, version), place in zip(versions, _places(rows), strict=True):
-                self._versions[generation, origin, version] = place
-                _mark_stream(self._stream_marks, origin, version)
-
-    def _is_new_version(self, events: pa.Table, position: LivePosition) -> np.ndarray:
-        """Which published events were not given as those of a stream from the tail before."""
-        is_new, marks = np.ones(events.num_rows, bool), position.marks
-        origins, versions = events["origin"].to_pylist(), events["position"].to_pylist()
-        for row, (origin, version) in enumerate(zip(origins, versions, strict=True)):
-            if origin.startswith(StreamSubject.ORIGIN):
-                stream_place = position.generation, origin, version
-                # A version that is not known was not given from this process's tail.
-                writer, number = self._versions.get(stream_place, ("", 0))
-                is_given = number < marks.get(writer_mark(writer), 0)
-                is_new[row] = not is_given and version >= marks.get(stream_mark(origin), 0)
-        return is_new
-
-    def _is_new(self, events: pa.Table, marks: Mapping[str, int]) -> np.ndarray:
-        """Which published events were not given under their id from the tail before."""
-        places = (
-            self._tail_ids.get((source or "", name)) if name else None
-            for source, name in zip(
-                events["source"].to_pylist(), events["id"].to_pylist(), strict=True
-            )
-        )
-        origins = events["origin"].to_pylist()
-        # Given from the tail by another writer, under the same id.
-        return np.array(
-            [
-                place is None
-                or place[0] == origin
-                or place[1] >= marks.get(writer_mark(place[0]), 0)
-                for place, origin in zip(places, origins, strict=True)
-            ],
-            bool,
-        )
+        if table is not None:
+            self._memory.hold(table, self._ended[1] if self._ended else None, pending)
 
 
 def _awaits_seal(position: LivePosition, pending: PendingFrames) -> bool:
@@ -430,37 +353,6 @@ def _awaits_seal(position: LivePosition, pending: PendingFrames) -> bool:
         for writer, frames in pending.frames.items()
     )
     return is_finished and unread > _SEALED_SOON
-
-
-def _mark_stream(marks: dict[str, int], origin: str, version: int) -> None:
-    """Mark a version of a stream as given, as long as there are not too many streams."""
-    # Streams without a mark are told by the versions that are remembered.
-    mark = stream_mark(origin)
-    if mark in marks or sum(map(is_of_stream, marks)) < _STREAMS_MAX:
-        marks[mark] = version + 1
-
-
-def _marks_behind(position: LivePosition, rows: pa.Table) -> Iterator[tuple[dict[str, int], str]]:
-    """The marks behind each of some rows of the tail, always one dictionary, and their text."""
-    marks, texts, names = dict(position.marks), dict[str, str](), ("origin", "position")
-    places = zip(_places(rows), *(rows[name].to_pylist() for name in names), strict=True)
-    for (writer, number), origin, version in places:
-        mark = writer_mark(writer)
-        marks[mark] = number + 1
-        if origin.startswith(StreamSubject.ORIGIN):
-            _mark_stream(marks, origin, version)
-            texts.clear()
-        # As a rule one mark moves, among those of a hundred writers.
-        if len(texts) == len(marks):
-            texts[mark] = mark_text(mark, number + 1)
-        else:
-            texts = {name: mark_text(name, marks[name]) for name in sorted(marks)}
-        yield marks, "".join(texts.values())
-
-
-def _places(rows: pa.Table) -> list[TailPlace]:
-    """The places of rows of the tail."""
-    return list(zip(rows["writer"].to_pylist(), TailRows.ordinals(rows).tolist(), strict=True))
 
 
 def _is_in_order(rows: pa.Table) -> bool:
