@@ -5,8 +5,6 @@ process at a time; `overview` says how rules, alerts and receivers stand. `RuleB
 and tries rules, and silences alerts.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -4,8 +4,6 @@
 messages that are nearly the same.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ and `finding_events` make rows and events of them. `score_rows` says how unusual
 series is, as a `NoveltyDetector` does; a score of `THRESHOLD` or more is worth a look.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -4,8 +4,6 @@ A `Writer` appends frames of one process and answers with a `Receipt`. A `Versio
 `StreamSubject` gets its versions under the `StreamLock` of its branch.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -3,8 +3,6 @@
 `audit.audit` compares them and gives an `audit.Audit`, which has a `FileAudit` of each file.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

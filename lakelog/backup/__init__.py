@@ -4,8 +4,6 @@ A `BackupScheduler` copies what a `BackupPlan` says. `BackupDirectory` lists and
 copies, `restore` brings a file back, and `covering` says which originals may be deleted.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

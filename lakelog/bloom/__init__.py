@@ -4,8 +4,6 @@
 `LEAST` rows or more when it is written, and `drop` removes what is derived of old segments.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ A manifest names directories by `StateRecord`s, of which each names a `StateInde
 anywhere.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -1,7 +1,5 @@
 """Connections to HTTP servers, Redis and Kafka, and how they are configured."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -4,8 +4,6 @@ A `Watcher` follows the files of directories, and `run` calls it in rounds until
 `WatchTotals` and the journal (`JournalReporter`) say what it did.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

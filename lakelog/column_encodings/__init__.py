@@ -3,8 +3,6 @@
 `choose` tries some on a sample; `DICTIONARY` stands for pages of the values that there are.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ their tables in SQL, and `sqlite_import` brings those of a database file. `OMEGA
 logs, of which a `LogEntry` is one line.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -1,7 +1,5 @@
 """Containers with their state: saved as one snapshot, sent to a registry, started again."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

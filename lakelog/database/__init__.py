@@ -7,8 +7,6 @@ footers of files, and what memory cannot hold goes to directories that begin wit
 is read by ranges in a bucket.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

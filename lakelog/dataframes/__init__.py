@@ -5,8 +5,6 @@ Each function takes an `EventScan` and returns that engine's own lazy table of t
 that segments have as typed columns become their text where `data` is asked for.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -6,8 +6,6 @@ event of that. `compare` gives a challenger (`CommandChallenger`, `CallableChall
 that a `Question` selects, and returns a `DecisionComparison` of its answers with the recorded ones.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ revisions of one in a cluster, a `ClusterStep` says which it is to have, and `En
 containers of Docker or Podman.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

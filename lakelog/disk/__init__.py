@@ -6,8 +6,6 @@ cannot keep a lake, and what is no regular file is `NotRegular`. All of them cal
 module that writes; of its functions others use those that give a time and a random name.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

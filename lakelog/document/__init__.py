@@ -4,8 +4,6 @@ A document is made by `encode`, and its body given back by `decode`, unless it i
 A file may have more behind it, where `split` divides it.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

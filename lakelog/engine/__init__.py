@@ -10,8 +10,6 @@
 pyproject.toml allows; `tests/test_dependencies.py` keeps such things out of the other packages.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@
 state also names its `IdRun`s, and its last retention in a `RetentionEntry`.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

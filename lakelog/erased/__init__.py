@@ -1,7 +1,5 @@
 """What was erased from a lake, what is refused since, and where the rows of the lake went."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

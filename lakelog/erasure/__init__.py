@@ -4,8 +4,6 @@
 is not clean yet; `receipt` is a document about one for those who asked for it.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

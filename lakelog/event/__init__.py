@@ -5,8 +5,6 @@ a payload. `as_list` takes what `append` takes (`Events`), rows with `assigned_c
 from a lake. A `BookkeepingEvent` is one that lakelog itself appends.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ and `atomic_directory` let what they write appear complete or not at all; a
 `scratch_directory` is removed, at the latest by the next one beside the same path.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -6,8 +6,6 @@ it is: a `Start` where reading goes on, a `FileCopy`, `KnownContent`, or an `Und
 rotation left it, and is `printable` whatever its bytes are.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -4,8 +4,6 @@ A `Fold` says how; `Upcaster` brings the payload of older events to the present 
 class becomes a fold by `aggregate`, with methods that `on` names the types of.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

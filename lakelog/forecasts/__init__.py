@@ -4,8 +4,6 @@
 growing series is full; `metric_series` makes a series of a lake's events.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

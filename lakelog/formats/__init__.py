@@ -6,8 +6,6 @@ The other names are what is read line by line before or beside that: `LineEncodi
 of protocols, `BulkAction`, `JournalExport` and `OtlpRequests`.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ do not begin as one of them (`STYLED`) are text. Nothing in `OTHERS` begins a li
 a statement or a dumped document.
 """
 
-from __future__ import annotations
-
 from lakelog.formats.pattern import COLOURS
 
 _LEVELS = "DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL"

@@ -1,7 +1,5 @@
 """The formats of text that tables declare, and which of them know lines better than others."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from lakelog.formats.pattern_tables import read_table

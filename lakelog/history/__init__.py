@@ -5,8 +5,6 @@ user's text names. `kept_moves`, `pack`, `read_condemned` and `lake_time` are fo
 checks what history no longer keeps.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -6,8 +6,6 @@ makes a `ChunkResult` of lines. `LakeFormat` is a format that a lake defines, `P
 format makes of a file, and `Quarantine` has the lines that none could read.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -1,7 +1,5 @@
 """Who can read a lake: its keys, and the envelope that only they open."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

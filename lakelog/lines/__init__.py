@@ -6,8 +6,6 @@ read. Of bytes alone are known their `compression`, the `refusal` of what can be
 is `visible` beside holes.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ own stores: see `queue` for what may be lost, and `values` for what becomes of v
 no form for. A `FigureRecorder` stores figures of a program from time to time.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

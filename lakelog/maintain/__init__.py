@@ -7,8 +7,6 @@ which were given up. A `LakeCheck` checks and repairs a lake by its path, with a
 `RepairOutcome`; `Stats` counts it.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

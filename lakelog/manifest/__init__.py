@@ -4,8 +4,6 @@
 one hides an earlier one, and `add_up` makes their `Totals`.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -1,7 +1,5 @@
 """lakelog in Jupyter: `%load_ext lakelog` calls `load`; `live` follows a lake in a table."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

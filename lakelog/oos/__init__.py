@@ -6,8 +6,6 @@ steps are `DemoCheck`s. `RedisManager` is the older one; `log_system_start` and 
 are functions of the older AI logger.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

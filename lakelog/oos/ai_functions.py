@@ -1,7 +1,5 @@
 """Functions of the older AI logger, which name none: they write to the one that is the newest."""
 
-from __future__ import annotations
-
 from lakelog.loggers import AILogger
 
 log_system_start = AILogger.log_newest_start

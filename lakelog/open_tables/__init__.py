@@ -4,8 +4,6 @@
 is taken out, and a publish that is repeated or was killed changes nothing twice.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ better than guessing; `predict` applies it to decisions whose outcome is not kno
 are those of a state.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

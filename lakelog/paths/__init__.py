@@ -5,8 +5,6 @@ A `FileName` says what it is the name of, and `FileNames` do so for a folder; `e
 the one of a branch or tag.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ that differ only where values stand. `pattern_events` and `statistics_event` are
 as events.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

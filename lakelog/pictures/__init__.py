@@ -4,8 +4,6 @@ A `Curve` is a series with what was expected or forecast; `curves_chart` draws p
 `bars_chart` bars, and `encode` makes a file of a chart. `sparkline` and `meter` are text.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

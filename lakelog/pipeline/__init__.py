@@ -4,8 +4,6 @@ A `WorkQueue` works `Item`s off, each once, and `DeadLetter`s are those that fai
 happened to an item is a `Fact` in a log (`open_log`); `parse_feed` finds items in feeds.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ one of several `PublicKey`s. `prove` makes a file which proves to `check_proof`,
 the lake, that an event is in a signed state. An `ErasureReceipt` says what was erased.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -1,7 +1,5 @@
 """Which fields of events are sealed under the keys of their subjects, and what opens them."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

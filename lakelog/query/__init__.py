@@ -6,8 +6,6 @@ each member of payloads; a `TypeTable` has the events of a type, an `EventKey` s
 same, and `Behaviour` how two states differ. Packages above add to `EXTRA_SCHEMAS`.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

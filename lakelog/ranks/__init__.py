@@ -3,8 +3,6 @@
 A `RankIndex` is asked for the best rows of a state; `build` makes what it needs of one segment.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

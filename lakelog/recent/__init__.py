@@ -4,8 +4,6 @@
 `from_lake` from the lake itself. `KEEP` entries of each list are kept.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ links a `PreparedMove` if it `IsSafe`. `MergeNote` is what a merge says, and `Br
 branch from a later one of its name. `author` is who makes a move, of any text by `escape_text`.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ and `clone` move states between them and the lake, and return a `Transfer`; `che
 after what a remote has.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -6,8 +6,6 @@ of that; `TextLineEncoder` makes lines of batches, of which a `ColumnBatch` is t
 `payload` spell one value, `visible` what could control a terminal.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

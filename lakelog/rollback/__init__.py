@@ -5,8 +5,6 @@ says beforehand what changes. `rollback.live_states` are those that were saved i
 deployment.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

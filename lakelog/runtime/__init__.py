@@ -6,8 +6,6 @@ a child process; `tables_beside` reads data beside a module; a `ProgressCallback
 long job is; `did_you_mean` suggests a name.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

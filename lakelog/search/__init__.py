@@ -5,8 +5,6 @@ in SQL. `expanded` puts such conditions in the place of `search('…')` in a que
 segments have indexes of.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -7,8 +7,6 @@ what a `SegmentEncoder` made of them, with the `text_encodings` that suit them. 
 alike, whole or in some `RowRanges`.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -6,8 +6,6 @@ may use it, and a `TokenScope` is what a token allows.
 It needs the extra `server`.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

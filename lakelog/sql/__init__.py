@@ -1,7 +1,5 @@
 """How names, texts and paths into JSON are written in SQL, and a query that has no rows."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

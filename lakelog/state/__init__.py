@@ -6,8 +6,6 @@ are `Present`, what directories hold now, and a `RestorePlan` of what is exchang
 all parts is an `Intent` of the lake's `Rollbacks`, with a name of the `SafetyTags`.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

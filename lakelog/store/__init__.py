@@ -6,8 +6,6 @@ machine stored an event, and a `Clock` in which order. `VerifiedFiles` are not h
 `SealerProcess` works beside those that append. `Signatures` are those of tags and states.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -4,8 +4,6 @@
 `NumberedStreams` are those whose events a program numbers itself.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -5,8 +5,6 @@ A `Syncer` keeps one table up to date, and a `Runner` those of several `SyncPlan
 `DeltaStep`s to a state from `delta_between`, and keep a `Watermark`.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -6,8 +6,6 @@ read as `payload_text`. `of_fragment` says which words a text with some characte
 are `UNSPACED` have a word for each character, and `ESCAPE` stands for a payload with escapes.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

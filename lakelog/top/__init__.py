@@ -5,8 +5,6 @@ same of a past state. `MachineMeter` measures the machine and the processes that
 `lags` says who is behind. `frame` lays all of it out for a screen.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -4,8 +4,6 @@
 them in one of `ORDERS`, each as a `TraceSummary`.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -7,8 +7,6 @@ encoded. Columns have numbers for open tables: a `numbered_column`, the `numbere
 `member_numbers`, in the `NUMBER_NOTE` of a field.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -4,8 +4,6 @@
 a moment in whatever form, `to_micros` and `from_micros` count it in microseconds since 1970.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

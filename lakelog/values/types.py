@@ -1,7 +1,5 @@
 """The types of values, for type checkers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 JsonObject = dict[str, Any]

@@ -4,8 +4,6 @@ A `Volume` reads and writes them, in a directory as `DirectoryVolume`. A `MovePa
 old moves in one file. `ErasedStates` knows which states were erased from, of a `SweptLake`.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -4,8 +4,6 @@ A `Header` and each `Frame` of a file have bytes; `scan` and `resume` read them.
 `PendingFrames` of a branch from its `WalFile`s, and `trim` removes files that are sealed.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

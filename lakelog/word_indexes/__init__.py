@@ -6,8 +6,6 @@ the index of a segment that is there and a `WordIndexer` that of one being writt
 `is_missing`; `is_whole` checks one. `row_words` are the words of the rows of a segment, as texts.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face

@@ -1,7 +1,5 @@
 """Tasks for other processes: those of this machine, or of a Ray cluster."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import lazy_face
