@@ -9,16 +9,10 @@ If-None-Match.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import TransferRefused
-from lakelog.remotes.object_store import ObjectStoreRemote, checked
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    from obstore import store
-else:
-    store = Lazy("obstore.store")
+from lakelog.remotes.object_store import ObjectStoreRemote, checked, store
 
 __all__ = ["REMOTE_CLASS", "AzureRemote", "checked"]
 
@@ -34,12 +28,7 @@ class AzureRemote(ObjectStoreRemote):
         if not account:
             raise TransferRefused(f"{self.url}: set AZURE_STORAGE_ACCOUNT_NAME, and credentials")
         self.deciding = "" if self._is_single else endpoint or f"Azure {account}"
-        return store.AzureStore(
-            bucket,
-            prefix=prefix,
-            client_options=self._client_options(endpoint),  # type: ignore[arg-type]
-            retry_config={"max_retries": 0},
-        )
+        return store.AzureStore(bucket, prefix=prefix, **self._options(endpoint))
 
     names = ObjectStoreRemote.children
 

@@ -8,19 +8,13 @@ taken is sent with a match of generation 0.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from lakelog.disk import File
 from lakelog.errors import TransferRefused
-from lakelog.remotes.object_store import ObjectStoreRemote, checked
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    from obstore import store
-else:
-    store = Lazy("obstore.store")
+from lakelog.remotes.object_store import ObjectStoreRemote, checked, store
 
 __all__ = ["REMOTE_CLASS", "GoogleRemote", "checked"]
 
@@ -33,12 +27,7 @@ class GoogleRemote(ObjectStoreRemote):
     def _connected(self, bucket: str, prefix: str | None) -> Any:
         endpoint = self._endpoint()
         self.deciding = "" if self._is_single else endpoint or "Google Cloud Storage"
-        return store.GCSStore(
-            bucket,
-            prefix=prefix,
-            client_options=self._client_options(endpoint),  # type: ignore[arg-type]
-            retry_config={"max_retries": 0},
-        )
+        return store.GCSStore(bucket, prefix=prefix, **self._options(endpoint))
 
     def _endpoint(self) -> str:
         """The service that the file of a service account names, "" for Google itself."""

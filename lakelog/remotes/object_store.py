@@ -31,8 +31,9 @@ from lakelog.runtime.lazy import Lazy
 if TYPE_CHECKING:
     import obstore
     from obstore import exceptions
+    from obstore import store as store
 else:
-    obstore = Lazy("obstore")
+    obstore, store = Lazy("obstore"), Lazy("obstore.store")
     exceptions = Lazy("obstore.exceptions")
 
 PRUNED, DELETING = "gc/pruned", "gc/deleting"
@@ -106,9 +107,9 @@ class ObjectStoreRemote(Remote):
         TransferRefused, ModuleNotFoundError."""
 
     @staticmethod
-    def _client_options(endpoint: str) -> dict[str, Any]:
-        """Return how long requests wait, and whether they may be in the clear. Raises
-        TransferRefused."""
+    def _options(endpoint: str) -> dict[str, Any]:
+        """Return what stores have in common: how long requests wait, whether they may be in the
+        clear, and how often they are made. Raises TransferRefused."""
         options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
         if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):
             raise TransferRefused(f"{endpoint} is no address of a service: write https://HOST")
@@ -117,7 +118,8 @@ class ObjectStoreRemote(Remote):
                 # Credentials would travel in the clear.
                 raise TransferRefused(f"{endpoint}: http is for this machine only: use https")
             options["allow_http"] = True
-        return options
+        # An attempt that was lost is made again by whoever knows its outcome.
+        return {"client_options": options, "retry_config": {"max_retries": 0}}
 
     @property
     def collects(self) -> bool:

@@ -18,16 +18,10 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import TransferRefused
-from lakelog.remotes.object_store import ObjectStoreRemote, checked
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    from obstore import store
-else:
-    store = Lazy("obstore.store")
+from lakelog.remotes.object_store import ObjectStoreRemote, checked, store
 
 __all__ = ["REMOTE_CLASS", "S3Remote", "checked", "load"]
 
@@ -47,9 +41,7 @@ class S3Remote(ObjectStoreRemote):
         return store.S3Store(
             bucket,
             prefix=prefix,
-            client_options=self._client_options(profile.endpoint),  # type: ignore[arg-type]
-            # An attempt that was lost is made again above, where its outcome is known.
-            retry_config={"max_retries": 0},
+            **self._options(profile.endpoint),
             checksum_algorithm="SHA256",
             region=profile.region,
             **profile.keys,  # type: ignore[arg-type]
