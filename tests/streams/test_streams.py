@@ -375,6 +375,39 @@ def test_repair_keeps_versions(lake: lakelog.Lake, tmp_path: Path) -> None:
         assert types(damaged) == ["A", "A", "A"]
 
 
+@pytest.mark.parametrize("damage", ["segments", "wal", "ids"])
+def test_lost_versions_are_not_given_again(tmp_path: Path, damage: str) -> None:
+    """F13.8, F14.5: where events of a stream are lost and later ones are left, it stays at the
+    version of those, and what is appended is there."""
+    path = tmp_path / "lake"
+    with opened(str(path)) as lake:
+        lake.append(event(time="2001-01-01"), expect={"x": 0})
+        if damage != "wal":
+            lake.settle()
+    if damage != "wal":
+        [sealed] = (path / "wal/main").iterdir()
+        sealed.unlink()
+    with opened(str(path)) as lake:
+        lake.append(event(type="B"), expect={"x": 1})
+        if damage == "ids":
+            lake.retention("365d", apply=True)
+    for file in filter(Path.is_file, (path / damage).rglob("*")):
+        data = file.read_bytes()
+        if damage != "wal":
+            file.unlink()
+        elif b"2001" in data:
+            file.write_bytes(data.replace(b"2001", b"2002"))
+    with opened(str(path)) as lake:
+        lake.repair()
+        with pytest.raises(WrongVersion):
+            lake.append(event(type="C"), expect={"x": 0})
+        lake.append(event(type="C"), expect={"x": 2})
+        for _ in range(2):
+            assert [(e["version"], e["type"]) for e in lake.stream("x")] == [(2, "B"), (3, "C")]
+            lake.settle()
+        assert lake.verify().problems == ()
+
+
 def test_streams_on_the_command_line(tmp_path: Path) -> None:
     """append --expect is all or nothing; stream shows the events; a wrong version is one line."""
     path = tmp_path / "lake"

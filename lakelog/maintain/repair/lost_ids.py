@@ -5,6 +5,9 @@ segments, without those of events that are in the lake. Such a run is found by t
 state before and that after are kept, or by its commit, where the footer of the segment can be read
 (F4.4). It may be merged by now: its keys are taken out of whichever runs have them. Where neither
 tells, the ids stay: what dedupe or retention removed on purpose must not come back (F13.4).
+
+A version of a stream is not free again while a later one is there: to whoever looks from version 0
+on the stream would end before it, and the next event be taken for one that is stored.
 """
 
 from __future__ import annotations
@@ -12,15 +15,21 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
+from lakelog import database
+from lakelog.appends import KnownKeys, StreamSubject
 from lakelog.database import Connect
 from lakelog.disk import File, disk
 from lakelog.entries import IdRun, SegmentEntry
 from lakelog.errors import Damaged
 from lakelog.identities import IdentityKeys
+from lakelog.libraries import pa
 from lakelog.maintain.repair import orphans, recover
+from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.manifest import Manifest
+from lakelog.moves import Change, publish
 from lakelog.segments import Segment
 from lakelog.store import Store
+from lakelog.wal import PendingFrames, Tail
 
 _PUBLISHING = ("seal", "ingest")
 """Moves that add the ids of the very segments that they add."""
@@ -105,3 +114,41 @@ def _of_commits(store: Store, commits: set[str]) -> set[IdRun]:
         if data[16:32].hex() in commits:
             runs.add(IdRun(digest, len(data), int.from_bytes(data[8:16], "little")))
     return runs
+
+
+def complete_streams(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:
+    """Give a branch the keys that it lacks of versions before one that is there."""
+    try:
+        pending = Tail(store.paths, store.refs, branch).collect()
+    except Damaged:  # a writer holds a damaged file, so that all is repaired again
+        return
+    state = store.manifests.of(pending.head.move)
+    known, keys = KnownKeys(store).of(state.ids), list[str]()
+    for origin, last in _known_versions(store, state, pending, connect).items():
+        subject = StreamSubject(origin.removeprefix(StreamSubject.ORIGIN))
+        fresh = (k for k in map(subject.key, range(1, last + 1)) if not known.holds(k))
+        keys += map(bytes.hex, fresh)
+    if keys:
+        added = IdentityKeys.of(pa.chunked_array([keys])).write(store.paths, disk.random_hex())
+        message = f"versions of {len(keys)} lost events of streams stay given"
+        publish(store, branch, lambda *_: Change("repair", message, ids_add=added))
+        outcome.done.append(f"branch {branch}: {message}")
+
+
+def _known_versions(
+    store: Store, state: Manifest, pending: PendingFrames, connect: Connect
+) -> dict[str, int]:
+    """Return the version, by its origin, of each stream that may lack some before it."""
+    keys = [entry.key for entry in store.manifests.segments(state, "events")]
+    versions = dict[str, int]()
+    if keys:
+        rows = database.parquet_sql([store.paths.object("segments", key) for key in keys])
+        query = f"""SELECT origin, max(position) FROM {rows}
+            WHERE starts_with(origin, '{StreamSubject.ORIGIN}')
+            GROUP BY origin HAVING max(position) > count(*)"""
+        versions |= dict(connect().cursor().execute(query).fetchall())
+    frames = itertools.chain.from_iterable(pending.frames.values())
+    lines = (line for f in frames if f.is_versioned for line in f.lines()[:-1].split(b"\n"))
+    places = sorted(filter(None, map(StreamSubject.place_of, lines)), reverse=True)
+    # Those of the tail get their keys when they are sealed: the first of each counts.
+    return versions | {origin: version - 1 for origin, version in places}

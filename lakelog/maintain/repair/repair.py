@@ -19,7 +19,7 @@ from lakelog.database import Connect
 from lakelog.disk import File, Folder, LockFile, NotIntact, disk
 from lakelog.errors import Damaged, DamagedLake, NotAllowed, UnknownRef
 from lakelog.keys import VAULT
-from lakelog.maintain.repair import data, erasure_files, lost_moves, recover, refs
+from lakelog.maintain.repair import data, erasure_files, lost_ids, lost_moves, recover, refs
 from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.maintain.repair.comparison import Comparison, continue_copy
 from lakelog.maintain.repair.outcome import RepairOutcome
@@ -109,6 +109,7 @@ def repair(
                 comparison.add_rows(branch, outcome)
             data.take_back(store, branch, connect, outcome, is_doubtful=moved)
             data.mend_wals(store, branch, connect, outcome)
+            lost_ids.complete_streams(store, branch, connect, outcome)
     _clear_caches(store)
     _give_up_rest(store, outcome)
     outcome.after = verify(store)
