@@ -100,9 +100,9 @@ ORDER = {
         stream relation frame_scans schemas top_scans binder failures histograms ranking session
         newest""",
     "query/sql": "tree extractions payload times show analysis keys table_sql segment_map",
-    "views": """params definition guard catalog layers partials lineage background_writer
-        finalize ledger mapping engine builds origin_table pattern_tables tables
-        contract user_views""",
+    "views": """params definition guard catalog layers partials lineage state_notes
+        background_writer state_writer finalize ledger mapping engine builds origin_table
+        pattern_tables tables contract user_views""",
     "ingest": """splits spool file_report definitions records stripes time_carry conformance
         chunk_result transform event_segments tail_keys split_worker batch cursor_commit repeats
         skip gather group ingest stream_cursor message_events messages preview quarantine audit""",

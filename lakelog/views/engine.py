@@ -1,10 +1,11 @@
 """Answering projections: what is known of a state is looked up, what is new is mapped and merged.
 
-A state of the lake is a set of segments and the live tail. The layer of its segments is found in
-memory, or made of the largest layer or piece on disk that covers no more than they hold, extended
-by other pieces and by the segments that none covers; the tail is laid over it, and where it only
-grew, only its new rows are. Layers belong to segments, not to branches: a rollback or a branch
-finds those of its own state. What was computed is written to the cache beside the answering thread.
+A state of the lake is a set of segments and the live tail. The layer of its segments is made of one
+of a state that differs little, in memory or noted on disk, and of the segments that this one lacks.
+Where there is none, it is made of the pieces on disk that cover no more than they hold, and of the
+segments that none covers. The tail is laid over it, and where it only grew, only its new rows are.
+Layers belong to segments, not to branches: a rollback or a branch finds those of its own state.
+What was computed is written to the cache beside the answering thread.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store import Store
 from lakelog.views import finalize, ledger
-from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.definition import ViewDefinition
 from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, StateShape
 from lakelog.views.lineage import Lineage, SegmentRead
 from lakelog.views.mapping import TIME, Mapper, RowsProvider, engine_name, shape_of
 from lakelog.views.params import Values, time_sql
-from lakelog.views.partials import Cover, Partial, Partials
+from lakelog.views.partials import Partials, PieceFile
+from lakelog.views.state_notes import StateNote, StateNotes
+from lakelog.views.state_writer import CachedState, StateWriter, ViewState
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks
@@ -59,13 +61,24 @@ class Limits:
     disk_bytes: int = 2 << 30
 
 
-@dataclass
+@dataclass(frozen=True)
 class _CachedLayer:
-    """A layer of segments in memory, and the leaves it covers."""
+    """A layer of the segments of a state in memory, and what the cache has of them."""
 
-    leaves: frozenset[str]
-    events: int
+    state: CachedState
     layer: Layer
+
+
+@dataclass
+class _Foundation:
+    """What is known of a state: a layer, the tables of other pieces, and what is to be read beside
+    them; of which state that is, and how many pieces were loaded."""
+
+    state: CachedState
+    layer: Layer | None
+    deltas: list[LayerTable]
+    missing: list[SegmentRead]
+    load_count: int
 
 
 @dataclass
@@ -102,7 +115,9 @@ class Projector:
         self._cells = self._limits.cells or store.settings.task_memory // _CELL_BYTES
         self._builder = LayerBuilder(database, self._limits.small)
         self._mapper = Mapper(store.paths, source, self._builder)
-        self._pieces = Partials(store.paths, self._limits.disk_bytes)
+        partials = Partials(store.paths, self._limits.disk_bytes)
+        notes = StateNotes(store.paths)
+        self._writer = StateWriter(store, self._builder, partials, notes, self._limits.pieces)
         self._lineage = Lineage()
         self._layers_by_view: dict[str, list[_CachedLayer]] = {}
         self._layers_by_state: collections.OrderedDict[tuple[str, str], Layer] = (
@@ -113,7 +128,7 @@ class Projector:
         self._shapes: dict[str, StateShape] = {}
         self._protected_maps = ProtectedMaps(store.paths)
         self._mutex = OrderedLock(Rank.PROJECTOR)
-        self.background_writer = BackgroundWriter()
+        self.background_writer = self._writer.background_writer
 
     def read(
         self,
@@ -166,7 +181,8 @@ class Projector:
             shape = self._shape(cursor, name, definition, values)
             layer = self._layers_by_state.get((name, state.key))
             if layer is None:
-                layer = self._segments(cursor, name, shape, state)
+                generation = self._store.erased.refresh()
+                layer = self._segments(cursor, ViewState(name, shape, state, generation))
                 self._layers_by_state[name, state.key] = layer
                 self._shed(name)
             self._layers_by_state.move_to_end((name, state.key))
@@ -190,83 +206,104 @@ class Projector:
             self._shapes[name] = shape
         return shape
 
-    def _segments(
-        self, cursor: duckdb.DuckDBPyConnection, name: str, shape: StateShape, state: Manifest
-    ) -> Layer:
+    def _segments(self, cursor: duckdb.DuckDBPyConnection, target: ViewState) -> Layer:
         """The layer of a state's segments."""
         with self._store.manifests.without_collections():
-            entries = self._store.manifests.segments(state, "events")
-            cover = Lineage.cover_of(entries)
-            self._lineage.note(cover)
-            partials = self._pieces.of(name, shape)
-            for partial in partials:
-                self._lineage.note(partial.cover)
-            # What was computed is found again under compacted segments only by their lineage; with
-            # nothing computed yet there is nothing to find, and older manifests need not be read.
-            if (partials or self._layers_by_view.get(name)) and self._lineage.unknown(cover):
-                self._lineage.search(self._store.manifests, state, cover)
-            leaves = self._lineage.leaves(cover)
-        layer, covered = self._best(cursor, name, shape, leaves, partials)
-        deltas: list[LayerTable] = []
-        # Partials of segments that the best layer lacks are cheaper to load than to compute;
-        # one that overlaps what is covered would count its events twice.
-        for partial in partials if layer is not None else ():
-            partial_leaves = self._lineage.leaves(partial.cover)
-            if partial_leaves <= leaves and not partial_leaves & covered:
-                table = self._pieces.load(self._builder, cursor, partial, shape)
-                if table is not None:
-                    deltas.append(table)
-                    covered |= partial_leaves
-        missing = self._lineage.missing(entries, covered)
-        # Of a segment an unknown part is covered: nothing can be taken from it, so all of
-        # it is mapped again.
-        if missing is None:
-            layer, deltas = None, []
-            missing = [SegmentRead(e, Lineage.cover_of([e])) for e in entries]
-        if missing or layer is None:
-            fresh = self._mapper.mapped(cursor, shape, missing)
-            self._write(name, shape, missing, fresh)
+            base = self._near(cursor, target) or self._compared(cursor, target)
+        layer, deltas, computed = base.layer, base.deltas, None
+        if base.missing or layer is None:
+            fresh = self._mapper.mapped(cursor, target.shape, base.missing)
+            computed = base.missing, fresh
             if layer is None:
-                layer = Layer(shape, LayerPart(fresh))
+                layer = Layer(target.shape, LayerPart(fresh))
             else:
                 deltas.append(fresh)
         if deltas:
             layer = self._builder.extend(cursor, layer, deltas)
             self._fold(layer)
-            # Many partials make the next process slow; the whole is then written as one.
-            if len(deltas) > self._limits.pieces:
-                self._write_whole(name, shape, cover, layer)
-        events = sum(e.events for e in entries)
-        layers = self._layers_by_view.setdefault(name, [])
-        layers[:] = [h for h in layers if h.leaves != leaves]
-        layers.append(_CachedLayer(leaves, events, layer))
+        cached_state = CachedState(StateNote.of(target.state))
+        if base.state.note.content == cached_state.note.content:
+            cached_state = base.state
+        if (
+            cached_state is not base.state
+            or not cached_state.note.piece_files
+            or base.load_count > self._limits.pieces
+        ):
+            self._writer.write(target, base.state, cached_state, computed, layer, base.load_count)
+        layers = self._layers_by_view.setdefault(target.name, [])
+        layers[:] = [layer_ for layer_ in layers if layer_.state is not cached_state]
+        layers.append(_CachedLayer(cached_state, layer))
         del layers[: -self._limits.layers]
         return layer
 
-    def _best(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        name: str,
-        shape: StateShape,
-        leaves: frozenset[str],
-        partials: list[Partial],
-    ) -> tuple[Layer | None, frozenset[str]]:
-        """The layer in memory, or piece on disk, of the most events that a state holds."""
-        layers = self._layers_by_view.get(name, [])
-        for cached_layer in layers:  # what was learnt since may name older segments
-            cached_layer.leaves = self._lineage.leaves(cached_layer.leaves)
-        near = [h for h in layers if h.leaves <= leaves]
-        best = max(near, key=lambda h: h.events, default=None)
+    def _near(self, cursor: duckdb.DuckDBPyConnection, target: ViewState) -> _Foundation | None:
+        """What a state is made of that differs little, in memory or noted on disk; None where there
+        is none, or rows of it are gone."""
+        state, manifests = target.state, self._store.manifests
+        notes = self._writer.notes.of(target.name, target.shape)
+        states: list[tuple[CachedState, Layer | None]] = [
+            *((cached.state, cached.layer) for cached in self._layers_by_view.get(target.name, ())),
+            *((CachedState(note), None) for note in notes),
+        ]
+        near = [(d, *s) for s in states if (d := s[0].note.distance(state)) is not None]
+        # Of states that differ as much by their pages the one of nearly as many events is nearest.
+        near.sort(key=lambda n: (n[0], abs(n[1].note.events - state.totals.events)))
+        for _, cached_state, layer in near:
+            missing = cached_state.note.reads(manifests, self._lineage, state)
+            if missing is None:
+                continue
+            if layer is not None:
+                return _Foundation(cached_state, layer, [], missing, 0)
+            piece_files = cached_state.note.piece_files
+            tables = [
+                self._writer.partials.load(self._builder, cursor, file, target.shape)
+                for file in piece_files
+            ]
+            deltas = [table for table in tables if table is not None]
+            if len(deltas) == len(piece_files):
+                layer = Layer(target.shape, LayerPart(deltas.pop(0)))
+                return _Foundation(cached_state, layer, deltas, missing, len(piece_files))
+        return None
+
+    def _compared(self, cursor: duckdb.DuckDBPyConnection, target: ViewState) -> _Foundation:
+        """What the pieces on disk have of a state, of which each segment is compared."""
+        state, manifests, lineage = target.state, self._store.manifests, self._lineage
+        entries = manifests.segments(state, "events")
+        cover = Lineage.cover_of(entries)
+        lineage.note(cover)
+        partials = self._writer.partials.of(target.name, target.shape)
         for partial in partials:
-            # Sorted by events: what follows holds fewer than the layer in memory.
-            if best is not None and best.events >= partial.events:
-                break
-            partial_leaves = self._lineage.leaves(partial.cover)
-            if partial_leaves <= leaves:
-                table = self._pieces.load(self._builder, cursor, partial, shape)
-                if table is not None:
-                    return Layer(shape, LayerPart(table)), partial_leaves
-        return (best.layer, best.leaves) if best is not None else (None, frozenset())
+            lineage.note(partial.cover)
+        # What was computed is found again under compacted segments only by their lineage; with
+        # nothing computed yet there is nothing to find, and older manifests need not be read.
+        if partials and lineage.unknown(cover):
+            lineage.search(manifests, state, cover)
+        leaves, covered = lineage.leaves(cover), set[str]()
+        piece_files, tables = list[PieceFile](), list[LayerTable]()
+        # Those of the most events first; they are cheaper to load than to compute, but one that
+        # overlaps what is covered would count its events twice.
+        for partial in partials:
+            partial_leaves = lineage.leaves(partial.cover)
+            if partial_leaves <= leaves and not partial_leaves & covered:
+                table = self._writer.partials.load(
+                    self._builder, cursor, partial.file, target.shape
+                )
+                if table is None:
+                    self._writer.partials.forget(partial.file)
+                    continue
+                piece_files.append(partial.file)
+                tables.append(table)
+                covered |= partial_leaves
+        missing = lineage.missing(entries, frozenset(covered))
+        # Of a segment an unknown part is covered: nothing can be taken from it, so all of
+        # it is mapped again.
+        if missing is None:
+            piece_files, tables = [], []
+            missing = [SegmentRead(e, Lineage.cover_of([e])) for e in entries]
+        events = sum(file.events for file in piece_files)
+        cached_state = CachedState(StateNote((), {}, (), events, tuple(piece_files)))
+        layer = Layer(target.shape, LayerPart(tables.pop(0))) if tables else None
+        return _Foundation(cached_state, layer, tables, missing, len(piece_files))
 
     def _with_tail(
         self,
@@ -335,36 +372,6 @@ class Projector:
         self._new_rows = _NewRows(tail, start, next_seq, table)
         return f"FROM {table.name}"
 
-    def _write(
-        self, name: str, shape: StateShape, sources: list[SegmentRead], table: LayerTable
-    ) -> None:
-        """Have a partial written."""
-        cover: Cover = {key: info for source in sources for key, info in source.cover.items()}
-        # Nothing was read, as for a lake without events: an empty piece would cover nothing.
-        if not cover:
-            return
-
-        def save() -> None:
-            with self._builder.cursor() as cursor:
-                query = f"SELECT {shape.listed} FROM {table.name}"
-                self._pieces.save(name, cover, shape, cursor, query)
-
-        self.background_writer.put(save)
-
-    def _write_whole(self, name: str, shape: StateShape, cover: Cover, layer: Layer) -> None:
-        """Have a layer written as one piece, in place of the small ones it was read from."""
-
-        def save() -> None:
-            with self._builder.cursor() as cursor:
-                rows, tables = self._builder.pinned(cursor, layer)
-                self._pieces.save(name, cover, shape, cursor, rows)
-                # The rows are read from these tables: they have to live until here.
-                del tables
-            # Once the whole is on disk: until then the small ones answer.
-            self._pieces.replace(name, shape, cover)
-
-        self.background_writer.put(save)
-
     def _fold(self, layer: Layer) -> None:
         """Have a layer made one table, if much lies over its base."""
         base, *overlays = layer.parts
@@ -408,7 +415,7 @@ class ProtectedMaps:
     """Which maps of a lake read protected fields: what such a view computes is kept nowhere.
 
     What is kept on disk has no word of such a field, and what a query shows depends on the keys of
-    its process. So such a view is computed from the events whenever it is asked.
+    its process. So such a view is computed from the events whenever it is target.
     """
 
     def __init__(self, paths: Paths) -> None:

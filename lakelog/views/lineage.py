@@ -55,11 +55,14 @@ class Lineage:
         # What was looked for in vain is not sought again: that would read old manifests each time.
         return made_from - self._known.keys() - self._sought
 
-    def search(self, manifests: Manifests, state: Manifest, cover: Cover) -> None:
-        """Look for them where they were added: in the entries of a state and of those before it."""
+    def search(
+        self, manifests: Manifests, state: Manifest, cover: Cover, pages_read: Iterable[str] = ()
+    ) -> None:
+        """Look for them where they were added: in the entries of a state and of those before it,
+        but for pages that were read."""
         missing = self.unknown(cover)
         self._sought |= missing
-        manifests_read: set[str] = set()
+        manifests_read = set(pages_read)
         for _ in range(_BACK):
             entries = [*state.recent]
             for page in state.pages:
@@ -118,11 +121,24 @@ class Lineage:
     def _of(self, digest: str) -> frozenset[str]:
         leaves = self._leaves.get(digest)
         if leaves is None:
-            leaves = frozenset((digest,))
-            rows, _, _, made_from = self._known[digest]
-            sources = [self._known.get(source) for source in made_from]
-            # All inputs known and no row less: retention and dedupe write segments with fewer rows.
-            if made_from and all(sources) and sum(s[0] for s in sources if s) == rows:
-                leaves = frozenset().union(*map(self._of, made_from))
-            self._leaves[digest] = leaves
+            # Not by recursion: what a file of the cache says may be a ring, or have no end.
+            waiting, composite = [digest], set[str]()
+            while waiting:
+                key = waiting.pop()
+                made_from = self._known[key][3]
+                if key in composite:
+                    self._leaves[key] = frozenset().union(*map(self._leaves.__getitem__, made_from))
+                elif key not in self._leaves:
+                    self._leaves[key] = frozenset((key,))
+                    if self._is_made_of(key):
+                        composite.add(key)
+                        waiting += [key, *made_from]
+            leaves = self._leaves[digest]
         return leaves
+
+    def _is_made_of(self, digest: str) -> bool:
+        """Whether a segment has all rows of those that it was made from, which are known."""
+        rows, _, _, made_from = self._known[digest]
+        sources = [self._known.get(source) for source in made_from]
+        # No row less: retention and dedupe write segments with fewer rows.
+        return bool(sources) and all(sources) and sum(s[0] for s in sources if s) == rows

@@ -20,6 +20,7 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,19 +41,22 @@ Cover = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
-class Partial:
-    """A file: which segments it covers, and where its body begins."""
+class PieceFile:
+    """A file: how many rows its segments have, where its body begins, and the digest of that."""
 
     path: str
-    cover: Cover
-    columns: tuple[tuple[str, str], ...]
     digest: str
     start: int
+    events: int
 
-    @property
-    def events(self) -> int:
-        """Rows of the segments covered."""
-        return sum(int(info[0]) for info in self.cover.values())
+
+@dataclass(frozen=True)
+class Partial:
+    """What a file says of itself, which may be long: the segments it covers, and its columns."""
+
+    file: PieceFile
+    cover: Cover
+    columns: tuple[tuple[str, str], ...]
 
 
 class Partials:
@@ -77,27 +81,29 @@ class Partials:
                 # trusted.
                 if partial is not None and partial.columns == shape.columns:
                     partials.append(partial)
-        return sorted(partials, key=lambda piece: piece.events, reverse=True)
+        return sorted(partials, key=lambda partial: partial.file.events, reverse=True)
 
     def load(
         self,
         builder: LayerBuilder,
         cursor: duckdb.DuckDBPyConnection,
-        partial: Partial,
+        piece_file: PieceFile,
         shape: StateShape,
     ) -> LayerTable | None:
-        """Bring a piece into the engine; None, and the file gone, if it is not as written."""
+        """Bring a piece into the engine; None if the file is gone or not as written."""
         try:
-            body = memoryview(File(partial.path).read())[partial.start :]
-            if hashlib.sha256(body).hexdigest() != partial.digest:
-                raise ValueError("damaged")
+            # From its body on: the cover before it has a hundred bytes for each segment.
+            with VAULT.open_file(piece_file.path) as source:
+                source.seek(piece_file.start)
+                body = source.read()
+            if hashlib.sha256(body).hexdigest() != piece_file.digest:
+                return None
             # Not read_table: that loads Arrow's datasets, and with them pandas.
             file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(body)))
             # Batch by batch: the table is there once, and not in Arrow's form beside it.
             batches = file.iter_batches(_BATCH_ROWS)
             rows = pa.RecordBatchReader.from_batches(file.schema_arrow, batches)
-        except (OSError, ValueError, pa.ArrowException):
-            self.forget(partial)
+        except (OSError, ValueError, pa.ArrowException, Damaged):
             return None
         cursor.register("lakelog_piece", rows)
         try:
@@ -112,33 +118,32 @@ class Partials:
         shape: StateShape,
         cursor: duckdb.DuckDBPyConnection,
         query: str,
-    ) -> None:
-        """Keep the rows of a query as the piece of the segments in `cover`.
+    ) -> PieceFile | None:
+        """Keep the rows of a query as the piece of the segments in `cover`, and return it.
 
         It is written whole under its name or not at all, and not synced: what a power failure
         leaves is known by its digest. A full or read-only disk only costs the next reader time.
         """
         if not shape.is_lossless:
-            return
+            return None
         # A piece is known by what it covers, so that equal covers are one file.
         name = hashlib.sha256("".join(sorted(cover)).encode()).hexdigest()[:32]
         path = f"{self._root}/{state}/{name}{_ENDING}"
         # Of readers that saw the same segments appear one keeps what all of them computed.
         if File(path).exists():
-            return
+            partial = self._piece(state, path)
+            return (
+                partial.file if partial is not None and partial.columns == shape.columns else None
+            )
         # HUGEINT has no type in Parquet; DECIMAL(38, 0) holds all that sums of events reach.
         columns = ", ".join(
             f'"{n}"::DECIMAL(38,0) AS "{n}"' if type_ == "HUGEINT" else f'"{n}"'
             for n, type_ in shape.columns
         )
         body = _parquet(cursor.sql(f"SELECT {columns} FROM ({query}\n)"))
+        digest = hashlib.sha256(body).hexdigest()
         header = orjson.dumps(
-            {
-                "state": state,
-                "cover": cover,
-                "columns": shape.columns,
-                "digest": hashlib.sha256(body).hexdigest(),
-            }
+            {"state": state, "cover": cover, "columns": shape.columns, "digest": digest}
         )
         head = _HEAD.pack(_MAGIC, zlib.crc32(header), len(header))
         # Not synced: what a power failure leaves is recognized by its digest and computed again.
@@ -146,20 +151,26 @@ class Partials:
             Folder(os.path.dirname(path)).make_all()
             File(path).replace(b"".join((head, header, body)), sync=False)
             self._trim(path)
+            return PieceFile(path, digest, len(head) + len(header), _events(cover))
+        return None
 
-    def replace(self, state: str, shape: StateShape, cover: Cover) -> None:
-        """Remove the pieces that are but a small part of one that was written."""
-        events = sum(info[0] for info in cover.values())
-        for partial in self.of(state, shape):
+    def partial(self, state: str, piece_file: PieceFile) -> Partial | None:
+        """What the file of a piece says of itself; None if it is another one by now."""
+        partial = self._piece(state, piece_file.path)
+        return partial if partial is not None and partial.file == piece_file else None
+
+    def replace(self, piece_files: Iterable[PieceFile], whole: PieceFile) -> None:
+        """Remove those pieces that are but a small part of one that was made of them."""
+        for piece_file in piece_files:
             # A quarter: pieces are replaced where they hardly matter, but never one that is as
             # good.
-            if partial.events * 4 < events and partial.cover.keys() <= cover.keys():
-                self.forget(partial)
+            if piece_file.events * 4 < whole.events:
+                self.forget(piece_file)
 
-    def forget(self, partial: Partial) -> None:
+    def forget(self, piece_file: PieceFile) -> None:
         """Remove a piece."""
         with contextlib.suppress(OSError):
-            File(partial.path).remove()
+            File(piece_file.path).remove()
 
     def _piece(self, state: str, path: str) -> Partial | None:
         try:
@@ -185,11 +196,11 @@ class Partials:
             if header_fields["state"] != state:
                 raise ValueError("of another state")
             columns = tuple((str(n), str(type_)) for n, type_ in header_fields["columns"])
-            return Partial(
-                path, header_fields["cover"], columns, header_fields["digest"], _HEAD.size + size
-            )
+            cover = header_fields["cover"]
+            piece_file = PieceFile(path, header_fields["digest"], _HEAD.size + size, _events(cover))
+            return Partial(piece_file, cover, columns)
         # Damaged: an encrypted file that does not open with this lake's keys.
-        except (OSError, ValueError, KeyError, TypeError, struct.error, Damaged):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error, Damaged):
             with contextlib.suppress(OSError):
                 File(path).remove()
             return None
@@ -215,6 +226,11 @@ class Partials:
             if path != newest:
                 File(path).remove()
                 total -= size
+
+
+def _events(cover: Cover) -> int:
+    """Rows of the segments of a cover."""
+    return sum(int(info[0]) for info in cover.values())
 
 
 def _parquet(rows: duckdb.DuckDBPyRelation) -> memoryview:

@@ -30,6 +30,9 @@ SMALL = Limits(small=12, fold=0.3, layers=2, pieces=2, cells=400, disk_bytes=200
 class History:
     """One lake, one seed; `step` does something, `check` compares views with plain answers."""
 
+    erased: frozenset[str] = frozenset()
+    """Subjects of which no event may come any more."""
+
     def __init__(self, path: Path, seed: int, **settings: object) -> None:
         self.path, self.random = path, random.Random(seed)
         given = {"seal": "never", "segment_rows": 400, **settings}
@@ -59,6 +62,7 @@ class History:
             self.tag,
             self.branch,
             self.retain,
+            self.erase,
             self.lose_cache,
             self.damage_cache,
             self.reopen,
@@ -87,6 +91,8 @@ class History:
             "data": data,
         }
         made["time"] = _iso(made["time"])
+        if made["subject"] in self.erased:
+            made["subject"] = None
         if made["subject"] in AGENTS:
             made |= agent_event(made)
         return {k: v for k, v in made.items() if v is not None}
@@ -135,12 +141,20 @@ class History:
         if self.random.random() < 0.3:
             self.lake.retention(f"{self.random.randrange(1, 600)}d", apply=True)
 
+    def erase(self) -> None:
+        if self.random.random() < 0.3:
+            subject = f"item{self.random.randrange(40)}"
+            self.erased |= {subject}
+            self.lake.erase(subject=subject, why="asked")
+
     def lose_cache(self) -> None:
         shutil.rmtree(self.path / "cache" / "views", ignore_errors=True)
 
     def damage_cache(self) -> None:
         self.lake._views.engine.background_writer.drain()
-        for file in sorted((self.path / "cache" / "views").rglob("*.piece")):
+        for file in sorted((self.path / "cache" / "views").rglob("*")):
+            if file.is_dir() or self.random.random() < 0.3:
+                continue
             data = bytearray(file.read_bytes())
             if self.random.random() < 0.3:
                 file.write_bytes(data[: self.random.randrange(len(data))])
@@ -195,6 +209,8 @@ def run(path: Path, seed: int, steps: int = 16) -> int:
     try:
         for _ in range(steps):
             history.step()
+            if history.random.random() < 0.4:
+                history.reopen()
             if history.random.random() < 0.6:
                 history.check()
         history.check(6)

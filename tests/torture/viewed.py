@@ -30,6 +30,7 @@ from lakelog.views.definition import parse
 from lakelog.views.engine import Projector
 from lakelog.views.layers import SCHEMA, StateShape
 from lakelog.views.partials import Partials
+from lakelog.views.state_notes import StateNotes
 from tests.support import seam, viewmodel
 from tests.support.requirements import MOUNTS, lacking
 from tests.support.viewhistory import NOW, History, plain
@@ -71,6 +72,14 @@ class Gone(Partials):
 
     def save(self, *_: Any) -> None:
         """Keep nothing."""
+
+
+class Unnoted(StateNotes):
+    """No state is noted, and none will be."""
+
+    def of(self, *_: Any) -> list[Any]:
+        """Nothing."""
+        return []
 
 
 class Trouble:
@@ -198,7 +207,8 @@ class Life(History):
         views = self.lake._views
         kept = views.engine
         views._engine = fresh = Projector(self.lake.store, _warm[0].cursor(), session.tables)
-        fresh._pieces = Gone(self.lake.store.paths, 0)
+        fresh._writer.partials = Gone(self.lake.store.paths, 0)
+        fresh._writer.notes = Unnoted(self.lake.store.paths)
         fresh._shapes = _shapes
         try:
             yield
@@ -354,7 +364,7 @@ class Life(History):
     def _pieces(self) -> list[Path]:
         """The files of the cache, once all of them are written."""
         self.lake._views.engine.background_writer.drain()
-        return sorted(self._cache.rglob("*.piece"))
+        return sorted(file for file in self._cache.rglob("*") if file.is_file())
 
 
 def _answer(state: Any, name: str, given: dict[str, str]) -> list[str]:

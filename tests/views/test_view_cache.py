@@ -34,6 +34,16 @@ def pieces(home: Path) -> list[Path]:
     return sorted((home / "lake" / "cache" / "views").rglob("*.piece"))
 
 
+def notes(home: Path) -> list[Path]:
+    return sorted((home / "lake" / "cache" / "views").rglob("notes"))
+
+
+def without_notes(home: Path) -> None:
+    """Have the next reader look at all that each piece says of itself."""
+    for path in notes(home):
+        path.unlink()
+
+
 def answers(home: Path) -> list[list[tuple[object, ...]]]:
     """What another process reads."""
     with lakelog.open(str(home / "lake"), create=False) as lake:
@@ -77,6 +87,7 @@ def test_a_damaged_piece_is_computed_anew(
     assert before
     for path, data in before.items():
         path.write_bytes(damage(data))
+    without_notes(home)
     assert answers(home) == right
     assert pieces(home)
     kept = [path for path in pieces(home) if path in before]
@@ -96,9 +107,12 @@ def test_a_piece_with_other_rows_is_computed_anew(
     right: list[list[tuple[object, ...]]], home: Path
 ) -> None:
     """A piece that is a whole file, but not the one that was written, is noticed."""
-    for path in pieces(home):
-        path.write_bytes(other_rows(path.read_bytes()))
-    assert answers(home) == right
+    for is_noted in (True, False):
+        for path in pieces(home):
+            path.write_bytes(other_rows(path.read_bytes()))
+        if not is_noted:
+            without_notes(home)
+        assert answers(home) == right
 
 
 @pytest.mark.rounds
@@ -108,7 +122,7 @@ def test_any_flipped_bit_changes_no_answer(
     """A bit flipped anywhere in the cache, a hundred times over, is never seen in an answer."""
     pick = random.Random(4)
     for _ in range(share(100)):
-        path = pick.choice(pieces(home))
+        path = pick.choice([*pieces(home), *notes(home)])
         data = bytearray(path.read_bytes())
         data[pick.randrange(len(data))] ^= 1 << pick.randrange(8)
         path.write_bytes(data)
@@ -189,8 +203,11 @@ def test_what_was_sealed_and_compacted_unseen_costs_only_itself(
         other.compact()
     assert rows(lake, "status") == rows(lake, "status", since="0001-01-02")
     lake._views.engine.background_writer.drain()
-    kept = lake._views.engine._pieces
-    assert sorted(kept._header(p.parent.name, str(p)).events for p in pieces(home)) == [60, 100]
+    kept = lake._views.engine._writer.partials
+    assert sorted(kept._header(p.parent.name, str(p)).file.events for p in pieces(home)) == [
+        60,
+        100,
+    ]
     assert rows(lake, "status") == answers(home)[0]
 
 
@@ -204,7 +221,7 @@ def test_types_that_parquet_would_change_are_kept_exactly(make_lake: MakeLake) -
     with lakelog.open(lake.path, create=False) as again:
         held = again._views.engine
         assert rows(again, "items") == first
-        assert isinstance(held._pieces, Partials)
+        assert isinstance(held._writer.partials, Partials)
         (layer,) = held._layers_by_state.values()
         assert dict(layer.shape.columns)["place"] == "HUGEINT"
         assert views.read(again, "status").num_rows
@@ -330,6 +347,7 @@ def test_readers_of_the_same_segments_keep_one_piece(
     lake.settle()
     expected = answers(home)
     before = {path: path.stat().st_ino for path in pieces(home)}
+    without_notes(home)
     monkeypatch.setattr(Partials, "of", lambda *_: [])  # as it was when this one looked
     assert answers(home) == expected
     assert {path: path.stat().st_ino for path in pieces(home)} == before
@@ -368,9 +386,9 @@ def test_files_in_each_other_s_place_are_not_taken_for_each_other(
         lake.append(some(200))
         lake.settle()
         expected = [views.read(lake, *ask).to_pylist() for ask in asked]
-    one, other = pieces(home)
-    first, second = one.read_bytes(), other.read_bytes()
-    one.write_bytes(second)
-    other.write_bytes(first)
+    for one, other in (pieces(home), notes(home)):
+        first, second = one.read_bytes(), other.read_bytes()
+        one.write_bytes(second)
+        other.write_bytes(first)
     with lakelog.open(str(home / "lake"), create=False) as lake:
         assert [views.read(lake, *ask).to_pylist() for ask in asked] == expected
