@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -12,7 +14,7 @@ import orjson
 
 from lakelog import arrays, sql
 from lakelog.disk import disk
-from lakelog.entries import Removal
+from lakelog.entries import Removal, SegmentEntry
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
@@ -27,8 +29,9 @@ from lakelog.subscriptions.delivery import (
     EventHandler,
     Handled,
     ReadEvent,
-    as_events,
+    outputs_of,
 )
+from lakelog.subscriptions.group_runner import COMMIT_EVERY
 from lakelog.subscriptions.position import PARTITIONS, Position
 from lakelog.subscriptions.record import WHAT, SubscriptionRecord, of_state
 from lakelog.values import JsonObject
@@ -99,23 +102,23 @@ def _oldest(access: BranchAccess, state: Manifest, seq: int, arrivals: list[int]
 
 
 def reset(access: BranchAccess, name: str, start: str = "beginning") -> SubscriptionRecord:
-    """Let a subscription begin again at a place; members that run go on from there.
+    """Let a subscription begin again at a place; members that run go on from there. Dead letters of
+    events that come again are settled.
 
     Raises SubscriptionGone, InvalidSetting.
     """
     # The end is a number, which what is pending does not have yet.
     if start == "end":
         access.settle()
-    # Refused before the branch is moved.
-    registry.start_position(start, access.state(access.head()))
-
-    def plan(_: Head, state: Manifest) -> Change:
-        record = registry.require(access, state, name)
-        places = dict.fromkeys(range(PARTITIONS), registry.start_position(start, state))
-        return Change(registry.OP, f"reset {name}", entries=(record.moved(places, 0, 0).entry(),))
-
-    publish(access.store, access.branch, plan)
-    return registry.require(access, access.state(access.head()), name)
+    while True:
+        head, letters = _dead_events(access, name)
+        place = registry.start_position(start, access.state(head))
+        again = dict[int, list[Event]]()
+        again |= {letter.seq: [] for letter in letters if letter.event.get("seq", -1) >= place.seq}
+        after = dict.fromkeys(range(PARTITIONS), place)
+        with contextlib.suppress(PositionMoved):
+            _commit_settled(access, name, head, again, after, DEAD_LETTER, SETTLED)
+            return registry.require(access, access.state(access.head()), name)
 
 
 def remove(access: BranchAccess, name: str) -> None:
@@ -134,18 +137,28 @@ def dead_letters(access: BranchAccess, name: str) -> list[DeadEvent]:
 
     Raises SubscriptionGone, Damaged, InvalidKey.
     """
+    return _dead_events(access, name)[1]
+
+
+def _dead_events(access: BranchAccess, name: str) -> tuple[Head, list[DeadEvent]]:
+    """The same, and the head at which it is so."""
     head, letters = _unsettled(access, name)
     state, store = access.state(head), access.store
     # Of earlier builds a letter holds the event itself.
     events = {seq: data["event"] for seq, data in letters.items() if "event" in data}
     seqs = {(d["origin"], d["position"]): seq for seq, d in letters.items() if "event" not in d}
     if seqs:
-        places = ", ".join(f"({sql.literal(origin)}, {number})" for origin, number in seqs)
-        condition = f"(origin, position) IN ({places})"
+        # The engine joins them: it takes a long time to read a list of thousands.
+        record = registry.require(access, state, name)
+        rows = _letters_sql(access, record, _noting(access, state, DEAD_LETTER))
+        condition = f"""(origin, position) IN (
+            SELECT data->>'origin', (data->>'position')::BIGINT FROM ({rows}))"""
         found = catch_up.read(store, access.connect, state, condition, Position(0), len(seqs))
         for event in chain.from_iterable(arrays.records(part.events) for part in found):
-            events[seqs[event["origin"], event["position"]]] = event
-    return [
+            # Those of letters that are settled are found, too.
+            if (seq := seqs.get((event["origin"], event["position"]))) is not None:
+                events[seq] = event
+    return head, [
         DeadEvent(seq, data["attempts"], data["error"], events[seq])
         for seq, data in letters.items()
         if seq in events
@@ -157,20 +170,13 @@ def _unsettled(access: BranchAccess, name: str) -> tuple[Head, dict[int, JsonObj
     head at which it is so."""
     head = access.settle()
     state = access.state(head)
-    registry.require(access, state, name)
+    record = registry.require(access, state, name)
     letters: dict[int, JsonObject] = {}
-    # Segments that count their types say at once that they have no letters.
-    entries = [
-        entry
-        for entry in access.store.manifests.segments(state, "events")
-        if not isinstance(entry.types, dict) or {DEAD_LETTER, SETTLED} & entry.types.keys()
-    ]
+    entries = _noting(access, state, DEAD_LETTER, SETTLED)
     if not entries:
         return head, letters
     access.store.verified.require(entries)
-    query = f"""SELECT seq, type, data FROM ({rows_sql(access.store.paths, entries)})
-        WHERE source = '{BookkeepingEvent.SOURCE}' AND type IN ('{DEAD_LETTER}', '{SETTLED}')
-        AND coalesce(data->>'subscription', subject) = {sql.literal(name)} ORDER BY seq"""
+    query = f"{_letters_sql(access, record, entries)} ORDER BY seq"
     with closing(access.connect().cursor()) as cursor:
         for seq, event_type, payload in cursor.execute(query).fetchall():
             data = orjson.loads(payload)
@@ -182,40 +188,87 @@ def _unsettled(access: BranchAccess, name: str) -> tuple[Head, dict[int, JsonObj
     return head, letters
 
 
+def _noting(access: BranchAccess, state: Manifest, *types: str) -> list[SegmentEntry]:
+    """The segments that may hold events of some types."""
+    # Segments that count their types say at once that they have none.
+    return [
+        entry
+        for entry in access.store.manifests.segments(state, "events")
+        if not isinstance(entry.types, dict) or entry.types.keys() & set(types)
+    ]
+
+
+def _letters_sql(
+    access: BranchAccess, record: SubscriptionRecord, entries: Sequence[SegmentEntry]
+) -> str:
+    """SQL for the dead letters of a subscription, and for the notes that they are settled."""
+    # Not by name: one of that name that was removed had letters of its own.
+    return f"""SELECT seq, type, data FROM ({rows_sql(access.store.paths, entries)})
+        WHERE source = '{BookkeepingEvent.SOURCE}' AND type IN ('{DEAD_LETTER}', '{SETTLED}')
+        AND origin = {sql.literal(record.origin)}"""
+
+
 def retry(
     access: BranchAccess, name: str, handler: EventHandler, say: Any = lambda message: None
 ) -> tuple[int, int]:
     """Call a handler with each dead letter; return how many it handled, and how many are left.
 
-    What it returns is appended with the note that the letter is settled. Raises SubscriptionGone.
+    What it returns is appended with the note that the letter is settled, about once a second.
+    Raises SubscriptionGone.
     """
     letters, settled = dead_letters(access, name), 0
-    # A handler may take long, so that others may have handled the letter meanwhile.
-    for letter in letters:
-        try:
-            outputs = as_events(handler(letter.event))
-        # Whatever a handler raises is its own.
-        except Exception as error:
-            say(f"{name}: event {letter.event.get('seq')} failed again: {error}")
-            continue
-        settled += _settle(access, name, letter, outputs)
+    outputs, settled_at = dict[int, list[Event]](), time.monotonic()
+    try:
+        for letter in letters:
+            try:
+                outputs[letter.seq] = outputs_of(handler(letter.event))
+            # Whatever a handler raises is its own.
+            except Exception as error:
+                say(f"{name}: event {letter.event.get('seq')} failed again: {error}")
+            if outputs and time.monotonic() - settled_at >= COMMIT_EVERY:
+                settled += _settle(access, name, outputs)
+                outputs, settled_at = {}, time.monotonic()
+    finally:
+        # Also where the handler was interrupted: what it has done must not be done again.
+        settled += _settle(access, name, outputs)
     return settled, len(letters) - settled
 
 
-def _settle(access: BranchAccess, name: str, letter: DeadEvent, outputs: Sequence[Event]) -> bool:
-    """Append that a letter was handled, once however many retry at a time."""
-    while True:
-        head = access.head()
-        record = registry.require(access, access.state(head), name)
-        # Looked up again for each head: of two that retry at a time one finds it settled.
-        if letter.seq not in _unsettled(access, name)[1]:
-            return False
-        note = BookkeepingEvent.of(SETTLED, name, data={"letter": letter.seq})
-        handled = Handled(0, -1, [*outputs, note])
-        try:
-            commit(
-                access, CommitRequest(record, head.move.generation, {}, {}, handled, is_alone=True)
-            )
-        except PositionMoved:
-            continue
-        return True
+def _settle(access: BranchAccess, name: str, outputs: Mapping[int, list[Event]]) -> int:
+    """Append that letters were handled, each once however many retry at a time; return of how many
+    it was this call."""
+    while outputs:
+        # Looked up for each head: a handler may take long, so that others settle letters meanwhile.
+        head, unsettled = _unsettled(access, name)
+        handled = {seq: events for seq, events in outputs.items() if seq in unsettled}
+        if not handled:
+            break
+        with contextlib.suppress(PositionMoved):
+            _commit_settled(access, name, head, handled, {}, SETTLED)
+            return len(handled)
+    return 0
+
+
+def _commit_settled(
+    access: BranchAccess,
+    name: str,
+    head: Head,
+    outputs: Mapping[int, list[Event]],
+    after: Mapping[int, Position],
+    *fences: str,
+) -> None:
+    """Settle letters that are left at a head, by their numbers, with what is appended for each, in
+    the move that takes partitions to other positions.
+
+    Raises PositionMoved where events of types `fences` may have come since.
+    """
+    state = access.state(head)
+    known = {entry.key for entry in _noting(access, state, *fences)}
+    notes = [BookkeepingEvent.of(SETTLED, name, data={"letter": seq}) for seq in outputs]
+    handled = Handled(0, -len(notes), [*chain.from_iterable(outputs.values()), *notes])
+
+    def is_right(later: Manifest) -> bool:
+        return all(entry.key in known for entry in _noting(access, later, *fences))
+
+    record = registry.require(access, state, name)
+    commit(access, CommitRequest(record, head.move.generation, {}, after, handled, is_right))

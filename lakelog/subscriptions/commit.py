@@ -9,7 +9,7 @@ the fencing token.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -41,8 +41,8 @@ class PositionMoved(Exception):
 class CommitRequest:
     """Partitions of a subscription that go from positions to others, and what was handled.
 
-    `generation` is that of the branch when the positions were read. With `is_alone` the record must
-    be just as it was read, though no partition moves.
+    `generation` is that of the branch when the positions were read; `is_right` says of a later
+    state whether what was handled still has to be.
     """
 
     record: SubscriptionRecord
@@ -50,15 +50,15 @@ class CommitRequest:
     before: Mapping[int, Position]
     after: Mapping[int, Position]
     handled: Handled
-    is_alone: bool = False
+    is_right: Callable[[Manifest], bool] = lambda state: True
 
-    def holds(self, head: Head, present: SubscriptionRecord | None) -> bool:
+    def holds(self, head: Head, state: Manifest, present: SubscriptionRecord | None) -> bool:
         """Whether the branch is still where the positions were read."""
         # A rewind changes what numbers mean: what was handled may not be there any more.
         if head.move.generation != self.generation or present is None:
             return False
         # One of that name that was removed and created again is another one.
-        if present.id != self.record.id or (self.is_alone and present != self.record):
+        if present.id != self.record.id or not self.is_right(state):
             return False
         return present.stands_at(self.before)
 
@@ -120,7 +120,7 @@ def _require(
 ) -> SubscriptionRecord:
     """Return the record of a state to which a commit fits. Raises PositionMoved."""
     present = find(access.store, state, request.record.name)
-    if present is None or not request.holds(head, present):
+    if present is None or not request.holds(head, state, present):
         raise PositionMoved
     return present
 

@@ -20,7 +20,7 @@ import orjson
 
 from lakelog.disk import disk
 from lakelog.errors import LakelogError
-from lakelog.event import BookkeepingEvent, Event
+from lakelog.event import BookkeepingEvent, EncodedBatch, Event
 
 DEAD_LETTER, SETTLED = "lakelog.dead_letter", "lakelog.dead_letter.settled"
 """Types of events: one that was given up, and that it was handled later on."""
@@ -96,8 +96,7 @@ class Delivery:
         return True
 
     def _take(self, events: Sequence[ReadEvent]) -> None:
-        outputs = as_events(self._handler(events))
-        self.handled.outputs += outputs
+        self.handled.outputs += outputs_of(self._handler(events))
         self.handled.count += len(events)
 
     def _give_one(self, event: ReadEvent) -> bool:
@@ -139,6 +138,14 @@ def as_events(outputs: Any) -> list[Event]:
     if isinstance(outputs, Iterable) and not isinstance(outputs, (str, bytes)):
         return [event for output in outputs for event in as_events(output)]
     raise TypeError(f"a handler returns None or events to append, not {type(outputs).__name__}")
+
+
+def outputs_of(returned: Any) -> list[Event]:
+    """Return the same, if it can be appended. Raises InvalidEvent, TypeError."""
+    outputs = as_events(returned)
+    # What cannot is a failure of the event that it was returned for, and not of the commit.
+    EncodedBatch.of(outputs)
+    return outputs
 
 
 def one_by_one(handler: EventHandler) -> BatchHandler:

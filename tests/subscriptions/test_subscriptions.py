@@ -180,6 +180,118 @@ def test_an_event_that_fails_becomes_a_dead_letter(make_lake: MakeLake) -> None:
     assert (status.handled, status.dead) == (10, 0)
 
 
+def fail(event: dict[str, Any]) -> None:
+    raise ValueError("the server is down")
+
+
+def test_many_dead_letters_are_retried_in_few_moves(make_lake: MakeLake) -> None:
+    """A server that was down leaves many: what is handled within a second is one move."""
+    lake = make_lake()
+    lake.append(numbers(300))
+    with lake.subscribe("mail") as subscription:
+        subscription.run(fail, once=True, attempts=1)
+    access, before = lake.subscriptions(), len(lake.log())
+
+    def handled(event: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "OUT", "data": {"n": number(event)}}
+
+    assert administration.retry(access, "mail", handled) == (300, 0)
+    assert len(lake.log()) - before < 100
+    (counts,) = lake.sql(
+        "SELECT count(*), count(DISTINCT data->>'n') FROM events WHERE type = 'OUT'"
+    ).fetchall()
+    assert counts == (300, 300)
+    assert subscriptions.dead_letters(access, "mail") == []
+
+
+def test_a_retry_beside_others_that_commit_handles_each_letter_once(make_lake: MakeLake) -> None:
+    """A member that commits all the time holds up no retry, and two retries divide the letters."""
+    lake = make_lake()
+    lake.append(numbers(10))
+    with lake.subscribe("mail") as subscription:
+        subscription.run(fail, once=True, attempts=1)
+    access, seen = lake.subscriptions(), list[int]()
+
+    def handle_beside(event: dict[str, Any]) -> dict[str, Any]:
+        # Another one settles each letter before this one can.
+        if not seen:
+            administration.retry(access, "mail", lambda event: None)
+        seen.append(number(event))
+        return {"type": "OUT"}
+
+    assert administration.retry(access, "mail", handle_beside) == (0, 10)
+    assert lake.sql("SELECT count(*) FROM events WHERE type = 'OUT'").fetchall() == [(0,)]
+    (status,) = subscriptions.listed(access)
+    assert (status.handled, status.dead) == (10, 0)
+
+
+def test_an_interrupted_retry_keeps_what_was_handled(make_lake: MakeLake) -> None:
+    """Mails that were sent before Ctrl-C are not sent again by the next retry."""
+    lake, seen = make_lake(), list[int]()
+    lake.append(numbers(5))
+    with lake.subscribe("mail") as subscription:
+        subscription.run(fail, once=True, attempts=1)
+
+    def send(event: dict[str, Any]) -> None:
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        seen.append(number(event))
+
+    access = lake.subscriptions()
+    with pytest.raises(KeyboardInterrupt):
+        administration.retry(access, "mail", send)
+    left = [number(letter.event) for letter in subscriptions.dead_letters(access, "mail")]
+    assert sorted(seen + left) == [0, 1, 2, 3, 4]
+
+
+def test_a_reset_settles_letters_of_events_that_come_again(make_lake: MakeLake) -> None:
+    """An event is handled or a dead letter, never both, and never two of them."""
+    lake = make_lake()
+    lake.append(numbers(10))
+    access = lake.subscriptions()
+    with lake.subscribe("mail") as subscription:
+        subscription.run(fail, once=True, attempts=1)
+    subscriptions.reset(access, "mail", "end")
+    assert len(subscriptions.dead_letters(access, "mail")) == 10
+    subscriptions.reset(access, "mail", "4")
+    assert [number(e.event) for e in subscriptions.dead_letters(access, "mail")] == [0, 1, 2, 3]
+    assert handle(lake, "mail") == list(range(4, 10))
+    (status,) = subscriptions.listed(access)
+    assert status.dead == 4
+
+
+def test_a_subscription_has_no_dead_letters_of_another_of_its_name(make_lake: MakeLake) -> None:
+    """What a removed one gave up is not listed for one that was created again."""
+    lake = make_lake()
+    lake.append(numbers(3))
+    access = lake.subscriptions()
+    with lake.subscribe("mail") as subscription:
+        subscription.run(fail, once=True, attempts=1)
+    subscriptions.remove(access, "mail")
+    assert handle(lake, "mail") == [0, 1, 2]
+    assert subscriptions.dead_letters(access, "mail") == []
+    assert administration.retry(access, "mail", fail) == (0, 0)
+
+
+def test_an_event_whose_output_cannot_be_appended_becomes_a_dead_letter(
+    make_lake: MakeLake,
+) -> None:
+    """It fails as one does whose handler raises, and stops neither the member nor later events."""
+    lake = make_lake()
+    lake.append(numbers(10))
+
+    def react(event: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "OUT"} if number(event) != 4 else {"type": "OUT", "time": "noon"}
+
+    with lake.subscribe("react", where="type = 'IN'") as subscription:
+        assert subscription.run(react, once=True, attempts=1) == 10
+    (letter,) = subscriptions.dead_letters(lake.subscriptions(), "react")
+    assert number(letter.event) == 4
+    assert "'noon' is not a date" in letter.error
+    assert administration.retry(lake.subscriptions(), "react", react) == (0, 1)
+    assert lake.sql("SELECT count(*) FROM events WHERE type = 'OUT'").fetchall() == [(9,)]
+
+
 def test_a_rollback_takes_positions_back(make_lake: MakeLake) -> None:
     """In each state each event is handled once; a branch goes on with a position of its own."""
     lake = make_lake()
