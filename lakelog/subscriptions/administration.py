@@ -113,11 +113,12 @@ def reset(access: BranchAccess, name: str, start: str = "beginning") -> Subscrip
     while True:
         head, letters = _dead_events(access, name)
         place = registry.start_position(start, access.state(head))
-        again = dict[int, list[Event]]()
-        again |= {letter.seq: [] for letter in letters if letter.event.get("seq", -1) >= place.seq}
+        outputs = dict[int, list[Event]]()
+        # Of events that come again.
+        outputs |= {e.seq: [] for e in letters if e.event.get("seq", -1) >= place.seq}
         after = dict.fromkeys(range(PARTITIONS), place)
         with contextlib.suppress(PositionMoved):
-            _commit_settled(access, name, head, again, after, DEAD_LETTER, SETTLED)
+            _commit_settled(access, name, head, outputs, after, DEAD_LETTER, SETTLED)
             return registry.require(access, access.state(access.head()), name)
 
 
@@ -240,12 +241,12 @@ def _settle(access: BranchAccess, name: str, outputs: Mapping[int, list[Event]])
     while outputs:
         # Looked up for each head: a handler may take long, so that others settle letters meanwhile.
         head, unsettled = _unsettled(access, name)
-        handled = {seq: events for seq, events in outputs.items() if seq in unsettled}
-        if not handled:
+        remaining = {seq: events for seq, events in outputs.items() if seq in unsettled}
+        if not remaining:
             break
         with contextlib.suppress(PositionMoved):
-            _commit_settled(access, name, head, handled, {}, SETTLED)
-            return len(handled)
+            _commit_settled(access, name, head, remaining, {}, SETTLED)
+            return len(remaining)
     return 0
 
 
@@ -263,12 +264,12 @@ def _commit_settled(
     Raises PositionMoved where events of types `fences` may have come since.
     """
     state = access.state(head)
-    known = {entry.key for entry in _noting(access, state, *fences)}
+    noting = {entry.key for entry in _noting(access, state, *fences)}
     notes = [BookkeepingEvent.of(SETTLED, name, data={"letter": seq}) for seq in outputs]
-    handled = Handled(0, -len(notes), [*chain.from_iterable(outputs.values()), *notes])
+    results = Handled(0, -len(notes), [*chain.from_iterable(outputs.values()), *notes])
 
     def is_right(later: Manifest) -> bool:
-        return all(entry.key in known for entry in _noting(access, later, *fences))
+        return all(entry.key in noting for entry in _noting(access, later, *fences))
 
     record = registry.require(access, state, name)
-    commit(access, CommitRequest(record, head.move.generation, {}, after, handled, is_right))
+    commit(access, CommitRequest(record, head.move.generation, {}, after, results, is_right))
