@@ -220,7 +220,7 @@ class Lake(LakeErasure, LakeState):
         `name` keeps the position in this branch; with None, `from_` is a position that the caller
         stores. Raises InvalidSetting, QueryFailed, SubscriptionRewound.
         """
-        return subscriptions.Subscription(self.subscriptions(), name, where, from_)
+        return subscriptions.Subscription(self.subscriptions(), name, where, str(from_))
 
     def subscriptions(self) -> BranchAccess:
         """What the functions of `lakelog.subscriptions` take."""

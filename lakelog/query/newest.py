@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lakelog.database import Connect
 from lakelog.engine.messages import EngineMessage
+from lakelog.engine.syntax import SyntaxFault, parse
 from lakelog.entries import SegmentEntry
 from lakelog.errors import QueryFailed
 from lakelog.event import EVENT_COLUMNS
@@ -69,6 +70,15 @@ class NewestEvents:
             tables.append(self.rows_of(self._cursor, f"{query} ORDER BY seq"))
             count, step = count - tables[-1].num_rows, step * _STEP
         return tables[::-1]
+
+    @staticmethod
+    def require_condition(cursor: duckdb.DuckDBPyConnection, condition: str) -> None:
+        """Raise QueryFailed for what is no single expression."""
+        try:
+            parse(cursor, f"SELECT 1 WHERE\n{condition}\n")
+        except SyntaxFault as fault:
+            gist = " ".join(str(fault).split())
+            raise QueryFailed(f"the condition is not one expression: {gist}") from None
 
     @staticmethod
     def rows_of(cursor: duckdb.DuckDBPyConnection, query: str) -> pa.Table:

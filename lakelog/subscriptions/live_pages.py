@@ -86,6 +86,9 @@ class LivePages:
         self._where = None if condition is None else expanded(condition)
         # Its own cursor: an interrupt must not stop anybody else's query.
         self._cursor: duckdb.DuckDBPyConnection = access.connect().cursor()
+        # Without parentheses: one that closes ours would choose other events than it says.
+        if self._where is not None:
+            NewestEvents.require_condition(self._cursor, self._where)
         # Which tries the condition, before anything is waited for.
         no_rows = self._matching(NewestEvents.rows_of(self._cursor, _NO_ROWS), 0)
         self._none = no_rows.select(NewestEvents.COLUMNS)

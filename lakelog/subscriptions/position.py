@@ -81,7 +81,11 @@ class BranchPosition:
         """Read such a text. Raises InvalidSetting."""
         try:
             # Members of a later version are refused, since their meaning is not known.
-            return cls(**orjson.loads(token))
+            position = cls(**orjson.loads(token))
+            # The numbers are compared with those of the lake.
+            if not all(type(number) is int for number in list(asdict(position).values())[2:]):
+                raise TypeError
+            return position
         except (orjson.JSONDecodeError, TypeError):
             raise InvalidSetting(
                 f"{token[:80]!r} is not the position of a batch: give what `batch.position` was"

@@ -111,6 +111,8 @@ class Subscription:
         stop = stop or threading.Event()
         if self.name is None:
             raise InvalidSetting("a subscription without a name has no position here: use batches")
+        if attempts < 1:
+            raise InvalidSetting(f"attempts are 1 or more, not {attempts}")
         delivery = Delivery(self.name, handler, attempts=attempts, stop=stop, say=self._say)
         membership = self._join()
         runner = GroupRunner(

@@ -86,6 +86,12 @@ def test_a_subscription_has_events_that_match(make_lake: MakeLake) -> None:
     assert handle(lake, "words", "search('timed')") == [77]
     with pytest.raises(QueryFailed):
         lake.subscribe("wrong", where="nonsense = 1")
+    # In parentheses this is SQL, and all events of every member.
+    for wrong in ("type = 'no') OR (true", "true); CREATE TABLE made AS (SELECT 1"):
+        with pytest.raises(QueryFailed, match="not one expression"):
+            lake.subscribe("wrong", where=wrong)
+    with pytest.raises(InvalidSetting, match="1 or more"):
+        lake.subscribe("some").run(print, attempts=0)
     with pytest.raises(InvalidSetting, match="is for events where"):
         lake.subscribe("some", where="type = 'OUT'")
     for name in ("", " x", "a\nb", "x" * 300):
@@ -348,8 +354,10 @@ def test_positions_for_a_database_of_the_program(make_lake: MakeLake, tmp_path: 
         another.subscribe(None, from_=batch.position)
     with lake.branch("side") as side, pytest.raises(InvalidSetting, match="of branch 'main'"):
         side.subscribe(None, from_=batch.position)
-    with pytest.raises(InvalidSetting, match="is not the position"):
-        lake.subscribe(None, from_="{}")
+    # Numbers that are texts, as a program may have stored them.
+    for changed in ("{}", json.dumps({**json.loads(batch.position), "seq": "1"})):
+        with pytest.raises(InvalidSetting, match="is not the position"):
+            lake.subscribe(None, from_=changed)
 
 
 def test_batches_are_committed_by_their_reader(make_lake: MakeLake) -> None:
