@@ -32,7 +32,7 @@ from lakelog.disk import disk
 from lakelog.entries import SegmentEntry
 from lakelog.moves.publication import Change, publish, run_maintenance
 from lakelog.remotes import remote as remotes
-from lakelog.remotes.shared import attach, name_file, names
+from lakelog.remotes.shared import attach, name_file, name_units
 from lakelog.remotes.shared.attached import BucketAttachment
 from lakelog.segments import segment
 from lakelog.store import Store
@@ -41,7 +41,6 @@ from tests.support.flaky_bucket import FlakyBucket, Trouble, flaky_bucket
 REAL, LONG, LONG_ROWS = 10_000, 4, 120_000
 SUBJECTS = 50
 PER_MOVE = 1_000
-_LOW = np.uint64(0xFFFF)
 _START = int(gen.START.timestamp()) * 1_000_000
 
 
@@ -107,14 +106,14 @@ def _index(store: Store) -> None:
     some that nobody asks for."""
     attachment, chance = store.attachment, np.random.default_rng(1)
     assert isinstance(attachment, BucketAttachment)
-    for unit in names.units(store.state("main").pages):
+    for unit in name_units.units(store.state("main").pages):
         keys = []
         for place, page in enumerate(unit):
             for number, entry in enumerate(store.manifests.page(page)):
                 if isinstance(entry, SegmentEntry):
-                    hashed = _hashes(store, entry, chance) & ~_LOW
-                    keys.append(hashed | np.uint64(place * names._PAGE + number))
-        digest = names.unit_digest(unit)
+                    hashed = _hashes(store, entry, chance) & ~np.uint64(name_file.LOW)
+                    keys.append(hashed | np.uint64(place * name_units.PAGE + number))
+        digest = name_units.unit_digest(unit)
         data = name_file.encode(bytes.fromhex(digest), [None, np.sort(np.concatenate(keys))])
         remotes.put(attachment.volume.remote, name_file.key_of(digest), data)
 

@@ -134,8 +134,9 @@ ORDER = {
         registry_connections registry oci_manifests oci_erasing oci conditions known objects
         untrusted site encryption carry signature_files erasures ancestry pushes merge_rows merge
         fetches prunes shared""",
-    "remotes/shared": """bucket lease move_spans name_file mirrored_volume shared_config names
-        offers segment_cache segment_ranges machines bucket_erasures mending versions attached""",
+    "remotes/shared": """bucket lease move_spans name_file mirrored_volume shared_config
+        name_units names offers segment_cache segment_ranges machines bucket_erasures mending
+        versions attached""",
     "state": """switch filesystems chunker origin saved_state retention fingerprint exchange
         safety_tags rewind capture contents changes extract catalog present state restore_plan
         restore""",

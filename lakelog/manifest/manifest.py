@@ -78,6 +78,14 @@ class Page:
     time: list[int] | None
     what: list[str] | None = None
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it has more than half of the entries that one may have, and so stays until all
+        are merged."""
+        # Commits of twenty entries make pages of level 2 of a few hundred, in a large lake of a
+        # thousand.
+        return 2 * self.entries > int(FAN**BOTTOM)
+
     def is_near(self, low: int, high: int) -> bool:
         """Whether it may add an event of a time in [low, high] (us)."""
         return self.time is not None and self.time[0] <= high and low <= self.time[1]

@@ -33,19 +33,13 @@ def mergeable(pages: tuple[Page, ...], level: int) -> int | None:
     """Return where the newest pages of at most this level begin, if sixteen of them have it, or if
     they are more than levels that fill one after the other leave."""
     start, full = len(pages), 0
-    while start and pages[start - 1].level <= level and not _is_large(pages[start - 1]):
+    while start and pages[start - 1].level <= level and not pages[start - 1].is_large:
         start -= 1
         full += pages[start].level == level
     # Commits of many entries write pages of level 1 between those of level 0, which find no
     # sixteen neighbours then.
     is_crowded = level < manifest.LEVEL_MAX and len(pages) - start >= 2 * manifest.FAN
     return start if full >= manifest.FAN or is_crowded else None
-
-
-def _is_large(page: Page) -> bool:
-    """Whether a page has more than half of the entries that one may have."""
-    # Commits of twenty entries make pages of level 2 of a few hundred, in a large lake a thousand.
-    return 2 * page.entries > int(manifest.FAN ** (manifest.LEVEL_MAX + 1))
 
 
 def merge_from(

@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lakelog import bloom, document
+from lakelog.entries import Removal, SegmentEntry
 from lakelog.errors import FormatTooNew, TransferRefused, UnsupportedStore, WrongVersion
+from lakelog.manifest import manifest
 from lakelog.remotes import conditions
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.shared import move_spans, name_file, offers
@@ -249,6 +252,40 @@ def test_names_of_a_segment_are_sorted_hashes(
     assert struct.unpack_from("<2Q", data, 64) == (keys[0], keys[3])
     hashed = bloom.hashes(pa.array(["i0", "i1", "i2"])).tolist()
     assert list(keys[:3]) == sorted(value >> 16 << 16 for value in hashed)
+
+
+def test_names_of_pages_number_their_entries(
+    machines: SharedMachines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F22.12: the digest of a unit, and the keys of its entries, also of those that remove."""
+    monkeypatch.setattr(manifest, "FAN", 2)
+    for number in range(5):
+        machines["a"].append({"type": "T", "id": f"i{number}", "subject": f"s{number}"})
+        machines["a"].exchange()
+    machines["a"].compact()
+    store = machines["a"].store
+    pages = store.state("main").pages
+    digest = hashlib.sha256("".join(f"\n{page.digest}" for page in pages).encode()).hexdigest()
+    data = (tmp_path / "bucket" / "cache" / "names" / digest).read_bytes()
+    ids, subjects, about = struct.unpack_from("<qq32s", data, 8)
+    assert about.hex() == digest
+    keys = struct.unpack(f"<{ids + subjects}Q", data[-8 * (ids + subjects) :])
+    expected: dict[str, set[tuple[int, int, int]]] = {"id": set(), "subject": set()}
+    for place, page in enumerate(pages):
+        for number, entry in enumerate(store.manifests.page(page)):
+            named: dict[str, list[str]] = {"id": [], "subject": []}
+            if isinstance(entry, Removal):
+                named["subject"] = [entry.key]
+            elif isinstance(entry, SegmentEntry):
+                table = pq.read_table(store.paths.object("segments", entry.key))
+                named = {name: table[name].to_pylist() for name in named}
+            for name, values in named.items():
+                hashed = bloom.hashes(pa.array(values, pa.string())).tolist()
+                expected[name] |= {(value >> 18, place, number) for value in hashed}
+    split = [(key >> 18, key >> 12 & 63, key & 4095) for key in keys]
+    assert split[:ids] == sorted(expected["id"])
+    assert split[ids:] == sorted(expected["subject"])
+    assert any(page.removals for page in pages)
 
 
 def test_an_entry_binds_the_hashes_of_blocks(

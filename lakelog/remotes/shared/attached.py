@@ -40,7 +40,8 @@ from lakelog.remotes.shared.lease import Lease
 from lakelog.remotes.shared.machines import Machines
 from lakelog.remotes.shared.mending import BucketMending
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume, RelayedRequest
-from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
+from lakelog.remotes.shared.name_units import file_keys
+from lakelog.remotes.shared.names import NameIndex, NeededNames
 from lakelog.remotes.shared.offers import OfferBook, old_writers
 from lakelog.remotes.shared.segment_cache import BYTES, SegmentCache
 from lakelog.remotes.shared.segment_ranges import SegmentRanges

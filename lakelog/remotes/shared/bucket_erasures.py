@@ -29,7 +29,8 @@ from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.shared import name_file
 from lakelog.remotes.shared.machines import Machines
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
-from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
+from lakelog.remotes.shared.name_units import file_keys
+from lakelog.remotes.shared.names import NameIndex, NeededNames
 from lakelog.remotes.site import Site
 from lakelog.store import LakeConfig, Store
 from lakelog.volume import DirectoryVolume, ErasedStates, MovePack

@@ -6,7 +6,8 @@
     blocks     keys u64 in ascending order, BLOCK of them but for the last one of each column
     hashes     of the blocks of a segment (F22.16), in their order
 
-A key is 48 bits of the hash of a name (`bloom.hashes`), then 16 bits for the entry that has it.
+A key is 46 bits of the hash of a name (`bloom.hashes`), then 18 bits for the entry that has it, or
+in the file of one segment 48 bits of the hash.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ FILE_LEAST = 64 << 10
 COLUMNS = ("id", "subject")
 START = 64
 _HEAD, _MAGIC = struct.Struct("<4sIqq32sq"), b"LKN2"
-_LOW, _HASH = 0xFFFF, 32
+LOW = (1 << 18) - 1
+"""Bits of a key that say which entry has the name."""
+_HASH = 32
 
 
 class Malformed(ValueError):
@@ -50,7 +53,7 @@ def of_segment(path: str, digest: str) -> bytes:
         return b""
     table = segment.read(columns=list(COLUMNS))
     hashed = (bloom.hashes(table[name].combine_chunks()) for name in COLUMNS)
-    keys = [np.unique(h & ~np.uint64(_LOW)) for h in hashed]
+    keys = [np.unique(h & ~np.uint64(0xFFFF)) for h in hashed]
     return encode(bytes.fromhex(digest), keys, SegmentBlocks.hashes_of(data))
 
 
@@ -125,9 +128,9 @@ class NameHead:
         number = COLUMNS.index(column)
         begin, end = self._starts[number : number + 2]
         firsts = self._firsts[begin:end]
-        low = np.uint64(hashed & ~_LOW)
+        low = np.uint64(hashed & ~LOW)
         block = max(int(np.searchsorted(firsts, low, "left")) - 1, 0)
-        stop = int(np.searchsorted(firsts, low | np.uint64(_LOW), "right"))
+        stop = int(np.searchsorted(firsts, low | np.uint64(LOW), "right"))
         if stop <= block:
             return None
         # All blocks before it are full, but for the last one of the column before.
@@ -142,13 +145,14 @@ class NameHead:
         if len(data) != size:
             raise Malformed("it is cut")
         self._check(block, data)
-        keys, low = np.frombuffer(data, "<u8"), np.uint64(hashed & ~_LOW)
+        keys, low = np.frombuffer(data, "<u8"), np.uint64(hashed & ~LOW)
         begin = np.searchsorted(keys, low, "left")
-        end = np.searchsorted(keys, low | np.uint64(_LOW), "right")
-        return {key & _LOW for key in keys[begin:end].tolist()}
+        end = np.searchsorted(keys, low | np.uint64(LOW), "right")
+        return {key & LOW for key in keys[begin:end].tolist()}
 
     def columns(self, data: bytes) -> list[Any]:
-        """Return all keys in the bytes of the file, of each column. Raises Malformed."""
+        """Return all keys in the bytes of the file, of each column, None for one that it does not
+        know. Raises Malformed."""
         begin, arrays = self.size, list[Any]()
         for column, count in enumerate(self.counts):
             body = data[begin : begin + 8 * max(count, 0)]
@@ -159,7 +163,7 @@ class NameHead:
             len(a) < n for a, n in zip(arrays, self.counts, strict=True)
         ):
             raise Malformed("it is cut")
-        return arrays
+        return [a if n >= 0 else None for a, n in zip(arrays, self.counts, strict=True)]
 
     def _check(self, block: int, data: bytes) -> None:
         size = 8 * BLOCK

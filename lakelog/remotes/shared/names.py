@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any
 
 from lakelog.bloom import Filters
@@ -29,16 +28,13 @@ from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote import Interrupted
 from lakelog.remotes.shared import name_file
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
-from lakelog.remotes.shared.name_file import COLUMNS, Malformed, NameHead, key_of
+from lakelog.remotes.shared.name_file import COLUMNS, LOW, Malformed, NameHead, key_of
+from lakelog.remotes.shared.name_units import PAGE, Unit, before, parts, unit_digest, units
 from lakelog.store import Store
 
 Hashes = list[tuple[str, list[int]]]
 """For each mention of events a column, and the hashes of the names of which one is needed."""
 READERS = 32
-_GROUPS = {3: 16, 2: 1}
-"""Pages of a unit by their level: those of level 3 are written all at once."""
-_PAGE = 1 << 12
-"""Entries of a page at most, by which the entries of all pages of a unit are numbered."""
 _KEYS_MAX = 1 << 26
 _FIRST = 64 << 10
 _RETRY_SECONDS = 60.0
@@ -51,29 +47,6 @@ _OPEN_MAX = 64
 """Encrypted files of which a process knows how to read more at once."""
 _Reader = Callable[[int, int], bytes]
 _FAULTS = (FileNotFoundError, Interrupted, Unreachable, TransferRefused, LookupError, ValueError)
-
-
-def units(pages: Sequence[Page]) -> list[tuple[Page, ...]]:
-    """Return the pages that have a file of names together: large ones of one level, in order."""
-    groups = list[tuple[Page, ...]]()
-    for level, size in _GROUPS.items():
-        of_level = [page for page in pages if page.level == level]
-        groups += (tuple(of_level[n : n + size]) for n in range(0, len(of_level), size))
-    return groups
-
-
-def unit_digest(unit: tuple[Page, ...]) -> str:
-    """Return what names the file of some pages."""
-    return hashlib.sha256("".join(page.digest for page in unit).encode()).hexdigest()
-
-
-def _key(unit: tuple[Page, ...]) -> str:
-    return key_of(unit_digest(unit))
-
-
-def file_keys(state: Manifest) -> list[str]:
-    """Return the keys of the files of names that a state can have."""
-    return list(map(_key, units(state.pages)))
 
 
 class NeededNames:
@@ -98,43 +71,74 @@ class NeededNames:
     def entries_of(
         self, manifests: Manifests, state: Manifest, low: int, high: int
     ) -> Callable[[Page], Iterable[Entry]]:
-        """Return what gives the entries of a page that may have a name between two times: all of a
-        page of which that is not known."""
-        near = {
-            unit_digest(unit): unit
-            for unit in units(state.pages)
-            if any(page.is_near(low, high) for page in unit)
-        }
-        numbers_of: dict[str, set[int]] = {}
-        for digest, numbers in self._entries(near):
-            if numbers is not None:
-                numbers_of |= {page.digest: set() for page in near[digest]}
-                for number in numbers:
-                    place, entry_number = divmod(number, _PAGE)
-                    numbers_of[near[digest][place].digest].add(entry_number)
+        """Return what gives the entries of a page that count for a query between two times: those
+        that may have a name, and that remove one of them; all of a page where that is unknown."""
+        all_units = units(state.pages)
+        near = [unit for unit in all_units if any(page.is_near(low, high) for page in unit)]
+        numbers = self._numbers(near, self._needs)
+        holders = [page for page in state.pages if numbers.get(page.digest)]
+        # Together: each may have to come from the bucket.
+        list(remotes.in_parallel(manifests.page, holders, READERS))
+        is_known = all(page.digest in numbers for unit in near for page in unit)
+        keys = {e.key for p in holders for e in _chosen(manifests, p, numbers[p.digest])}
+        removals = dict[str, set[int]]()
+        # What an older page adds counts unless a later one removes it.
+        if is_known and len(keys) <= Filters.NAMES_MAX:
+            removing = [unit for unit in all_units if any(page.removals for page in unit)]
+            needs = [("subject", Filters.hashes_of(keys))]
+            removals = self._numbers(removing, needs) if keys else _nothing(removing)
+        numbers |= _nothing([unit for unit in all_units if unit not in near])
 
         def entries(page: Page) -> Iterable[Entry]:
-            numbers = numbers_of.get(page.digest)
-            if numbers is None:
+            holding = numbers.get(page.digest)
+            removing = removals.get(page.digest) if page.removals else set[int]()
+            if holding is None:
                 return manifests.page(page)
-            # Tombstones count whatever is asked for: they may hide what an older page adds.
-            if not numbers and not page.removals:
-                return ()
-            pairs = enumerate(manifests.page(page))
-            return [e for n, e in pairs if n in numbers or isinstance(e, Removal)]
+            if removing is None:
+                pairs = enumerate(manifests.page(page))
+                return [e for n, e in pairs if n in holding or isinstance(e, Removal)]
+            return _chosen(manifests, page, holding | removing)
 
         return entries
+
+    def _numbers(self, pending: list[Unit], needs: Hashes) -> dict[str, set[int]]:
+        """Return by page which entries have a name of any mention, of the pages where it is
+        known."""
+        numbers = dict[str, set[int]]()
+        while pending:
+            by_digest, pending = {unit_digest(unit): unit for unit in pending}, []
+            for digest, entries in self._entries(by_digest, needs):
+                unit = by_digest[digest]
+                if entries is not None:
+                    numbers |= _nothing([unit])
+                    for place, number in (divmod(n, PAGE) for n in entries):
+                        if place < len(unit):  # else it is a lie
+                            numbers[unit[place].digest].add(number)
+                elif not self._index.is_absent(digest):
+                    pending += parts(unit)  # it had too many
+        return numbers
 
     def lacking(self, digests: Set[str], tolerable: int = _OPENED) -> set[str]:
         """Return those of segments that certainly have none; so few as may be opened are not asked
         for."""
         if len(digests) <= tolerable:
             return set()
-        return {digest for digest, numbers in self._entries(digests) if numbers == set()}
+        return {d for d, numbers in self._entries(digests, self._needs) if numbers == set()}
 
-    def _entries(self, digests: Iterable[str]) -> Iterator[tuple[str, set[int] | None]]:
-        work = functools.partial(self._index.entries, needs=self._needs)
+    def _entries(
+        self, digests: Iterable[str], needs: Hashes
+    ) -> Iterator[tuple[str, set[int] | None]]:
+        work = functools.partial(self._index.entries, needs=needs)
         return remotes.in_parallel(work, digests, READERS)
+
+
+def _nothing(some_units: list[Unit]) -> dict[str, set[int]]:
+    return {page.digest: set() for unit in some_units for page in unit}
+
+
+def _chosen(manifests: Manifests, page: Page, numbers: set[int]) -> list[Entry]:
+    """Return the entries of a page that have these numbers; does not read it for none."""
+    return [e for n, e in enumerate(manifests.page(page)) if n in numbers] if numbers else []
 
 
 class NameIndex:
@@ -147,10 +151,14 @@ class NameIndex:
         self._absent: dict[str, float] = {}
         self._plain: dict[str, _Reader] = {}
 
+    def is_absent(self, digest: str) -> bool:
+        """Whether a file was found lately not to be there, or to be damaged."""
+        return time.monotonic() < self._absent.get(digest, 0.0)
+
     def entries(self, digest: str, needs: Hashes) -> set[int] | None:
         """Return the entries by a file that have a name of any mention, None if that is not
         known."""
-        if time.monotonic() < self._absent.get(digest, 0.0):
+        if self.is_absent(digest):
             return None
         try:
             head, entries = self._head(digest), set[int]()
@@ -240,51 +248,111 @@ class NameIndex:
             Folder(os.path.dirname(self._path(digest))).make()
             File(self._path(digest)).replace(data, sync=False)
 
-    def without_file(self, state: Manifest) -> list[tuple[Page, ...]]:
+    def without_file(self, state: Manifest) -> list[Unit]:
         """Return the units of a state of which the bucket has no file."""
-        return [u for u in units(state.pages) if not self._volume.bucket.exists(_key(u))]
+        there = remotes.in_parallel(self._exists, units(state.pages))
+        return [unit for unit, exists in there if not exists]
 
-    def build(self, store: Store, lacking: list[tuple[Page, ...]]) -> int:
+    def _exists(self, unit: Unit) -> bool:
+        return self._volume.bucket.exists(key_of(unit_digest(unit)))
+
+    def build(self, store: Store, lacking: list[Unit]) -> int:
         """Put down the files of units; return how many. Raises Unreachable, TransferRefused,
         Damaged, OSError."""
-        for unit in lacking:
-            digest = unit_digest(unit)
-            data = name_file.encode(bytes.fromhex(digest), self._keys(store, unit))
-            remotes.put(self._volume.remote, key_of(digest), self._volume.sealed(data))
-            self._absent.pop(digest, None)
-        return len(lacking)
+        return sum(self._build(store, unit) for unit in lacking)
 
-    def _keys(self, store: Store, unit: tuple[Page, ...]) -> list[Any]:
+    def _build(self, store: Store, unit: Unit) -> int:
+        if self._exists(unit):
+            return 0
+        count, digest = 1, unit_digest(unit)
+        if len(unit) > 1 and sum(page.events for page in unit) > _KEYS_MAX:
+            # Its parts may be needed: the names of a segment are read once for all of them.
+            count += self.build(store, [(page,) for page in unit])
+        columns = self._keys(store, unit)
+        if any(keys is None for keys in columns):
+            # Before it: who finds that the whole one knows too little looks for these.
+            count += self.build(store, parts(unit))
+        data = name_file.encode(bytes.fromhex(digest), columns)
+        remotes.put(self._volume.remote, key_of(digest), self._volume.sealed(data))
+        self._absent.pop(digest, None)
+        return count
+
+    def _keys(self, store: Store, unit: Unit) -> list[Any]:
         """Return the keys of the columns of some pages; None for one that has too many."""
-        segments = (
-            (place * _PAGE + number, entry)
-            for place, page in enumerate(unit)
-            for number, entry in enumerate(store.manifests.page(page))
-            if isinstance(entry, SegmentEntry) and entry.kind == "events"
-        )
-        columns, counts = [[np.zeros(0, np.uint64)] for _ in COLUMNS], [0 for _ in COLUMNS]
-        work = functools.partial(self._segment_keys, store)
-        for (number, _), keys in remotes.in_parallel(work, segments, READERS):
+        columns: list[Any] = [[np.zeros(0, np.uint64)] for _ in COLUMNS]
+        counts = [0 for _ in COLUMNS]
+        for number, keys in self._sources(store, unit, 0):
             for column, fresh in enumerate(keys):
-                counts[column] += len(fresh)
+                counts[column] += _KEYS_MAX + 1 if fresh is None else len(fresh)
                 if counts[column] > _KEYS_MAX:
                     columns[column].clear()  # so many would not fit in memory
                 else:
-                    columns[column].append(fresh | np.uint64(number))
-        return [np.sort(np.concatenate(parts)) if parts else None for parts in columns]
+                    columns[column].append(fresh + np.uint64(number))
+        return [np.sort(np.concatenate(arrays)) if arrays else None for arrays in columns]
 
-    def _segment_keys(self, store: Store, numbered: tuple[int, SegmentEntry]) -> list[Any]:
-        """Return the keys of the columns of a segment."""
-        _, entry = numbered
-        digest = entry.key
-        about, path = bytes.fromhex(digest), store.paths.object("segments", digest)
+    def _sources(self, store: Store, unit: Unit, place: int) -> Iterator[tuple[int, list[Any]]]:
+        """Yield the keys of the columns of some pages, and what to add to their numbers: those of
+        files that were made before all pages were there, else of each segment."""
+        if len(unit) == 1:
+            yield from self._page_sources(store, unit[0], place * PAGE)
+            return
+        for part in before(unit):
+            rows = min(sum(page.events + page.removals for page in part), _KEYS_MAX)
+            if columns := self._columns(unit_digest(part), name_file.longest(rows, 0)):
+                yield place * PAGE, columns
+            else:
+                yield from self._sources(store, part, place)
+            place += len(part)
+
+    def _page_sources(
+        self, store: Store, page: Page, start: int
+    ) -> Iterator[tuple[int, list[Any]]]:
+        entries, none = store.manifests.peek(page), np.zeros(0, np.uint64)
+        segments = [
+            (number, entry)
+            for number, entry in enumerate(entries, start)
+            if isinstance(entry, SegmentEntry) and entry.kind == "events"
+        ]
+        work = functools.partial(self._segment_keys, store, is_kept=not page.is_large)
+        for (number, _), keys in remotes.in_parallel(work, segments, READERS):
+            yield number, keys
+        for number, entry in enumerate(entries, start):
+            if isinstance(entry, Removal) and entry.what == "segment":
+                hashed = np.array(Filters.hashes_of([entry.key]), np.uint64)
+                yield number, [none, hashed & ~np.uint64(LOW)]
+
+    def _segment_keys(
+        self, store: Store, numbered: tuple[int, SegmentEntry], *, is_kept: bool
+    ) -> list[Any]:
+        """Return the keys of the columns of a segment; what was read of them is kept, for a page
+        that is merged with others soon."""
+        digest, entry = numbered[1].key, numbered[1]
+        path = store.paths.object("segments", digest)
+        columns = None
         if not File(path).exists():
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                longest = VAULT.sealed_size(name_file.longest(entry.events, entry.bytes))
-                data = VAULT.decrypt(remotes.read(self._volume.remote, key_of(digest), longest))
-                return NameHead(data, about).columns(data)
-            store.verified.obtain([(digest, path)])
-        if not store.verified.is_intact(digest, path):
-            raise DamagedSegment(path, "the content does not match its name")
-        data = name_file.of_segment(path, digest)
-        return NameHead(data, about).columns(data)
+            longest = name_file.longest(entry.events, entry.bytes)
+            columns = self._columns(digest, longest, is_kept=is_kept)
+            if columns is None:
+                store.verified.obtain([(digest, path)])
+        if columns is None:
+            if not store.verified.is_intact(digest, path):
+                raise DamagedSegment(path, "the content does not match its name")
+            data = name_file.of_segment(path, digest)
+            columns = NameHead(data, bytes.fromhex(digest)).columns(data)
+        return [None if keys is None else keys & ~np.uint64(LOW) for keys in columns]
+
+    def _columns(self, digest: str, longest: int, *, is_kept: bool = False) -> list[Any] | None:
+        """Return all keys of a file, of each column, None for one that it does not know; None where
+        there is no intact file of that length."""
+        about = bytes.fromhex(digest)
+        with contextlib.suppress(FileNotFoundError, Malformed):
+            data = File(self._path(digest)).read()
+            return NameHead(data, about).columns(data)
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            envelope = remotes.read(self._volume.remote, key_of(digest), VAULT.sealed_size(longest))
+            data = VAULT.decrypt(envelope)
+            columns = NameHead(data, about).columns(data)
+            if is_kept and len(data) < _FIRST:
+                self._keep(digest, data)
+            return columns
+        return None

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.bloom import Filters
 from lakelog.lake import Lake
-from lakelog.manifest import manifest
+from lakelog.manifest import LEVEL_MAX, manifest
 from lakelog.moves.publication import run_maintenance
-from lakelog.remotes.shared import attach, name_file, names, segment_cache
+from lakelog.remotes.shared import attach, name_file, name_units, names, segment_cache
 from tests.support.attached import SharedMachines
 
 SUBJECTS = 12
@@ -24,7 +25,8 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared
     """A machine that has published 20 segments, in pages of two to eight entries."""
     monkeypatch.setattr(name_file, "FILE_LEAST", 0)
     monkeypatch.setattr(names, "_OPENED", 0)
-    monkeypatch.setattr(names, "_GROUPS", {3: 2, 2: 1})
+    monkeypatch.setattr(name_units, "_BASE", 2)
+    monkeypatch.setattr(name_units, "MOST", 4)
     monkeypatch.setattr(manifest, "FAN", 2)
     machines = SharedMachines(tmp_path)
     store = machines["a"].store
@@ -201,5 +203,62 @@ def test_a_name_that_many_entries_have_is_found_in_all_blocks(
                 if span := head.span(column, value):
                     first, start, size = span
                     found = head.entries(first, data[start : start + size], size, value)
-                wanted = {int(k) & 0xFFFF for k in expected.tolist() if k >> 16 == value >> 16}
+                wanted = {
+                    int(k) & name_file.LOW for k in expected.tolist() if k >> 18 == value >> 18
+                }
                 assert found == wanted
+
+
+def test_names_of_pages_are_merged_without_their_segments(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """A file is made of those that were there before its last page: incremental."""
+    store = machines["b"].store
+    entries, index = store.manifests.segments(store.state("main")), store.attachment._names
+    pages = [
+        store.manifests.write_page(tuple(entries[start : start + 4]), "", LEVEL_MAX)
+        for start in range(0, 20, 4)
+    ]
+    assert index.build(store, [tuple(pages[:2]), (pages[2],)]) == 2
+    for entry in entries[:12]:
+        (tmp_path / "bucket/cache/names" / entry.key).unlink()
+    assert index.build(store, [tuple(pages[:4])]) == 1
+    assert not segments_of(machines["b"])
+    digest = name_units.unit_digest(tuple(pages[:4]))
+    hashed = Filters.hashes_of(["s5", "nobody"])
+    holders = {number for number in range(16) if (5 - number) % SUBJECTS < 3}
+    found = index.entries(digest, [("subject", hashed)])
+    assert found == {n // 4 * name_units.PAGE + n % 4 for n in holders}
+
+
+def test_names_that_are_too_many_for_one_file_are_in_those_of_its_parts(
+    machines: SharedMachines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = machines["a"].store
+    units = name_units.units(store.state("main").pages)
+    most = max(sum(page.events for page in unit) for unit in units)
+    monkeypatch.setattr(names, "_KEYS_MAX", most // 2)
+    assert store.attachment.index(store, "main") > len(units)
+    assert of_subject(machines["b"], "nobody") == 0
+    assert not list(Path(machines["b"].store.paths.root).glob("segments/*/*"))
+    assert of_subject(machines["b"], "s8") == of_subject(machines["a"], "s8")
+
+
+def test_pages_that_remove_are_not_read_for_other_segments(
+    machines: SharedMachines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which segments a page removes is among its names."""
+    lake = machines["a"]
+    lake.compact()
+    publish(lake, range(20, 32))
+    lake.compact()
+    lake.store.attachment.index(lake.store, "main")
+    state = lake.store.state("main")
+    assert sum(page.removals > 0 for page in state.pages) > 0
+    other = machines["b"]
+    fetched = Path(other.store.paths.root, "manifests")
+    here = set(fetched.glob("*/*"))
+    assert of_subject(other, "nobody") == 0
+    assert set(fetched.glob("*/*")) == here
+    for number in range(12):
+        assert of_subject(other, f"s{number}") == of_subject(lake, f"s{number}")
