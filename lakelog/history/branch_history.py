@@ -6,7 +6,7 @@ deletes nothing and can be undone (F9.8).
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,11 +21,12 @@ from lakelog.errors import (
     InUse,
     InvalidName,
     NothingToUndo,
+    Unreachable,
     WouldDropEvents,
 )
 from lakelog.history.branch_revival import last_frames, revive
 from lakelog.history.resolving import moves, resolve
-from lakelog.history.window import require_kept
+from lakelog.history.window import kept_moves, require_kept
 from lakelog.manifest import Manifest, Totals
 from lakelog.moves import USER_OPS, Change, Follow, SettleWith, grow, note, publish, with_reason
 from lakelog.paths import KEYS, encode_name
@@ -204,22 +205,34 @@ class BranchHistory:
         for tag in self._store.refs.tags():
             names.setdefault(tag.snapshot, []).append(tag.name)
         entries: list[HistoryEntry] = []
+
+        newest_first = self._store.refs.newest_first
+        in_window: Callable[[], set[int]] = functools.cache(
+            lambda: {m.number for m in kept_moves(self._store, newest_first(self.branch))}
+        )
         for move in moves(self._store, self.branch):
             if limit is not None and len(entries) >= limit:
                 break
             counts: tuple[int, int] | tuple[None, None] = (None, None)
             # History is thinned: that a state is gone does not keep its move from being listed
             # (F10.1).
-            with contextlib.suppress(DamagedManifest):
-                totals = self._totals(move)
+            try:
+                totals = self._totals(move, in_window)
                 counts = totals.events, totals.segments
+            except DamagedManifest:
+                pass
+            except Unreachable:
+                in_window = set[int]  # each further request would take as long
             entries.append(HistoryEntry(move, tuple(names.get(move.snapshot, ())), *counts))
         return entries
 
-    def _totals(self, move: Move) -> Totals:
+    def _totals(self, move: Move, in_window: Callable[[], set[int]]) -> Totals:
         """The totals of the state that a move made. Does not search other moves for it, which would
-        read all of them for each line of a log. Raises DamagedManifest."""
-        if not move.carried and not self._store.manifests.has_file(move.snapshot):
+        read all of them for each line of a log. Raises DamagedManifest, Unreachable."""
+        manifests, is_here = self._store.manifests, bool(move.carried)
+        is_here = is_here or manifests.has_file(move.snapshot)
+        # A bucket is asked for those alone that are kept, as each takes a request.
+        if not is_here and not (move.number in in_window() and manifests.obtain(move.snapshot)):
             path = self._store.paths.object("manifests", move.snapshot)
             raise DamagedManifest(path, "the manifest is missing")
         return self._store.manifests.of(move).totals
@@ -438,8 +451,11 @@ class BranchHistory:
         if not store.manifests.is_there(digest):
             path = store.paths.object("manifests", digest)
             raise DamagedManifest(path, "the manifest is missing")
+        paths = {page.digest: store.paths.object("manifests", page.digest) for page in state.pages}
+        # Those that only the bucket of a shared lake has, together.
+        store.verified.obtain(list(paths.items()))
         for page in state.pages:
-            name = store.paths.object("manifests", page.digest)
+            name = paths[page.digest]
             try:
                 size = os.stat(name).st_size
             except FileNotFoundError:

@@ -181,7 +181,7 @@ def _newest_kept(store: Store, branch: str, numbers: list[int], index: int) -> s
         )
         for number in reversed(numbers[max(before - 2, 0) : before]):
             move = store.refs.read(branch, number)
-            if move.carried or store.manifests.has_file(move.snapshot):
+            if move.carried or store.manifests.obtain(move.snapshot):
                 return move.snapshot
     return newest.snapshot
 

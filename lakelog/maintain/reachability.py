@@ -36,11 +36,16 @@ class Marker:
     Every manifest is read once, and a page once for each run of states that share it: states are
     visited in the order of their moves, and only the pages in which one differs from the state
     before are removed from the stack or pushed onto it. Raises GcRefused where anything cannot be
-    read. Of the branch `expired` only the newest move counts, as if its history ended there.
+    read. Of the branch `expired` only the newest move counts, as if its history ended there. In a
+    directory that is attached to a bucket, states whose manifest only that has count `in_bucket`
+    alone: nothing here is kept for them.
     """
 
-    def __init__(self, store: Store, now_us: int, expired: str = "") -> None:
+    def __init__(
+        self, store: Store, now_us: int, expired: str = "", *, in_bucket: bool = False
+    ) -> None:
         self._store, self._now, self._expired = store, now_us, expired
+        self._needs_file = store.attachment is not None and not in_bucket
         self.live: set[bytes] = set()
         self._lost = {bytes.fromhex(d) for d in map(digest_of, lost_names(store)) if d}
         self._present: set[bytes] = set()
@@ -89,6 +94,8 @@ class Marker:
         """Mark one state, its id runs, pages, and the segments that are alive in it."""
         name = bytes.fromhex(digest)
         if name in self.live or name in self._lost:
+            return
+        if self._needs_file and not carried and not self._store.manifests.has_file(digest):
             return
         outline = self._store.manifests.outline(digest, carried)
         self.live.update((name, bytes.fromhex(self._store.manifests.stored_as(digest))))

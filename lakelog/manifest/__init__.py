@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from lakelog.manifest.folding import fold
     from lakelog.manifest.manifest import (
         BOTTOM,
         FAN,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         Totals,
         add_up,
         empty,
-        fold,
         of_json,
     )
 
@@ -37,4 +37,6 @@ __all__ = [
     "of_json",
 ]
 
-__getattr__ = lazy_face(__name__, manifest=" ".join(__all__))
+__getattr__ = lazy_face(
+    __name__, folding="fold", manifest=" ".join(name for name in __all__ if name != "fold")
+)

@@ -184,8 +184,10 @@ class Manifests:
         return self.load(ref.snapshot)
 
     def is_there(self, digest: str) -> bool:
-        """Whether a manifest is on disk now, as a file or in a move or tag."""
-        return self.has_file(digest) or self._refs.find_text(digest) is not None
+        """Whether a manifest is there now, as a file or in a move or tag."""
+        if self.has_file(digest) or self._refs.find_text(digest) is not None:
+            return True
+        return self.obtain(digest)
 
     def stored_as(self, digest: str) -> str:
         """Return the digest of the manifest that is read as a state: another one where rows of it
@@ -194,8 +196,17 @@ class Manifests:
         return self._erased.of(digest)
 
     def has_file(self, digest: str) -> bool:
-        """Whether what is read as a state has a file of its own."""
+        """Whether what is read as a state has a file of its own here."""
         return self._volume.exists(KEYS.object("manifests", self.stored_as(digest)))
+
+    def obtain(self, digest: str) -> bool:
+        """Whether what is read as a state has a file of its own, here or in a bucket, from which it
+        comes then. Raises Unreachable, TransferRefused."""
+        try:
+            self._volume.read(KEYS.object("manifests", self.stored_as(digest)))
+        except FileNotFoundError:
+            return False
+        return True
 
     def _forget_erased(self) -> None:
         """Clear the cache where something was erased since: what it names is gone."""
@@ -212,9 +223,9 @@ class Manifests:
         if self.has_file(digest):
             return b""
         carried = self._refs.find_text(digest)
-        if carried is None:
+        if carried is None and not self.obtain(digest):
             raise self._damaged(digest, "the manifest is missing")
-        return carried
+        return carried or b""
 
     def page(self, page: Page) -> tuple[Entry, ...]:
         """Return a page's entries. Raises DamagedManifest when missing or not intact."""
@@ -443,20 +454,6 @@ def describe(entries: tuple[Entry, ...], digest: str, size: int, level: int) -> 
     removals, events = sum(isinstance(e, Removal) for e in entries), sum(e.events for e in adds)
     entry_types = sorted({e.what for e in entries})
     return Page(digest, size, level, len(entries), removals, events, span, entry_types)
-
-
-def fold(runs: list[tuple[Entry, ...]], oldest: bool) -> tuple[Entry, ...]:
-    """Merge runs of entries, oldest first: the newest entry of a key wins. The `oldest` run of a
-    manifest needs no tombstones."""
-    newest: dict[tuple[str, str], Entry] = {}
-    for run in runs:
-        for entry in run:
-            key = (entry.what, entry.key)
-            # A dict keeps the place of a key that is set again; live entries go by the last `add`.
-            newest.pop(key, None)
-            newest[key] = entry
-    # Below any other page a tombstone may still hide something, so only the oldest run drops it.
-    return tuple(e for e in newest.values() if not (oldest and isinstance(e, Removal)))
 
 
 def add_up(totals: Totals, entries: Iterable[Entry]) -> Totals:

@@ -129,7 +129,8 @@ def _kept_here(store: Store, url: str) -> set[bytes]:
     if attachment is None or attachment.volume.url != url:
         return set()
     offered = attachment.offered_keys(store)
-    return Marker(store, lake_time(store)).live | set(filter(None, map(_digest, offered)))
+    marker = Marker(store, lake_time(store), in_bucket=True)
+    return marker.live | set(filter(None, map(_digest, offered)))
 
 
 def _digest(key: str) -> bytes | None:

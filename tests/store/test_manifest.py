@@ -14,7 +14,7 @@ import lakelog
 from lakelog.disk import disk
 from lakelog.entries.entry import UNNUMBERED, Entry, Record, Removal, SegmentEntry, assign_seq
 from lakelog.errors import DamagedManifest
-from lakelog.manifest import Manifest, Page, Totals, manifest
+from lakelog.manifest import Manifest, Page, Totals, fold, manifest
 from lakelog.moves import page_tree
 from lakelog.moves import publication as publish
 from lakelog.moves.publication import Change
@@ -283,9 +283,9 @@ def test_fold_keeps_the_newest_of_each_key() -> None:
     """The newest entry of a key wins; only the oldest run may forget removals."""
     old = (segment("a"), segment("b"), Record("cursor", "a", {"to": 1}))
     new = (segment("a").tombstone(), Record("cursor", "a", {"to": 2}), segment("c"))
-    assert manifest.fold([old, new], oldest=False) == (old[1], *new)
-    assert [e.key for e in manifest.fold([old, new], oldest=True)] == ["b", "a", "c"]
-    assert manifest.fold([], oldest=True) == ()
+    assert fold([old, new], oldest=False) == (old[1], *new)
+    assert [e.key for e in fold([old, new], oldest=True)] == ["b", "a", "c"]
+    assert fold([], oldest=True) == ()
 
 
 def test_arrival_segments_get_their_place_in_the_order() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -35,8 +36,6 @@ _PIECE = 1 << 20
 RelayedRequest = Callable[[JsonObject], bytes]
 _WINDOW = 16
 """Moves that are asked for at once at most, while there are more."""
-_READERS = 32
-"""Manifests of moves that are asked for at once at most."""
 _DELIVERED_MAX = 1 << 16
 """Objects of which a process remembers that the bucket has them, at most."""
 
@@ -105,7 +104,7 @@ class MirroredVolume(DirectoryVolume):
 
     def exists(self, key: str) -> bool:
         """Whether a file is there: a segment or id run in the bucket, all else in the directory,
-        which has every ref and the manifest of each."""
+        which has every ref and the manifests of the newest."""
         if super().exists(key):
             return True
         if not key.startswith(("segments/", "ids/")):
@@ -292,7 +291,7 @@ class MirroredVolume(DirectoryVolume):
             data = self.bucket.read(key)
         except FileNotFoundError:
             return False
-        self._accept(key, data)
+        self._accept(key, data, is_newest=True)
         return True
 
     def take_moves(self, branch: str, newest: int) -> int:
@@ -301,7 +300,8 @@ class MirroredVolume(DirectoryVolume):
         # The newest one here is asked for with the first: a machine that has no news makes two
         # requests at once.
         spanned = self._take_spans(branch, newest)
-        newest, count, window = newest + spanned, 0, 1
+        # What is newer than a span are fewer moves than it grows by.
+        newest, count, window = newest + spanned, 0, move_spans.GROWTH if spanned else 1
         newest_key = KEYS.move(branch, newest)
         while True:
             keys = [KEYS.move(branch, newest + n) for n in range(1, window + 1)]
@@ -309,13 +309,17 @@ class MirroredVolume(DirectoryVolume):
             answers = dict(remotes.in_parallel(self._bytes_or_none, [*checked, *keys]))
             if checked:
                 self._require_same(newest_key, answers[newest_key])
-            for key in keys:
+            for key, following in itertools.zip_longest(keys, keys[1:]):
                 data = answers[key]
                 if data is None:
+                    if spanned and not count:
+                        newest_move = super().read(newest_key)
+                        self._obtain_state(untrusted.move(newest_move, branch, newest))
                     if count > 2 * move_spans.GROWTH:
                         self._store_spans(branch, newest, count)
                     return spanned + count
-                self._accept(key, data)
+                is_newest = following is None or answers[following] is None
+                self._accept(key, data, is_newest=is_newest)
                 count, newest = count + 1, newest + 1
             window = min(2 * window, _WINDOW)
 
@@ -327,11 +331,6 @@ class MirroredVolume(DirectoryVolume):
         spans = move_spans.spans_after(self.bucket, branch, newest, head)
         if any(span.has_erasure for span in spans):
             self.learn()
-        self.erased.refresh()
-        digests = {self.erased.of(d) for span in spans for d in span.snapshots}
-        manifests = [KEYS.object("manifests", digest) for digest in digests]
-        # Many where states are long: moves carry the short ones.
-        list(remotes.in_parallel(self.read, manifests, _READERS))
         for span in spans[:-1]:
             low, high = min(span.moves), max(span.moves)
             data = MovePack(branch, low, high).encode(span.moves)
@@ -377,7 +376,7 @@ class MirroredVolume(DirectoryVolume):
         except FileNotFoundError:
             return None
 
-    def _accept(self, key: str, data: bytes) -> None:
+    def _accept(self, key: str, data: bytes, *, is_newest: bool) -> None:
         """Give a move of the bucket its name here, if it follows the one before."""
         branch, number = _place(key)
         try:
@@ -395,7 +394,8 @@ class MirroredVolume(DirectoryVolume):
             ) from None
         if move.op == "erase":
             self.learn()
-        self._obtain_manifest(move)
+        if is_newest:
+            self._obtain_state(move)
         self._mirror(key, data)
         self.arrived += 1
         self._confirm(key)
@@ -415,6 +415,13 @@ class MirroredVolume(DirectoryVolume):
             raise TransferRefused(f"{self.url}: {key}: {error}: refused") from None
         self._obtain_manifest(tag)
         super().replace(key, data)
+
+    def _obtain_state(self, move: Move) -> None:
+        """Bring the manifest of a move here that may be the newest one; those of older ones come
+        when they are read."""
+        # Gone where a prune was sooner: then later moves follow, or whoever reads it says so.
+        with contextlib.suppress(FileNotFoundError):
+            self._obtain_manifest(move)
 
     def _obtain_manifest(self, ref: Move | Tag) -> None:
         """Bring the manifest of a state here, or what is read in its place."""

@@ -22,7 +22,7 @@ from lakelog.remotes.remote import DOCUMENT_MAX
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.volume import MovePack
 
-SPAN, GROWTH = 256, 16
+SPAN, GROWTH = 256, 8
 """Moves of a span, and after how many more of them its file is replaced by one that has these."""
 _WINDOW = 16
 _CONTENT_MAX = 64 << 20
@@ -30,10 +30,9 @@ _CONTENT_MAX = 64 << 20
 
 @dataclass(frozen=True)
 class MoveSpan:
-    """Consecutive moves of a branch: their files by number, and the states that none carries."""
+    """Consecutive moves of a branch: their files by number."""
 
     moves: dict[int, bytes]
-    snapshots: frozenset[str]
     has_erasure: bool
 
 
@@ -66,7 +65,7 @@ def _read(bucket: RemoteVolume, branch: str, low: int) -> bytes:
 def _checked(data: bytes, branch: str, low: int, head: bytes) -> MoveSpan | None:
     """Return the span in a file, of which the last moves may be missing or damaged; None unless
     each of its moves follows the one before."""
-    snapshots, has_erasure = set[str](), False
+    has_erasure = False
     try:
         # Before any of it is decompressed: the bucket may be anybody's.
         if not data or not 0 <= zstandard.frame_content_size(data) <= _CONTENT_MAX:
@@ -80,11 +79,9 @@ def _checked(data: bytes, branch: str, low: int, head: bytes) -> MoveSpan | None
                 return None
             head = file
             has_erasure |= move.op == "erase"
-            if not move.carried:
-                snapshots.add(move.snapshot)
     except (NotIntact, zstandard.ZstdError):
         return None
-    return MoveSpan(moves, frozenset(snapshots), has_erasure)
+    return MoveSpan(moves, has_erasure)
 
 
 def put_span(bucket: RemoteVolume, branch: str, moves: dict[int, bytes]) -> None:

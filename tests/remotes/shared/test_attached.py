@@ -17,6 +17,7 @@ from lakelog.alerts.question import RuleQueries
 from lakelog.alerts.rule import AlertRule
 from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, TransferRefused, Unreachable, UnsupportedStore
+from lakelog.manifest import manifest
 from lakelog.remotes import known
 from lakelog.remotes.shared import attach, mirrored_volume, offers, segment_cache
 from tests.support.attached import SharedMachines, append, numbers, origins
@@ -104,6 +105,20 @@ def test_a_rollback_holds_on_every_machine_and_keeps_what_is_pending(
     machines["a"].rollback("good")
     machines.exchange("b", "a")
     assert numbers(machines["a"]) == numbers(machines["b"]) == [1, 3]
+
+
+def test_a_rollback_fetches_the_pages_of_its_target(
+    machines: SharedMachines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "FAN", 2)
+    for number in range(6):
+        append(machines["a"], number)
+        machines["a"].exchange()
+    state = machines["a"].store.refs.read("main", 6).snapshot
+    assert machines["a"].store.manifests.load(state).pages
+    machines["b"].rollback(state)
+    machines["a"].exchange()
+    assert numbers(machines["a"]) == numbers(machines["b"]) == list(range(5))
 
 
 def test_a_rollback_to_what_the_bucket_lost_is_refused_unless_it_is_here(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from lakelog.errors import TransferRefused
+import lakelog
+from lakelog.errors import DamagedManifest, TransferRefused, Unreachable
 from lakelog.remotes.shared import attach, move_spans
 from tests.support.attached import SharedMachines, append, numbers
 
@@ -93,3 +95,114 @@ def test_an_attachment_that_was_interrupted_between_spans_goes_on(
     attach(machines.url, str(tmp_path / "b"))
     machines.reopened("b").exchange()
     assert history(machines, "b") == history(machines, "a")
+
+
+def manifest_files(root: Path) -> list[Path]:
+    """Return the manifests and pages that a directory has."""
+    return sorted(root.glob("manifests/*/*"))
+
+
+@pytest.fixture
+def long_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_manifests: None
+) -> Iterator[SharedMachines]:
+    """As `machines`, where no move carries its manifest: that of a large lake is too long."""
+    monkeypatch.setattr(move_spans, "SPAN", 4)
+    monkeypatch.setattr(move_spans, "GROWTH", 2)
+    machines = SharedMachines(tmp_path)
+    for number in range(9):
+        append(machines["a"], number)
+        machines["a"].exchange()
+    yield machines
+    machines.close()
+
+
+def test_only_the_newest_of_long_manifests_are_fetched(
+    long_states: SharedMachines, tmp_path: Path
+) -> None:
+    lake = long_states["b"]
+    assert 0 < len(manifest_files(tmp_path / "b")) < 4
+    assert numbers(lake) == list(range(9))
+    assert lake.at("@5").count() == long_states["a"].at("@5").count() == 4
+    logs = [[(e.move.number, e.events) for e in long_states[n].log()] for n in "ab"]
+    assert logs[0] == logs[1]
+    assert len(manifest_files(tmp_path / "b")) == len(manifest_files(tmp_path / "a"))
+
+
+def test_older_states_of_a_new_directory_are_as_reachable_as_elsewhere(
+    long_states: SharedMachines, tmp_path: Path
+) -> None:
+    """By time, by tag, by branch and by rollback; backup, clone, verify and gc go on as well."""
+    first, second = long_states["a"], long_states["b"]
+    states = [move.snapshot for move in first.store.refs.newest_first("main")]
+    times = [move.time for move in first.store.refs.newest_first("main")]
+    moment = datetime.fromtimestamp(times[4] / 1e6 + 1e-5, UTC).isoformat()
+    assert long_states["c"].at(moment).snapshot().id == states[4]
+    second.gc()
+    long_states["d"].tag("old", states[6])
+    with long_states["e"].branch("other", states[6]) as other:
+        assert other.count() == long_states["d"].at("old").count()
+    assert second.verify().problems == ()
+    second.backup(str(tmp_path / "copy"))
+    with lakelog.open(str(tmp_path / "copy"), create=False) as copy:
+        assert copy.at(states[5]).count() == first.at(states[5]).count()
+        assert copy.verify().problems == ()
+    long_states["f"].rollback(states[5])
+    first.exchange()
+    assert numbers(first) == numbers(long_states["f"])
+
+
+def test_a_new_directory_needs_no_manifest_that_a_prune_has_deleted(
+    long_states: SharedMachines, tmp_path: Path
+) -> None:
+    gone = next(m for m in long_states["a"].store.refs.newest_first("main") if m.number == 4)
+    (path,) = (tmp_path / "bucket").rglob(f"{gone.snapshot}*")
+    path.unlink()
+    shutil.rmtree(tmp_path / "bucket" / "packs")
+    assert numbers(long_states["b"]) == list(range(9))
+    with pytest.raises(DamagedManifest, match="missing"):
+        long_states["b"].at(gone.snapshot).count()
+    assert [e.events for e in long_states["b"].log() if e.move.number == 4] == [None]
+
+
+def test_a_manifest_that_is_another_in_the_bucket_is_refused_when_it_is_read(
+    long_states: SharedMachines, tmp_path: Path
+) -> None:
+    old = next(m for m in long_states["a"].store.refs.newest_first("main") if m.number == 4)
+    new = long_states["a"].store.refs.head("main").move
+    (wrong,) = (tmp_path / "bucket").rglob(f"{old.snapshot}*")
+    (right,) = (tmp_path / "bucket").rglob(f"{new.snapshot}*")
+    wrong.write_bytes(right.read_bytes())
+    assert numbers(long_states["b"]) == list(range(9))
+    with pytest.raises(TransferRefused, match="damaged there"):
+        long_states["b"].at(old.snapshot).count()
+
+
+def test_a_new_directory_reads_on_while_the_bucket_is_away(
+    long_states: SharedMachines, tmp_path: Path
+) -> None:
+    assert numbers(long_states["b"]) == list(range(9))
+    (tmp_path / "bucket").rename(tmp_path / "away")
+    lake = long_states.reopened("b")
+    assert numbers(lake) == list(range(9))
+    events = [e.events for e in lake.log()]
+    assert (events[0], len(events)) == (9, 10)
+    with pytest.raises(Unreachable):
+        lake.at("@3").count()
+    lake.gc()
+
+
+def test_rows_are_erased_from_states_that_were_not_here(
+    long_states: SharedMachines, tmp_path: Path
+) -> None:
+    long_states["a"].append({"type": "T", "subject": "ada", "data": {"n": 90}})
+    long_states["a"].exchange()
+    append(long_states["a"], 91)
+    long_states["a"].exchange()
+    state = long_states["a"].store.refs.read("main", 11).snapshot
+    erasure = long_states["b"].erase(subject="ada", why="asked")
+    assert erasure.erasure.events == 1
+    long_states.exchange("a", "b")
+    for name in "abc":
+        assert long_states[name].at(state).count() == 9
+        assert long_states[name].verify().problems == ()
