@@ -17,6 +17,7 @@ from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.entries import Entry, SegmentEntry
 from lakelog.errors import (
     AlreadyExists,
+    Damaged,
     DamagedManifest,
     InUse,
     InvalidName,
@@ -219,7 +220,7 @@ class BranchHistory:
             try:
                 totals = self._totals(move, in_window)
                 counts = totals.events, totals.segments
-            except DamagedManifest:
+            except Damaged:
                 pass
             except Unreachable:
                 in_window = set[int]  # each further request would take as long
@@ -231,8 +232,10 @@ class BranchHistory:
         read all of them for each line of a log. Raises DamagedManifest, Unreachable."""
         manifests, is_here = self._store.manifests, bool(move.carried)
         is_here = is_here or manifests.has_file(move.snapshot)
-        # A bucket is asked for those alone that are kept, as each takes a request.
-        if not is_here and not (move.number in in_window() and manifests.obtain(move.snapshot)):
+        if not is_here and self._store.attachment is not None:
+            # A bucket is asked for those alone that are kept, as each takes a request.
+            is_here = move.number in in_window() and manifests.obtain(move.snapshot)
+        if not is_here:
             path = self._store.paths.object("manifests", move.snapshot)
             raise DamagedManifest(path, "the manifest is missing")
         return self._store.manifests.of(move).totals

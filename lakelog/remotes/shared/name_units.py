@@ -3,7 +3,8 @@
     pages of level 3         64 together, the last ones fewer
     later ones that stay     64 together; those after these by the digits of their count, to the
                              base of four: 48, 32 or 16, then 12, 8 or 4, then 3, 2 or 1
-    the newest ones          64 together, the last ones fewer; these are merged still
+    the newest ones          64 together, the last ones fewer; these are merged still. Those of
+                             level 0 at the end have no file: any publish changes them
 
 So a million entries have about eight files, and a page that stays is in five that are written.
 """
@@ -24,12 +25,14 @@ PAGE = 1 << 12
 
 
 def units(pages: Sequence[Page]) -> list[Unit]:
-    """Return the pages that have a file of names together, all of them in order."""
+    """Return the pages that have a file of names together, in order, all but the newest small
+    ones."""
     bottom = sum(page.level == BOTTOM for page in pages)  # these come first
     large = (number for number, page in enumerate(pages, 1) if page.is_large)
     stable = max(bottom, *large, 0)
     by_digits = _by_digits(pages[bottom:stable])
-    return [*_chunks(pages[:bottom], MOST), *by_digits, *_chunks(pages[stable:], MOST)]
+    end = max((number for number, page in enumerate(pages, 1) if page.level), default=0)
+    return [*_chunks(pages[:bottom], MOST), *by_digits, *_chunks(pages[stable:end], MOST)]
 
 
 def _chunks(pages: Sequence[Page], size: int) -> list[Unit]:

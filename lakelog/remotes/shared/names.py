@@ -76,10 +76,14 @@ class NeededNames:
         all_units = units(state.pages)
         near = [unit for unit in all_units if any(page.is_near(low, high) for page in unit)]
         numbers = self._numbers(near, self._needs)
+        is_known = all(page.digest in numbers for unit in near for page in unit)
+        numbers |= _nothing([unit for unit in all_units if unit not in near])
+        unknown = [page for page in state.pages if page.digest not in numbers]
+        whole = [page for page in unknown if page.is_near(low, high) or page.removals]
         holders = [page for page in state.pages if numbers.get(page.digest)]
         # Together: each may have to come from the bucket.
-        list(remotes.in_parallel(manifests.page, holders, READERS))
-        is_known = all(page.digest in numbers for unit in near for page in unit)
+        with manifests.without_collections():
+            list(remotes.in_parallel(manifests.page, [*holders, *whole], READERS))
         keys = {e.key for p in holders for e in _chosen(manifests, p, numbers[p.digest])}
         removals = dict[str, set[int]]()
         # What an older page adds counts unless a later one removes it.
@@ -87,7 +91,6 @@ class NeededNames:
             removing = [unit for unit in all_units if any(page.removals for page in unit)]
             needs = [("subject", Filters.hashes_of(keys))]
             removals = self._numbers(removing, needs) if keys else _nothing(removing)
-        numbers |= _nothing([unit for unit in all_units if unit not in near])
 
         def entries(page: Page) -> Iterable[Entry]:
             holding = numbers.get(page.digest)

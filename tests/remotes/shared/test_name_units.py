@@ -20,11 +20,13 @@ def lengths(pages: list[Page]) -> list[int]:
 
 def test_a_million_entries_have_few_units() -> None:
     bottom = [page(number, BOTTOM) for number in range(166)]
+    newest = [page(3000 + number, 0, FAN) for number in range(15)]
     for count in range(200):
         later = [page(1000 + number, LEVEL_MAX) for number in range(count)]
         small = [page(2000 + number, LEVEL_MAX, 20) for number in range(30)]
         units = name_units.units([*bottom, *later, *small])
         assert list(itertools.chain(*units)) == [*bottom, *later, *small]
+        assert name_units.units([*bottom, *later, *small, *newest]) == units
         assert len(units) <= 3 + count // 64 + 3 + 1
     assert lengths(bottom) == [64, 64, 38]
     assert lengths([*bottom, *later[: 64 + 2 * 16 + 3]]) == [64, 64, 38, 64, 32, 3]
