@@ -180,9 +180,6 @@ class ObjectStoreRemote(Remote):
 
     def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield the names of objects below a prefix, with their lengths."""
-        return self._listed(folder)
-
-    def _listed(self, folder: str) -> Iterator[tuple[str, int]]:
         prefix = f"{folder}/" if folder else ""
         with self._translating(folder):
             listing = obstore.list(self._store, prefix or None, chunk_size=_LISTED)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from lakelog.server.bodies import departure, read_body
+from lakelog.server.bodies import AsgiDict, Receive, Send, departure, read_body
 from lakelog.server.gate import Caller
 from lakelog.server.limits import ServerLimits, is_number
 from lakelog.server.protocols.protocol import Answer
@@ -42,7 +42,6 @@ _BUFFER = 1 << 18
 _EXAMPLE = 'send {"sql": "SELECT count(*) FROM events"} or the text of a query'
 _LOG = logging.getLogger("lakelog.server")
 _T = TypeVar("_T")
-AsgiMessage = MutableMapping[str, Any]
 
 
 class ClientLeft(Exception):
@@ -98,12 +97,7 @@ class StreamedAnswer:
         self._running, self._beginning = running, beginning
         self.status, self.headers = 200, {**headers, "content-type": media_type}
 
-    async def __call__(
-        self,
-        scope: AsgiMessage,
-        receive: Callable[[], Awaitable[AsgiMessage]],
-        send: Callable[[AsgiMessage], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: AsgiDict, receive: Receive, send: Send) -> None:
         """Send it, until the client leaves."""
         # Two tasks, since a client that leaves is seen only by reading from it.
         sending = asyncio.ensure_future(self._send(send))
@@ -117,7 +111,7 @@ class StreamedAnswer:
             # Closing the generator gives the process back, and cancels what it still does.
             await self._running.chunks.aclose()
 
-    async def _send(self, send: Callable[[AsgiMessage], Awaitable[None]]) -> None:
+    async def _send(self, send: Send) -> None:
         names = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
         await send({"type": "http.response.start", "status": self.status, "headers": names})
         chunk = self._beginning

@@ -267,9 +267,6 @@ class SqlTarget(SyncTarget):
     def _type(self, column: TargetColumn) -> str:
         if column.column_type:
             return self.type_names.spell(column.column_type)
-        return self._type_of_kind(column)
-
-    def _type_of_kind(self, column: TargetColumn) -> str:
         if column.kind == "blob":
             return self.BLOB
         sql_type = self.type_names.names[column.kind]

@@ -13,6 +13,7 @@ being written again.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import re
@@ -210,20 +211,13 @@ class ElasticsearchTarget(IntentTarget):
         else:
             number, term = record.token
             path = f"/{WATERMARKS}/_doc/{_quoted(table)}?if_seq_no={number}&if_primary_term={term}"
-        fields = {
-            "version": record.version,
-            "watermark": record.watermark,
-            "start": record.start,
-            "owner": record.owner,
-        }
+        fields = {n: getattr(record, n) for n in ("version", "watermark", "start", "owner")}
         reply = self._link.request("PUT", path, orjson.dumps(fields), accept=(409,))
         if reply.status == 409:
             raise self.moved(table)
         answer = orjson.loads(reply.body)
         token = answer["_seq_no"], answer["_primary_term"]
-        return IntentRecord(
-            record.version, record.watermark, record.start, record.owner, token=token
-        )
+        return dataclasses.replace(record, token=token)
 
     def _create_records(self) -> None:
         """Have the index of the records. Its fields are not searched."""

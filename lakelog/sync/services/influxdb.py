@@ -16,6 +16,7 @@ rolled back meanwhile, points may be left over. NaN and infinities are left out.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import math
 import os
 import re
@@ -148,8 +149,7 @@ class InfluxTarget(IntentTarget):
     def _remember(self, kinds: dict[str, str]) -> None:
         table, record = self._batch
         columns = {**record.columns, **kinds}
-        fields = {**vars(record), "columns": columns}
-        self._batch = table, self._store(table, IntentRecord(**fields))
+        self._batch = table, self._store(table, dataclasses.replace(record, columns=columns))
 
     def _load(self, table: str) -> IntentRecord | None:
         query = (
@@ -187,7 +187,7 @@ class InfluxTarget(IntentTarget):
         field_set = ",".join(f"{name}={_field(value)}" for name, value in fields.items())
         line = f"{WATERMARKS},table={_tag(table)} {field_set} {moment}".encode()
         self._send(table, [(-1, line)])
-        return IntentRecord(**{**vars(record), "token": moment})
+        return dataclasses.replace(record, token=moment)
 
     def _write(self, table: str, rows: pa.Table) -> None:
         lines = self._lines(table, rows)
