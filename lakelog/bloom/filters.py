@@ -59,13 +59,6 @@ class Filters:
         # load NumPy and Arrow would take longer than all else.
         return [_hash_of(name.encode()) for name in names]
 
-    def may_contain(self, digest: str, column: str, hashed: Iterable[int]) -> bool:
-        """Whether a segment may contain a value with one of these hashes. Raises OSError."""
-        data = self._data(digest)
-        ids, subjects = _SIZES.unpack_from(data, 8)
-        start, size = (64, ids) if column == "id" else (64 + (ids + 7) // 8, subjects)
-        return any(_holds(data, start, size, value) for value in hashed)
-
     def containing(self, digests: Iterable[str], column: str, hashed: Iterable[int]) -> set[str]:
         """Return the segments that may contain a value with one of these hashes. Raises OSError."""
         pairs = [(value, value >> 32) for value in hashed]

@@ -69,5 +69,5 @@ SELECT time, 'access' AS type, NULL::VARCHAR AS category, NULL::VARCHAR AS sourc
       ELSE concat({_json("referer", "p[4]")}, {_json("agent", "p[6]")}) END,
     '"more":null}}') AS data,
   NULL::VARCHAR AS id, position,
-  NOT coalesce({sqltext.in_range_sql("time")}, false) AS slow
+  NOT coalesce({sqltext.IN_RANGE}, false) AS slow
 FROM cut"""

@@ -13,7 +13,7 @@ import re
 from lakelog.errors import InvalidEvent
 from lakelog.formats import pattern
 from lakelog.formats.format import EventMembers, Format, Traits
-from lakelog.formats.sqltext import in_range_sql, time_sql
+from lakelog.formats.sqltext import IN_RANGE, time_sql
 from lakelog.sql import literal
 from lakelog.values import parse_time
 
@@ -110,7 +110,7 @@ SELECT time, h.kind AS type, NULL::VARCHAR AS category, nullif(h.node, '') AS so
   CASE WHEN {failed} THEN 'WARN' WHEN {graded} THEN 'INFO' END AS level,
   NULL::VARCHAR AS message,
   CASE WHEN cardinality(pairs) > 0 THEN to_json(pairs)::VARCHAR END AS data,
-  NULL::VARCHAR AS id, position, NOT coalesce({in_range_sql("time")}, false) AS slow
+  NULL::VARCHAR AS id, position, NOT coalesce({IN_RANGE}, false) AS slow
 FROM timed"""
 
 

@@ -155,7 +155,7 @@ written AS (SELECT *, {body} AS body FROM timed)
 SELECT time, {event_type} AS type, {column["category"]}, {column["source"]},
   {column["subject"]}, severity AS level, {column["message"]}, {data} AS data,
   {column["id"]}, position,
-  NOT coalesce({sqltext.in_range_sql("time")}, false) OR ({strange}) OR ({unsure}) AS slow
+  NOT coalesce({sqltext.IN_RANGE}, false) OR ({strange}) OR ({unsure}) AS slow
 FROM written"""
 
     def _json(self, value: str, cell_type: str) -> str:

@@ -217,7 +217,7 @@ timed AS (SELECT *, {self._level_sql("grade")} AS severity, {self._data_sql()} A
 SELECT time, coalesce({column["type"]}, '{TYPE}') AS type, {column["category"]} AS category,
   {column["source"]} AS source, {column["subject"]} AS subject, severity AS level,
   {message} AS message, {data} AS data, {column["id"]} AS id, position,
-  m.g0 = '' OR NOT coalesce({sqltext.in_range_sql("time")}, false)
+  m.g0 = '' OR NOT coalesce({sqltext.IN_RANGE}, false)
     OR (grade IS NOT NULL AND severity IS NULL) AS slow
 FROM timed"""
 

@@ -21,7 +21,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import Severity
 from lakelog.formats import jsonl, moments, sqltext
 from lakelog.formats.format import EventMembers, Format, Traits
-from lakelog.formats.sqltext import VALID, in_range_sql, level_sql, odd_sql, time_sql
+from lakelog.formats.sqltext import IN_RANGE, VALID, level_sql, odd_sql, time_sql
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.runtime.tables import tables_beside
 from lakelog.values import JsonObject, parse_line
@@ -176,7 +176,7 @@ typed AS (
 SELECT time, {event_type} AS type, {column["category"]} AS category, {column["source"]} AS source,
   {column["subject"]} AS subject, severity AS level, {column["message"]} AS message,
   nullif(rest, '{{}}') AS data, {column["id"]} AS id, position,
-  odd OR time IS NULL OR NOT {in_range_sql("time")}
+  odd OR time IS NULL OR NOT {IN_RANGE}
     OR (severity IS NULL AND coalesce(regexp_matches(grade, '[^ -~]|[+-][0-9]'), false)) AS slow
 FROM typed"""
 

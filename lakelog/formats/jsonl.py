@@ -13,10 +13,10 @@ from lakelog.formats.format import EventMembers, Format, share
 from lakelog.formats.sqltext import (
     DEFAULT_TYPE,
     HINTS,
+    IN_RANGE,
     PAIRS,
     TIMES,
     VALID,
-    in_range_sql,
     level_sql,
     odd_sql,
     stray_sql,
@@ -175,7 +175,7 @@ SELECT time,
   coalesce(j.subject, j.item_id) AS subject, severity AS level, j.message AS message,
   {with_word_sql("payload", "j.level", "severity")} AS data,
   CASE WHEN NOT ({untyped}) THEN j.id END AS id, position,
-  odd OR time IS NULL OR NOT {in_range_sql("time")}
+  odd OR time IS NULL OR NOT {IN_RANGE}
     OR coalesce(coalesce(j.type, j.event_type) = '', false)
     OR (j.level IS NOT NULL AND severity IS NULL)
     OR ("inner" IS NOT NULL AND len("inner") <> list_unique("inner")) AS slow

@@ -15,7 +15,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import Severity
 from lakelog.formats import pattern
 from lakelog.formats.format import EventMembers, Format, Traits
-from lakelog.formats.sqltext import in_range_sql, level_sql, time_sql, with_word_sql
+from lakelog.formats.sqltext import IN_RANGE, level_sql, time_sql, with_word_sql
 from lakelog.values import parse_time
 
 _KEY = r'[^ \t="]+'
@@ -124,7 +124,7 @@ written AS (SELECT *, CASE WHEN cardinality(rest) > 0 THEN to_json(rest)::VARCHA
 SELECT time, 'log' AS type, NULL::VARCHAR AS category, nullif(pairs['{_SOURCE}'], '') AS source,
   NULL::VARCHAR AS subject, level, message,
   {with_word_sql("data", "grade", "level")} AS data, NULL::VARCHAR AS id, position,
-  NOT coalesce({in_range_sql("time")} AND (grade IS NULL OR level IS NOT NULL), false)
+  NOT coalesce({IN_RANGE} AND (grade IS NULL OR level IS NOT NULL), false)
     AS slow
 FROM written"""
 

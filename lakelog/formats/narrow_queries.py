@@ -77,7 +77,7 @@ typed AS (SELECT *, {sqltext.time_sql(column["time"])} AS time, {severity} AS se
 SELECT time, {column["type"]} AS type, {column["category"]} AS category,
   {column["source"]} AS source, {column["subject"]} AS subject, severity AS level,
   {column["message"]} AS message, {data} AS data, {column["id"]} AS id, position,
-  NOT coalesce(plain AND {sqltext.in_range_sql("time")} AND {column["type"]} <> ''
+  NOT coalesce(plain AND {sqltext.IN_RANGE} AND {column["type"]} <> ''
     AND ({column["level"]} IS NULL OR severity IS NOT NULL), false) AS slow
 FROM typed"""
 

@@ -10,7 +10,7 @@ import re
 from lakelog.errors import InvalidEvent
 from lakelog.formats import sqltext
 from lakelog.formats.format import EventMembers, Format, Traits, share, utf8
-from lakelog.formats.sqltext import LARGE_WRITTEN, in_range_sql, odd_sql, time_sql
+from lakelog.formats.sqltext import IN_RANGE, LARGE_WRITTEN, odd_sql, time_sql
 from lakelog.values import parse_value
 
 _SHAPE = re.compile(
@@ -58,7 +58,7 @@ typed AS (SELECT *, {time_sql("p[1]")} AS time FROM cut)
 SELECT time, p[2] AS type, nullif(p[3], '') AS category, nullif(p[4], '') AS source,
   nullif(p[5], '') AS subject, NULL::VARCHAR AS level, NULL::VARCHAR AS message,
   nullif(nullif(trim(body), ''), 'null') AS data, NULL::VARCHAR AS id, position,
-  time IS NULL OR NOT {in_range_sql("time")} OR p[2] = ''
+  time IS NULL OR NOT {IN_RANGE} OR p[2] = ''
     OR NOT (trim(body) = '' OR json_valid(body)) OR {odd_sql("(':' || body)", "true")} AS slow
 FROM typed"""
 
@@ -75,7 +75,7 @@ read AS (SELECT position, p, {time_sql("p[1]")} AS time,
 SELECT time, p[2] AS type, nullif(p[3], '') AS category, nullif(p[4], '') AS source,
   nullif(p[5], '') AS subject, NULL::VARCHAR AS level, NULL::VARCHAR AS message,
   nullif(body, 'null') AS data, NULL::VARCHAR AS id, position,
-  NOT coalesce(p[6] = concat(body, e'\\n') AND {in_range_sql("time")} AND p[2] <> ''
+  NOT coalesce(p[6] = concat(body, e'\\n') AND {IN_RANGE} AND p[2] <> ''
     AND NOT ({_no_json("body")})
     AND NOT regexp_matches(body, '{LARGE_WRITTEN}'), false) AS slow
 FROM read"""

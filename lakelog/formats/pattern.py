@@ -284,7 +284,7 @@ timed AS (SELECT *, {_chosen(grades)} AS level{word},
             CASE WHEN iso = '-' THEN {NOW} ELSE {sqltext.time_sql("iso")} END AS time FROM fields)
 SELECT time, {types} AS type, NULL::VARCHAR AS category, source, subject, level,
   {message} AS message, {data} AS data, NULL::VARCHAR AS id, position,
-  NOT coalesce({sqltext.in_range_sql("time")}, false) AS slow
+  NOT coalesce({sqltext.IN_RANGE}, false) AS slow
 FROM timed"""
 
 

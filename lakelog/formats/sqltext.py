@@ -36,6 +36,11 @@ _LEVELS = (
     " WARN WARNING=WARN ERROR ERR EROR SEVERE=ERROR FATAL CRITICAL CRIT ALERT EMERG EMERGENCY"
     " PANIC DPANIC=FATAL"
 )
+IN_RANGE = (
+    "(time BETWEEN TIMESTAMPTZ '0001-01-01T00:00:00Z'"
+    " AND TIMESTAMPTZ '9999-12-31T23:59:59.999999Z')"
+)
+"""SQL that says whether a time lies in the years 1 to 9999."""
 
 
 def none_sql(lines: str) -> str:
@@ -74,12 +79,6 @@ def _half_even(value: str) -> str:
     low = f"floor({value})"
     up = f"({value}) - {low} > 0.5 OR (({value}) - {low} = 0.5 AND {low} % 2 <> 0)"
     return f"({low} + CASE WHEN {up} THEN 1 ELSE 0 END)::BIGINT"
-
-
-def in_range_sql(moment: str) -> str:
-    """SQL that says whether a time lies in the years 1 to 9999."""
-    low, high = "'0001-01-01T00:00:00Z'", "'9999-12-31T23:59:59.999999Z'"
-    return f"({moment} BETWEEN TIMESTAMPTZ {low} AND TIMESTAMPTZ {high})"
 
 
 def odd_sql(json_text: str, unchanged: str) -> str:

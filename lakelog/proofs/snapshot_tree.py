@@ -98,7 +98,7 @@ def find_events(
     matches = []
     for entry in _entries(store, digest):
         store.verified.require([entry])
-        if filters.may_contain(entry.key, "id", hashed):
+        if filters.containing([entry.key], "id", hashed):
             rows = _rows(store, entry)
             rows = rows.filter(pc.equal(rows["id"], id))
             pairs = zip(rows["seq"].to_pylist(), rows["source"].to_pylist(), strict=True)

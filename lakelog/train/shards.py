@@ -94,7 +94,7 @@ class Shards:
             self._write_group(self._schema.empty_table())
         self._end_shard()
         self._pending = []
-        self.names = number_files(self._folder, self._name, "parquet", len(self.rows_by_shard))
+        self.names = _number_files(self._folder, self._name, len(self.rows_by_shard))
 
     def __enter__(self) -> Shards:
         return self
@@ -114,11 +114,11 @@ def dictionary_columns(schema: pa.Schema) -> list[str] | bool:
     return [f.name for f in candidates if f.name not in _LONG] or False
 
 
-def number_files(folder: str, name: str, ending: str, count: int) -> list[str]:
-    """Rename `NAME-00000.EXT` and its followers to names with their number; return the names."""
+def _number_files(folder: str, name: str, count: int) -> list[str]:
+    """Rename `NAME-00000.parquet` and its followers to names with their number; return these."""
     names = []
     for number in range(count):
-        final = f"{name}-{number:05d}-of-{count:05d}.{ending}"
-        os.replace(f"{folder}/{name}-{number:05d}.{ending}", f"{folder}/{final}")
+        final = f"{name}-{number:05d}-of-{count:05d}.parquet"
+        os.replace(f"{folder}/{name}-{number:05d}.parquet", f"{folder}/{final}")
         names.append(final)
     return names
