@@ -49,10 +49,10 @@ def resolve(store: Store, branch: str, reference: str) -> str:
     return digest
 
 
-def moves(store: Store, branch: str, newest_first: bool = True) -> Iterator[Move]:
-    """Yield the kept moves of a branch; a damaged one as a move with op `damaged`."""
-    numbers = store.refs.numbers(branch)
-    for number in reversed(numbers) if newest_first else numbers:
+def moves(store: Store, branch: str) -> Iterator[Move]:
+    """Yield the kept moves of a branch, the newest first; a damaged one as a move with op
+    `damaged`."""
+    for number in reversed(store.refs.numbers(branch)):
         try:
             yield store.refs.read(branch, number)
         except DamagedRef as error:

@@ -13,7 +13,6 @@ from lakelog.errors import Damaged, LakelogError
 from lakelog.libraries import duckdb
 from lakelog.maintain.payloads import read_segment
 from lakelog.paths import Paths
-from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import Store
 from lakelog.workers import WorkerPool
 
@@ -40,18 +39,13 @@ def _segments(store: Store, branch: str) -> list[SegmentEntry]:
     return store.manifests.segments(state, "events")
 
 
-def build_missing(
-    store: Store,
-    branch: str,
-    progress: ProgressCallback | None = None,
-    pool: WorkerPool | None = None,
-) -> int:
+def build_missing(store: Store, branch: str, pool: WorkerPool | None = None) -> int:
     """Build the indexes that segments of a branch lack, by workers if there are some, and return
     how many; segments that cannot be read get none. Raises OSError; Unreachable and TransferRefused
     for a shared lake."""
     if store.attachment is not None:
         store.attachment.index(store, branch)
-    count, lacking, unranked = 0, missing(store, branch), _unranked(store, branch)
+    lacking, unranked = missing(store, branch), _unranked(store, branch)
     # While one process builds them, another would only do the same.
     with LockFile(f"{store.paths.cache}/words.lock").claim() as alone:
         if not alone or not (lacking or unranked):
@@ -61,10 +55,7 @@ def build_missing(
             outcomes: Iterator[bool] = (_is_built(store, entry, engine) for entry in lacking)
             if pool is not None:
                 outcomes = pool.results(_build_words, tasks)
-            for number, is_built in enumerate(outcomes, 1):
-                count += is_built
-                if progress:
-                    progress(number, len(lacking))
+            count = sum(outcomes)
             for entry in unranked:
                 with contextlib.suppress(LakelogError):
                     _build(store, entry, engine, ranks.build)

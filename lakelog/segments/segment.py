@@ -99,7 +99,6 @@ def write_segment(
     kind: str,
     layout: str,
     commit: str,
-    level: int = 3,
     wal: dict[str, list[int]] | None = None,
     branch: str = "",
     lake: str = "",
@@ -113,7 +112,7 @@ def write_segment(
             table, blocks = protect.sealed_blocks.packed(paths, table)
         else:
             table = protect.sealed_blocks.sealed_lines(paths, table)
-    encoder = SegmentEncoder(kind, layout, commit, level, is_short=table.num_rows <= _PLAIN)
+    encoder = SegmentEncoder(kind, layout, commit, is_short=table.num_rows <= _PLAIN)
     encoder.add(table)
     encoder.blocks |= blocks
     data = encoder.finish(wal, branch, lake, hosts)

@@ -13,7 +13,7 @@ from lakelog.export import COMPRESSION, GROUP_ROWS
 from lakelog.libraries import pa, pq
 
 SHARD_ROWS = 2_000_000
-SHARD_BYTES = 500_000_000
+_BYTES_MAX = 500_000_000
 _LONG = ("data", "message", "text", "prompt", "chosen", "rejected", "conversation")
 """Texts that seldom repeat: dictionary encoding would only cost time and space."""
 
@@ -21,19 +21,8 @@ _LONG = ("data", "message", "text", "prompt", "chosen", "rejected", "conversatio
 class Shards:
     """Parquet files of one split. Use as a context manager, then ask for `names` and `rows`."""
 
-    def __init__(
-        self,
-        folder: str,
-        name: str,
-        schema: pa.Schema,
-        *,
-        rows_max: int = SHARD_ROWS,
-        bytes_max: int = SHARD_BYTES,
-        group_rows: int = GROUP_ROWS,
-    ) -> None:
+    def __init__(self, folder: str, name: str, schema: pa.Schema) -> None:
         self._folder, self._name, self._schema = folder, name, schema
-        self._rows_max, self._bytes_max = rows_max, bytes_max
-        self._group_rows = min(group_rows, rows_max)
         self._writer: Any = None
         self._pending: list[pa.Table] = []
         self._pending_rows = self._in_shard = self._size = 0
@@ -48,7 +37,7 @@ class Shards:
             return
         self._pending.append(table)
         self._pending_rows += table.num_rows
-        if self._pending_rows < self._group_rows:
+        if self._pending_rows < GROUP_ROWS:
             return
         pending = pa.concat_tables(self._pending)
         start = 0
@@ -59,7 +48,7 @@ class Shards:
         self._pending, self._pending_rows = [pending.slice(start)], pending.num_rows - start
 
     def _free_rows(self) -> int:
-        return min(self._group_rows, self._rows_max - self._in_shard)
+        return min(GROUP_ROWS, SHARD_ROWS - self._in_shard)
 
     def _write_group(self, table: pa.Table) -> None:
         if self._writer is None:
@@ -74,7 +63,7 @@ class Shards:
         self._size += table.nbytes
         self.rows += table.num_rows
         self.rows_by_shard[-1] += table.num_rows
-        if self._in_shard >= self._rows_max or self._size >= self._bytes_max:
+        if self._in_shard >= SHARD_ROWS or self._size >= _BYTES_MAX:
             self._end_shard()
 
     def _end_shard(self) -> None:
