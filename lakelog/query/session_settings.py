@@ -9,73 +9,27 @@ and whoever chooses segments for a query asks its session which of them it has c
 
 from __future__ import annotations
 
+import os
 import re
 
 from lakelog.engine.syntax import ParsedStatement
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb
 
-OF_PROCESS = frozenset(
-    """
-    access_mode allocator_background_threads allocator_bulk_deallocation_flush_threshold
-    allocator_flush_threshold allow_community_extensions allow_extension_repositories
-    allow_extensions_metadata_mismatch allow_parser_override_extension allow_persistent_secrets
-    allow_unredacted_secrets allow_unsigned_extensions allowed_configs allowed_directories
-    allowed_paths approximate_join_order_threshold asof_loop_join_threshold async_threads
-    auto_checkpoint_skip_wal_threshold autoinstall_extension_repository
-    autoinstall_known_extensions autoload_known_extensions block_allocator_memory cache_local_files
-    catalog_error_max_schemas checkpoint_on_detach checkpoint_threshold custom_extension_repository
-    custom_user_agent debug_checkpoint_scan_sleep_ms default_block_size default_secret_storage
-    delim_join_as_cte disable_database_invalidation disable_parquet_prefetching
-    disabled_compression_methods disabled_filesystems disabled_log_types disabled_optimizers
-    duckdb_api dynamic_or_filter_threshold enable_external_access enable_external_file_cache
-    enable_fsst_vectors enable_http_metadata_cache enable_logging enable_object_cache
-    enable_optimistic_write enable_optimizer enabled_log_types experimental_metadata_reuse
-    explain_output extension_directories extension_directory extension_repository_directory
-    external_file_cache_local_max_block_size external_file_cache_remote_max_block_size
-    external_file_cache_remote_min_block_size external_file_cache_request_sizing
-    external_file_cache_spill external_threads force_column_metadata_reuse force_compression
-    fsync_mode home_directory http_client_pool_capacity http_proxy http_proxy_password
-    http_proxy_username http_retry_quota_throttled http_retry_throttled_wait_ms
-    immediate_transaction_mode index_scan_max_count index_scan_percentage
-    initial_column_segment_size late_materialization_max_rows lock_configuration log_query_path
-    logging_level logging_mode logging_sink logging_storage max_execution_time max_expression_depth
-    max_memory max_temp_directory_size max_vacuum_tasks memory_limit merge_join_threshold
-    nested_loop_join_threshold ordered_aggregate_threshold parquet_metadata_cache
-    parquet_prefetch_column_gap parquet_use_page_index partitioned_write_flush_threshold
-    partitioned_write_max_open_files password perfect_ht_threshold pin_threads
-    pivot_filter_threshold pivot_limit prefer_range_joins prefetch_all_parquet_files
-    read_ahead_depth redact_http_logs scheduler_process_partial secret_directory
-    storage_block_prefetch storage_compatibility_version temp_directory temp_file_encryption
-    threads user username validate_external_file_cache wal_autocheckpoint
-    wal_autocheckpoint_entries worker_threads write_buffer_row_group_count
-    write_buffer_row_group_memory_limit zstd_min_string_length
-    """.split()
-)
+
+def _names(file: str) -> frozenset[str]:
+    """Return the names of settings in a file beside this module."""
+    with open(os.path.join(os.path.dirname(__file__), file)) as names:
+        return frozenset(names.read().split())
+
+
+OF_PROCESS = _names("process_settings.txt")
 """What may be set for all sessions: no answer depends on it."""
 _DECIDING = ("TimeZone", "Calendar", "default_collation")
 """Settings of a session that decide which rows a comparison holds for: the first two say which time
 a text or a day is."""
 _USUAL = ("UTC", "gregorian", "")
-OF_SESSION = frozenset(
-    """
-    active_grammar_extensions arrow_large_buffer_size arrow_lossless_conversion
-    arrow_output_list_view arrow_output_version binary_as_string calendar current_dialect
-    current_transaction_invalidation_policy default_collation default_null_order default_order
-    default_transaction_invalidation_policy dialect_compatibility_mode disable_timestamptz_casts
-    enable_geoparquet_conversion enable_macro_dependencies enable_profiling enable_progress_bar
-    enable_progress_bar_print enable_view_dependencies error_on_division_by_zero errors_as_json
-    file_search_path geometry_minimum_shredding_size ieee_floating_point_ops ignore_unknown_crs
-    integer_division json_geometry_format legacy_disable_null_type max_streaming_buffer_size
-    null_order operator_memory_limit order_by_non_integer_literal pandas_analyze_sample
-    parquet_can_have_nan preserve_identifier_case preserve_insertion_order profile_output
-    profiling_coverage profiling_output profiling_renderer_settings progress_bar_time
-    python_enable_replacements python_scan_all_frames regex_match_operator_semantics
-    scalar_subquery_error_on_multiple_rows schema search_path show_behavior standard_vector_size
-    streaming_buffer_size table_function_identifier_conversion timezone tracked_metrics
-    variant_minimum_shredding_size warnings_as_errors
-    """.split()
-)
+OF_SESSION = _names("session_settings.txt")
 """What is set for one session, as is any setting that is not of the process."""
 _GAP = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)"
 _SET = re.compile(
