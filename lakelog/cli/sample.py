@@ -15,54 +15,20 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
+from lakelog.runtime.tables import tables_beside
+
 END = datetime(2026, 11, 1, tzinfo=UTC)
 DAYS = 5
 OUTAGE = (datetime(2026, 10, 30, 14, tzinfo=UTC), datetime(2026, 10, 30, 17, tzinfo=UTC))
 
-# How busy each hour of a day is, midnight first: quiet nights, a morning peak, a lower evening one.
-RHYTHM = [2, 1, 1, 1, 1, 2, 4, 7, 10, 12, 12, 11, 9, 10, 11, 10, 9, 8, 7, 7, 6, 5, 4, 3]
+_TABLES = tables_beside(__file__, "sample.toml")
+SHOWS, TOPICS, HOSTS = _TABLES["shows"], _TABLES["topics"], _TABLES["hosts"]
+ERROR_TEXTS, AGENT_SHARE = _TABLES["errors"], _TABLES["decisions"]
+PROMPTS, MODELS = _TABLES["prompts"], _TABLES["models"]
+LOGS, OUTAGE_LOGS = _TABLES["logs"], _TABLES["outage_logs"]
 # random.choices adds weights up at each call unless they come added up.
-RHYTHM_TOTALS = list(accumulate(RHYTHM))
-
-SHOWS = ["TechPodcast", "DataHour", "NightScience", "CityDesk", "SlowNews", "CodeAndCoffee"]
-SHOWS += ["MarketMinute", "DeepField", "TheArchive", "OpenMic", "GardenTalk", "LongRun"]
-TOPICS = ["vector search", "sleep", "chess engines", "local news", "soil", "tides", "trams"]
-HOSTS = ["media-1", "media-2", "media-3"]
-ERRORS = ["TimeoutError", "HTTP 503", "DecodeError", "OutOfMemory"]
-ERROR_TEXTS = {
-    "TimeoutError": "no answer from {host} within 30 s",
-    "HTTP 503": "{host} answered 503 Service Unavailable",
-    "DecodeError": "audio frame {n} cannot be decoded",
-    "OutOfMemory": "worker stopped at {n} MB",
-}
-
-AGENT_SHARE = {"retry": 0.5, "skip": 0.2, "escalate": 0.1, "transcribe-again": 0.2}
-PROMPTS = {"triage": 900, "summarise": 5200, "tag": 1400, "fact-check": 3100}
-# Dollars for a million prompt and completion tokens, then milliseconds a completion token takes.
-MODELS = {
-    "atlas-large": (3.0, 15.0, 21.0),
-    "atlas-mini": (0.25, 1.25, 6.0),
-    "nimbus-2": (1.1, 4.4, 11.0),
-}
-
-LOGS = [
-    (30, "api", "INFO", "GET /v1/episodes/{n} 200 in {ms} ms"),
-    (12, "api", "INFO", "POST /v1/search 200 in {ms} ms"),
-    (14, "scheduler", "INFO", "picked {few} jobs for worker {few}"),
-    (10, "scheduler", "DEBUG", "nothing due, next look in {ms} ms"),
-    (14, "cache", "DEBUG", "miss for episode {n}"),
-    (6, "cache", "INFO", "evicted {n} entries in {ms} ms"),
-    (5, "api", "WARN", "slow request /v1/search took {slow} ms"),
-    (4, "scheduler", "WARN", "queue holds {n} jobs, oldest waits {few} min"),
-    (3, "api", "ERROR", "GET /v1/episodes/{n} 500: upstream closed the connection"),
-    (2, "cache", "ERROR", "cannot reach replica {few}: connection refused"),
-]
+RHYTHM_TOTALS = list(accumulate(_TABLES["rhythm"]))
 LOG_TOTALS = list(accumulate(entry[0] for entry in LOGS))
-OUTAGE_LOGS = [
-    ("api", "ERROR", "GET /v1/episodes/{n} 503: media host is away"),
-    ("scheduler", "WARN", "backing off {few} min before job {n}"),
-    ("scheduler", "FATAL", "dead letter queue is full, job {n} dropped"),
-]
 
 SampleEvent = dict[str, Any]
 Story = Iterator[tuple[datetime, SampleEvent]]
@@ -171,7 +137,7 @@ def _event(name: str, envelope: SampleEvent, data: SampleEvent, **members: str) 
 def _failure(
     rng: random.Random, envelope: SampleEvent, latency_ms: int, attempt: int, key: str
 ) -> SampleEvent:
-    error = "HTTP 503" if rng.random() < 0.3 else rng.choice(ERRORS)
+    error = "HTTP 503" if rng.random() < 0.3 else rng.choice(list(ERROR_TEXTS))
     error_text = ERROR_TEXTS[error].format(host=rng.choice(HOSTS), n=rng.randrange(400, 8000))
     data = {"error": error, "latency_ms": latency_ms, "attempt": attempt}
     return _event("FAIL", envelope, data, level="ERROR", message=error_text, id=key)
