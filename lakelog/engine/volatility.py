@@ -50,18 +50,18 @@ def _named() -> Iterator[tuple[str, str]]:
     """Yield each function with the paragraph of functions.txt that it stands in."""
     # No TOML, whose parser nothing else of a first query needs.
     with open(os.path.join(os.path.dirname(__file__), "functions.txt")) as file:
-        for word in file.read().split():
-            if word.endswith(":"):
-                kind = word[:-1]
+        for name in file.read().split():
+            if name.endswith(":"):
+                paragraph = name[:-1]
             else:
-                yield word, kind
+                yield name, paragraph
 
 
-_KINDS = dict(_named())
-AGGREGATES = frozenset(name for name, kind in _KINDS.items() if kind == "aggregate")
+_PARAGRAPHS = dict(_named())
+AGGREGATES = frozenset(name for name, paragraph in _PARAGRAPHS.items() if paragraph == "aggregate")
 _NAMED = {
-    name: Volatility.IMMUTABLE if kind == "aggregate" else Volatility[kind.upper()]
-    for name, kind in _KINDS.items()
+    name: Volatility.IMMUTABLE if paragraph == "aggregate" else Volatility[paragraph.upper()]
+    for name, paragraph in _PARAGRAPHS.items()
 }
 """Aggregates are of their arguments alone."""
 
