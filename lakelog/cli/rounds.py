@@ -124,22 +124,6 @@ EVERY = option(
 )
 
 
-_UNIT = """[Unit]
-Description=lakelog {subject}
-{after}
-
-[Service]
-{secrets}ExecStart={command}
-Restart=always
-RestartSec={restart}
-KillSignal=SIGTERM
-TimeoutStopSec={stop}
-LimitNOFILE=65536
-NoNewPrivileges=true
-
-[Install]
-WantedBy=multi-user.target
-"""
 _ONLINE = "Wants=network-online.target\nAfter=network-online.target"
 
 
@@ -164,7 +148,9 @@ def unit(
     arguments = [*verb, *_given_options(spellings), *["-q"] * app.quiet, *["-v"] * app.verbose]
     # % begins a specifier in a systemd unit, and $ a variable.
     command = shlex.join([*program, *arguments]).replace("%", "%%").replace("$", "$$")
-    return _UNIT.format(
+    with open(os.path.join(os.path.dirname(__file__), "unit.service")) as template:
+        unit_text = template.read()
+    return unit_text.format(
         subject=subject.replace("%", "%%"),
         after=after,
         secrets=secrets,

@@ -13,39 +13,11 @@ from dataclasses import dataclass
 from lakelog import sql
 from lakelog.errors import InvalidSetting
 from lakelog.runtime.closest import did_you_mean
+from lakelog.runtime.tables import tables_beside
 
 _DIGITS_MAX = 38
-_ALIASES = {
-    "int": "integer",
-    "int2": "smallint",
-    "int4": "integer",
-    "int8": "bigint",
-    "decimal": "numeric",
-    "double precision": "double",
-    "float8": "double",
-    "bool": "boolean",
-    "string": "text",
-    "character varying": "varchar",
-    "timestamp with time zone": "timestamptz",
-    "timestamp without time zone": "timestamp",
-}
-_ENGINE_TYPES = {
-    "text": "VARCHAR",
-    "varchar": "VARCHAR",
-    "keyword": "VARCHAR",
-    "json": "JSON",
-    "jsonb": "JSON",
-    "uuid": "UUID",
-    "smallint": "SMALLINT",
-    "integer": "INTEGER",
-    "bigint": "BIGINT",
-    "numeric": "DECIMAL",
-    "double": "DOUBLE",
-    "boolean": "BOOLEAN",
-    "timestamptz": "TIMESTAMPTZ",
-    "timestamp": "TIMESTAMP",
-    "date": "DATE",
-}
+_TABLES = tables_beside(__file__, "types.toml")
+_ENGINE_TYPES, _ALIASES = _TABLES["engine"], _TABLES["aliases"]
 _KINDS = dict.fromkeys(("varchar", "keyword", "json", "jsonb", "uuid"), "text") | dict.fromkeys(
     ("smallint", "integer"), "bigint"
 )
