@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import select
+import stat
 import struct
 import subprocess
 import termios
@@ -16,8 +19,8 @@ from lakelog.errors import LakelogError, Unreachable
 CONTENT_TYPE = "application/x-ndjson"
 # A minute in all, in which a server restarts.
 _TRIES, _LONGEST = 10, 10.0
-_LOOK = 0.001
-"""Seconds until a pipe is looked at again."""
+_LOOK, _LOOK_LATE = 0.001, 0.05
+"""Seconds until a pipe is looked at again, and of a reader that takes long."""
 _REQUEST_BYTES = 1_000_000
 """Of one request of several events: many servers and proxies refuse more than a megabyte."""
 
@@ -44,10 +47,12 @@ class StreamTarget:
         self._stream = stream
 
     def send(self, lines: bytes) -> None:
-        """Write events, and nothing that waits in a buffer."""
+        """Write events, and nothing that waits in a buffer. Raises BrokenPipeError where whoever
+        reads them left before the last."""
         self._stream.write(lines)
         # Whoever reads along must not wait for a full buffer.
         self._stream.flush()
+        _wait_until_read(self._stream)
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -69,13 +74,9 @@ class CommandTarget:
         try:
             self._process.stdin.write(lines)
             self._process.stdin.flush()
+            _wait_until_read(self._process.stdin)
         except BrokenPipeError:
             raise self._ended() from None
-        # What is in the pipe is lost if the program ends, and a cursor would be behind it.
-        while self._unread():
-            if self._process.poll() is not None and self._unread():
-                raise self._ended()
-            time.sleep(_LOOK)
 
     def close(self) -> None:
         """End its input and wait for the program. Raises LakelogError if it fails."""
@@ -85,13 +86,24 @@ class CommandTarget:
         if self._process.wait():
             raise self._ended()
 
-    def _unread(self) -> int:
-        assert self._process.stdin is not None
-        unread = fcntl.ioctl(self._process.stdin, termios.FIONREAD, bytes(4))
-        return int(struct.unpack("i", unread)[0])
-
     def _ended(self) -> LakelogError:
         return LakelogError(f"the command {self._command!r} ended with {self._process.wait()}")
+
+
+def _wait_until_read(stream: IO[bytes]) -> None:
+    """Wait until all is read that is in a pipe: it is lost if the reader ends, and a cursor would
+    be behind it. Raises BrokenPipeError if the reader has ended."""
+    try:
+        is_pipe = stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except OSError:  # a stream of this process alone
+        return
+    (readers := select.poll()).register(stream, 0)
+    pause = _LOOK
+    while is_pipe and struct.unpack("i", fcntl.ioctl(stream, termios.FIONREAD, bytes(4)))[0]:
+        if readers.poll(0):
+            raise BrokenPipeError
+        time.sleep(pause)
+        pause = min(2 * pause, _LOOK_LATE)
 
 
 class HttpTarget:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -227,6 +228,17 @@ def test_what_a_command_never_read_is_given_to_the_next(lake: lakelog.Lake, home
     assert "ended with 3" in failed.output
     assert run(home / "lake", *words, "--to-command", f"cat > {out}").exit_code == 0
     assert len(out.read_text().splitlines()) == 60
+
+
+def test_what_stayed_in_a_pipe_is_given_to_the_next(lake: lakelog.Lake, home: Path) -> None:
+    """A reader that leaves before it has read takes nothing along."""
+    words = ["--lake", str(home / "lake"), "replay", "--speed", "max", "--cursor", str(home / "c")]
+    command = [sys.executable, "-m", "lakelog", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        select.select([process.stdout], [], [])
+        process.stdout.close()
+    assert len(subprocess.check_output(command).splitlines()) == 60
 
 
 class Receiver(BaseHTTPRequestHandler):
