@@ -308,6 +308,26 @@ def test_an_erasure_is_learnt_of_though_a_listing_lacks_it(
         machines.close()
 
 
+def test_a_prune_from_a_new_directory_keeps_states_that_only_the_bucket_has(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_manifests: None
+) -> None:
+    """Also those that move spans brought without their manifests."""
+    monkeypatch.setattr("lakelog.remotes.prunes.GRACE_LEAST", 0)
+    monkeypatch.setattr("lakelog.remotes.prunes._SHARED_GRACE", 0)
+    monkeypatch.setattr(move_spans, "SPAN", 4)
+    monkeypatch.setattr(move_spans, "GROWTH", 2)
+    with unfaithful_store(monkeypatch):
+        machines = SharedMachines(tmp_path, "s3://lakes/lazy")
+        for number in range(6):
+            append(machines["a"], number)
+            machines["a"].exchange()
+        known.add(machines["b"].store, "origin", "s3://lakes/lazy")
+        machines["b"].gc()
+        prune(machines["b"], "origin", grace=0)
+        assert [machines["c"].at(f"@{n}").count() for n in range(2, 8)] == list(range(1, 7))
+        machines.close()
+
+
 def test_a_prune_keeps_history_and_what_is_offered(
     keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
