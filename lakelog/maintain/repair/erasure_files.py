@@ -123,7 +123,11 @@ def _made_by_commits(store: Store) -> dict[str, str]:
     for digest, encoded in sweep.manifest_texts(store):
         if digest not in commits and (head := _HEAD.match(encoded)):
             manifests.setdefault(head[1].decode(), set()).add(digest)
-    absent = (digest for digest in commits.keys() - texts if _is_absent(store, digest))
+    absent = (
+        digest
+        for digest in commits.keys() - texts
+        if not store.volume.exists(KEYS.object("manifests", digest))
+    )
     candidates = {
         digest: set[str]().union(*(manifests.get(commit, ()) for commit in commits[digest]))
         for digest in absent
@@ -131,15 +135,6 @@ def _made_by_commits(store: Store) -> dict[str, str]:
     return {
         digest: min(matches) if len(matches) == 1 else "" for digest, matches in candidates.items()
     }
-
-
-def _is_absent(store: Store, digest: str) -> bool:
-    """Whether there is no file of a manifest, in the bucket of an attached directory either."""
-    try:
-        store.volume.read(KEYS.object("manifests", digest))
-    except FileNotFoundError:
-        return True
-    return False
 
 
 def _refs(store: Store) -> Iterator[Move | Tag]:
