@@ -462,13 +462,6 @@ EDITS = [
         len(FAULTS),
     ),
     _edited(
-        "what was removed of shared pages kept",
-        "views",
-        f"{VIEWS}.state_notes:StateNote.reads",
-        "surplus or not covered <=",
-        "not covered <=",
-    ),
-    _edited(
         "a tail merged twice",
         "views",
         f"{VIEWS}.engine:Projector._with_tail",

@@ -23,6 +23,7 @@ from lakelog.segments import rows_sql
 from lakelog.views import Lineage
 from lakelog.views.state_notes import StateNote
 from tests.conftest import MakeLake
+from tests.support import encrypted
 from tests.support.effort import share
 from tests.support.tree import ROOT
 from tests.support.view_events import rows, some
@@ -231,3 +232,25 @@ def test_pieces_of_many_processes_are_joined_and_the_largest_is_left(
             assert rows(lake, "status") == rows(lake, "status", None, **WIDE)
     assert large.stat().st_ino == number
     assert 1 < len(list(folder.rglob("*.piece"))) <= 11
+
+
+def test_notes_of_an_encrypted_lake_have_no_word_in_plain(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are envelopes, of which a later process reads what the cache has of a state."""
+    path = encrypted.create(home / "lake", monkeypatch)
+    for _ in range(2):
+        with lakelog.open(path, create=False) as lake:
+            if not lake.count():
+                lake.append(some(60))
+                lake.settle()
+            assert rows(lake, "status") == rows(lake, "status", None, **WIDE)
+    files = [file for file in Path(path, "cache", "views").rglob("*") if file.is_file()]
+    assert sorted(file.suffix for file in files) == ["", ".piece"]
+    assert all(file.read_bytes().startswith(b"LKN1") for file in files)
+    with lakelog.open(path, create=False) as lake:
+        engine = lake._views.engine
+        rows(lake, "status")
+        ((name, shape),) = engine._shapes.items()
+        (note,) = engine._writer.notes.of(name, shape)
+        assert note.events == 60
