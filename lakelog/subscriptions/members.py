@@ -1,7 +1,8 @@
 """Which partitions of a subscription a process handles, among all that subscribe to it here.
 
-    cache/subscriptions/<branch>/<name>/<id>.lock    locked while the member lives
-    cache/subscriptions/<branch>/<name>/<id>.json    what it holds, and a count that it raises
+    cache/subscriptions/<branch>/<digest of the name>/<id>.lock    locked while the member lives
+    cache/subscriptions/<branch>/<digest of the name>/<id>.json    what it holds, and a count that
+                                                                   it raises
 
 The kernel drops the lock of a process that is killed, so its partitions are taken over at once. One
 that is stopped keeps its lock; it is passed over once its count has not changed for the lease, by
@@ -19,8 +20,8 @@ from dataclasses import dataclass
 
 import orjson
 
+from lakelog import document
 from lakelog.disk import File, Folder, LockFile, OpenFile, disk
-from lakelog.paths import encode_name
 from lakelog.store import Store
 from lakelog.subscriptions.position import PARTITIONS
 
@@ -47,7 +48,9 @@ class Membership:
         """Join; the lock is held until `close` or the end of the process."""
         # The branch's name as the file system has it.
         branch_name = os.path.basename(store.paths.head_dir(branch))
-        self._directory = f"{store.paths.cache}/subscriptions/{branch_name}/{encode_name(name)}"
+        # That of the subscription may be longer than those of files, or one that no branch may have.
+        digest = document.digest(name.encode())
+        self._directory = f"{store.paths.cache}/subscriptions/{branch_name}/{digest}"
         # Ids begin with the time, so that a member that joins does not move those that are there.
         self._id = f"{disk.now_us():016x}-{disk.random_hex(4)}"
         self._lease = lease

@@ -266,6 +266,15 @@ def test_a_reset_settles_letters_of_events_that_come_again(make_lake: MakeLake) 
     assert status.dead == 4
 
 
+@pytest.mark.parametrize("name", ["2026-11-28", "cafebabe", "@mail", "~", '"', "Ü" * 200])
+def test_a_name_need_not_be_one_of_a_branch(make_lake: MakeLake, name: str) -> None:
+    """Any name that a subscription may be created under has members, too."""
+    lake = make_lake()
+    lake.append(numbers(3))
+    assert handle(lake, name) == [0, 1, 2]
+    assert handle(lake, name) == []
+
+
 def test_a_subscription_has_no_dead_letters_of_another_of_its_name(make_lake: MakeLake) -> None:
     """What a removed one gave up is not listed for one that was created again."""
     lake = make_lake()
@@ -528,7 +537,7 @@ def test_a_member_that_is_alone_writes_nothing(make_lake: MakeLake) -> None:
     """A thousand idle subscribers cost no writes; signs of life begin where another looks."""
     lake = make_lake()
     with closing(Membership(lake.store, "main", "idle", 0.02)):
-        (path,) = Path(lake.path).glob("cache/subscriptions/*/idle/*.json")
+        (path,) = Path(lake.path).glob("cache/subscriptions/*/*/*.json")
         before = path.read_bytes()
         time.sleep(0.2)
         assert path.read_bytes() == before
