@@ -26,7 +26,7 @@ from lakelog import train
 from lakelog.train import dataset, leaks, scratch
 from lakelog.train import recipe as recipes
 from lakelog.train.report import card, quality
-from tests.support import trainsets
+from tests.support import trainsets, witness
 from tests.support.tree import ROOT
 
 Case = Callable[[Path, random.Random], None]
@@ -112,6 +112,19 @@ def checked(path: Path) -> Checked:
     code, out, errors, peak = json.loads(told.stdout)
     assert "Traceback" not in errors, errors
     return Checked(code, [leak["words"] for leak in json.loads(out)["leaks"]], peak)
+
+
+@contextlib.contextmanager
+def contained(path: Path, outside: Path, name: str) -> Iterator[None]:
+    """Require that nothing outside is touched meanwhile but a temporary directory beside the set,
+    which is gone at the end, and nothing in it written."""
+    before = sorted(path.parent.iterdir())  # what is linked to is beside the set
+    folders = dict.fromkeys((path.parent, path, path / "data"), witness.WRITES)
+    with witness.watching({outside: witness.TOUCHES, **folders}) as touched:
+        yield
+    beside = f"{path.parent}/.{path.name}.tmp-"
+    assert all(place.startswith(beside) for place in touched), f"{name} touched {touched[:5]}"
+    assert sorted(path.parent.iterdir()) == before, name
 
 
 def plant_bomb(make: Callable[[Path], None], path: Path) -> None:
