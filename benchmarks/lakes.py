@@ -44,7 +44,7 @@ _CYCLE = 100
 LARGE = 100
 """Segments of a large lake."""
 _TEXT = 200
-_MAKERS = """entries/entry manifest/manifest segments/segment document/checksum
+_MAKERS = """entries/entry manifest/manifest manifest/manifests segments/segment document/checksum
     paths/lake_paths refs/refs identities/identity_run wal/frames store/verified_files"""
 
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import lakelog
-from lakelog.manifest import manifest
+from lakelog.manifest import manifests
 from lakelog.store import sealer_process
 from tests.support import lock_order
 from tests.support.effort import SECONDS, is_first, is_over, is_played, is_sampled, limit, share
@@ -207,7 +207,7 @@ def make_lake(home: Path, request: pytest.FixtureRequest) -> Iterator[MakeLake]:
 @pytest.fixture
 def long_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Manifests have files of their own, as those that are too long for their moves have."""
-    monkeypatch.setattr(manifest, "CARRIED_MAX", 0)
+    monkeypatch.setattr(manifests, "CARRIED_MAX", 0)
 
 
 @pytest.fixture

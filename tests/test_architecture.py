@@ -54,7 +54,7 @@ ORDER = {
     "paths": "file_names lake_paths",
     "document": "checksum",
     "volume": "volume move_pack replacements erased_states",
-    "manifest": "manifest_text folding manifest",
+    "manifest": "manifest_text folding manifest manifests",
     "refs": "ref merge_note refs branch_life",
     "store": """attachment policy signatures verified_files machine lake_config
         new_directory store hosts

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
         FAN,
         LEVEL_MAX,
         Manifest,
-        Manifests,
         Page,
         Totals,
         add_up,
         empty,
         of_json,
     )
+    from lakelog.manifest.manifests import Manifests
 
 __all__ = [
     "BOTTOM",
@@ -38,5 +38,8 @@ __all__ = [
 ]
 
 __getattr__ = lazy_face(
-    __name__, folding="fold", manifest=" ".join(name for name in __all__ if name != "fold")
+    __name__,
+    folding="fold",
+    manifest="BOTTOM FAN LEVEL_MAX Manifest Page Totals add_up empty of_json",
+    manifests="Manifests",
 )

@@ -20,7 +20,7 @@ from lakelog.appends.stream_lock import StreamLock
 from lakelog.disk import disk
 from lakelog.errors import Diverged, FormatTooNew, InvalidEvent, WrongVersion
 from lakelog.identities import IdentityKeys
-from lakelog.manifest import manifest
+from lakelog.manifest import manifest, manifests
 from lakelog.moves.publication import Change, publish
 from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, pull
@@ -256,8 +256,8 @@ def test_what_is_required_is_refused(tmp_path: Path) -> None:
         encoded = encode(state)
         return orjson.dumps({**orjson.loads(encoded), "requires": ["later"]})
 
-    encode = manifest._encode
-    with lakes.opened(str(path)) as lake, mock.patch.object(manifest, "_encode", required):
+    encode = manifest.encode
+    with lakes.opened(str(path)) as lake, mock.patch.object(manifests, "encode", required):
         publish(lake.store, "main", lambda *_: Change("snapshot"))
     with pytest.raises(FormatTooNew, match="requires later: upgrade"):
         lakelog.open(path).count()

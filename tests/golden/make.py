@@ -25,7 +25,7 @@ import lakelog
 from lakelog.disk import disk
 from lakelog.entries.entry import Record
 from lakelog.history import thinning
-from lakelog.manifest import manifest
+from lakelog.manifest import manifests
 from lakelog.moves.publication import Change, publish
 from lakelog.values import to_micros
 from lakelog.wal import frames as wal
@@ -62,7 +62,7 @@ def build(path: str) -> None:
         lake.compact()
         cursor = Record("cursor", "0123-12-0", {"bytes": 12, "lines": 1})
         other = [Record("artifact", f"a{i}", {}) for i in range(30)]
-        other += [Record("artifact", "long", {"text": "x" * manifest.CARRIED_MAX})]
+        other += [Record("artifact", "long", {"text": "x" * manifests.CARRIED_MAX})]
         publish(lake.store, "main", lambda *_: Change("ingest", entries=(cursor, *other)))
         with mock.patch.object(thinning, "UNPACKED", 3):
             assert lake.gc().packed

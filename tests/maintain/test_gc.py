@@ -20,7 +20,7 @@ from lakelog.errors import GcRefused, LakelogError, UnknownRef
 from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.maintain import gc as collecting
-from lakelog.manifest import manifest
+from lakelog.manifest import manifests
 from lakelog.refs import Move
 from lakelog.settings import Settings
 from lakelog.values import from_micros
@@ -342,7 +342,7 @@ def test_every_page_is_read_once(make_lake: MakeLake, monkeypatch: pytest.Monkey
         count[path] = count.get(path, 0) + 1
         return read(path, *most)
 
-    monkeypatch.setattr(manifest, "_CACHED", 2)
+    monkeypatch.setattr(manifests, "_CACHED", 2)
     monkeypatch.setattr(disk, "read", counting)
     lake.gc(dry_run=True)
     assert {path: n for path, n in count.items() if "/manifests/" in path and n > 1} == {}

@@ -13,7 +13,7 @@ import pytest
 
 from lakelog.entries.entry import RetentionEntry
 from lakelog.errors import DamagedRef, UnknownRef
-from lakelog.manifest import Manifest, manifest
+from lakelog.manifest import Manifest, manifests
 from lakelog.moves.publication import Change, publish
 from lakelog.paths import FORMAT, KEYS
 from lakelog.refs import Head, Tag
@@ -65,11 +65,11 @@ class VolumeSuite:
         with pytest.raises(FileNotFoundError):
             volume.stamp(KEYS.tag("v1"))
 
-    @pytest.mark.parametrize("carried_max", [0, manifest.CARRIED_MAX])
+    @pytest.mark.parametrize("carried_max", [0, manifests.CARRIED_MAX])
     def test_a_publish_is_read_by_another_process(
         self, stores: list[Store], carried_max: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(manifest, "CARRIED_MAX", carried_max)
+        monkeypatch.setattr(manifests, "CARRIED_MAX", carried_max)
         for number in (1, 2):
             head = publish(stores[0], "main", lambda *_, n=number: retained(n))  # type: ignore[misc]
             assert head is not None

@@ -56,7 +56,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ("set aside files not searched", f"{ERASURE}.leftovers:_searched", "yield path", "pass"),
     (
         "old texts of a pull believed",
-        "lakelog.manifest.manifest:Manifests.of",
+        "lakelog.manifest.manifests:Manifests.of",
         "and not self._erased.holds(ref.snapshot)",
         "",
     ),
@@ -99,7 +99,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "a state in memory believed",
-        "lakelog.manifest.manifest:Manifests._forget_erased",
+        "lakelog.manifest.manifests:Manifests._forget_erased",
         "self.forget()",
         "pass",
     ),

@@ -25,7 +25,7 @@ from lakelog.errors import LakelogError, LakeNotFound, LakeReplaced, NothingToUn
 from lakelog.history import window as history_window
 from lakelog.maintain import DedupeNote
 from lakelog.maintain.repair.repair import RepairOutcome
-from lakelog.manifest import manifest
+from lakelog.manifest import manifests
 from lakelog.moves.publication import USER_OPS, Change, publish
 from lakelog.paths import Paths
 from lakelog.refs import Move, Refs
@@ -603,7 +603,7 @@ def repairs(case: Case) -> None:
     case.patch.setattr(history_window, "KEEP_MOVES", 4)
     if case.number // len(THEMES) % 2:
         # As those of large lakes do, states have files of their own: a move may outlast its state.
-        case.patch.setattr(manifest, "CARRIED_MAX", 0)
+        case.patch.setattr(manifests, "CARRIED_MAX", 0)
     life = Life(case)
     try:
         for _ in range(case.some(ROUNDS)):
