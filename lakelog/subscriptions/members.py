@@ -48,7 +48,7 @@ class Membership:
         """Join; the lock is held until `close` or the end of the process."""
         # The branch's name as the file system has it.
         branch_name = os.path.basename(store.paths.head_dir(branch))
-        # That of the subscription may be longer than those of files, or one that no branch may have.
+        # That of the subscription may be longer than those of files, or not that of a branch.
         digest = document.digest(name.encode())
         self._directory = f"{store.paths.cache}/subscriptions/{branch_name}/{digest}"
         # Ids begin with the time, so that a member that joins does not move those that are there.
