@@ -59,6 +59,7 @@ class Watcher:
         self._old_files, self._from_end = OldFiles(ignore_older), from_end
         self._reporter = Reporter(lake, self._roots, say or (lambda message: None))
         self._has_moved = False
+        self._generation, self._is_rewound = 0, False
         self._begun: dict[str, bool] = {}
         self._successors = Successors(self._roots, source, self.selection)
         self._job = Job(lake.store, lake.branch_name, lake.engine, form, source, follows=True)
@@ -81,7 +82,7 @@ class Watcher:
         # Sizes are taken first and nothing is read beyond them, so that all files are as they were
         # at one moment.
         listing = self.selection.scan(self._roots)
-        self._has_moved = False
+        self._begin_round()
         self._successors.update(listing, self._known, self._index)
         if self._from_end:
             Ingester.skip_to_ends(self._job, list(listing.files.values()), self._roots)
@@ -135,6 +136,7 @@ class Watcher:
         self._tell_repeats()
         if new:
             self._lake.sealer().maintain()
+        self._is_rewound = False
         self._reporter.count(listing, start, new)
         # At the end: a backup is taken of what was ingested, not before it.
         if self._after is not None:
@@ -216,7 +218,7 @@ class Watcher:
         if self._turns and file.identity in self._turns:
             return False
         followed = self._known.get(file.identity)
-        if followed is None or followed.file != file or followed.has_open_end:
+        if self._is_rewound or followed is None or followed.file != file or followed.has_open_end:
             return True
         if followed.has_partial_line and self._is_ended(followed):
             return True
@@ -231,6 +233,14 @@ class Watcher:
             return False
         followed.read_at = time.monotonic()  # if somebody has: ask again after as long
         return not followed_file.is_open_for_writing(followed)
+
+    def _begin_round(self) -> None:
+        self._has_moved = False
+        generation = self._lake.store.refs.head(self._lake.branch_name).move.generation
+        # A rollback takes cursors back, also those of files in which nothing changes. Until a round
+        # has come to its end, they are all to be read.
+        self._is_rewound |= generation != self._generation
+        self._generation = generation
 
     def _index(self) -> CursorIndex:
         """The cursors of now."""

@@ -33,6 +33,20 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "STABLE", -1.0)
 
 
+def test_a_rollback_is_noticed_though_no_file_changes(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """The cursors went back with it, so the next round reads the lines again."""
+    place = Place(tmp_path / "logs")
+    (place.root / "a.log").write_text('{"n":1}\n{"n":2}\n')
+    before = lake.snapshot("before")
+    watcher = Watcher(lake, [str(place.root)])
+    assert watcher.round() == 2
+    lake.rollback(before.id)
+    assert watcher.round() == 2
+    assert watcher.round() == 0
+    assert lake.count() == 2
+    watcher.close()
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize(("name", "way", "at"), PLAYS)
 def test_every_line_once(
