@@ -236,14 +236,14 @@ EDITS = [
     _edited(
         "a cursor outside its commit",
         "ingest",
-        f"{INGEST}.batch:commit",
+        f"{INGEST}.cursor_commit:commit",
         "(*tombstones, *entries, *steps))",
         "(*tombstones, *entries))",
     ),
     _edited(
         "a cursor ahead of its rows",
         "watch",
-        f"{INGEST}.batch:commit",
+        f"{INGEST}.cursor_commit:commit",
         "(*tombstones, *entries, *steps))",
         "tuple(steps))",
     ),
