@@ -263,6 +263,7 @@ class _Work:
         self._audited.add(cursor.origin)
         file = FileAudit(printable(source.name), label, seen=cursor.bytes, backup=printable(copy))
         account = self._add(file, cursor)
+        self._refusal.note_earlier(cursor.origin, cursor.earlier_origins(head))
         account.read(source, self._connect, self._form, head)
         return True
 

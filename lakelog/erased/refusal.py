@@ -8,10 +8,11 @@ again: after a rollback a stream has its versions anew, and a subscriber its pos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import orjson
 
+from lakelog import arrays
 from lakelog.appends import StreamSubject
 from lakelog.erased.records import Erasure, listing
 from lakelog.errors import InvalidEvent
@@ -41,8 +42,14 @@ class Refusal:
         self._by_arrival = by_arrival
         erasures = [erasure for erasure in listing(paths) if key in ("", erasure.key)]
         self._erasures = [(erasure, erasure.rows(paths)) for erasure in erasures]
+        self._earlier: dict[str, list[str]] = {}
         self.count = 0
         """How many rows were refused so far."""
+
+    def note_earlier(self, origin: str, earlier: Iterable[str]) -> None:
+        """Know rows of an origin by their place under others, too, which that had earlier."""
+        if any(rows.places for _, rows in self._erasures):
+            self._earlier[origin] = list(earlier)
 
     def check_lines(self, encoded: bytes) -> None:
         """Refuse lines of events (F3.13) of which one was erased: nothing of them is stored. Raises
@@ -99,13 +106,28 @@ class Refusal:
             if erasure.subject and is_event:
                 refused |= _from_before(table, erasure, self._by_arrival)
             if rows.places and {"origin", "position"} <= columns:
-                refused |= _known(table, erasure, rows.places, ("origin", "position"))
+                refused |= self._known(table, erasure, rows.places)
             if rows.contents and columns.issuperset(_CONTENT):
                 spellings = spellings or list(_spellings(table, protection))
                 for spelling in spellings:
                     prints = self.contents(erasure, spelling)
                     refused |= np.array([p in rows.contents for p in prints])
         return refused
+
+    def _known(self, table: pa.Table, erasure: Erasure, places: frozenset[bytes]) -> np.ndarray:
+        """Return which rows an erasure knows by their places."""
+        origins, positions = table["origin"].to_pylist(), table["position"].to_pylist()
+        pairs = zip(origins, positions, strict=True)
+        known = np.array([erasure.fingerprint(*pair) in places for pair in pairs], dtype=bool)
+        if self._earlier:
+            # Others are known by their time or content, too.
+            timeless = arrays.arrived(table) if "time" in table.column_names else ~known
+            for row in np.flatnonzero(timeless & ~known).tolist():
+                names = self._earlier.get(origins[row], ())
+                known[row] = any(erasure.fingerprint(n, positions[row]) in places for n in names)
+        reuses = pc.match_substring_regex(table["origin"].cast(pa.string()), _GIVEN_AGAIN)
+        known &= ~arrays.truths(reuses)
+        return known
 
     def _reviving(self, table: pa.Table, protection: Protection) -> np.ndarray:
         """Return which rows have protected fields of a subject from before its key was destroyed,
@@ -152,13 +174,3 @@ def _from_before(table: pa.Table, erasure: Erasure, by_arrival: bool = False) ->
         is_older = pc.or_kleene(is_older, has_arrived)
     from_before: np.ndarray = np.asarray(pc.and_(is_of, is_older).combine_chunks())
     return from_before
-
-
-def _known(
-    table: pa.Table, erasure: Erasure, fingerprints: frozenset[bytes], names: tuple[str, ...]
-) -> np.ndarray:
-    values = zip(*(table[name].to_pylist() for name in names), strict=True)
-    matches = [erasure.fingerprint(*value) in fingerprints for value in values]
-    reuses = pc.match_substring_regex(table["origin"].cast(pa.string()), _GIVEN_AGAIN)
-    refused: np.ndarray = np.array(matches, dtype=bool) & ~np.asarray(reuses.combine_chunks())
-    return refused

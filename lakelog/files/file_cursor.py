@@ -9,6 +9,7 @@ import re
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
@@ -116,6 +117,15 @@ class FileCursor:
     def stem(self) -> tuple[int, str]:
         """Length and digest of the remembered beginning, with the label."""
         return self.head_len, self.head or self.key.rpartition("-")[0].partition("-")[0]
+
+    def earlier_origins(self, head: builtins.bytes) -> Iterator[str]:
+        """Yield origins that rows of this file may have had, if it was first read when it was
+        shorter, and a rollback took that cursor. `head` is its beginning."""
+        length = head_length(head)
+        line_ends = (place + 1 for place in range(min(length, _HEAD_MIN) - 1) if head[place] == 10)
+        for size in (*line_ends, *(_HEAD_MIN << n for n in range(7))):
+            if size < length:
+                yield f"{stem(head[:size], self.label)}-{size}-0"
 
     @property
     def is_copy(self) -> bool:

@@ -22,7 +22,7 @@ from lakelog.disk import OpenFile, disk
 from lakelog.entries import IdRun, SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.errors import DamagedSegment, StaleFiles
-from lakelog.files import CursorIndex, FileCursor, Resolver
+from lakelog.files import CursorIndex, FileCursor, Resolver, Start
 from lakelog.formats import Format, FormatDefinition, TypedPayloads
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.ingest import definitions
@@ -239,6 +239,11 @@ class Batch:
         self._since = time.monotonic()
         self._pending: Future[None] | None = None
         self._splits: list[Split] = []
+
+    def begin(self, start: Start) -> None:
+        """Take rows of a file from now on."""
+        earlier = start.cursor.earlier_origins(start.head)
+        self._refusal.note_earlier(start.cursor.origin, earlier)
 
     @property
     def full(self) -> bool:

@@ -41,6 +41,7 @@ class Gatherer:
         if source.is_removed and job.mode == "last":
             # Once it is closed its inode's number may be that of another file.
             self._start = dataclasses.replace(self._start, cursor=self._start.cursor.released())
+        self._batch.begin(self._start)
         self._place = self._start.cursor.bytes
         self._before, self._pending = self._start.before, b""
         self._transformer: Transformer | None = None
@@ -252,6 +253,7 @@ class Gatherer:
         self._start = Start(cursor, cursor, self._start.head, b"")
         # Our own move and no later one: the cursors were looked up after this one.
         self._batch = Batch(job, base_now)
+        self._batch.begin(self._start)
         self._resolver, self._is_index_whole = job.resolver(self._batch.state), True
 
     def close(self) -> None:
@@ -325,6 +327,7 @@ class Gatherer:
             job.store.paths.root,
             self._batch.target,
             self.start.origin,
+            tuple(self.start.earlier_origins(self._start.head)),
             job.label,
             (fields.schema.to_json(),) if fields else (),
         )

@@ -196,6 +196,7 @@ class Group:
             return True
         if b"\0" in data:
             return False
+        self._batch.begin(start)
         name, form = choose_format(self._job, start, data)
         # Actions and documents are paired in Python, which one query over many files cannot do.
         if form.traits.pairs:

@@ -36,6 +36,7 @@ class SplitLoad:
     root: str
     rows: int
     origin: str
+    earlier_origins: tuple[str, ...]
     source: str | None
     schemas: tuple[str, ...]
 
@@ -53,6 +54,7 @@ class _Worker:
 
     def __init__(self, load: SplitLoad) -> None:
         self._descriptor, self._rows = os.open(load.file, os.O_RDONLY | os.O_CLOEXEC), load.rows
+        self._origins = load.origin, load.earlier_origins
         store = Store.load(load.root)
         self._paths = store.paths
         engine = database.connect(store.paths, store.settings)
@@ -69,6 +71,7 @@ class _Worker:
         Raises SplitRefused, OSError."""
         events = arrivals = crc = 0
         refusal = Refusal(self._paths)
+        refusal.note_earlier(*self._origins)
         with closing(EventSegments(self._paths, disk.random_hex(), self._rows)) as segments:
             for chunk in self._chunks(base, base + size):
                 crc = zlib.crc32(chunk.data, crc)

@@ -9,6 +9,7 @@ import pytest
 
 import lakelog
 from lakelog import remotes
+from lakelog.audit.audit import audit
 from lakelog.errors import InvalidEvent, TransferRefused
 from lakelog.event import EncodedBatch
 from lakelog.lake import Lake
@@ -61,6 +62,28 @@ def test_a_file_that_is_ingested_again(lake: Lake, tmp_path: Path) -> None:
     assert (hers(lake), lake.count()) == (0, 2)
     assert lake.log()[0].move.message.endswith("1 erased events refused")
     assert histories.places_with(tmp_path / "lake", [ADA]) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 12])
+@pytest.mark.parametrize("others", [0, 2])
+def test_a_file_that_grew_before_it_is_ingested_again(
+    lake: Lake, tmp_path: Path, count: int, others: int
+) -> None:
+    """Lines without a time are known by their place, however much longer the file is by then."""
+    lake.tag("before")
+    paths = [tmp_path / f"{number}.jsonl" for number in range(others + 1)]
+    for number, path in enumerate(paths):
+        path.write_text(f'{{"type":"A","subject":"{ADA}","n":{number}}}\n' * count)
+    lake.ingest(paths)
+    lake.erase(subject=ADA, why="asked")
+    for path in paths:
+        lake.rollback("before")
+        with path.open("a") as file:
+            file.write('{"type":"B","subject":"bob"}\n' * 80)
+        report = lake.ingest(paths)
+        assert (report.erased, hers(lake)) == (count * len(paths), 0)
+    files = audit(lake.store, lake.branch_name, lake.engine, list(map(str, paths))).files
+    assert [(file.missing, file.let_go) for file in files] == [(0, count)] * len(paths)
 
 
 def test_the_id_of_a_refused_line_is_not_known(lake: Lake, tmp_path: Path) -> None:
