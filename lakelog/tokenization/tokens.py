@@ -9,6 +9,7 @@ searches: libraries differ in the version of Unicode that they know.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ _PIECE = 1_000_000
 _MASK = (1 << 64) - 1
 _MIX, _MIX_LONGER = (int.from_bytes(os.urandom(8)) | 1 for _ in range(2))
 """Of each process others, so that nobody can make words that are taken for one another."""
+_LONG, _LONG_KEY = 512, os.urandom(16)
+"""Words of more bytes are hashed one by one: eight bytes of all words at a time, one of 100 MB, as
+an encoded picture is, would take minutes."""
 
 
 @dataclass(frozen=True)
@@ -166,12 +170,18 @@ def of_fragment(
 def of_word(word: str) -> int:
     """Return the hash that one word has in this process."""
     data, mixed = word.encode(), 0
+    if len(data) > _LONG:
+        return _of_long(data)
     for place in range(0, len(data), 8):
         mixed = (mixed ^ int.from_bytes(data[place : place + 8], "little")) * _MIX & _MASK
         mixed ^= mixed >> 29
         if len(data) > place + 8:
             mixed = mixed * _MIX_LONGER & _MASK
     return mixed
+
+
+def _of_long(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=_LONG_KEY).digest(), "little")
 
 
 def _pieces(strings: pa.Array) -> Iterator[tuple[int, pa.Array]]:
@@ -272,7 +282,9 @@ def _hashes(padded: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndar
     aligned = padded[: len(padded) // 8 * 8].view("<u8")
     lengths = ends - starts
     mixed = _mixed(aligned, np.uint64(0), starts, lengths)
-    longer, place = np.flatnonzero(lengths > 8), 8
+    for number in np.flatnonzero(lengths > _LONG).tolist():
+        mixed[number] = _of_long(padded[starts[number] : ends[number]].tobytes())
+    longer, place = np.flatnonzero((lengths > 8) & (lengths <= _LONG)), 8
     while len(longer):
         remaining = lengths[longer] - place
         before = mixed[longer] * np.uint64(_MIX_LONGER)

@@ -98,6 +98,15 @@ def test_words_of_texts(cursor: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def test_long_words_are_words(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Of any length, as an encoded picture is one; equal ones alone are equal."""
+    sizes = [7, 8, 9, 511, 512, 513, 20_000, 5_000_000]
+    words = ["a" * size for size in sizes] + ["a" * (size - 1) + "b" for size in sizes]
+    hashes = list(map(tokens.of_word, words))
+    assert words_of(cursor, [" ".join(words), *words]) == [sorted(hashes), *([h] for h in hashes)]
+    assert len(set(hashes)) == len(words)
+
+
 @given(before=TEXTS, fragment=TEXTS, behind=TEXTS)
 def test_what_contains_a_fragment_has_its_words(
     cursor: duckdb.DuckDBPyConnection, before: str, fragment: str, behind: str
