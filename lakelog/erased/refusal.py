@@ -118,16 +118,16 @@ class Refusal:
         """Return which rows an erasure knows by their places."""
         origins, positions = table["origin"].to_pylist(), table["position"].to_pylist()
         pairs = zip(origins, positions, strict=True)
-        known = np.array([erasure.fingerprint(*pair) in places for pair in pairs], dtype=bool)
+        is_known = np.array([erasure.fingerprint(*pair) in places for pair in pairs], dtype=bool)
         if self._earlier:
             # Others are known by their time or content, too.
-            timeless = arrays.arrived(table) if "time" in table.column_names else ~known
-            for row in np.flatnonzero(timeless & ~known).tolist():
+            timeless = arrays.arrived(table) if "time" in table.column_names else ~is_known
+            for row in np.flatnonzero(timeless & ~is_known).tolist():
                 names = self._earlier.get(origins[row], ())
-                known[row] = any(erasure.fingerprint(n, positions[row]) in places for n in names)
+                is_known[row] = any(erasure.fingerprint(n, positions[row]) in places for n in names)
         reuses = pc.match_substring_regex(table["origin"].cast(pa.string()), _GIVEN_AGAIN)
-        known &= ~arrays.truths(reuses)
-        return known
+        is_known &= ~arrays.truths(reuses)
+        return is_known
 
     def _reviving(self, table: pa.Table, protection: Protection) -> np.ndarray:
         """Return which rows have protected fields of a subject from before its key was destroyed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import astuple, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import zstandard
@@ -22,9 +22,11 @@ from lakelog.errors import LakelogError, NotProven
 from lakelog.keys import VAULT
 from lakelog.manifest import of_json
 from lakelog.paths import CHUNK, FORMAT, INDEX
-from lakelog.proofs import Statement
 from lakelog.refs import Move, Ref, Tag
 from lakelog.store import SignatureFile
+
+if TYPE_CHECKING:
+    from lakelog.proofs import Statement
 
 TEXT_MAX = 32 << 20
 """Bytes of the JSON of a manifest or page at most."""

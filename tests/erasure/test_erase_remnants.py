@@ -23,6 +23,9 @@ from lakelog.moves import publication as publish
 from lakelog.remotes import known
 from lakelog.segments import segment
 from lakelog.state.state import save_state
+from lakelog.subscriptions import registry
+from lakelog.subscriptions.commit import CommitRequest, commit
+from lakelog.subscriptions.delivery import Handled
 from lakelog.views import LakeViews
 from tests.support import erasure_histories as histories
 from tests.support import protected
@@ -39,6 +42,15 @@ def found(path: Path) -> list[str]:
 def opened(path: Path) -> Lake:
     """A lake that seals when it is told to."""
     return lakelog.open(path / "lake", settings={"seal": "never"})
+
+
+def commit_outputs(lake: Lake, name: str, outputs: list[Any]) -> None:
+    """Append what a subscription has to say."""
+    access = lake.subscriptions()
+    head = access.head()
+    record = registry.require(access, access.state(head), name)
+    handled = Handled(0, 0, outputs)
+    commit(access, CommitRequest(record, head.move.generation, {}, {}, handled))
 
 
 def test_states_whose_segments_are_gone(tmp_path: Path) -> None:
@@ -141,10 +153,12 @@ def test_letters_of_earlier_builds_are_named(tmp_path: Path) -> None:
     with opened(tmp_path) as lake:
         lake.append({"type": "A", "subject": ADA, "message": WORD})
         lake.subscribe("mail").close()
-        for name in (ADA, *(f"u{n}" for n in range(7))):
-            data = {"attempts": 1, "error": "x", "event": {"subject": name}}
-            letter = {"type": "lakelog.dead_letter", "source": "lakelog", "subject": "mail"}
-            lake.append({**letter, "message": "x", "data": data})
+        letter = {"type": "lakelog.dead_letter", "source": "lakelog", "subject": "mail"}
+        texts: list[dict[str, Any]] = [
+            {"attempts": 1, "error": "x", "event": {"subject": name}}
+            for name in (ADA, *(f"u{n}" for n in range(7)))
+        ]
+        commit_outputs(lake, "mail", [{**letter, "message": "x", "data": t} for t in texts])
         (place,) = lake.erase(subject=ADA, why="asked").copies
         run(tmp_path / "lake", *shlex.split(place["command"])[1:], "--why", "asked", "--yes")
         assert all(status.is_done for status in lake.erasures())

@@ -13,7 +13,7 @@ import lakelog
 from lakelog import erasure, remotes
 from lakelog.errors import InvalidEvent, Unreachable
 from lakelog.lake import Lake
-from lakelog.remotes import known, oci
+from lakelog.remotes import known, oci, oci_manifests
 from tests.support import cutting_proxy, registry_server
 from tests.support import erasure_histories as histories
 from tests.support.effort import IS_WHOLE
@@ -25,7 +25,7 @@ from tests.support.requirements import need
 def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.setattr(oci, "SETTLING", 0.0)
-    monkeypatch.setattr(oci, "_LISTED", 4)
+    monkeypatch.setattr(oci_manifests, "_LISTED", 4)
 
 
 @pytest.fixture(scope="module")
