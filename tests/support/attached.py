@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import lakelog
@@ -57,6 +57,13 @@ def numbers(lake: Lake, where: str = "TRUE") -> list[int]:
 def append(lake: Lake, *values: int, type: str = "T") -> None:
     """Append events with these numbers."""
     lake.append([{"type": type, "data": {"n": value}} for value in values])
+
+
+def publish_each(lake: Lake, values: Iterable[int]) -> None:
+    """Append events with these numbers, and publish each in a move of its own."""
+    for value in values:
+        append(lake, value)
+        lake.exchange()
 
 
 def origins(lake: Lake) -> Counter[tuple[str, int]]:

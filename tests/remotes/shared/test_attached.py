@@ -20,7 +20,7 @@ from lakelog.errors import AlreadyExists, TransferRefused, Unreachable, Unsuppor
 from lakelog.manifest import manifest
 from lakelog.remotes import known
 from lakelog.remotes.shared import attach, mirrored_volume, offers, segment_cache
-from tests.support.attached import SharedMachines, append, numbers, origins
+from tests.support.attached import SharedMachines, append, numbers, origins, publish_each
 from tests.support.cli import answer, run
 
 
@@ -111,9 +111,7 @@ def test_a_rollback_fetches_the_pages_of_its_target(
     machines: SharedMachines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manifest, "FAN", 2)
-    for number in range(6):
-        append(machines["a"], number)
-        machines["a"].exchange()
+    publish_each(machines["a"], range(6))
     state = machines["a"].store.refs.read("main", 6).snapshot
     assert machines["a"].store.manifests.load(state).pages
     machines["b"].rollback(state)
@@ -285,9 +283,7 @@ def test_what_is_remembered_of_objects_is_bounded(
     monkeypatch.setattr(segment_cache, "_LOG_SPARE", 0)
     monkeypatch.setattr(mirrored_volume, "_DELIVERED_MAX", 4)
     machines = SharedMachines(tmp_path)
-    for number in range(8):
-        append(machines["a"], number)
-        machines["a"].exchange()
+    publish_each(machines["a"], range(8))
     machines["b"].exchange()
     for _ in range(8):
         assert numbers(machines["b"]) == list(range(8))

@@ -20,7 +20,7 @@ from lakelog.remotes.s3 import S3Remote
 from lakelog.remotes.shared import attach, move_spans
 from lakelog.runtime.lazy import Lazy
 from tests.support import encrypted, protected
-from tests.support.attached import SharedMachines, append, numbers, offer_and_die
+from tests.support.attached import SharedMachines, append, numbers, offer_and_die, publish_each
 from tests.support.cli import run
 from tests.support.flaky_bucket import FlakyBucket, Trouble, flaky_bucket
 from tests.support.killed_machines import MachineFleet
@@ -162,9 +162,7 @@ def test_a_directory_is_attached_by_few_requests_and_each_tries_the_store(
         machines = SharedMachines(tmp_path, "s3://lakes/few")
         machines["a"].exchange()
         assert len(faults.seen) <= 25  # 20, and the 5 of an exchange without news
-        for number in range(20):
-            append(machines["a"], number)
-            machines["a"].exchange()
+        publish_each(machines["a"], range(20))
         faults.seen.clear()
         assert machines["b"].count() == 20
         assert len(faults.seen) <= 18
@@ -318,9 +316,7 @@ def test_a_prune_from_a_new_directory_keeps_states_that_only_the_bucket_has(
     monkeypatch.setattr(move_spans, "GROWTH", 2)
     with unfaithful_store(monkeypatch):
         machines = SharedMachines(tmp_path, "s3://lakes/lazy")
-        for number in range(6):
-            append(machines["a"], number)
-            machines["a"].exchange()
+        publish_each(machines["a"], range(6))
         known.add(machines["b"].store, "origin", "s3://lakes/lazy")
         machines["b"].gc()
         prune(machines["b"], "origin", grace=0)
@@ -335,9 +331,7 @@ def test_a_prune_keeps_history_and_what_is_offered(
     with object_stores.moto_store() as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         machines = SharedMachines(tmp_path, "s3://lakes/pruned")
-        for number in range(3):
-            append(machines["a"], number)
-            machines["a"].exchange()
+        publish_each(machines["a"], range(3))
         machines["a"].compact()
         machines["b"].exchange()
         offer_and_die(machines, 3, 4)

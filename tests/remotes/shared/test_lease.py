@@ -10,16 +10,14 @@ import pytest
 
 from lakelog.lake import Lake
 from lakelog.remotes.shared import lease
-from tests.support.attached import SharedMachines, append, numbers
+from tests.support.attached import SharedMachines, append, numbers, publish_each
 
 
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[SharedMachines]:
     """Machines with a bucket of files, and four small segments."""
     machines = SharedMachines(tmp_path)
-    for number in range(4):
-        append(machines["a"], number)
-        machines["a"].exchange()
+    publish_each(machines["a"], range(4))
     machines.exchange("b")
     yield machines
     machines.close()

@@ -12,20 +12,25 @@ import pytest
 import lakelog
 from lakelog.errors import DamagedManifest, TransferRefused, Unreachable
 from lakelog.remotes.shared import attach, move_spans
-from tests.support.attached import SharedMachines, append, numbers
+from tests.support.attached import SharedMachines, append, numbers, publish_each
+
+
+def spanned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> Iterator[SharedMachines]:
+    """Yield one machine that has made one more move than `count`, in spans of four moves."""
+    monkeypatch.setattr(move_spans, "SPAN", 4)
+    monkeypatch.setattr(move_spans, "GROWTH", 2)
+    machines = SharedMachines(tmp_path)
+    publish_each(machines["a"], range(count))
+    yield machines
+    machines.close()
 
 
 @pytest.fixture
 def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedMachines]:
     """One machine that has made fifteen moves: three spans, two moves of the next one, and one."""
-    monkeypatch.setattr(move_spans, "SPAN", 4)
-    monkeypatch.setattr(move_spans, "GROWTH", 2)
-    machines = SharedMachines(tmp_path)
-    for number in range(14):
-        append(machines["a"], number)
-        machines["a"].exchange()
-    yield machines
-    machines.close()
+    yield from spanned(tmp_path, monkeypatch, 14)
 
 
 def spans(root: Path) -> list[Path]:
@@ -106,15 +111,9 @@ def manifest_files(root: Path) -> list[Path]:
 def long_states(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_manifests: None
 ) -> Iterator[SharedMachines]:
-    """As `machines`, where no move carries its manifest: that of a large lake is too long."""
-    monkeypatch.setattr(move_spans, "SPAN", 4)
-    monkeypatch.setattr(move_spans, "GROWTH", 2)
-    machines = SharedMachines(tmp_path)
-    for number in range(9):
-        append(machines["a"], number)
-        machines["a"].exchange()
-    yield machines
-    machines.close()
+    """The same of ten moves, none of which carries its manifest: that of a large lake is too
+    long."""
+    yield from spanned(tmp_path, monkeypatch, 9)
 
 
 def test_only_the_newest_of_long_manifests_are_fetched(
