@@ -113,9 +113,10 @@ def reset(access: BranchAccess, name: str, start: str = "beginning") -> Subscrip
     while True:
         head, letters = _dead_events(access, name)
         place = registry.start_position(start, access.state(head))
-        outputs = dict[int, list[Event]]()
         # Of events that come again.
-        outputs |= {e.seq: [] for e in letters if e.event.get("seq", -1) >= place.seq}
+        outputs: dict[int, list[Event]] = {
+            letter.seq: [] for letter in letters if letter.event.get("seq", -1) >= place.seq
+        }
         after = dict.fromkeys(range(PARTITIONS), place)
         with contextlib.suppress(PositionMoved):
             _commit_settled(access, name, head, outputs, after, DEAD_LETTER, SETTLED)
