@@ -24,7 +24,7 @@ class Failures:
         line = EngineMessage(message).with_suggestion(self._tables.names, refs).explained()
         return self._binder.refs.named(line)
 
-    def told(self, message: str) -> QueryFailed:
+    def error(self, message: str) -> QueryFailed:
         """Return the error of a query that cannot run."""
         return QueryFailed(self.in_one_line(message), schemas.as_written(message))
 
@@ -47,4 +47,4 @@ class Failures:
                     pass
             except (duckdb.Error, LakelogError) as error:
                 message = EngineMessage(message).clearer(str(error))
-        return self.told(message)
+        return self.error(message)

@@ -168,7 +168,7 @@ class Session:
                     raise
             return work()  # gc was faster: look again, once
         except (duckdb.Error, RuntimeError) as error:
-            raise translated(error, self.failures.told) from None
+            raise translated(error, self.failures.error) from None
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
 

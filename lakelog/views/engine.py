@@ -415,7 +415,7 @@ class ProtectedMaps:
     """Which maps of a lake read protected fields: what such a view computes is kept nowhere.
 
     What is kept on disk has no word of such a field, and what a query shows depends on the keys of
-    its process. So such a view is computed from the events whenever it is target.
+    its process. So such a view is computed from the events whenever it is asked.
     """
 
     def __init__(self, paths: Paths) -> None:
