@@ -317,8 +317,13 @@ class Store:
             self.refs.sync(branch, head.digest)
 
     def make_branch_dirs(self, branch: str) -> None:
-        """Create the directories of a branch durably."""
-        self.volume.make_folder(KEYS.head_dir(branch))
+        """Create the directories of a branch durably. Raises LakeNotFound, OSError."""
+        try:
+            self.volume.make_folder(KEYS.head_dir(branch))
+        except FileNotFoundError:
+            if disk.exists(self.paths.root):
+                raise
+            raise LakeNotFound(f"{self.paths.root} was removed: nothing was stored") from None
         Folder(self.paths.wal_dir(branch)).make_durably()
 
     @staticmethod

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 
 import orjson
 
@@ -83,7 +83,8 @@ class BranchPosition:
             # Members of a later version are refused, since their meaning is not known.
             position = cls(**orjson.loads(token))
             # The numbers are compared with those of the lake.
-            if not all(type(number) is int for number in list(asdict(position).values())[2:]):
+            numbers = astuple(position)[2:]
+            if not all(type(number) is int for number in numbers) or min(0, *numbers[:-1]) < 0:
                 raise TypeError
             return position
         except (orjson.JSONDecodeError, TypeError):

@@ -15,7 +15,7 @@ import pytest
 
 import lakelog
 from lakelog.disk import LockFile, disk
-from lakelog.errors import LakeReplaced, WriterClosed
+from lakelog.errors import LakeNotFound, LakeReplaced, WriterClosed
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail, WalFile
 
@@ -235,6 +235,20 @@ def remove(path: str, is_moved: bool) -> None:
         os.rename(path, f"{path}-away")
     else:
         shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_an_append_to_a_removed_lake_says_so(make_lake: MakeLake, before: int) -> None:
+    """Nothing is made in the place of a lake that is gone, and nothing is acknowledged."""
+    lake = make_lake()
+    lake.append(numbers(*range(before)))
+    remove(lake.path, is_moved=False)
+    for _ in range(2):
+        with pytest.raises(LakeNotFound, match="was removed: nothing was stored"):
+            lake.append(numbers(11))
+    lake.close()
+    assert not os.path.exists(lake.path)
+    make_lake()
 
 
 @pytest.mark.parametrize("before", [0, 1])

@@ -363,8 +363,9 @@ def test_positions_for_a_database_of_the_program(make_lake: MakeLake, tmp_path: 
         another.subscribe(None, from_=batch.position)
     with lake.branch("side") as side, pytest.raises(InvalidSetting, match="of branch 'main'"):
         side.subscribe(None, from_=batch.position)
-    # Numbers that are texts, as a program may have stored them.
-    for changed in ("{}", json.dumps({**json.loads(batch.position), "seq": "1"})):
+    # Numbers that are texts, as a program may have stored them, or below the first.
+    wrong = [json.dumps({**json.loads(batch.position), "seq": seq}) for seq in ("1", -1)]
+    for changed in ("{}", *wrong):
         with pytest.raises(InvalidSetting, match="is not the position"):
             lake.subscribe(None, from_=changed)
 
