@@ -198,6 +198,8 @@ class LakeMachine(RuleBasedStateMachine):
             lake.snapshot(str(number))
             branch.move("snapshot", branch.now)
         self.remember()
+        # What only tags keep must outlive the next collection.
+        self.gc(index)
 
     @rule(index=HANDLES)
     def retention(self, index: int) -> None:
