@@ -10,26 +10,15 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.alerts.rounds import Evaluator, evaluate_when_free, evaluating
-    from lakelog.alerts.rule import CLOCKS, SEVERITIES, AlertRule
-    from lakelog.alerts.rulebook import RuleBook, glance, history, overview
+    from lakelog.alerts.rounds import Evaluator as Evaluator
+    from lakelog.alerts.rounds import evaluate_when_free as evaluate_when_free
+    from lakelog.alerts.rounds import evaluating as evaluating
+    from lakelog.alerts.rule import CLOCKS as CLOCKS
+    from lakelog.alerts.rule import SEVERITIES as SEVERITIES
+    from lakelog.alerts.rule import AlertRule as AlertRule
+    from lakelog.alerts.rulebook import RuleBook as RuleBook
+    from lakelog.alerts.rulebook import glance as glance
+    from lakelog.alerts.rulebook import history as history
+    from lakelog.alerts.rulebook import overview as overview
 
-__all__ = [
-    "CLOCKS",
-    "SEVERITIES",
-    "AlertRule",
-    "Evaluator",
-    "RuleBook",
-    "evaluate_when_free",
-    "evaluating",
-    "glance",
-    "history",
-    "overview",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    rounds="Evaluator evaluate_when_free evaluating",
-    rule="CLOCKS SEVERITIES AlertRule",
-    rulebook="RuleBook glance history overview",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.analyze import dedupe
-    from lakelog.analyze.similar import near_duplicates
+    from lakelog.analyze import dedupe as dedupe
+    from lakelog.analyze.similar import near_duplicates as near_duplicates
 
-__all__ = ["dedupe", "near_duplicates"]
-
-__getattr__ = lazy_face(__name__, dedupe="", similar="near_duplicates")
+__getattr__, __all__ = lazy_face(__name__, __file__)

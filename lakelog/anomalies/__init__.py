@@ -10,33 +10,16 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.anomalies.findings import (
-        EVERY,
-        FALSE_ALARMS,
-        AnomalyFinding,
-        Incident,
-        finding_events,
-        finding_records,
-        incidents,
-    )
-    from lakelog.anomalies.novelty import SCORE, THRESHOLD, NoveltyDetector, score_rows
+    from lakelog.anomalies.findings import EVERY as EVERY
+    from lakelog.anomalies.findings import FALSE_ALARMS as FALSE_ALARMS
+    from lakelog.anomalies.findings import AnomalyFinding as AnomalyFinding
+    from lakelog.anomalies.findings import Incident as Incident
+    from lakelog.anomalies.findings import finding_events as finding_events
+    from lakelog.anomalies.findings import finding_records as finding_records
+    from lakelog.anomalies.findings import incidents as incidents
+    from lakelog.anomalies.novelty import SCORE as SCORE
+    from lakelog.anomalies.novelty import THRESHOLD as THRESHOLD
+    from lakelog.anomalies.novelty import NoveltyDetector as NoveltyDetector
+    from lakelog.anomalies.novelty import score_rows as score_rows
 
-__all__ = [
-    "EVERY",
-    "FALSE_ALARMS",
-    "SCORE",
-    "THRESHOLD",
-    "AnomalyFinding",
-    "Incident",
-    "NoveltyDetector",
-    "finding_events",
-    "finding_records",
-    "incidents",
-    "score_rows",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    findings="EVERY FALSE_ALARMS AnomalyFinding Incident finding_events finding_records incidents",
-    novelty="SCORE THRESHOLD NoveltyDetector score_rows",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -9,36 +9,15 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.appends.arrival_signal import ArrivalSignal, signal_of
-    from lakelog.appends.async_append import AsyncAppends
-    from lakelog.appends.known_keys import KnownKeys
-    from lakelog.appends.receipt import Receipt
-    from lakelog.appends.stream_lock import StreamLock
-    from lakelog.appends.stream_versions import EVENTS_MAX, VersionedBatch
-    from lakelog.appends.versioned import StreamSubject
-    from lakelog.appends.writer import Writer
+    from lakelog.appends.arrival_signal import ArrivalSignal as ArrivalSignal
+    from lakelog.appends.arrival_signal import signal_of as signal_of
+    from lakelog.appends.async_append import AsyncAppends as AsyncAppends
+    from lakelog.appends.known_keys import KnownKeys as KnownKeys
+    from lakelog.appends.receipt import Receipt as Receipt
+    from lakelog.appends.stream_lock import StreamLock as StreamLock
+    from lakelog.appends.stream_versions import EVENTS_MAX as EVENTS_MAX
+    from lakelog.appends.stream_versions import VersionedBatch as VersionedBatch
+    from lakelog.appends.versioned import StreamSubject as StreamSubject
+    from lakelog.appends.writer import Writer as Writer
 
-__all__ = [
-    "EVENTS_MAX",
-    "ArrivalSignal",
-    "AsyncAppends",
-    "KnownKeys",
-    "Receipt",
-    "StreamLock",
-    "StreamSubject",
-    "VersionedBatch",
-    "Writer",
-    "signal_of",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    arrival_signal="ArrivalSignal signal_of",
-    async_append="AsyncAppends",
-    known_keys="KnownKeys",
-    receipt="Receipt",
-    stream_lock="StreamLock",
-    stream_versions="EVENTS_MAX VersionedBatch",
-    versioned="StreamSubject",
-    writer="Writer",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

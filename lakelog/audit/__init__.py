@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.audit import audit
-    from lakelog.audit.file_audit import FileAudit
+    from lakelog.audit import audit as audit
+    from lakelog.audit.file_audit import FileAudit as FileAudit
 
-__all__ = ["FileAudit", "audit"]
-
-__getattr__ = lazy_face(__name__, audit="", file_audit="FileAudit")
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -9,36 +9,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.backup.copy import Backup, fault_of, restore
-    from lakelog.backup.delete import covering
-    from lakelog.backup.directory import BackupDirectory, DirectoryListing, copies_of
-    from lakelog.backup.scheduler import (
-        INTERVAL,
-        KEEP,
-        BackupPlan,
-        BackupScheduler,
-        backup_directories,
-    )
+    from lakelog.backup.copy import Backup as Backup
+    from lakelog.backup.copy import fault_of as fault_of
+    from lakelog.backup.copy import restore as restore
+    from lakelog.backup.delete import covering as covering
+    from lakelog.backup.directory import BackupDirectory as BackupDirectory
+    from lakelog.backup.directory import DirectoryListing as DirectoryListing
+    from lakelog.backup.directory import copies_of as copies_of
+    from lakelog.backup.scheduler import INTERVAL as INTERVAL
+    from lakelog.backup.scheduler import KEEP as KEEP
+    from lakelog.backup.scheduler import BackupPlan as BackupPlan
+    from lakelog.backup.scheduler import BackupScheduler as BackupScheduler
+    from lakelog.backup.scheduler import backup_directories as backup_directories
 
-__all__ = [
-    "INTERVAL",
-    "KEEP",
-    "Backup",
-    "BackupDirectory",
-    "BackupPlan",
-    "BackupScheduler",
-    "DirectoryListing",
-    "backup_directories",
-    "copies_of",
-    "covering",
-    "fault_of",
-    "restore",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    copy="Backup fault_of restore",
-    delete="covering",
-    directory="BackupDirectory DirectoryListing copies_of",
-    scheduler="BackupPlan BackupScheduler INTERVAL KEEP backup_directories",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

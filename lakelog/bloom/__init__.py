@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.bloom.filters import LEAST, Filters, drop, hashes, save
+    from lakelog.bloom.filters import LEAST as LEAST
+    from lakelog.bloom.filters import Filters as Filters
+    from lakelog.bloom.filters import drop as drop
+    from lakelog.bloom.filters import hashes as hashes
+    from lakelog.bloom.filters import save as save
 
-__all__ = ["LEAST", "Filters", "drop", "hashes", "save"]
-
-__getattr__ = lazy_face(__name__, filters="LEAST Filters drop hashes save")
+__getattr__, __all__ = lazy_face(__name__, __file__)

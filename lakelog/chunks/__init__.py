@@ -10,35 +10,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.chunks.chunk_writer import ChunkWriter, PendingChunk
-    from lakelog.chunks.state_files import (
-        StateFiles,
-        StateRecord,
-        check,
-        digest_of_name,
-        read_file,
-        unseal,
-    )
-    from lakelog.chunks.state_index import ChunkRef, Extent, StateEntry, StateIndex
+    from lakelog.chunks.chunk_writer import ChunkWriter as ChunkWriter
+    from lakelog.chunks.chunk_writer import PendingChunk as PendingChunk
+    from lakelog.chunks.state_files import StateFiles as StateFiles
+    from lakelog.chunks.state_files import StateRecord as StateRecord
+    from lakelog.chunks.state_files import check as check
+    from lakelog.chunks.state_files import digest_of_name as digest_of_name
+    from lakelog.chunks.state_files import read_file as read_file
+    from lakelog.chunks.state_files import unseal as unseal
+    from lakelog.chunks.state_index import ChunkRef as ChunkRef
+    from lakelog.chunks.state_index import Extent as Extent
+    from lakelog.chunks.state_index import StateEntry as StateEntry
+    from lakelog.chunks.state_index import StateIndex as StateIndex
 
-__all__ = [
-    "ChunkRef",
-    "ChunkWriter",
-    "Extent",
-    "PendingChunk",
-    "StateEntry",
-    "StateFiles",
-    "StateIndex",
-    "StateRecord",
-    "check",
-    "digest_of_name",
-    "read_file",
-    "unseal",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    chunk_writer="ChunkWriter PendingChunk",
-    state_files="StateFiles StateRecord check digest_of_name read_file unseal",
-    state_index="ChunkRef Extent StateEntry StateIndex",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

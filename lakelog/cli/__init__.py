@@ -16,19 +16,13 @@ from lakelog.cli.options import bind, flag, option
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.cli.render.tables import cell
-    from lakelog.cli.shell.complete import CompletionNames, SqlCompleter
-    from lakelog.cli.shell.statements import StatementRunner
+    from lakelog.cli.render.tables import cell as cell
+    from lakelog.cli.shell.complete import CompletionNames as CompletionNames
+    from lakelog.cli.shell.complete import SqlCompleter as SqlCompleter
+    from lakelog.cli.shell.statements import StatementRunner as StatementRunner
 
-__all__ = ["CompletionNames", "SqlCompleter", "StatementRunner", "cell", "cli", "main"]
-__getattr__ = lazy_face(
-    __name__,
-    **{
-        "render.tables": "cell",
-        "shell.complete": "CompletionNames SqlCompleter",
-        "shell.statements": "StatementRunner",
-    },
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)
+__all__ += ["cli", "main"]
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Write": {

@@ -5,34 +5,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.clients.address import Address
-    from lakelog.clients.connection import Attempts, ConnectionLost, cut_off, pause
-    from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
-    from lakelog.clients.kafka_config import KafkaClient, KafkaConfig
-    from lakelog.clients.redis_client import RedisClient
-    from lakelog.clients.redis_config import RedisConfig
+    from lakelog.clients.address import Address as Address
+    from lakelog.clients.connection import Attempts as Attempts
+    from lakelog.clients.connection import ConnectionLost as ConnectionLost
+    from lakelog.clients.connection import cut_off as cut_off
+    from lakelog.clients.connection import pause as pause
+    from lakelog.clients.http_client import Endpoint as Endpoint
+    from lakelog.clients.http_client import HttpConnection as HttpConnection
+    from lakelog.clients.http_client import Reply as Reply
+    from lakelog.clients.kafka_config import KafkaClient as KafkaClient
+    from lakelog.clients.kafka_config import KafkaConfig as KafkaConfig
+    from lakelog.clients.redis_client import RedisClient as RedisClient
+    from lakelog.clients.redis_config import RedisConfig as RedisConfig
 
-__all__ = [
-    "Address",
-    "Attempts",
-    "ConnectionLost",
-    "Endpoint",
-    "HttpConnection",
-    "KafkaClient",
-    "KafkaConfig",
-    "RedisClient",
-    "RedisConfig",
-    "Reply",
-    "cut_off",
-    "pause",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    address="Address",
-    connection="Attempts ConnectionLost cut_off pause",
-    http_client="Endpoint HttpConnection Reply",
-    kafka_config="KafkaClient KafkaConfig",
-    redis_client="RedisClient",
-    redis_config="RedisConfig",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

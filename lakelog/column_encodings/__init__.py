@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.column_encodings.trials import DICTIONARY, choose, sample
+    from lakelog.column_encodings.trials import DICTIONARY as DICTIONARY
+    from lakelog.column_encodings.trials import choose as choose
+    from lakelog.column_encodings.trials import sample as sample
 
-__all__ = ["DICTIONARY", "choose", "sample"]
-
-__getattr__ = lazy_face(__name__, trials="DICTIONARY choose sample")
+__getattr__, __all__ = lazy_face(__name__, __file__)

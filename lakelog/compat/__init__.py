@@ -10,29 +10,13 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.compat import omega, sqlite_import
-    from lakelog.compat.dump import LogEntry, OMEGALogManager
-    from lakelog.compat.event_store import EventDatabase
-    from lakelog.compat.lookups import Lookups
-    from lakelog.compat.persistence import EventPersistenceManager, create_event_persistence
+    from lakelog.compat import omega as omega
+    from lakelog.compat import sqlite_import as sqlite_import
+    from lakelog.compat.dump import LogEntry as LogEntry
+    from lakelog.compat.dump import OMEGALogManager as OMEGALogManager
+    from lakelog.compat.event_store import EventDatabase as EventDatabase
+    from lakelog.compat.lookups import Lookups as Lookups
+    from lakelog.compat.persistence import EventPersistenceManager as EventPersistenceManager
+    from lakelog.compat.persistence import create_event_persistence as create_event_persistence
 
-__all__ = [
-    "EventDatabase",
-    "EventPersistenceManager",
-    "LogEntry",
-    "Lookups",
-    "OMEGALogManager",
-    "create_event_persistence",
-    "omega",
-    "sqlite_import",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    dump="LogEntry OMEGALogManager",
-    event_store="EventDatabase",
-    lookups="Lookups",
-    omega="",
-    persistence="EventPersistenceManager create_event_persistence",
-    sqlite_import="",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

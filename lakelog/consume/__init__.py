@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.consume.consume import BATCH, STARTS, Consumer, ConsumeResult, source_of
-    from lakelog.consume.journal_source import JournalSource
+    from lakelog.consume.consume import BATCH as BATCH
+    from lakelog.consume.consume import STARTS as STARTS
+    from lakelog.consume.consume import Consumer as Consumer
+    from lakelog.consume.consume import ConsumeResult as ConsumeResult
+    from lakelog.consume.consume import source_of as source_of
+    from lakelog.consume.journal_source import JournalSource as JournalSource
 
-__all__ = ["BATCH", "STARTS", "ConsumeResult", "Consumer", "JournalSource", "source_of"]
-
-__getattr__ = lazy_face(
-    __name__,
-    consume="BATCH ConsumeResult Consumer STARTS source_of",
-    journal_source="JournalSource",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

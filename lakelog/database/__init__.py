@@ -12,32 +12,14 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.database.block_ranges import SegmentBlocks
-    from lakelog.database.connection import (
-        SPILL,
-        Connect,
-        connect,
-        connect_engine,
-        load_relations,
-        segment_cursor,
-    )
-    from lakelog.database.parquet_files import file_pattern, parquet_sql
+    from lakelog.database.block_ranges import SegmentBlocks as SegmentBlocks
+    from lakelog.database.connection import SPILL as SPILL
+    from lakelog.database.connection import Connect as Connect
+    from lakelog.database.connection import connect as connect
+    from lakelog.database.connection import connect_engine as connect_engine
+    from lakelog.database.connection import load_relations as load_relations
+    from lakelog.database.connection import segment_cursor as segment_cursor
+    from lakelog.database.parquet_files import file_pattern as file_pattern
+    from lakelog.database.parquet_files import parquet_sql as parquet_sql
 
-__all__ = [
-    "SPILL",
-    "Connect",
-    "SegmentBlocks",
-    "connect",
-    "connect_engine",
-    "file_pattern",
-    "load_relations",
-    "parquet_sql",
-    "segment_cursor",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    block_ranges="SegmentBlocks",
-    connection="SPILL Connect connect connect_engine load_relations segment_cursor",
-    parquet_files="file_pattern parquet_sql",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -10,21 +10,12 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.dataframes.daft_frame import to_daft
-    from lakelog.dataframes.dask_frame import to_dask
-    from lakelog.dataframes.event_scan import EventScan, scan_of
-    from lakelog.dataframes.polars_frame import to_polars
-    from lakelog.dataframes.ray_dataset import to_ray
-    from lakelog.dataframes.spark_frame import to_spark
+    from lakelog.dataframes.daft_frame import to_daft as to_daft
+    from lakelog.dataframes.dask_frame import to_dask as to_dask
+    from lakelog.dataframes.event_scan import EventScan as EventScan
+    from lakelog.dataframes.event_scan import scan_of as scan_of
+    from lakelog.dataframes.polars_frame import to_polars as to_polars
+    from lakelog.dataframes.ray_dataset import to_ray as to_ray
+    from lakelog.dataframes.spark_frame import to_spark as to_spark
 
-__all__ = ["EventScan", "scan_of", "to_daft", "to_dask", "to_polars", "to_ray", "to_spark"]
-
-__getattr__ = lazy_face(
-    __name__,
-    daft_frame="to_daft",
-    dask_frame="to_dask",
-    event_scan="EventScan scan_of",
-    polars_frame="to_polars",
-    ray_dataset="to_ray",
-    spark_frame="to_spark",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

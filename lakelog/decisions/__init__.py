@@ -11,40 +11,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.decisions.challengers import CallableChallenger, CommandChallenger
-    from lakelog.decisions.comparison import (
-        ContextGain,
-        DecisionComparison,
-        Question,
-        compare,
-        export_pairs,
-    )
-    from lakelog.decisions.history import DecisionHistory, recommendation_event
-    from lakelog.decisions.intervals import Interval
-    from lakelog.decisions.offpolicy import EFFECTIVE_MIN
-    from lakelog.decisions.recorded_answers import Recorded
+    from lakelog.decisions.challengers import CallableChallenger as CallableChallenger
+    from lakelog.decisions.challengers import CommandChallenger as CommandChallenger
+    from lakelog.decisions.comparison import ContextGain as ContextGain
+    from lakelog.decisions.comparison import DecisionComparison as DecisionComparison
+    from lakelog.decisions.comparison import Question as Question
+    from lakelog.decisions.comparison import compare as compare
+    from lakelog.decisions.comparison import export_pairs as export_pairs
+    from lakelog.decisions.history import DecisionHistory as DecisionHistory
+    from lakelog.decisions.history import recommendation_event as recommendation_event
+    from lakelog.decisions.intervals import Interval as Interval
+    from lakelog.decisions.offpolicy import EFFECTIVE_MIN as EFFECTIVE_MIN
+    from lakelog.decisions.recorded_answers import Recorded as Recorded
 
-__all__ = [
-    "EFFECTIVE_MIN",
-    "CallableChallenger",
-    "CommandChallenger",
-    "ContextGain",
-    "DecisionComparison",
-    "DecisionHistory",
-    "Interval",
-    "Question",
-    "Recorded",
-    "compare",
-    "export_pairs",
-    "recommendation_event",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    challengers="CallableChallenger CommandChallenger",
-    comparison="DecisionComparison ContextGain Question compare export_pairs",
-    history="DecisionHistory recommendation_event",
-    intervals="Interval",
-    offpolicy="EFFECTIVE_MIN",
-    recorded_answers="Recorded",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -10,28 +10,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.deploy.container import ENGINES, Container, Engine, read_container
-    from lakelog.deploy.deployment import KINDS, Deployment, render, running_in
-    from lakelog.deploy.kubectl import ClusterStep, Kubectl, Revision, return_to
+    from lakelog.deploy.container import ENGINES as ENGINES
+    from lakelog.deploy.container import Container as Container
+    from lakelog.deploy.container import Engine as Engine
+    from lakelog.deploy.container import read_container as read_container
+    from lakelog.deploy.deployment import KINDS as KINDS
+    from lakelog.deploy.deployment import Deployment as Deployment
+    from lakelog.deploy.deployment import render as render
+    from lakelog.deploy.deployment import running_in as running_in
+    from lakelog.deploy.kubectl import ClusterStep as ClusterStep
+    from lakelog.deploy.kubectl import Kubectl as Kubectl
+    from lakelog.deploy.kubectl import Revision as Revision
+    from lakelog.deploy.kubectl import return_to as return_to
 
-__all__ = [
-    "ENGINES",
-    "KINDS",
-    "ClusterStep",
-    "Container",
-    "Deployment",
-    "Engine",
-    "Kubectl",
-    "Revision",
-    "read_container",
-    "render",
-    "return_to",
-    "running_in",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    container="Container ENGINES Engine read_container",
-    deployment="Deployment KINDS render running_in",
-    kubectl="ClusterStep Kubectl Revision return_to",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

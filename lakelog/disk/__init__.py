@@ -11,33 +11,15 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.disk import disk
-    from lakelog.disk.disk import Begun
-    from lakelog.disk.file import File, OpenFile
-    from lakelog.disk.file_system import FileSystem
-    from lakelog.disk.folder import Folder
-    from lakelog.disk.lock_file import LockFile
-    from lakelog.disk.regular_file import DOCUMENT_MAX, NotIntact, NotRegular
+    from lakelog.disk import disk as disk
+    from lakelog.disk.disk import Begun as Begun
+    from lakelog.disk.file import File as File
+    from lakelog.disk.file import OpenFile as OpenFile
+    from lakelog.disk.file_system import FileSystem as FileSystem
+    from lakelog.disk.folder import Folder as Folder
+    from lakelog.disk.lock_file import LockFile as LockFile
+    from lakelog.disk.regular_file import DOCUMENT_MAX as DOCUMENT_MAX
+    from lakelog.disk.regular_file import NotIntact as NotIntact
+    from lakelog.disk.regular_file import NotRegular as NotRegular
 
-__all__ = [
-    "DOCUMENT_MAX",
-    "Begun",
-    "File",
-    "FileSystem",
-    "Folder",
-    "LockFile",
-    "NotIntact",
-    "NotRegular",
-    "OpenFile",
-    "disk",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    disk="",
-    file="Begun File OpenFile",
-    file_system="FileSystem",
-    folder="Folder",
-    lock_file="LockFile",
-    regular_file="DOCUMENT_MAX NotIntact NotRegular",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.document.checksum import (
-        TAIL,
-        check,
-        decode,
-        digest,
-        encode,
-        ending,
-        require_known,
-        split,
-    )
+    from lakelog.document.checksum import TAIL as TAIL
+    from lakelog.document.checksum import check as check
+    from lakelog.document.checksum import decode as decode
+    from lakelog.document.checksum import digest as digest
+    from lakelog.document.checksum import encode as encode
+    from lakelog.document.checksum import ending as ending
+    from lakelog.document.checksum import require_known as require_known
+    from lakelog.document.checksum import split as split
 
-__all__ = ["TAIL", "check", "decode", "digest", "encode", "ending", "require_known", "split"]
-
-__getattr__ = lazy_face(__name__, checksum=" ".join(__all__))
+__getattr__, __all__ = lazy_face(__name__, __file__)

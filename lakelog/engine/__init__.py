@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.engine import catalog, core, messages, syntax, volatility
+    from lakelog.engine import catalog as catalog
+    from lakelog.engine import core as core
+    from lakelog.engine import messages as messages
+    from lakelog.engine import syntax as syntax
+    from lakelog.engine import volatility as volatility
 
-__all__ = ["catalog", "core", "messages", "syntax", "volatility"]
-
-__getattr__ = lazy_face(__name__, catalog="", core="", messages="", syntax="", volatility="")
+__getattr__, __all__ = lazy_face(__name__, __file__)

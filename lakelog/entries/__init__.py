@@ -10,34 +10,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.entries.entry import (
-        MANY,
-        Counts,
-        Entry,
-        IdRun,
-        MalformedEntry,
-        Record,
-        Removal,
-        RetentionEntry,
-        SegmentEntry,
-        assign_seq,
-        changes,
-        parse,
-    )
+    from lakelog.entries.entry import MANY as MANY
+    from lakelog.entries.entry import Counts as Counts
+    from lakelog.entries.entry import Entry as Entry
+    from lakelog.entries.entry import IdRun as IdRun
+    from lakelog.entries.entry import MalformedEntry as MalformedEntry
+    from lakelog.entries.entry import Record as Record
+    from lakelog.entries.entry import Removal as Removal
+    from lakelog.entries.entry import RetentionEntry as RetentionEntry
+    from lakelog.entries.entry import SegmentEntry as SegmentEntry
+    from lakelog.entries.entry import assign_seq as assign_seq
+    from lakelog.entries.entry import changes as changes
+    from lakelog.entries.entry import parse as parse
 
-__all__ = [
-    "MANY",
-    "Counts",
-    "Entry",
-    "IdRun",
-    "MalformedEntry",
-    "Record",
-    "Removal",
-    "RetentionEntry",
-    "SegmentEntry",
-    "assign_seq",
-    "changes",
-    "parse",
-]
-
-__getattr__ = lazy_face(__name__, entry=" ".join(__all__))
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.erased import copies, records, sweep
-    from lakelog.erased.refusal import Refusal
+    from lakelog.erased import copies as copies
+    from lakelog.erased import records as records
+    from lakelog.erased import sweep as sweep
+    from lakelog.erased.refusal import Refusal as Refusal
 
-__all__ = ["Refusal", "copies", "records", "sweep"]
-
-__getattr__ = lazy_face(__name__, copies="", records="", refusal="Refusal", sweep="")
+__getattr__, __all__ = lazy_face(__name__, __file__)

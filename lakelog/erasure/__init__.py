@@ -9,36 +9,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.erasure.derived import clean
-    from lakelog.erasure.erasing import erase
-    from lakelog.erasure.known import adopt, again
-    from lakelog.erasure.on_lake import LakeErasure
-    from lakelog.erasure.receipts import receipt
-    from lakelog.erasure.status import ErasureStatus, confirm, one, statuses
-    from lakelog.erasure.touched import ErasurePreview, preview
+    from lakelog.erasure.derived import clean as clean
+    from lakelog.erasure.erasing import erase as erase
+    from lakelog.erasure.known import adopt as adopt
+    from lakelog.erasure.known import again as again
+    from lakelog.erasure.on_lake import LakeErasure as LakeErasure
+    from lakelog.erasure.receipts import receipt as receipt
+    from lakelog.erasure.status import ErasureStatus as ErasureStatus
+    from lakelog.erasure.status import confirm as confirm
+    from lakelog.erasure.status import one as one
+    from lakelog.erasure.status import statuses as statuses
+    from lakelog.erasure.touched import ErasurePreview as ErasurePreview
+    from lakelog.erasure.touched import preview as preview
 
-__all__ = [
-    "ErasurePreview",
-    "ErasureStatus",
-    "LakeErasure",
-    "adopt",
-    "again",
-    "clean",
-    "confirm",
-    "erase",
-    "one",
-    "preview",
-    "receipt",
-    "statuses",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    derived="clean",
-    erasing="erase",
-    known="adopt again",
-    on_lake="LakeErasure",
-    receipts="receipt",
-    touched="ErasurePreview preview",
-    status="ErasureStatus confirm one statuses",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -10,34 +10,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.event.arrow_rows import as_list
-    from lakelog.event.bookkeeping import BookkeepingEvent
-    from lakelog.event.encode import EncodedBatch, gather, identity_key, merge, payload_of
-    from lakelog.event.exported import EVENT_COLUMNS, assigned_columns
-    from lakelog.event.levels import Severity
-    from lakelog.event.types import Event, Events
+    from lakelog.event.arrow_rows import as_list as as_list
+    from lakelog.event.bookkeeping import BookkeepingEvent as BookkeepingEvent
+    from lakelog.event.encode import EncodedBatch as EncodedBatch
+    from lakelog.event.encode import gather as gather
+    from lakelog.event.encode import identity_key as identity_key
+    from lakelog.event.encode import merge as merge
+    from lakelog.event.encode import payload_of as payload_of
+    from lakelog.event.exported import EVENT_COLUMNS as EVENT_COLUMNS
+    from lakelog.event.exported import assigned_columns as assigned_columns
+    from lakelog.event.levels import Severity as Severity
+    from lakelog.event.types import Event as Event
+    from lakelog.event.types import Events as Events
 
-__all__ = [
-    "EVENT_COLUMNS",
-    "BookkeepingEvent",
-    "EncodedBatch",
-    "Event",
-    "Events",
-    "Severity",
-    "as_list",
-    "assigned_columns",
-    "gather",
-    "identity_key",
-    "merge",
-    "payload_of",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    arrow_rows="as_list",
-    bookkeeping="BookkeepingEvent",
-    encode="EncodedBatch gather identity_key merge payload_of",
-    exported="EVENT_COLUMNS assigned_columns",
-    levels="Severity",
-    types="Event Events",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

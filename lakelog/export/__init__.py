@@ -10,34 +10,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.export.folder import (
-        atomic_directory,
-        atomic_file,
-        require_free,
-        scratch_directory,
-        sizes,
-    )
-    from lakelog.export.row_files import FORMATS, destination, export
-    from lakelog.export.tables import COMPRESSION, GROUP_ROWS, SHARD_ROWS, ExportResult
+    from lakelog.export.folder import atomic_directory as atomic_directory
+    from lakelog.export.folder import atomic_file as atomic_file
+    from lakelog.export.folder import require_free as require_free
+    from lakelog.export.folder import scratch_directory as scratch_directory
+    from lakelog.export.folder import sizes as sizes
+    from lakelog.export.row_files import FORMATS as FORMATS
+    from lakelog.export.row_files import destination as destination
+    from lakelog.export.row_files import export as export
+    from lakelog.export.tables import COMPRESSION as COMPRESSION
+    from lakelog.export.tables import GROUP_ROWS as GROUP_ROWS
+    from lakelog.export.tables import SHARD_ROWS as SHARD_ROWS
+    from lakelog.export.tables import ExportResult as ExportResult
 
-__all__ = [
-    "COMPRESSION",
-    "FORMATS",
-    "GROUP_ROWS",
-    "SHARD_ROWS",
-    "ExportResult",
-    "atomic_directory",
-    "atomic_file",
-    "destination",
-    "export",
-    "require_free",
-    "scratch_directory",
-    "sizes",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    folder="atomic_directory atomic_file require_free scratch_directory sizes",
-    row_files="FORMATS destination export",
-    tables="COMPRESSION ExportResult GROUP_ROWS SHARD_ROWS",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -11,34 +11,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.files.cursors import CursorIndex
-    from lakelog.files.file_copies import FileCopy
-    from lakelog.files.file_cursor import FileCursor, Start
-    from lakelog.files.identity import KnownContent, Resolver, UndecidedFile
-    from lakelog.files.rotation import LogName, printable
-    from lakelog.files.scan import FileScan, FileState, Selection
+    from lakelog.files.cursors import CursorIndex as CursorIndex
+    from lakelog.files.file_copies import FileCopy as FileCopy
+    from lakelog.files.file_cursor import FileCursor as FileCursor
+    from lakelog.files.file_cursor import Start as Start
+    from lakelog.files.identity import KnownContent as KnownContent
+    from lakelog.files.identity import Resolver as Resolver
+    from lakelog.files.identity import UndecidedFile as UndecidedFile
+    from lakelog.files.rotation import LogName as LogName
+    from lakelog.files.rotation import printable as printable
+    from lakelog.files.scan import FileScan as FileScan
+    from lakelog.files.scan import FileState as FileState
+    from lakelog.files.scan import Selection as Selection
 
-__all__ = [
-    "CursorIndex",
-    "FileCopy",
-    "FileCursor",
-    "FileScan",
-    "FileState",
-    "KnownContent",
-    "LogName",
-    "Resolver",
-    "Selection",
-    "Start",
-    "UndecidedFile",
-    "printable",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    cursors="CursorIndex",
-    file_copies="FileCopy",
-    file_cursor="FileCursor Start",
-    identity="KnownContent Resolver UndecidedFile",
-    rotation="LogName printable",
-    scan="FileScan FileState Selection",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.folds.aggregates import aggregate, on
-    from lakelog.folds.fold import Fold, FoldResult
-    from lakelog.folds.upcasting import Upcaster
+    from lakelog.folds.aggregates import aggregate as aggregate
+    from lakelog.folds.aggregates import on as on
+    from lakelog.folds.fold import Fold as Fold
+    from lakelog.folds.fold import FoldResult as FoldResult
+    from lakelog.folds.upcasting import Upcaster as Upcaster
 
-__all__ = ["Fold", "FoldResult", "Upcaster", "aggregate", "on"]
-
-__getattr__ = lazy_face(
-    __name__, aggregates="aggregate on", fold="Fold FoldResult", upcasting="Upcaster"
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

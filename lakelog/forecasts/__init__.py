@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.forecasts.metrics import MetricSeries, metric_series
-    from lakelog.forecasts.models import Forecast, forecast
-    from lakelog.forecasts.trend import TimeToLimit, time_to_limit
+    from lakelog.forecasts.metrics import MetricSeries as MetricSeries
+    from lakelog.forecasts.metrics import metric_series as metric_series
+    from lakelog.forecasts.models import Forecast as Forecast
+    from lakelog.forecasts.models import forecast as forecast
+    from lakelog.forecasts.trend import TimeToLimit as TimeToLimit
+    from lakelog.forecasts.trend import time_to_limit as time_to_limit
 
-__all__ = ["Forecast", "MetricSeries", "TimeToLimit", "forecast", "metric_series", "time_to_limit"]
-
-__getattr__ = lazy_face(
-    __name__,
-    metrics="MetricSeries metric_series",
-    models="Forecast forecast",
-    trend="TimeToLimit time_to_limit",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -11,43 +11,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.formats.bulk import BulkAction
-    from lakelog.formats.date_orders import DateOrders
-    from lakelog.formats.definition import FormatDefinition
-    from lakelog.formats.format import EventMembers, Format
-    from lakelog.formats.journal import JournalExport
-    from lakelog.formats.leading_times import LeadingTime
-    from lakelog.formats.line_encoding import LineEncoding
-    from lakelog.formats.otlp import OtlpRequests
-    from lakelog.formats.registry import FORMATS
-    from lakelog.formats.uniform.typed_payloads import TypedPayloads
-    from lakelog.formats.uniform.uniform_lines import UniformLines
+    from lakelog.formats.bulk import BulkAction as BulkAction
+    from lakelog.formats.date_orders import DateOrders as DateOrders
+    from lakelog.formats.definition import FormatDefinition as FormatDefinition
+    from lakelog.formats.format import EventMembers as EventMembers
+    from lakelog.formats.format import Format as Format
+    from lakelog.formats.journal import JournalExport as JournalExport
+    from lakelog.formats.leading_times import LeadingTime as LeadingTime
+    from lakelog.formats.line_encoding import LineEncoding as LineEncoding
+    from lakelog.formats.otlp import OtlpRequests as OtlpRequests
+    from lakelog.formats.registry import FORMATS as FORMATS
+    from lakelog.formats.uniform.typed_payloads import TypedPayloads as TypedPayloads
+    from lakelog.formats.uniform.uniform_lines import UniformLines as UniformLines
 
-__all__ = [
-    "FORMATS",
-    "BulkAction",
-    "DateOrders",
-    "EventMembers",
-    "Format",
-    "FormatDefinition",
-    "JournalExport",
-    "LeadingTime",
-    "LineEncoding",
-    "OtlpRequests",
-    "TypedPayloads",
-    "UniformLines",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    bulk="BulkAction",
-    date_orders="DateOrders",
-    definition="FormatDefinition",
-    format="EventMembers Format",
-    journal="JournalExport",
-    leading_times="LeadingTime",
-    line_encoding="LineEncoding",
-    otlp="OtlpRequests",
-    registry="FORMATS",
-    **{"uniform.typed_payloads": "TypedPayloads", "uniform.uniform_lines": "UniformLines"},
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.frame_rows.frame_sql import SCANNED, scan_sql
-    from lakelog.frame_rows.rows import events, quarantined
+    from lakelog.frame_rows.frame_sql import SCANNED as SCANNED
+    from lakelog.frame_rows.frame_sql import scan_sql as scan_sql
+    from lakelog.frame_rows.rows import events as events
+    from lakelog.frame_rows.rows import quarantined as quarantined
 
-__all__ = ["SCANNED", "events", "quarantined", "scan_sql"]
-
-__getattr__ = lazy_face(__name__, frame_sql="SCANNED scan_sql", rows="events quarantined")
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -10,38 +10,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.history.branch_history import (
-        BranchHistory,
-        Diff,
-        HistoryEntry,
-        Snapshot,
-        delete_branch,
-        delete_tag,
-        remove_tag,
-    )
-    from lakelog.history.resolving import resolve
-    from lakelog.history.thinning import pack
-    from lakelog.history.window import kept_moves, lake_time, read_condemned
+    from lakelog.history.branch_history import BranchHistory as BranchHistory
+    from lakelog.history.branch_history import Diff as Diff
+    from lakelog.history.branch_history import HistoryEntry as HistoryEntry
+    from lakelog.history.branch_history import Snapshot as Snapshot
+    from lakelog.history.branch_history import delete_branch as delete_branch
+    from lakelog.history.branch_history import delete_tag as delete_tag
+    from lakelog.history.branch_history import remove_tag as remove_tag
+    from lakelog.history.resolving import resolve as resolve
+    from lakelog.history.thinning import pack as pack
+    from lakelog.history.window import kept_moves as kept_moves
+    from lakelog.history.window import lake_time as lake_time
+    from lakelog.history.window import read_condemned as read_condemned
 
-__all__ = [
-    "BranchHistory",
-    "Diff",
-    "HistoryEntry",
-    "Snapshot",
-    "delete_branch",
-    "delete_tag",
-    "kept_moves",
-    "lake_time",
-    "pack",
-    "read_condemned",
-    "remove_tag",
-    "resolve",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    branch_history="BranchHistory Diff HistoryEntry Snapshot delete_branch delete_tag remove_tag",
-    resolving="resolve",
-    thinning="pack",
-    window="kept_moves lake_time read_condemned",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

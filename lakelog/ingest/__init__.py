@@ -11,44 +11,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.ingest.batch import Job
-    from lakelog.ingest.chunk_result import ChunkResult
-    from lakelog.ingest.definitions import LakeFormat
-    from lakelog.ingest.file_report import FileReport
-    from lakelog.ingest.ingest import Ingester, IngestReport
-    from lakelog.ingest.message_events import Message
-    from lakelog.ingest.messages import MessageBatch
-    from lakelog.ingest.preview import Preview
-    from lakelog.ingest.quarantine import Quarantine
-    from lakelog.ingest.stream_cursor import StreamCursor
-    from lakelog.ingest.transform import Transformer
+    from lakelog.ingest.batch import Job as Job
+    from lakelog.ingest.chunk_result import ChunkResult as ChunkResult
+    from lakelog.ingest.definitions import LakeFormat as LakeFormat
+    from lakelog.ingest.file_report import FileReport as FileReport
+    from lakelog.ingest.ingest import Ingester as Ingester
+    from lakelog.ingest.ingest import IngestReport as IngestReport
+    from lakelog.ingest.message_events import Message as Message
+    from lakelog.ingest.messages import MessageBatch as MessageBatch
+    from lakelog.ingest.preview import Preview as Preview
+    from lakelog.ingest.quarantine import Quarantine as Quarantine
+    from lakelog.ingest.stream_cursor import StreamCursor as StreamCursor
+    from lakelog.ingest.transform import Transformer as Transformer
 
-__all__ = [
-    "ChunkResult",
-    "FileReport",
-    "IngestReport",
-    "Ingester",
-    "Job",
-    "LakeFormat",
-    "Message",
-    "MessageBatch",
-    "Preview",
-    "Quarantine",
-    "StreamCursor",
-    "Transformer",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    batch="Job",
-    chunk_result="ChunkResult",
-    definitions="LakeFormat",
-    file_report="FileReport",
-    ingest="IngestReport Ingester",
-    message_events="Message",
-    messages="MessageBatch",
-    preview="Preview",
-    quarantine="Quarantine",
-    stream_cursor="StreamCursor",
-    transform="Transformer",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

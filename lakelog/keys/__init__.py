@@ -5,18 +5,11 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.keys import key_file, master
-    from lakelog.keys.keyring import KeyRing
-    from lakelog.keys.subject_keys import SubjectKeys
-    from lakelog.keys.vault import VAULT, LakeKeys
+    from lakelog.keys import key_file as key_file
+    from lakelog.keys import master as master
+    from lakelog.keys.keyring import KeyRing as KeyRing
+    from lakelog.keys.subject_keys import SubjectKeys as SubjectKeys
+    from lakelog.keys.vault import VAULT as VAULT
+    from lakelog.keys.vault import LakeKeys as LakeKeys
 
-__all__ = ["VAULT", "KeyRing", "LakeKeys", "SubjectKeys", "key_file", "master"]
-
-__getattr__ = lazy_face(
-    __name__,
-    key_file="",
-    keyring="KeyRing",
-    master="",
-    subject_keys="SubjectKeys",
-    vault="VAULT LakeKeys",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

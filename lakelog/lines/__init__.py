@@ -11,31 +11,16 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.lines.binary import refusal
-    from lakelog.lines.checksum import Checksum
-    from lakelog.lines.inflate import compression
-    from lakelog.lines.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
-    from lakelog.lines.source import Source
+    from lakelog.lines.binary import refusal as refusal
+    from lakelog.lines.checksum import Checksum as Checksum
+    from lakelog.lines.inflate import compression as compression
+    from lakelog.lines.pieces import Chunk as Chunk
+    from lakelog.lines.pieces import Hole as Hole
+    from lakelog.lines.pieces import Overlong as Overlong
+    from lakelog.lines.pieces import Pause as Pause
+    from lakelog.lines.pieces import Piece as Piece
+    from lakelog.lines.pieces import Split as Split
+    from lakelog.lines.pieces import visible as visible
+    from lakelog.lines.source import Source as Source
 
-__all__ = [
-    "Checksum",
-    "Chunk",
-    "Hole",
-    "Overlong",
-    "Pause",
-    "Piece",
-    "Source",
-    "Split",
-    "compression",
-    "refusal",
-    "visible",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    binary="refusal",
-    checksum="Checksum",
-    inflate="compression",
-    pieces="Chunk Hole Overlong Pause Piece Split visible",
-    source="Source",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

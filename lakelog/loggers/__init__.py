@@ -10,38 +10,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.loggers.adapters import LoguruSink, StructlogProcessor
-    from lakelog.loggers.ai import AILogger, get_ai_logger
-    from lakelog.loggers.figure_recorder import FigureRecorder
-    from lakelog.loggers.genai import instrument_anthropic, instrument_openai
-    from lakelog.loggers.handler import LakeHandler
-    from lakelog.loggers.oos import get_logger
-    from lakelog.loggers.otel import LakeLogExporter, LakeSpanExporter
-    from lakelog.loggers.spans import span
+    from lakelog.loggers.adapters import LoguruSink as LoguruSink
+    from lakelog.loggers.adapters import StructlogProcessor as StructlogProcessor
+    from lakelog.loggers.ai import AILogger as AILogger
+    from lakelog.loggers.ai import get_ai_logger as get_ai_logger
+    from lakelog.loggers.figure_recorder import FigureRecorder as FigureRecorder
+    from lakelog.loggers.genai import instrument_anthropic as instrument_anthropic
+    from lakelog.loggers.genai import instrument_openai as instrument_openai
+    from lakelog.loggers.handler import LakeHandler as LakeHandler
+    from lakelog.loggers.oos import get_logger as get_logger
+    from lakelog.loggers.otel import LakeLogExporter as LakeLogExporter
+    from lakelog.loggers.otel import LakeSpanExporter as LakeSpanExporter
+    from lakelog.loggers.spans import span as span
 
-__all__ = [
-    "AILogger",
-    "FigureRecorder",
-    "LakeHandler",
-    "LakeLogExporter",
-    "LakeSpanExporter",
-    "LoguruSink",
-    "StructlogProcessor",
-    "get_ai_logger",
-    "get_logger",
-    "instrument_anthropic",
-    "instrument_openai",
-    "span",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    adapters="LoguruSink StructlogProcessor",
-    ai="AILogger get_ai_logger",
-    figure_recorder="FigureRecorder",
-    genai="instrument_anthropic instrument_openai",
-    handler="LakeHandler",
-    oos="get_logger",
-    otel="LakeLogExporter LakeSpanExporter",
-    spans="span",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -12,44 +12,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.maintain.compact import rewrite
-    from lakelog.maintain.reachability import Marker, lost_names
-    from lakelog.maintain.repair.checker import Report
-    from lakelog.maintain.repair.outcome import RepairOutcome
-    from lakelog.maintain.repair.repair import LakeCheck
-    from lakelog.maintain.row_removal import DedupeNote, RowRemoval
-    from lakelog.maintain.seal import Sealer
-    from lakelog.maintain.stats import Stats
-    from lakelog.maintain.upkeep import BackgroundWork, LakeUpkeep
+    from lakelog.maintain.compact import rewrite as rewrite
+    from lakelog.maintain.reachability import Marker as Marker
+    from lakelog.maintain.reachability import lost_names as lost_names
+    from lakelog.maintain.repair.checker import Report as Report
+    from lakelog.maintain.repair.outcome import RepairOutcome as RepairOutcome
+    from lakelog.maintain.repair.repair import LakeCheck as LakeCheck
+    from lakelog.maintain.row_removal import DedupeNote as DedupeNote
+    from lakelog.maintain.row_removal import RowRemoval as RowRemoval
+    from lakelog.maintain.seal import Sealer as Sealer
+    from lakelog.maintain.stats import Stats as Stats
+    from lakelog.maintain.upkeep import BackgroundWork as BackgroundWork
+    from lakelog.maintain.upkeep import LakeUpkeep as LakeUpkeep
 
-__all__ = [
-    "BackgroundWork",
-    "DedupeNote",
-    "LakeCheck",
-    "LakeUpkeep",
-    "Marker",
-    "RepairOutcome",
-    "Report",
-    "RowRemoval",
-    "Sealer",
-    "Stats",
-    "lost_names",
-    "rewrite",
-]
-
-_REPAIR = {
-    "repair.checker": "Report",
-    "repair.outcome": "RepairOutcome",
-    "repair.repair": "LakeCheck",
-}
-
-__getattr__ = lazy_face(
-    __name__,
-    compact="rewrite",
-    reachability="Marker lost_names",
-    row_removal="DedupeNote RowRemoval",
-    seal="Sealer",
-    stats="Stats",
-    upkeep="BackgroundWork LakeUpkeep",
-    **_REPAIR,
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -9,37 +9,16 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.manifest.folding import fold
-    from lakelog.manifest.manifest import (
-        BOTTOM,
-        FAN,
-        LEVEL_MAX,
-        Manifest,
-        Page,
-        Totals,
-        add_up,
-        empty,
-        of_json,
-    )
-    from lakelog.manifest.manifests import Manifests
+    from lakelog.manifest.folding import fold as fold
+    from lakelog.manifest.manifest import BOTTOM as BOTTOM
+    from lakelog.manifest.manifest import FAN as FAN
+    from lakelog.manifest.manifest import LEVEL_MAX as LEVEL_MAX
+    from lakelog.manifest.manifest import Manifest as Manifest
+    from lakelog.manifest.manifest import Page as Page
+    from lakelog.manifest.manifest import Totals as Totals
+    from lakelog.manifest.manifest import add_up as add_up
+    from lakelog.manifest.manifest import empty as empty
+    from lakelog.manifest.manifest import of_json as of_json
+    from lakelog.manifest.manifests import Manifests as Manifests
 
-__all__ = [
-    "BOTTOM",
-    "FAN",
-    "LEVEL_MAX",
-    "Manifest",
-    "Manifests",
-    "Page",
-    "Totals",
-    "add_up",
-    "empty",
-    "fold",
-    "of_json",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    folding="fold",
-    manifest="BOTTOM FAN LEVEL_MAX Manifest Page Totals add_up empty of_json",
-    manifests="Manifests",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

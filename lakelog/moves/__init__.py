@@ -11,34 +11,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.moves.publication import (
-        AUTOMATIC_OPS,
-        USER_OPS,
-        Change,
-        Follow,
-        SettleWith,
-        grow,
-        link_move,
-        note,
-        publish,
-        run_maintenance,
-        try_move,
-        with_reason,
-    )
+    from lakelog.moves.publication import AUTOMATIC_OPS as AUTOMATIC_OPS
+    from lakelog.moves.publication import USER_OPS as USER_OPS
+    from lakelog.moves.publication import Change as Change
+    from lakelog.moves.publication import Follow as Follow
+    from lakelog.moves.publication import SettleWith as SettleWith
+    from lakelog.moves.publication import grow as grow
+    from lakelog.moves.publication import link_move as link_move
+    from lakelog.moves.publication import note as note
+    from lakelog.moves.publication import publish as publish
+    from lakelog.moves.publication import run_maintenance as run_maintenance
+    from lakelog.moves.publication import try_move as try_move
+    from lakelog.moves.publication import with_reason as with_reason
 
-__all__ = [
-    "AUTOMATIC_OPS",
-    "USER_OPS",
-    "Change",
-    "Follow",
-    "SettleWith",
-    "grow",
-    "link_move",
-    "note",
-    "publish",
-    "run_maintenance",
-    "try_move",
-    "with_reason",
-]
-
-__getattr__ = lazy_face(__name__, publication=" ".join(__all__))
+__getattr__, __all__ = lazy_face(__name__, __file__)

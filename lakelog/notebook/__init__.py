@@ -5,9 +5,7 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.notebook import live
-    from lakelog.notebook.magics import load
+    from lakelog.notebook import live as live
+    from lakelog.notebook.magics import load as load
 
-__all__ = ["live", "load"]
-
-__getattr__ = lazy_face(__name__, live="", magics="load")
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -11,33 +11,16 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.oos.ai_functions import log_system_start, measure_operation
-    from lakelog.oos.database_sync import BatchDatabaseSync
-    from lakelog.oos.oos_demo import DemoCheck, play
-    from lakelog.oos.oos_views import DEFAULT_LOG, OOSViews, get_views
-    from lakelog.oos.podcasts import PodcastProcessor, SimpleLogProcessor
-    from lakelog.oos.redis import RedisManager
+    from lakelog.oos.ai_functions import log_system_start as log_system_start
+    from lakelog.oos.ai_functions import measure_operation as measure_operation
+    from lakelog.oos.database_sync import BatchDatabaseSync as BatchDatabaseSync
+    from lakelog.oos.oos_demo import DemoCheck as DemoCheck
+    from lakelog.oos.oos_demo import play as play
+    from lakelog.oos.oos_views import DEFAULT_LOG as DEFAULT_LOG
+    from lakelog.oos.oos_views import OOSViews as OOSViews
+    from lakelog.oos.oos_views import get_views as get_views
+    from lakelog.oos.podcasts import PodcastProcessor as PodcastProcessor
+    from lakelog.oos.podcasts import SimpleLogProcessor as SimpleLogProcessor
+    from lakelog.oos.redis import RedisManager as RedisManager
 
-__all__ = [
-    "DEFAULT_LOG",
-    "BatchDatabaseSync",
-    "DemoCheck",
-    "OOSViews",
-    "PodcastProcessor",
-    "RedisManager",
-    "SimpleLogProcessor",
-    "get_views",
-    "log_system_start",
-    "measure_operation",
-    "play",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    ai_functions="log_system_start measure_operation",
-    database_sync="BatchDatabaseSync",
-    oos_demo="DemoCheck play",
-    oos_views="DEFAULT_LOG OOSViews get_views",
-    podcasts="PodcastProcessor SimpleLogProcessor",
-    redis="RedisManager",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

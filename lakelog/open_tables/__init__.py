@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.open_tables.delta import publish_delta
-    from lakelog.open_tables.iceberg import publish_iceberg
-    from lakelog.open_tables.published_state import PublishResult, TableSource
+    from lakelog.open_tables.delta import publish_delta as publish_delta
+    from lakelog.open_tables.iceberg import publish_iceberg as publish_iceberg
+    from lakelog.open_tables.published_state import PublishResult as PublishResult
+    from lakelog.open_tables.published_state import TableSource as TableSource
 
-__all__ = ["PublishResult", "TableSource", "publish_delta", "publish_iceberg"]
-
-__getattr__ = lazy_face(
-    __name__,
-    delta="publish_delta",
-    iceberg="publish_iceberg",
-    published_state="PublishResult TableSource",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -10,27 +10,14 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.outcomes.evaluation import BaselineGain, OutcomeEvaluation
-    from lakelog.outcomes.model import OutcomeModel, find_model, models
-    from lakelog.outcomes.prediction import Predictions, predict, prediction_events
-    from lakelog.outcomes.training import train_model
+    from lakelog.outcomes.evaluation import BaselineGain as BaselineGain
+    from lakelog.outcomes.evaluation import OutcomeEvaluation as OutcomeEvaluation
+    from lakelog.outcomes.model import OutcomeModel as OutcomeModel
+    from lakelog.outcomes.model import find_model as find_model
+    from lakelog.outcomes.model import models as models
+    from lakelog.outcomes.prediction import Predictions as Predictions
+    from lakelog.outcomes.prediction import predict as predict
+    from lakelog.outcomes.prediction import prediction_events as prediction_events
+    from lakelog.outcomes.training import train_model as train_model
 
-__all__ = [
-    "BaselineGain",
-    "OutcomeEvaluation",
-    "OutcomeModel",
-    "Predictions",
-    "find_model",
-    "models",
-    "predict",
-    "prediction_events",
-    "train_model",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    evaluation="BaselineGain OutcomeEvaluation",
-    model="OutcomeModel find_model models",
-    prediction="Predictions predict prediction_events",
-    training="train_model",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -10,36 +10,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.paths.file_names import FileName, FileNames, encode_name
-    from lakelog.paths.lake_paths import (
-        CHUNK,
-        FORMAT,
-        INDEX,
-        KEYS,
-        LEASE,
-        OBJECTS,
-        PLAIN_FORMAT,
-        Keys,
-        Paths,
-    )
+    from lakelog.paths.file_names import FileName as FileName
+    from lakelog.paths.file_names import FileNames as FileNames
+    from lakelog.paths.file_names import encode_name as encode_name
+    from lakelog.paths.lake_paths import CHUNK as CHUNK
+    from lakelog.paths.lake_paths import FORMAT as FORMAT
+    from lakelog.paths.lake_paths import INDEX as INDEX
+    from lakelog.paths.lake_paths import KEYS as KEYS
+    from lakelog.paths.lake_paths import LEASE as LEASE
+    from lakelog.paths.lake_paths import OBJECTS as OBJECTS
+    from lakelog.paths.lake_paths import PLAIN_FORMAT as PLAIN_FORMAT
+    from lakelog.paths.lake_paths import Keys as Keys
+    from lakelog.paths.lake_paths import Paths as Paths
 
-__all__ = [
-    "CHUNK",
-    "FORMAT",
-    "INDEX",
-    "KEYS",
-    "LEASE",
-    "OBJECTS",
-    "PLAIN_FORMAT",
-    "FileName",
-    "FileNames",
-    "Keys",
-    "Paths",
-    "encode_name",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    file_names="FileName FileNames encode_name",
-    lake_paths="CHUNK FORMAT INDEX KEYS LEASE OBJECTS PLAIN_FORMAT Keys Paths",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -10,22 +10,11 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.patterns.findings import pattern_events, statistics_event
-    from lakelog.patterns.masks import beginning_sql, shape_sql
-    from lakelog.patterns.mining import Template, templates_of
+    from lakelog.patterns.findings import pattern_events as pattern_events
+    from lakelog.patterns.findings import statistics_event as statistics_event
+    from lakelog.patterns.masks import beginning_sql as beginning_sql
+    from lakelog.patterns.masks import shape_sql as shape_sql
+    from lakelog.patterns.mining import Template as Template
+    from lakelog.patterns.mining import templates_of as templates_of
 
-__all__ = [
-    "Template",
-    "beginning_sql",
-    "pattern_events",
-    "shape_sql",
-    "statistics_event",
-    "templates_of",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    findings="pattern_events statistics_event",
-    masks="beginning_sql shape_sql",
-    mining="Template templates_of",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

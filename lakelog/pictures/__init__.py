@@ -9,28 +9,13 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.pictures.charts import (
-        Curve,
-        bars_chart,
-        curves_chart,
-        encode,
-        meter,
-        require_drawable,
-        since,
-        sparkline,
-    )
+    from lakelog.pictures.charts import Curve as Curve
+    from lakelog.pictures.charts import bars_chart as bars_chart
+    from lakelog.pictures.charts import curves_chart as curves_chart
+    from lakelog.pictures.charts import encode as encode
+    from lakelog.pictures.charts import meter as meter
+    from lakelog.pictures.charts import require_drawable as require_drawable
+    from lakelog.pictures.charts import since as since
+    from lakelog.pictures.charts import sparkline as sparkline
 
-__all__ = [
-    "Curve",
-    "bars_chart",
-    "curves_chart",
-    "encode",
-    "meter",
-    "require_drawable",
-    "since",
-    "sparkline",
-]
-
-__getattr__ = lazy_face(
-    __name__, charts="Curve bars_chart curves_chart encode meter require_drawable since sparkline"
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

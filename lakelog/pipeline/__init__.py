@@ -9,28 +9,15 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.pipeline.fact_log import FETCH, Fact, locked, open_log
-    from lakelog.pipeline.feeds import FeedEntry, parse_feed
-    from lakelog.pipeline.standing import DeadLetter, Item
-    from lakelog.pipeline.work_queue import RunReport, WorkQueue
+    from lakelog.pipeline.fact_log import FETCH as FETCH
+    from lakelog.pipeline.fact_log import Fact as Fact
+    from lakelog.pipeline.fact_log import locked as locked
+    from lakelog.pipeline.fact_log import open_log as open_log
+    from lakelog.pipeline.feeds import FeedEntry as FeedEntry
+    from lakelog.pipeline.feeds import parse_feed as parse_feed
+    from lakelog.pipeline.standing import DeadLetter as DeadLetter
+    from lakelog.pipeline.standing import Item as Item
+    from lakelog.pipeline.work_queue import RunReport as RunReport
+    from lakelog.pipeline.work_queue import WorkQueue as WorkQueue
 
-__all__ = [
-    "FETCH",
-    "DeadLetter",
-    "Fact",
-    "FeedEntry",
-    "Item",
-    "RunReport",
-    "WorkQueue",
-    "locked",
-    "open_log",
-    "parse_feed",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    fact_log="FETCH Fact locked open_log",
-    feeds="FeedEntry parse_feed",
-    standing="DeadLetter Item",
-    work_queue="RunReport WorkQueue",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -10,34 +10,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.proofs.envelope import Statement
-    from lakelog.proofs.keys import PrivateKey, PublicKey
-    from lakelog.proofs.proof import Proven, check_proof, prove
-    from lakelog.proofs.receipt import ErasureReceipt
-    from lakelog.proofs.signing import SignatureCheck, Target, sign
-    from lakelog.proofs.snapshot_tree import erased_leaves, find_events
+    from lakelog.proofs.envelope import Statement as Statement
+    from lakelog.proofs.keys import PrivateKey as PrivateKey
+    from lakelog.proofs.keys import PublicKey as PublicKey
+    from lakelog.proofs.proof import Proven as Proven
+    from lakelog.proofs.proof import check_proof as check_proof
+    from lakelog.proofs.proof import prove as prove
+    from lakelog.proofs.receipt import ErasureReceipt as ErasureReceipt
+    from lakelog.proofs.signing import SignatureCheck as SignatureCheck
+    from lakelog.proofs.signing import Target as Target
+    from lakelog.proofs.signing import sign as sign
+    from lakelog.proofs.snapshot_tree import erased_leaves as erased_leaves
+    from lakelog.proofs.snapshot_tree import find_events as find_events
 
-__all__ = [
-    "ErasureReceipt",
-    "PrivateKey",
-    "Proven",
-    "PublicKey",
-    "SignatureCheck",
-    "Statement",
-    "Target",
-    "check_proof",
-    "erased_leaves",
-    "find_events",
-    "prove",
-    "sign",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    envelope="Statement",
-    keys="PrivateKey PublicKey",
-    proof="Proven check_proof prove",
-    receipt="ErasureReceipt",
-    signing="SignatureCheck Target sign",
-    snapshot_tree="erased_leaves find_events",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -5,12 +5,9 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.protect import sealed_blocks
-    from lakelog.protect.protection import PROTECTIONS, Protection
-    from lakelog.protect.sealed_payload import MEMBER
+    from lakelog.protect import sealed_blocks as sealed_blocks
+    from lakelog.protect.protection import PROTECTIONS as PROTECTIONS
+    from lakelog.protect.protection import Protection as Protection
+    from lakelog.protect.sealed_payload import MEMBER as MEMBER
 
-__all__ = ["MEMBER", "PROTECTIONS", "Protection", "sealed_blocks"]
-
-__getattr__ = lazy_face(
-    __name__, protection="PROTECTIONS Protection", sealed_blocks="", sealed_payload="MEMBER"
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -11,44 +11,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.query.behaviour import Behaviour, Finding
-    from lakelog.query.newest import NewestEvents
-    from lakelog.query.providers import EXTRA_SCHEMAS
-    from lakelog.query.relation import Relation
-    from lakelog.query.session import Session
-    from lakelog.query.sql.analysis import Query
-    from lakelog.query.sql.extractions import Extraction, TypeTable
-    from lakelog.query.sql.keys import EventKey
-    from lakelog.query.sql.segment_map import SegmentMap
-    from lakelog.query.tail_rows import TailRows
+    from lakelog.query.behaviour import Behaviour as Behaviour
+    from lakelog.query.behaviour import Finding as Finding
+    from lakelog.query.newest import NewestEvents as NewestEvents
+    from lakelog.query.providers import EXTRA_SCHEMAS as EXTRA_SCHEMAS
+    from lakelog.query.relation import Relation as Relation
+    from lakelog.query.session import Session as Session
+    from lakelog.query.sql.analysis import Query as Query
+    from lakelog.query.sql.extractions import Extraction as Extraction
+    from lakelog.query.sql.extractions import TypeTable as TypeTable
+    from lakelog.query.sql.keys import EventKey as EventKey
+    from lakelog.query.sql.segment_map import SegmentMap as SegmentMap
+    from lakelog.query.tail_rows import TailRows as TailRows
 
-__all__ = [
-    "EXTRA_SCHEMAS",
-    "Behaviour",
-    "EventKey",
-    "Extraction",
-    "Finding",
-    "NewestEvents",
-    "Query",
-    "Relation",
-    "SegmentMap",
-    "Session",
-    "TailRows",
-    "TypeTable",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    behaviour="Behaviour Finding",
-    newest="NewestEvents",
-    providers="EXTRA_SCHEMAS",
-    relation="Relation",
-    session="Session",
-    tail_rows="TailRows",
-    **{
-        "sql.analysis": "Query",
-        "sql.extractions": "Extraction TypeTable",
-        "sql.keys": "EventKey",
-        "sql.segment_map": "SegmentMap",
-    },
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.recent.redis_feed import CLOSE_SECONDS, RecentFeeder
-    from lakelog.recent.redis_recent import KEEP, RecentEntries, RecentEntry, from_lake
+    from lakelog.recent.redis_feed import CLOSE_SECONDS as CLOSE_SECONDS
+    from lakelog.recent.redis_feed import RecentFeeder as RecentFeeder
+    from lakelog.recent.redis_recent import KEEP as KEEP
+    from lakelog.recent.redis_recent import RecentEntries as RecentEntries
+    from lakelog.recent.redis_recent import RecentEntry as RecentEntry
+    from lakelog.recent.redis_recent import from_lake as from_lake
 
-__all__ = ["CLOSE_SECONDS", "KEEP", "RecentEntries", "RecentEntry", "RecentFeeder", "from_lake"]
-
-__getattr__ = lazy_face(
-    __name__,
-    redis_feed="CLOSE_SECONDS RecentFeeder",
-    redis_recent="KEEP RecentEntries RecentEntry from_lake",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

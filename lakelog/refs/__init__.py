@@ -10,29 +10,16 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.refs.branch_life import BranchLife
-    from lakelog.refs.merge_note import MergeNote
-    from lakelog.refs.ref import Head, Move, Ref, Tag, author, escape_text
-    from lakelog.refs.refs import IsSafe, PreparedMove, Refs
+    from lakelog.refs.branch_life import BranchLife as BranchLife
+    from lakelog.refs.merge_note import MergeNote as MergeNote
+    from lakelog.refs.ref import Head as Head
+    from lakelog.refs.ref import Move as Move
+    from lakelog.refs.ref import Ref as Ref
+    from lakelog.refs.ref import Tag as Tag
+    from lakelog.refs.ref import author as author
+    from lakelog.refs.ref import escape_text as escape_text
+    from lakelog.refs.refs import IsSafe as IsSafe
+    from lakelog.refs.refs import PreparedMove as PreparedMove
+    from lakelog.refs.refs import Refs as Refs
 
-__all__ = [
-    "BranchLife",
-    "Head",
-    "IsSafe",
-    "MergeNote",
-    "Move",
-    "PreparedMove",
-    "Ref",
-    "Refs",
-    "Tag",
-    "author",
-    "escape_text",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    branch_life="BranchLife",
-    merge_note="MergeNote",
-    ref="Head Move Ref Tag author escape_text",
-    refs="IsSafe PreparedMove Refs",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

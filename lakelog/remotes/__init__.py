@@ -10,34 +10,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.remotes import shared
-    from lakelog.remotes.carry import Transfer
-    from lakelog.remotes.fetches import clone, fetch, pull
-    from lakelog.remotes.known import add_tested, checked_url, load, remove
-    from lakelog.remotes.prunes import check, prune
-    from lakelog.remotes.pushes import push
+    from lakelog.remotes import shared as shared
+    from lakelog.remotes.carry import Transfer as Transfer
+    from lakelog.remotes.fetches import clone as clone
+    from lakelog.remotes.fetches import fetch as fetch
+    from lakelog.remotes.fetches import pull as pull
+    from lakelog.remotes.known import add_tested as add_tested
+    from lakelog.remotes.known import checked_url as checked_url
+    from lakelog.remotes.known import load as load
+    from lakelog.remotes.known import remove as remove
+    from lakelog.remotes.prunes import check as check
+    from lakelog.remotes.prunes import prune as prune
+    from lakelog.remotes.pushes import push as push
 
-__all__ = [
-    "Transfer",
-    "add_tested",
-    "check",
-    "checked_url",
-    "clone",
-    "fetch",
-    "load",
-    "prune",
-    "pull",
-    "push",
-    "remove",
-    "shared",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    carry="Transfer",
-    fetches="clone fetch pull",
-    known="add_tested checked_url load remove",
-    prunes="check prune",
-    pushes="push",
-    shared="",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

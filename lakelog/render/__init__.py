@@ -11,32 +11,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.render.display import DisplayHead, visible
-    from lakelog.render.formats import FileEnding, OutputFormat, QueryResult, TextLineEncoder
-    from lakelog.render.plots import plot
-    from lakelog.render.values import dumps, micros, payload, text
-    from lakelog.render.vectors import ColumnBatch
+    from lakelog.render.display import DisplayHead as DisplayHead
+    from lakelog.render.display import visible as visible
+    from lakelog.render.formats import FileEnding as FileEnding
+    from lakelog.render.formats import OutputFormat as OutputFormat
+    from lakelog.render.formats import QueryResult as QueryResult
+    from lakelog.render.formats import TextLineEncoder as TextLineEncoder
+    from lakelog.render.plots import plot as plot
+    from lakelog.render.values import dumps as dumps
+    from lakelog.render.values import micros as micros
+    from lakelog.render.values import payload as payload
+    from lakelog.render.values import text as text
+    from lakelog.render.vectors import ColumnBatch as ColumnBatch
 
-__all__ = [
-    "ColumnBatch",
-    "DisplayHead",
-    "FileEnding",
-    "OutputFormat",
-    "QueryResult",
-    "TextLineEncoder",
-    "dumps",
-    "micros",
-    "payload",
-    "plot",
-    "text",
-    "visible",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    display="DisplayHead visible",
-    formats="FileEnding OutputFormat QueryResult TextLineEncoder",
-    plots="plot",
-    values="dumps micros payload text",
-    vectors="ColumnBatch",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -11,25 +11,14 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.replay.pace import ReplayPace, parse_rate, parse_speed
-    from lakelog.replay.replay import Replay, ReplaySelection
-    from lakelog.replay.targets import CommandTarget, HttpTarget, ReplayTarget, StreamTarget
+    from lakelog.replay.pace import ReplayPace as ReplayPace
+    from lakelog.replay.pace import parse_rate as parse_rate
+    from lakelog.replay.pace import parse_speed as parse_speed
+    from lakelog.replay.replay import Replay as Replay
+    from lakelog.replay.replay import ReplaySelection as ReplaySelection
+    from lakelog.replay.targets import CommandTarget as CommandTarget
+    from lakelog.replay.targets import HttpTarget as HttpTarget
+    from lakelog.replay.targets import ReplayTarget as ReplayTarget
+    from lakelog.replay.targets import StreamTarget as StreamTarget
 
-__all__ = [
-    "CommandTarget",
-    "HttpTarget",
-    "Replay",
-    "ReplayPace",
-    "ReplaySelection",
-    "ReplayTarget",
-    "StreamTarget",
-    "parse_rate",
-    "parse_speed",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    pace="ReplayPace parse_rate parse_speed",
-    replay="Replay ReplaySelection",
-    targets="CommandTarget HttpTarget ReplayTarget StreamTarget",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

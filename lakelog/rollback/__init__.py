@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.rollback import rollback
-    from lakelog.rollback.preflight import PARTS, Preflight
+    from lakelog.rollback import rollback as rollback
+    from lakelog.rollback.preflight import PARTS as PARTS
+    from lakelog.rollback.preflight import Preflight as Preflight
 
-__all__ = ["PARTS", "Preflight", "rollback"]
-
-__getattr__ = lazy_face(__name__, preflight="PARTS Preflight", rollback="")
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.runtime import closest, forks, interpreter, lazy, living, locks, progress, tables
+    from lakelog.runtime import closest as closest
+    from lakelog.runtime import forks as forks
+    from lakelog.runtime import interpreter as interpreter
+    from lakelog.runtime import lazy as lazy
+    from lakelog.runtime import living as living
+    from lakelog.runtime import locks as locks
+    from lakelog.runtime import progress as progress
+    from lakelog.runtime import tables as tables
 
-__all__ = ["closest", "forks", "interpreter", "lazy", "living", "locks", "progress", "tables"]
-
-__getattr__ = lazy_face(
-    __name__, closest="", forks="", interpreter="", living="", locks="", progress="", tables=""
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -7,11 +7,14 @@ cover it; numpy, pyarrow and DuckDB, which take a quarter of a second, are Lazy 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Generic, Self, TypeVar, overload
 
 LazyValue = TypeVar("LazyValue")
+_EXPORTS = re.compile(r"^    from (\S+) import \(?\s*(\w+) as \2\b", re.MULTILINE)
+"""An import under TYPE_CHECKING that type checkers take for a name of the package (PEP 484)."""
 
 
 class Lazy:
@@ -53,14 +56,15 @@ class LazyProperty(Generic[LazyValue]):
         return value
 
 
-def lazy_face(package: str, /, **modules: str) -> Callable[[str], object]:
-    """Return the `__getattr__` of a package, whose names load their modules when first asked for.
+def lazy_face(package: str, file: str) -> tuple[Callable[[str], object], list[str]]:
+    """Return `__getattr__` and `__all__` of a package whose names load their modules at first use.
 
-    `modules` has for each module of the package the names that others may use; none stands for the
-    module itself. No other name may be that of a module: importing that would put it in its place.
+    They are what its file, `__init__.py`, imports as themselves for type checkers, and is read
+    there: nothing repeats it. No name may be that of a module, but for a module itself: importing
+    that would put it in its place.
     """
-    homes = {name: module for module, names in modules.items() for name in names.split()}
-    homes |= {module: "" for module, names in modules.items() if not names}
+    with open(file, encoding="utf-8") as text:
+        homes = {name: home for home, name in _EXPORTS.findall(text.read())}
     module_of = dict[str, ModuleType]()
 
     def load(name: str) -> object:
@@ -69,11 +73,10 @@ def lazy_face(package: str, /, **modules: str) -> Callable[[str], object]:
         if module is None:
             if name not in homes:
                 raise AttributeError(f"module {package!r} has no attribute {name!r}")
-            module = importlib.import_module(f"{package}.{homes[name] or name}")
-            if not homes[name]:
-                return module
-            module_of[name] = module
+            if homes[name] == package:
+                return importlib.import_module(f"{package}.{name}")
+            module = module_of[name] = importlib.import_module(homes[name])
         # The name is looked up anew each time: what the module binds to it is what others see.
         return getattr(module, name)
 
-    return load
+    return load, list(homes)

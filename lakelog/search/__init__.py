@@ -10,29 +10,14 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.search import words
-    from lakelog.search.answers import FACETS, Search, WordHistogram
-    from lakelog.search.calls import counted_word, expanded, for_ascii
-    from lakelog.search.condition import search_condition
-    from lakelog.search.language import highlighter
+    from lakelog.search import words as words
+    from lakelog.search.answers import FACETS as FACETS
+    from lakelog.search.answers import Search as Search
+    from lakelog.search.answers import WordHistogram as WordHistogram
+    from lakelog.search.calls import counted_word as counted_word
+    from lakelog.search.calls import expanded as expanded
+    from lakelog.search.calls import for_ascii as for_ascii
+    from lakelog.search.condition import search_condition as search_condition
+    from lakelog.search.language import highlighter as highlighter
 
-__all__ = [
-    "FACETS",
-    "Search",
-    "WordHistogram",
-    "counted_word",
-    "expanded",
-    "for_ascii",
-    "highlighter",
-    "search_condition",
-    "words",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    answers="FACETS Search WordHistogram",
-    calls="counted_word expanded for_ascii",
-    condition="search_condition",
-    language="highlighter",
-    words="",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -12,37 +12,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.segments.segment import (
-        QUARANTINE_COLUMNS,
-        Segment,
-        SegmentEncoder,
-        describe_rows,
-        put_segment,
-        rows_target,
-        segment_schema,
-        text_encodings,
-        write_segment,
-    )
-    from lakelog.segments.segment_sql import RowRanges, SegmentScan, rows_sql
+    from lakelog.segments.segment import QUARANTINE_COLUMNS as QUARANTINE_COLUMNS
+    from lakelog.segments.segment import Segment as Segment
+    from lakelog.segments.segment import SegmentEncoder as SegmentEncoder
+    from lakelog.segments.segment import describe_rows as describe_rows
+    from lakelog.segments.segment import put_segment as put_segment
+    from lakelog.segments.segment import rows_target as rows_target
+    from lakelog.segments.segment import segment_schema as segment_schema
+    from lakelog.segments.segment import text_encodings as text_encodings
+    from lakelog.segments.segment import write_segment as write_segment
+    from lakelog.segments.segment_sql import RowRanges as RowRanges
+    from lakelog.segments.segment_sql import SegmentScan as SegmentScan
+    from lakelog.segments.segment_sql import rows_sql as rows_sql
 
-__all__ = [
-    "QUARANTINE_COLUMNS",
-    "RowRanges",
-    "Segment",
-    "SegmentEncoder",
-    "SegmentScan",
-    "describe_rows",
-    "put_segment",
-    "rows_sql",
-    "rows_target",
-    "segment_schema",
-    "text_encodings",
-    "write_segment",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    segment="""QUARANTINE_COLUMNS Segment SegmentEncoder describe_rows put_segment rows_target
-        segment_schema text_encodings write_segment""",
-    segment_sql="RowRanges SegmentScan rows_sql",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

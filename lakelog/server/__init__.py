@@ -11,31 +11,14 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.server.mcp.protocol_server import serve_stdio
-    from lakelog.server.run import PORT, ServerPlan, require_packages, serve
-    from lakelog.server.sql.query_limits import QueryLimits
-    from lakelog.server.syslog import SyslogPlan
-    from lakelog.server.tokens import TokenFile, TokenScope
+    from lakelog.server.mcp.protocol_server import serve_stdio as serve_stdio
+    from lakelog.server.run import PORT as PORT
+    from lakelog.server.run import ServerPlan as ServerPlan
+    from lakelog.server.run import require_packages as require_packages
+    from lakelog.server.run import serve as serve
+    from lakelog.server.sql.query_limits import QueryLimits as QueryLimits
+    from lakelog.server.syslog import SyslogPlan as SyslogPlan
+    from lakelog.server.tokens import TokenFile as TokenFile
+    from lakelog.server.tokens import TokenScope as TokenScope
 
-__all__ = [
-    "PORT",
-    "QueryLimits",
-    "ServerPlan",
-    "SyslogPlan",
-    "TokenFile",
-    "TokenScope",
-    "require_packages",
-    "serve",
-    "serve_stdio",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    **{
-        "mcp.protocol_server": "serve_stdio",
-        "run": "PORT ServerPlan require_packages serve",
-        "sql.query_limits": "QueryLimits",
-        "syslog": "SyslogPlan",
-        "tokens": "TokenFile TokenScope",
-    },
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

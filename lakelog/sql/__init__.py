@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.sql.quoting import identifier, json_path, literal, no_rows
+    from lakelog.sql.quoting import identifier as identifier
+    from lakelog.sql.quoting import json_path as json_path
+    from lakelog.sql.quoting import literal as literal
+    from lakelog.sql.quoting import no_rows as no_rows
 
-__all__ = ["identifier", "json_path", "literal", "no_rows"]
-
-__getattr__ = lazy_face(__name__, quoting="identifier json_path literal no_rows")
+__getattr__, __all__ = lazy_face(__name__, __file__)

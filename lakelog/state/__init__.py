@@ -11,42 +11,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.state.catalog import StateCatalog
-    from lakelog.state.present import Present
-    from lakelog.state.restore import RestoreRequest
-    from lakelog.state.restore_plan import RestorePlan
-    from lakelog.state.retention import Retention
-    from lakelog.state.rewind import Intent, Rollbacks
-    from lakelog.state.safety_tags import SafetyTags
-    from lakelog.state.saved_state import SavedState
-    from lakelog.state.state import SaveResult, save_state
-    from lakelog.state.switch import StateSwitch
+    from lakelog.state.catalog import StateCatalog as StateCatalog
+    from lakelog.state.present import Present as Present
+    from lakelog.state.restore import RestoreRequest as RestoreRequest
+    from lakelog.state.restore_plan import RestorePlan as RestorePlan
+    from lakelog.state.retention import Retention as Retention
+    from lakelog.state.rewind import Intent as Intent
+    from lakelog.state.rewind import Rollbacks as Rollbacks
+    from lakelog.state.safety_tags import SafetyTags as SafetyTags
+    from lakelog.state.saved_state import SavedState as SavedState
+    from lakelog.state.state import SaveResult as SaveResult
+    from lakelog.state.state import save_state as save_state
+    from lakelog.state.switch import StateSwitch as StateSwitch
 
-__all__ = [
-    "Intent",
-    "Present",
-    "RestorePlan",
-    "RestoreRequest",
-    "Retention",
-    "Rollbacks",
-    "SafetyTags",
-    "SaveResult",
-    "SavedState",
-    "StateCatalog",
-    "StateSwitch",
-    "save_state",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    catalog="StateCatalog",
-    present="Present",
-    restore="RestoreRequest",
-    restore_plan="RestorePlan",
-    retention="Retention",
-    rewind="Intent Rollbacks",
-    safety_tags="SafetyTags",
-    saved_state="SavedState",
-    state="SaveResult save_state",
-    switch="StateSwitch",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

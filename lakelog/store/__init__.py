@@ -11,41 +11,16 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.store.attachment import AttachmentRegistry
-    from lakelog.store.clock import Clock
-    from lakelog.store.hosts import Hosts
-    from lakelog.store.lake_config import LakeConfig
-    from lakelog.store.machine import Machine
-    from lakelog.store.policy import Policy
-    from lakelog.store.sealer_process import SealerProcess
-    from lakelog.store.signatures import SignatureFile, Signatures
-    from lakelog.store.store import Store
-    from lakelog.store.verified_files import VerifiedFiles
+    from lakelog.store.attachment import AttachmentRegistry as AttachmentRegistry
+    from lakelog.store.clock import Clock as Clock
+    from lakelog.store.hosts import Hosts as Hosts
+    from lakelog.store.lake_config import LakeConfig as LakeConfig
+    from lakelog.store.machine import Machine as Machine
+    from lakelog.store.policy import Policy as Policy
+    from lakelog.store.sealer_process import SealerProcess as SealerProcess
+    from lakelog.store.signatures import SignatureFile as SignatureFile
+    from lakelog.store.signatures import Signatures as Signatures
+    from lakelog.store.store import Store as Store
+    from lakelog.store.verified_files import VerifiedFiles as VerifiedFiles
 
-__all__ = [
-    "AttachmentRegistry",
-    "Clock",
-    "Hosts",
-    "LakeConfig",
-    "Machine",
-    "Policy",
-    "SealerProcess",
-    "SignatureFile",
-    "Signatures",
-    "Store",
-    "VerifiedFiles",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    attachment="AttachmentRegistry",
-    clock="Clock",
-    hosts="Hosts",
-    lake_config="LakeConfig",
-    machine="Machine",
-    policy="Policy",
-    sealer_process="SealerProcess",
-    signatures="SignatureFile Signatures",
-    store="Store",
-    verified_files="VerifiedFiles",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.streams.event_stream import EventStream, StreamEvent, StreamSource, append, read
-    from lakelog.streams.numbered import NumberedStreams
+    from lakelog.streams.event_stream import EventStream as EventStream
+    from lakelog.streams.event_stream import StreamEvent as StreamEvent
+    from lakelog.streams.event_stream import StreamSource as StreamSource
+    from lakelog.streams.event_stream import append as append
+    from lakelog.streams.event_stream import read as read
+    from lakelog.streams.numbered import NumberedStreams as NumberedStreams
 
-__all__ = ["EventStream", "NumberedStreams", "StreamEvent", "StreamSource", "append", "read"]
-
-__getattr__ = lazy_face(
-    __name__,
-    event_stream="EventStream StreamEvent StreamSource append read",
-    numbered="NumberedStreams",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

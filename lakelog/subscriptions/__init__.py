@@ -14,34 +14,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.subscriptions.administration import dead_letters, listed, remove, reset, retry
-    from lakelog.subscriptions.branch_access import BranchAccess
-    from lakelog.subscriptions.delivery import CommandHandler
-    from lakelog.subscriptions.follower import GAP, Follower
-    from lakelog.subscriptions.live_pages import BranchRewound, LivePages
-    from lakelog.subscriptions.subscription import Subscription
+    from lakelog.subscriptions.administration import dead_letters as dead_letters
+    from lakelog.subscriptions.administration import listed as listed
+    from lakelog.subscriptions.administration import remove as remove
+    from lakelog.subscriptions.administration import reset as reset
+    from lakelog.subscriptions.administration import retry as retry
+    from lakelog.subscriptions.branch_access import BranchAccess as BranchAccess
+    from lakelog.subscriptions.delivery import CommandHandler as CommandHandler
+    from lakelog.subscriptions.follower import GAP as GAP
+    from lakelog.subscriptions.follower import Follower as Follower
+    from lakelog.subscriptions.live_pages import BranchRewound as BranchRewound
+    from lakelog.subscriptions.live_pages import LivePages as LivePages
+    from lakelog.subscriptions.subscription import Subscription as Subscription
 
-__all__ = [
-    "GAP",
-    "BranchAccess",
-    "BranchRewound",
-    "CommandHandler",
-    "Follower",
-    "LivePages",
-    "Subscription",
-    "dead_letters",
-    "listed",
-    "remove",
-    "reset",
-    "retry",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    administration="dead_letters listed remove reset retry",
-    branch_access="BranchAccess",
-    delivery="CommandHandler",
-    follower="GAP Follower",
-    live_pages="BranchRewound LivePages",
-    subscription="Subscription",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -10,36 +10,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.sync.comparison import check
-    from lakelog.sync.delta import DeltaStep, delta_between, tip_of
-    from lakelog.sync.plan import SyncPlan
-    from lakelog.sync.runner import Runner
-    from lakelog.sync.sync import status
-    from lakelog.sync.syncer import RETRIES, Syncer, SyncResult
-    from lakelog.sync.target import Watermark, WatermarkMoved
+    from lakelog.sync.comparison import check as check
+    from lakelog.sync.delta import DeltaStep as DeltaStep
+    from lakelog.sync.delta import delta_between as delta_between
+    from lakelog.sync.delta import tip_of as tip_of
+    from lakelog.sync.plan import SyncPlan as SyncPlan
+    from lakelog.sync.runner import Runner as Runner
+    from lakelog.sync.sync import status as status
+    from lakelog.sync.syncer import RETRIES as RETRIES
+    from lakelog.sync.syncer import Syncer as Syncer
+    from lakelog.sync.syncer import SyncResult as SyncResult
+    from lakelog.sync.target import Watermark as Watermark
+    from lakelog.sync.target import WatermarkMoved as WatermarkMoved
 
-__all__ = [
-    "RETRIES",
-    "DeltaStep",
-    "Runner",
-    "SyncPlan",
-    "SyncResult",
-    "Syncer",
-    "Watermark",
-    "WatermarkMoved",
-    "check",
-    "delta_between",
-    "status",
-    "tip_of",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    comparison="check",
-    delta="DeltaStep delta_between tip_of",
-    plan="SyncPlan",
-    runner="Runner",
-    sync="status",
-    syncer="RETRIES SyncResult Syncer",
-    target="Watermark WatermarkMoved",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -11,30 +11,15 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.tokenization.tokens import (
-        ESCAPE,
-        SEARCHED,
-        UNSPACED,
-        Words,
-        of_fragment,
-        of_names,
-        of_payloads,
-        of_texts,
-        payload_text,
-        spaced,
-    )
+    from lakelog.tokenization.tokens import ESCAPE as ESCAPE
+    from lakelog.tokenization.tokens import SEARCHED as SEARCHED
+    from lakelog.tokenization.tokens import UNSPACED as UNSPACED
+    from lakelog.tokenization.tokens import Words as Words
+    from lakelog.tokenization.tokens import of_fragment as of_fragment
+    from lakelog.tokenization.tokens import of_names as of_names
+    from lakelog.tokenization.tokens import of_payloads as of_payloads
+    from lakelog.tokenization.tokens import of_texts as of_texts
+    from lakelog.tokenization.tokens import payload_text as payload_text
+    from lakelog.tokenization.tokens import spaced as spaced
 
-__all__ = [
-    "ESCAPE",
-    "SEARCHED",
-    "UNSPACED",
-    "Words",
-    "of_fragment",
-    "of_names",
-    "of_payloads",
-    "of_texts",
-    "payload_text",
-    "spaced",
-]
-
-__getattr__ = lazy_face(__name__, tokens=" ".join(__all__))
+__getattr__, __all__ = lazy_face(__name__, __file__)

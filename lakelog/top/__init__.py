@@ -10,30 +10,15 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.top.feed import LiveFeed, of_state
-    from lakelog.top.lag import Lag, lags
-    from lakelog.top.layout import ORDERS, FrameOptions, frame
-    from lakelog.top.machine import MachineFigures, MachineMeter
-    from lakelog.top.rates import LakeFigures
+    from lakelog.top.feed import LiveFeed as LiveFeed
+    from lakelog.top.feed import of_state as of_state
+    from lakelog.top.lag import Lag as Lag
+    from lakelog.top.lag import lags as lags
+    from lakelog.top.layout import ORDERS as ORDERS
+    from lakelog.top.layout import FrameOptions as FrameOptions
+    from lakelog.top.layout import frame as frame
+    from lakelog.top.machine import MachineFigures as MachineFigures
+    from lakelog.top.machine import MachineMeter as MachineMeter
+    from lakelog.top.rates import LakeFigures as LakeFigures
 
-__all__ = [
-    "ORDERS",
-    "FrameOptions",
-    "Lag",
-    "LakeFigures",
-    "LiveFeed",
-    "MachineFigures",
-    "MachineMeter",
-    "frame",
-    "lags",
-    "of_state",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    feed="LiveFeed of_state",
-    layout="ORDERS FrameOptions frame",
-    lag="Lag lags",
-    machine="MachineMeter MachineFigures",
-    rates="LakeFigures",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.trace.links import trace_of
-    from lakelog.trace.listing import ORDERS, TraceSummary, traces
-    from lakelog.trace.tree import TraceEvent, TraceTree
+    from lakelog.trace.links import trace_of as trace_of
+    from lakelog.trace.listing import ORDERS as ORDERS
+    from lakelog.trace.listing import TraceSummary as TraceSummary
+    from lakelog.trace.listing import traces as traces
+    from lakelog.trace.tree import TraceEvent as TraceEvent
+    from lakelog.trace.tree import TraceTree as TraceTree
 
-__all__ = ["ORDERS", "TraceEvent", "TraceSummary", "TraceTree", "trace_of", "traces"]
-
-__getattr__ = lazy_face(
-    __name__, links="trace_of", listing="ORDERS TraceSummary traces", tree="TraceEvent TraceTree"
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

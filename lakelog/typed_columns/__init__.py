@@ -12,35 +12,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.typed_columns.field_ids import (
-        NUMBER_NOTE,
-        member_numbers,
-        numbered_column,
-        numbered_structs,
-    )
-    from lakelog.typed_columns.field_inference import infer
-    from lakelog.typed_columns.payload_typing import FieldColumns, PayloadTyping, restored
-    from lakelog.typed_columns.schema import COLUMN, TEXT_BYTES, Member, Schema
+    from lakelog.typed_columns.field_ids import NUMBER_NOTE as NUMBER_NOTE
+    from lakelog.typed_columns.field_ids import member_numbers as member_numbers
+    from lakelog.typed_columns.field_ids import numbered_column as numbered_column
+    from lakelog.typed_columns.field_ids import numbered_structs as numbered_structs
+    from lakelog.typed_columns.field_inference import infer as infer
+    from lakelog.typed_columns.payload_typing import FieldColumns as FieldColumns
+    from lakelog.typed_columns.payload_typing import PayloadTyping as PayloadTyping
+    from lakelog.typed_columns.payload_typing import restored as restored
+    from lakelog.typed_columns.schema import COLUMN as COLUMN
+    from lakelog.typed_columns.schema import TEXT_BYTES as TEXT_BYTES
+    from lakelog.typed_columns.schema import Member as Member
+    from lakelog.typed_columns.schema import Schema as Schema
 
-__all__ = [
-    "COLUMN",
-    "NUMBER_NOTE",
-    "TEXT_BYTES",
-    "FieldColumns",
-    "Member",
-    "PayloadTyping",
-    "Schema",
-    "infer",
-    "member_numbers",
-    "numbered_column",
-    "numbered_structs",
-    "restored",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    field_ids="NUMBER_NOTE member_numbers numbered_column numbered_structs",
-    field_inference="infer",
-    payload_typing="FieldColumns PayloadTyping restored",
-    schema="COLUMN TEXT_BYTES Member Schema",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -9,38 +9,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.values.exact import (
-        kind,
-        parse_line,
-        parse_lines,
-        parse_value,
-        replace_surrogates,
-        spell_numbers,
-        text_of,
-        to_json,
-    )
-    from lakelog.values.times import from_micros, parse_time, to_micros
-    from lakelog.values.types import JsonObject
+    from lakelog.values.exact import kind as kind
+    from lakelog.values.exact import parse_line as parse_line
+    from lakelog.values.exact import parse_lines as parse_lines
+    from lakelog.values.exact import parse_value as parse_value
+    from lakelog.values.exact import replace_surrogates as replace_surrogates
+    from lakelog.values.exact import spell_numbers as spell_numbers
+    from lakelog.values.exact import text_of as text_of
+    from lakelog.values.exact import to_json as to_json
+    from lakelog.values.times import from_micros as from_micros
+    from lakelog.values.times import parse_time as parse_time
+    from lakelog.values.times import to_micros as to_micros
+    from lakelog.values.types import JsonObject as JsonObject
 
-__all__ = [
-    "JsonObject",
-    "from_micros",
-    "kind",
-    "parse_line",
-    "parse_lines",
-    "parse_time",
-    "parse_value",
-    "replace_surrogates",
-    "spell_numbers",
-    "text_of",
-    "to_json",
-    "to_micros",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    exact="kind parse_line parse_lines parse_value replace_surrogates spell_numbers"
-    " text_of to_json",
-    times="from_micros parse_time to_micros",
-    types="JsonObject",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

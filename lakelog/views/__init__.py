@@ -14,41 +14,20 @@ from lakelog.libraries import pa
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.views.catalog import BUILT_IN, stored_views
-    from lakelog.views.contract import Breach, Contract
-    from lakelog.views.definition import ViewDefinition
-    from lakelog.views.ledger import Ledger
-    from lakelog.views.lineage import Lineage, SegmentRead
-    from lakelog.views.pattern_tables import patterns
-    from lakelog.views.tables import ViewTables
-    from lakelog.views.user_views import LakeViews
+    from lakelog.views.catalog import BUILT_IN as BUILT_IN
+    from lakelog.views.catalog import stored_views as stored_views
+    from lakelog.views.contract import Breach as Breach
+    from lakelog.views.contract import Contract as Contract
+    from lakelog.views.definition import ViewDefinition as ViewDefinition
+    from lakelog.views.ledger import Ledger as Ledger
+    from lakelog.views.lineage import Lineage as Lineage
+    from lakelog.views.lineage import SegmentRead as SegmentRead
+    from lakelog.views.pattern_tables import patterns as patterns
+    from lakelog.views.tables import ViewTables as ViewTables
+    from lakelog.views.user_views import LakeViews as LakeViews
 
-__all__ = [
-    "BUILT_IN",
-    "Breach",
-    "Contract",
-    "LakeViews",
-    "Ledger",
-    "Lineage",
-    "SegmentRead",
-    "ViewDefinition",
-    "ViewTables",
-    "patterns",
-    "read",
-    "stored_views",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    catalog="BUILT_IN stored_views",
-    contract="Breach Contract",
-    definition="ViewDefinition",
-    ledger="Ledger",
-    lineage="Lineage SegmentRead",
-    pattern_tables="patterns",
-    tables="ViewTables",
-    user_views="LakeViews",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)
+__all__ += ["read"]
 
 
 def read(

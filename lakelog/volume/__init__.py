@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.volume.erased_states import ErasedStates, SweptLake
-    from lakelog.volume.move_pack import MovePack
-    from lakelog.volume.volume import TICK_NS, DirectoryVolume, Volume
+    from lakelog.volume.erased_states import ErasedStates as ErasedStates
+    from lakelog.volume.erased_states import SweptLake as SweptLake
+    from lakelog.volume.move_pack import MovePack as MovePack
+    from lakelog.volume.volume import TICK_NS as TICK_NS
+    from lakelog.volume.volume import DirectoryVolume as DirectoryVolume
+    from lakelog.volume.volume import Volume as Volume
 
-__all__ = ["TICK_NS", "DirectoryVolume", "ErasedStates", "MovePack", "SweptLake", "Volume"]
-
-__getattr__ = lazy_face(
-    __name__,
-    erased_states="ErasedStates SweptLake",
-    move_pack="MovePack",
-    volume="TICK_NS DirectoryVolume Volume",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

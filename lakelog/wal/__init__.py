@@ -9,37 +9,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.wal.frames import (
-        END_BYTES,
-        Frame,
-        Header,
-        encode_end,
-        encode_frame,
-        resume,
-        scan,
-        space_after,
-    )
-    from lakelog.wal.tail import PendingFrames, Tail, WalFile
-    from lakelog.wal.trimming import trim
+    from lakelog.wal.frames import END_BYTES as END_BYTES
+    from lakelog.wal.frames import Frame as Frame
+    from lakelog.wal.frames import Header as Header
+    from lakelog.wal.frames import encode_end as encode_end
+    from lakelog.wal.frames import encode_frame as encode_frame
+    from lakelog.wal.frames import resume as resume
+    from lakelog.wal.frames import scan as scan
+    from lakelog.wal.frames import space_after as space_after
+    from lakelog.wal.tail import PendingFrames as PendingFrames
+    from lakelog.wal.tail import Tail as Tail
+    from lakelog.wal.tail import WalFile as WalFile
+    from lakelog.wal.trimming import trim as trim
 
-__all__ = [
-    "END_BYTES",
-    "Frame",
-    "Header",
-    "PendingFrames",
-    "Tail",
-    "WalFile",
-    "encode_end",
-    "encode_frame",
-    "resume",
-    "scan",
-    "space_after",
-    "trim",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    frames="END_BYTES Frame Header encode_end encode_frame resume scan space_after",
-    tail="PendingFrames Tail WalFile",
-    trimming="trim",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

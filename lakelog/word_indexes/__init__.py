@@ -11,35 +11,16 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.word_indexes.word_dictionary import WordPiece
-    from lakelog.word_indexes.word_index import (
-        AllOf,
-        AnyOf,
-        BlockCount,
-        WordIndexes,
-        WordNeed,
-        is_missing,
-        is_whole,
-    )
-    from lakelog.word_indexes.word_indexing import WordIndexer, build, row_words
+    from lakelog.word_indexes.word_dictionary import WordPiece as WordPiece
+    from lakelog.word_indexes.word_index import AllOf as AllOf
+    from lakelog.word_indexes.word_index import AnyOf as AnyOf
+    from lakelog.word_indexes.word_index import BlockCount as BlockCount
+    from lakelog.word_indexes.word_index import WordIndexes as WordIndexes
+    from lakelog.word_indexes.word_index import WordNeed as WordNeed
+    from lakelog.word_indexes.word_index import is_missing as is_missing
+    from lakelog.word_indexes.word_index import is_whole as is_whole
+    from lakelog.word_indexes.word_indexing import WordIndexer as WordIndexer
+    from lakelog.word_indexes.word_indexing import build as build
+    from lakelog.word_indexes.word_indexing import row_words as row_words
 
-__all__ = [
-    "AllOf",
-    "AnyOf",
-    "BlockCount",
-    "WordIndexer",
-    "WordIndexes",
-    "WordNeed",
-    "WordPiece",
-    "build",
-    "is_missing",
-    "is_whole",
-    "row_words",
-]
-
-__getattr__ = lazy_face(
-    __name__,
-    word_dictionary="WordPiece",
-    word_index="AllOf AnyOf BlockCount WordIndexes WordNeed is_missing is_whole",
-    word_indexing="WordIndexer build row_words",
-)
+__getattr__, __all__ = lazy_face(__name__, __file__)

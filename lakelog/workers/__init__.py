@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.workers.pool import WorkerPool
+    from lakelog.workers.pool import WorkerPool as WorkerPool
 
-__all__ = ["WorkerPool"]
-
-__getattr__ = lazy_face(__name__, pool="WorkerPool")
+__getattr__, __all__ = lazy_face(__name__, __file__)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.remotes.shared.attached import attach, open_attachment, renew_config
+    from lakelog.remotes.shared.attached import attach as attach
+    from lakelog.remotes.shared.attached import open_attachment as open_attachment
+    from lakelog.remotes.shared.attached import renew_config as renew_config
 
-__all__ = ["attach", "open_attachment", "renew_config"]
-
-__getattr__ = lazy_face(__name__, attached="attach open_attachment renew_config")
+__getattr__, __all__ = lazy_face(__name__, __file__)
