@@ -207,8 +207,9 @@ class Search:
     def neighbours(
         self, limit: int | None, before: int, after: int, *, oldest: bool = False
     ) -> str:
-        """The newest events that it finds, each with those of the same source around it. The column
-        `found` says which are found; `hit` counts the groups from the newest on."""
+        """The newest events that it finds, each with those of the same source around it; those
+        that touch are one group. The column `found` says which are found; `hit` is the number of
+        the newest of its group."""
         order = _OLDEST if oldest else _NEWEST
         limited = "" if limit is None else f" LIMIT {limit}"
         return f"""
@@ -222,10 +223,13 @@ class Search:
                 WHERE coalesce(source, '') IN (SELECT coalesce(hit_source, '') FROM hits)),
             of_hits AS (
                 SELECT hit, p.source, p.place FROM hits JOIN places p ON p.seq = hit_seq),
-            around AS (
-                SELECT p.seq, min(h.hit) AS hit, bool_or(p.place = h.place) AS found
+            near AS (
+                SELECT p.seq, p.source, min(h.hit) AS hit, bool_or(p.place = h.place) AS found,
+                    p.place - row_number() OVER (PARTITION BY p.source ORDER BY p.place) AS shift
                 FROM of_hits h JOIN places p ON p.source IS NOT DISTINCT FROM h.source
                     AND p.place BETWEEN h.place - {before} AND h.place + {after}
-                GROUP BY p.seq)
+                GROUP BY p.seq, p.source, p.place),
+            around AS (
+                SELECT seq, found, min(hit) OVER (PARTITION BY source, shift) AS hit FROM near)
             SELECT events.*, around.hit, around.found FROM events JOIN around USING (seq)
             ORDER BY around.hit, events.seq"""

@@ -114,6 +114,11 @@ def test_neighbours_are_of_the_same_source(path: str) -> None:
     lines = run(path, "refused", "-n", "2", "-A", "1", "--format", "lines").stdout.splitlines()
     assert lines[3] == "--"
     assert len(lines) == 6
+    # Those that touch are one group, in the order of the source.
+    near = run(path, "message:60 OR message:64 OR message:66", "-C", "1")
+    assert events(near) == [f"request {n} " + ("refused" if n == 60 else "answered") for n in range(58, 70, 2)]
+    shown = run(path, "message:60 OR message:64", "-C", "1", "--format", "lines").stdout
+    assert "--" not in shown.splitlines()
 
 
 def test_lines_show_what_was_found(path: str) -> None:

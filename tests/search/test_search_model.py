@@ -11,7 +11,13 @@ import pytest
 from tests.support import encrypted
 from tests.support.effort import share
 from tests.support.search_model import random_query, random_word
-from tests.support.search_states import STATES, require_right_answer, shrink_indexes, states
+from tests.support.search_states import (
+    STATES,
+    require_right_answer,
+    require_right_neighbours,
+    shrink_indexes,
+    states,
+)
 
 QUERIES = int(os.environ.get("LAKELOG_SEARCHES", share(900)))
 SEEDS = range(5)
@@ -43,3 +49,5 @@ def test_searches_find_what_a_model_finds(
     for lake, events in states(home, dice, is_ascii=seed % 2 == 0):
         for _ in range(max(QUERIES // (STATES * len(SEEDS)), 1)):
             require_right_answer(lake, events, dice.choice([random_query, random_word])(dice))
+        asked = random_word(dice)
+        require_right_neighbours(lake, events, asked, dice.randrange(3), dice.randrange(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections.abc import Iterator
@@ -113,3 +114,31 @@ def require_right_answer(lake: lakelog.Lake, events: list[Event], asked: Asked) 
     assert times == sorted(times, reverse=True)
     bars = lake.sql(Search.of(asked.text).histogram()).fetchall()
     assert sum(count for _, count in bars) == len(wanted), asked.text
+
+
+def require_right_neighbours(
+    lake: lakelog.Lake, events: list[Event], asked: Asked, before: int, after: int
+) -> None:
+    """Require that events stand among those of their source, in groups that do not touch."""
+    rows = lake.sql("SELECT seq, source, subject, time FROM events ORDER BY seq").fetchall()
+    wanted = {event["subject"] for event in events if asked.holds(event)}
+    newest = sorted((r for r in rows if r[2] in wanted), key=lambda r: (r[3], r[0]), reverse=True)
+    ranks = {row[0]: number for number, row in enumerate(newest, 1)}
+    groups: dict[int, list[tuple[int, bool]]] = {}
+    for source in {row[1] for row in rows}:
+        seqs = [row[0] for row in rows if row[1] == source]
+        hits = [place for place, seq in enumerate(seqs) if seq in ranks]
+        shown = sorted(
+            {p for h in hits for p in range(max(h - before, 0), min(h + after + 1, len(seqs)))}
+        )
+        while shown:
+            group = list(itertools.takewhile(lambda p: p in shown, itertools.count(shown[0])))
+            shown = shown[len(group) :]
+            found = [(seqs[p], seqs[p] in ranks) for p in group]
+            groups[min(ranks[seq] for seq, is_found in found if is_found)] = found
+    answer = lake.sql(Search.of(asked.text).neighbours(None, before, after))
+    got: dict[int, list[tuple[int, bool]]] = {}
+    for row in answer.iter_rows():
+        event = dict(zip(answer.columns, row, strict=True))
+        got.setdefault(event["hit"], []).append((event["seq"], event["found"]))
+    assert list(got.items()) == sorted(groups.items()), asked.text
