@@ -321,7 +321,7 @@ class Store:
         try:
             self.volume.make_folder(KEYS.head_dir(branch))
         except FileNotFoundError:
-            if disk.exists(self.paths.root):
+            if File(self.paths.root).exists():
                 raise
             raise LakeNotFound(f"{self.paths.root} was removed: nothing was stored") from None
         Folder(self.paths.wal_dir(branch)).make_durably()

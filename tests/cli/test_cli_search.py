@@ -116,7 +116,9 @@ def test_neighbours_are_of_the_same_source(path: str) -> None:
     assert len(lines) == 6
     # Those that touch are one group, in the order of the source.
     near = run(path, "message:60 OR message:64 OR message:66", "-C", "1")
-    assert events(near) == [f"request {n} " + ("refused" if n == 60 else "answered") for n in range(58, 70, 2)]
+    assert events(near) == [
+        f"request {n} " + ("refused" if n == 60 else "answered") for n in range(58, 70, 2)
+    ]
     shown = run(path, "message:60 OR message:64", "-C", "1", "--format", "lines").stdout
     assert "--" not in shown.splitlines()
 
