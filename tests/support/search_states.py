@@ -128,12 +128,9 @@ def require_right_neighbours(
     for source in {row[1] for row in rows}:
         seqs = [row[0] for row in rows if row[1] == source]
         hits = [place for place, seq in enumerate(seqs) if seq in ranks]
-        shown = sorted(
-            {p for h in hits for p in range(max(h - before, 0), min(h + after + 1, len(seqs)))}
-        )
-        while shown:
-            group = list(itertools.takewhile(lambda p: p in shown, itertools.count(shown[0])))
-            shown = shown[len(group) :]
+        shown = {p for h in hits for p in range(max(h - before, 0), min(h + after + 1, len(seqs)))}
+        for start in (p for p in shown if p - 1 not in shown):
+            group = itertools.takewhile(shown.__contains__, itertools.count(start))
             found = [(seqs[p], seqs[p] in ranks) for p in group]
             groups[min(ranks[seq] for seq, is_found in found if is_found)] = found
     answer = lake.sql(Search.of(asked.text).neighbours(None, before, after))
