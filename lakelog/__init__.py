@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, LakelogError
 from lakelog.query import EXTRA_SCHEMAS
-from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.lazy import Lazy, lazy_face
 from lakelog.store import AttachmentRegistry
 
 if TYPE_CHECKING:
@@ -22,18 +22,23 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-    from lakelog import views
-    from lakelog.analyze import dedupe
-    from lakelog.appends import Receipt
+    # The names that load when they are asked for.
+    from lakelog import train as train
+    from lakelog import views as views
+    from lakelog.analyze import dedupe as dedupe
+    from lakelog.appends import Receipt as Receipt
+    from lakelog.clients import RedisConfig as RedisConfig
     from lakelog.compat import EventDatabase as EventDatabase
     from lakelog.compat import EventPersistenceManager as EventPersistenceManager
     from lakelog.compat import LogEntry as LogEntry
     from lakelog.compat import OMEGALogManager as OMEGALogManager
     from lakelog.compat import create_event_persistence as create_event_persistence
-    from lakelog.dbapi import connect
-    from lakelog.event import Event
-    from lakelog.history import Diff, Snapshot
-    from lakelog.lake import Lake, open
+    from lakelog.dbapi import connect as connect
+    from lakelog.event import Event as Event
+    from lakelog.history import Diff as Diff
+    from lakelog.history import Snapshot as Snapshot
+    from lakelog.lake import Lake as Lake
+    from lakelog.lake import open as open
     from lakelog.loggers import LakeHandler as LakeHandler
     from lakelog.loggers import LakeLogExporter as LakeLogExporter
     from lakelog.loggers import LakeSpanExporter as LakeSpanExporter
@@ -47,12 +52,14 @@ if TYPE_CHECKING:
     from lakelog.notebook.live import live as live
     from lakelog.oos import BatchDatabaseSync as BatchDatabaseSync
     from lakelog.oos import PodcastProcessor as PodcastProcessor
+    from lakelog.oos import RedisManager as RedisManager
     from lakelog.oos import SimpleLogProcessor as SimpleLogProcessor
+    from lakelog.oos import get_views as get_views
     from lakelog.oos import log_system_start as log_system_start
     from lakelog.oos import measure_operation as measure_operation
-    from lakelog.pinned import PinnedLake
-    from lakelog.query import Relation
-    from lakelog.settings import Settings
+    from lakelog.pinned import PinnedLake as PinnedLake
+    from lakelog.query import Relation as Relation
+    from lakelog.settings import Settings as Settings
 else:
     Loader = object
 
@@ -74,29 +81,6 @@ __all__ = [
     "open",
     "views",
 ]
-
-_NAMES_OF = {
-    # The store itself, which a program that logs to a file never loads.
-    "dbapi": "connect",
-    "event.types": "Event",
-    "lake": "Lake open",
-    "pinned": "PinnedLake",
-    "query.relation": "Relation",
-    "settings": "Settings",
-    "history.branch_history": "Diff Snapshot",
-    "appends": "Receipt",
-    # Names of older systems, and where they live now.
-    "clients.redis_config": "RedisConfig",
-    "compat": "EventDatabase EventPersistenceManager LogEntry OMEGALogManager"
-    " create_event_persistence",
-    "oos": "BatchDatabaseSync PodcastProcessor RedisManager SimpleLogProcessor get_views"
-    " log_system_start measure_operation",
-    # What an application logs with.
-    "loggers": "LakeHandler LakeLogExporter LakeSpanExporter LoguruSink StructlogProcessor"
-    " get_ai_logger get_logger instrument_anthropic instrument_openai span",
-    "notebook.live": "live",
-}
-"""The public names of each module; it loads when one of them is asked for."""
 
 
 class _FormerModules(Loader):
@@ -156,21 +140,14 @@ def load_ipython_extension(shell: object) -> None:
     Lazy("lakelog.notebook").load(shell)
 
 
-_MODULES = {"dedupe": "lakelog.analyze.dedupe", "train": "lakelog.train", "views": "lakelog.views"}
-_NAMES = {name: f"lakelog.{home}" for home, names in _NAMES_OF.items() for name in names.split()}
+_load, _NAMES = lazy_face(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
     """Load a name when it is first asked for: importing lakelog alone costs next to nothing."""
-    if module := _NAMES.get(name):
-        value = getattr(Lazy(module), name)
-    elif name in _MODULES:
-        value = Lazy(_MODULES[name])
-    else:
-        raise AttributeError(f"module 'lakelog' has no attribute {name!r}")
-    return globals().setdefault(name, value)
+    return globals().setdefault(name, _load(name))
 
 
 def __dir__() -> list[str]:
     """All public names, those that load when asked for too."""
-    return sorted({*__all__, *_NAMES, *_MODULES, "errors"})
+    return sorted({*__all__, *_NAMES, "errors"})
