@@ -113,7 +113,7 @@ class _FormerModules(Loader):
 sys.meta_path.append(
     _FormerModules(
         {
-            "lakelog.store.history": "lakelog.history.branch_history",
+            "lakelog.store.history": "lakelog.history",
             "lakelog.store.receipt": "lakelog.appends.receipt",
             "lakelog.sync.consume": "lakelog.consume.consume",
             "lakelog.sync.redis_recent": "lakelog.recent.redis_recent",

@@ -63,7 +63,7 @@ ORDER = {
     "moves": "page_tree publication",
     "appends": """receipt versioned append_batch known_keys stream_lock stream_marks
         stream_versions group_commit writer_forks writer async_append arrival_signal""",
-    "history": "branch_revival thinning window resolving branch_history",
+    "history": "branch_revival snapshot deletion thinning window resolving branch_history",
     "sql": "quoting",
     "arrays": "buffers",
     "database": "block_ranges engine_files parquet_files connection",

@@ -11,13 +11,13 @@ from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
     from lakelog.history.branch_history import BranchHistory as BranchHistory
-    from lakelog.history.branch_history import Diff as Diff
-    from lakelog.history.branch_history import HistoryEntry as HistoryEntry
-    from lakelog.history.branch_history import Snapshot as Snapshot
-    from lakelog.history.branch_history import delete_branch as delete_branch
-    from lakelog.history.branch_history import delete_tag as delete_tag
-    from lakelog.history.branch_history import remove_tag as remove_tag
+    from lakelog.history.deletion import delete_branch as delete_branch
+    from lakelog.history.deletion import delete_tag as delete_tag
+    from lakelog.history.deletion import remove_tag as remove_tag
     from lakelog.history.resolving import resolve as resolve
+    from lakelog.history.snapshot import Diff as Diff
+    from lakelog.history.snapshot import HistoryEntry as HistoryEntry
+    from lakelog.history.snapshot import Snapshot as Snapshot
     from lakelog.history.thinning import pack as pack
     from lakelog.history.window import kept_moves as kept_moves
     from lakelog.history.window import lake_time as lake_time

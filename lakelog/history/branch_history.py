@@ -1,7 +1,6 @@
-"""History: naming states of the lake, comparing them, and going back.
+"""History: naming states of the lake, and going back.
 
-A snapshot is a manifest as users see it. A rollback is one new move that names an old manifest; it
-deletes nothing and can be undone (F9.8).
+A rollback is one new move that names an old manifest; it deletes nothing and can be undone (F9.8).
 """
 
 from __future__ import annotations
@@ -9,135 +8,32 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
 
 from lakelog.appends import StreamLock
-from lakelog.disk import File, Folder, LockFile, disk
-from lakelog.entries import Entry, SegmentEntry
+from lakelog.disk import File, disk
+from lakelog.entries import Entry
 from lakelog.errors import (
     AlreadyExists,
     Damaged,
     DamagedManifest,
-    InUse,
     InvalidName,
     NothingToUndo,
     Unreachable,
     WouldDropEvents,
 )
 from lakelog.history.branch_revival import last_frames, revive
+from lakelog.history.deletion import Settle
 from lakelog.history.resolving import moves, resolve
+from lakelog.history.snapshot import HistoryEntry, Snapshot
 from lakelog.history.window import kept_moves, require_kept
 from lakelog.manifest import Manifest, Totals
-from lakelog.moves import USER_OPS, Change, Follow, SettleWith, grow, note, publish, with_reason
-from lakelog.paths import KEYS, encode_name
+from lakelog.moves import USER_OPS, Change, Follow, SettleWith, grow, publish, with_reason
+from lakelog.paths import encode_name
 from lakelog.refs import Head, Move, Tag, author, escape_text
-from lakelog.runtime.lazy import LazyProperty
-from lakelog.store import Policy, Signatures, Store
+from lakelog.store import Policy, Store
 
-Settle = Callable[[], Head]
 CarryOut = Callable[[Move, Move, int | None], Head | None]
 """Makes an undo: the move to undo, the one before, and next_seq unless later events may go."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One state of the lake: `id` (64 hex digits), time (us), author, message, op, counts."""
-
-    id: str
-    time: int
-    author: str
-    op: str
-    message: str
-    events: int
-    bytes: int
-    segments: int
-    quarantined: int
-    parent: str
-    SHORT: ClassVar[int] = 12
-    """Digits of an id that are enough to name it."""
-
-    @property
-    def short(self) -> str:
-        """The first `SHORT` digits of the id."""
-        return self.id[: self.SHORT]
-
-    @classmethod
-    def of(cls, state: Manifest) -> Snapshot:
-        """Return a manifest as a snapshot."""
-        totals = state.totals
-        return cls(
-            state.digest,
-            state.time,
-            state.author,
-            state.op,
-            state.message,
-            totals.events,
-            totals.bytes,
-            totals.segments,
-            totals.quarantined,
-            state.parent,
-        )
-
-
-@dataclass(frozen=True)
-class HistoryEntry:
-    """One move with the counts of its state; None where the manifest is gone."""
-
-    move: Move
-    tags: tuple[str, ...]
-    events: int | None
-    segments: int | None
-
-
-@dataclass(frozen=True)
-class Diff:
-    """What separates snapshot `a` from `b`: segments only in one, event and type counts.
-
-    Type counts are of the segments that differ; a type is None where a segment has too many.
-    `behaviour` (query/behaviour.py) is computed on first use.
-    """
-
-    a: Snapshot
-    b: Snapshot
-    added: tuple[SegmentEntry, ...]
-    removed: tuple[SegmentEntry, ...]
-    events: int
-    types: dict[str, int] | None
-    moves: tuple[Move, ...]
-    look: Callable[[Diff], Any] | None = field(default=None, repr=False, compare=False)
-
-    @LazyProperty
-    def behaviour(self) -> Any:
-        """New and vanished types and fields, changed types, shifts by source: one scan of either
-        side. None without a `look` function. Raises Damaged."""
-        return None if self.look is None else self.look(self)
-
-    @classmethod
-    def between(
-        cls, store: Store, a: str, b: str, look: Callable[[Diff], Any] | None = None
-    ) -> Diff:
-        """Compare two manifests, given by their digests, by their segments."""
-        before, after = store.manifests.load(a), store.manifests.load(b)
-        old = {e.key: e for e in store.manifests.segments(before)}
-        new = {e.key: e for e in store.manifests.segments(after)}
-        added = tuple(e for k, e in new.items() if k not in old)
-        removed = tuple(e for k, e in old.items() if k not in new)
-        # Only where they differ: a lake of 10,000 segments is compared by its few new ones.
-        # Compaction cancels out, as it adds and removes the same events.
-        sums, is_known = dict[str, int](), True
-        for sign, entries in ((1, added), (-1, removed)):
-            for entry in (e for e in entries if e.kind == "events"):
-                if isinstance(entry.types, str):  # MANY
-                    is_known = False
-                    continue
-                for name, count in entry.types.items():
-                    sums[name] = sums.get(name, 0) + sign * count
-        types = {name: n for name, n in sorted(sums.items()) if n} if is_known else None
-        events = after.totals.events - before.totals.events
-        return cls(Snapshot.of(before), Snapshot.of(after), added, removed, events, types, (), look)
-
-
 _SCHEMAS = ("omega", "information_schema", "pg_catalog")
 """Schemas of SQL besides those of tags and branches."""
 
@@ -151,47 +47,6 @@ def _refuse_taken(name: str, ref_type: str, names: list[str]) -> None:
         raise InvalidName(f"{name!r} cannot be a name: SQL has a schema of that name")
     for twin in filter(lambda ref_name: ref_name.lower() == name.lower(), names):
         raise AlreadyExists(f"{ref_type} {twin!r} has that name: choose another for this one")
-
-
-def delete_tag(store: Store, name: str, branch: str = "", why: str = "") -> Tag:
-    """Delete a tag with its signatures and return it; its snapshot stays while a move in the window
-    names it. The log of `branch`, if one is given, says so and `why`. Raises NotAllowed."""
-    Policy.require(store.paths, "delete-tag")
-    deleted = remove_tag(store, name)
-    if branch:
-        message = f"deleted tag {name} ({deleted.snapshot[: Snapshot.SHORT]})"
-        note(store, branch, "untag", with_reason(message, why))
-    return deleted
-
-
-def remove_tag(store: Store, name: str) -> Tag:
-    """Delete a tag that was made automatically, whatever the policy says."""
-    deleted = store.refs.tag(name)
-    # First: another tag of that name must not find them.
-    Signatures(store.paths).remove_of_tag(name)
-    store.volume.remove(KEYS.tag(name))
-    return deleted
-
-
-def delete_branch(store: Store, name: str, settle: Settle) -> None:
-    """Delete a branch by a move, so that its history stays readable. Raises InUse, UnknownRef,
-    NotAllowed."""
-    Policy.require(store.paths, "delete-branch")
-    store.refs.head(name)  # raises UnknownRef
-    directory = store.paths.wal_dir(name)
-    for file in Folder(directory).names():
-        if LockFile(f"{directory}/{file}").is_held():
-            raise InUse(f"branch {name!r} has an active writer: close it, then delete the branch")
-    # What its writers left is published first: the log then still has it.
-    settle()
-    deleted = publish(store, name, lambda now, _: Change("delete", snapshot=now.move.snapshot))
-    assert deleted is not None
-    # A process that opened the branch before and wrote its first file since may not have seen the
-    # move. It looks after it linked its file, we look after we linked ours: one of us notices.
-    marks = deleted.move.wal
-    if any(frame > marks.get(writer, -1) for writer, frame in last_frames(store, name).items()):
-        revive(store, name, deleted.move.snapshot, "it was written to", {})
-        raise InUse(f"branch {name!r} was written to just now: it stays; delete it again")
 
 
 class BranchHistory:

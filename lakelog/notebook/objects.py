@@ -19,7 +19,7 @@ from lakelog.pinned import PinnedLake
 from lakelog.render import DisplayHead, micros, text
 
 RECORDS = {
-    "history.branch_history": "Snapshot HistoryEntry Diff",
+    "history.snapshot": "Snapshot HistoryEntry Diff",
     "refs.ref": "Tag Move",
     "maintain.stats": "Stats",
     "maintain.compact": "Compaction",

@@ -13,7 +13,7 @@ import zstandard
 import lakelog
 from lakelog import history
 from lakelog.errors import AlreadyExists, InUse, UnknownRef
-from lakelog.history import branch_history
+from lakelog.history import deletion
 from lakelog.refs import BranchLife
 from lakelog.wal import frames as wal
 
@@ -130,7 +130,7 @@ def test_a_branch_that_is_written_to_while_it_is_deleted_stays(
     main = make_lake()
     main.branch("dev").close()
     early = make_lake(branch="dev")
-    real = branch_history.publish
+    real = deletion.publish
 
     def publish(*args: Any) -> Any:
         with monkeypatch.context() as patch:
@@ -138,7 +138,7 @@ def test_a_branch_that_is_written_to_while_it_is_deleted_stays(
             put(early, "acknowledged")
         return real(*args)
 
-    monkeypatch.setattr(branch_history, "publish", publish)
+    monkeypatch.setattr(deletion, "publish", publish)
     with pytest.raises(InUse, match="was written to"):
         history.delete_branch(main.store, "dev", make_lake(branch="dev").settle)
     assert types(make_lake(branch="dev")) == "acknowledged"
