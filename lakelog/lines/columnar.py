@@ -15,6 +15,8 @@ Memory holds a few thousand rows of a Parquet file, or one record batch of an Ar
 from __future__ import annotations
 
 import io
+import itertools
+import json
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,7 +25,7 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import assigned_columns
-from lakelog.libraries import np, pa, pc, pq
+from lakelog.libraries import pa, pc, pq
 from lakelog.lines.inflate import BrokenStream
 from lakelog.runtime.lazy import Lazy
 from lakelog.values import parse_value
@@ -36,8 +38,9 @@ else:
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff\xff\xff\xff"
 # Rows and bytes of text that are made at a time.
 _ROWS, _BYTES = 16_384, 8 << 20
-_ESCAPED = '[\\x00-\\x1f"\\\\]'
 _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_ESCAPED = "surrogateescape"
+Texts = list[str | None]
 
 
 def container(start: bytes) -> str:
@@ -137,66 +140,73 @@ def _arrow(fd: int, start: bytes) -> Iterator[pa.RecordBatch]:
 def json_lines(batch: pa.RecordBatch) -> bytes:
     """Return the rows of a batch as JSON lines."""
     own_columns = assigned_columns(batch.schema.names)
-    large = pa.large_string()
-    # One string array of full length, so that a batch without columns still gives its rows.
-    columns: list[pa.Array] = [pa.array(["{"] * batch.num_rows, large)]
+    members = []
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name not in own_columns:
-            json_column = _payload(column) if name == "data" else _text(column)
-            member = pa.scalar(f",{_string(name)}:", large)
-            columns.append(pc.fill_null(_joined(member, json_column), ""))
-    lines = _joined(*columns, pa.scalar("}\n", large))
-    # the comma before the first member; a brace and a comma begin nothing else
-    return b"".join(
-        b"{" + line[2:] if line[1:2] == b"," else line
-        for line in lines.cast(pa.large_binary()).to_pylist()
-    )
+            key, literals = f"{_string(name)}:", (_payloads if name == "data" else _texts)(column)
+            members.append([None if literal is None else key + literal for literal in literals])
+    # A batch without columns still gives its rows.
+    rows = zip(*members, strict=True) if members else ((),) * batch.num_rows
+    return "".join(f"{{{','.join(filter(None, row))}}}\n" for row in rows).encode("utf-8", _ESCAPED)
 
 
-def _text(column: pa.Array) -> pa.Array:
-    """Return the JSON text of each value; null where it is null."""
+def _texts(column: pa.Array) -> Texts:
+    """Return the JSON text of each value; None where it is null."""
     column_type, is_ = column.type, pa.types
     if isinstance(column_type, pa.ExtensionType) or isinstance(column, pa.ExtensionArray):
-        return _uuids(column.storage) if "uuid" in str(column_type) else _text(column.storage)
+        if "uuid" in str(column_type):
+            values = column.storage.to_pylist()
+            return [None if v is None else f'"{uuid.UUID(bytes=v)}"' for v in values]
+        return _texts(column.storage)
     # Encodings are undone first: the text must not depend on how a writer encoded the values.
     if is_.is_dictionary(column_type):
-        return _text(column.dictionary_decode())
+        return _texts(column.dictionary_decode())
     if is_.is_run_end_encoded(column_type):
-        return _text(pc.run_end_decode(column))
+        return _texts(pc.run_end_decode(column))
     if (
         is_.is_string(column_type)
         or is_.is_large_string(column_type)
         or is_.is_string_view(column_type)
     ):
-        return _strings(column.cast(pa.large_string()))
-    if is_.is_integer(column_type) or is_.is_boolean(column_type):
-        return column.cast(pa.string()).cast(pa.large_string())
-    if is_.is_nested(column_type):
+        return _strings(column)
+    if is_.is_nested(column_type) and not is_.is_union(column_type):
         return _nested(column)
-    return _each(column)
+    if is_.is_timestamp(column_type):
+        return _moments(column)
+    if is_.is_duration(column_type):
+        scale = _UNITS[column_type.unit]
+        return [v if v is None else _duration(v * scale) for v in _integers(column)]
+    if is_.is_time(column_type):
+        scale = _UNITS[column_type.unit]
+        return [v if v is None else f'"{_clock(v * scale)}"' for v in _integers(column)]
+    if is_.is_float16(column_type):
+        column = column.cast(pa.float32())
+    return list(map(_plain, column.to_pylist()))
 
 
-def _strings(column: pa.Array) -> pa.Array:
-    quote = pa.scalar('"', pa.large_string())
-    quoted = _joined(quote, column, quote)
-    # Python escapes only the texts that need it; most have no quote, backslash or control.
-    odd = pc.fill_null(pc.match_substring_regex(column, _ESCAPED), False)
-    if not pc.any(odd).as_py():
-        return quoted
-    escaped = [_string(value) for value in column.filter(odd).to_pylist()]
-    return pc.replace_with_mask(quoted, odd, pa.array(escaped, quoted.type))
+def _strings(column: pa.Array) -> Texts:
+    try:
+        return [None if value is None else _string(value) for value in column.to_pylist()]
+    except UnicodeDecodeError:
+        # Writers need not check what they call text: bytes that are no UTF-8 stay as they are.
+        raw = column.cast(pa.large_binary()).to_pylist()
+        literals = (None if value is None else value.decode("utf-8", _ESCAPED) for value in raw)
+        return [
+            None if literal is None else json.dumps(literal, ensure_ascii=False)
+            for literal in literals
+        ]
 
 
-def _payload(column: pa.Array) -> pa.Array:
+def _payloads(column: pa.Array) -> Texts:
     """Return the JSON that a column `data` holds as text, or its values as they are."""
     column_type = column.type
     if pa.types.is_dictionary(column_type):
-        return _payload(column.dictionary_decode())
+        return _payloads(column.dictionary_decode())
     if isinstance(column, pa.ExtensionArray):
-        return _payload(column.storage)
+        return _payloads(column.storage)
     if not (pa.types.is_string(column_type) or pa.types.is_large_string(column_type)):
-        return _text(column)
-    return pa.array([_json(value) for value in column.to_pylist()], pa.large_string())
+        return _texts(column)
+    return list(map(_json, column.to_pylist()))
 
 
 def _json(payload: str | None) -> str | None:
@@ -215,85 +225,49 @@ def _json(payload: str | None) -> str | None:
     return payload.replace("\n", " ").replace("\r", " ")
 
 
-def _nested(column: pa.Array) -> pa.Array:
+def _nested(column: pa.Array) -> Texts:
     """Return the JSON text of lists, structs and maps, from the text of their elements."""
-    column_type, large = column.type, pa.large_string()
-    if pa.types.is_union(column_type):
-        values = [_plain(value) for value in column.to_pylist()]
-        return pa.array(values, large)
+    column_type = column.type
+    is_valid = column.is_valid().to_pylist()
     if pa.types.is_struct(column_type):
-        fragments: list[Any] = [pa.scalar("{", large)]
-        for place, field in enumerate(column_type):
-            comma = "," if place else ""
-            fragments.append(pa.scalar(f"{comma}{_string(field.name)}:", large))
-            fragments.append(pc.fill_null(_text(pc.struct_field(column, place)), "null"))
-        objects = _joined(*fragments, pa.scalar("}", large))
-        return pc.if_else(column.is_valid(), objects, pa.scalar(None, large))
+        fields = [
+            [
+                f"{_string(field.name)}:{literal}"
+                for literal in _elements(pc.struct_field(column, place))
+            ]
+            for place, field in enumerate(column_type)
+        ]
+        rows = zip(*fields, strict=True) if fields else ((),) * len(column)
+        return [
+            f"{{{','.join(row)}}}" if valid else None
+            for row, valid in zip(rows, is_valid, strict=True)
+        ]
     if pa.types.is_map(column_type):
-        pairs = pa.concat_arrays(
-            [column[i].values for i in _present(column)] or [_no_pairs(column_type)]
-        )
-        names, values = pc.struct_field(pairs, 0), pc.struct_field(pairs, 1)
-        pair_texts = _joined(
-            _keys(names), pa.scalar(":", large), pc.fill_null(_text(values), "null")
-        )
-        return _bracketed(column, pair_texts, "{", "}")
-    return _bracketed(column, pc.fill_null(_text(pc.list_flatten(column)), "null"), "[", "]")
-
-
-def _present(column: pa.Array) -> list[int]:
-    indexes: list[int] = pc.indices_nonzero(column.is_valid()).to_pylist()
-    return indexes
-
-
-def _no_pairs(column_type: pa.DataType) -> pa.Array:
-    return pa.array(
-        [], pa.struct([("key", column_type.key_type), ("value", column_type.item_type)])
-    )
-
-
-def _keys(column: pa.Array) -> pa.Array:
-    """Return the keys of a map, which JSON has as text only."""
-    names = _text(column).to_pylist()
-    return pa.array([t if t[:1] == '"' else _string(t) for t in names], pa.large_string())
-
-
-def _bracketed(column: pa.Array, elements: pa.Array, open_: str, close: str) -> pa.Array:
-    """Join the text of all elements of lists, each list within brackets."""
-    # list_value_length takes no maps.
-    is_map = pa.types.is_map(column.type)
-    lengths = (
-        [len(v) if v is not None else 0 for v in column.to_pylist()]
-        if is_map
-        else pc.fill_null(pc.list_value_length(column), 0)
-    )
-    ends = np.cumsum(np.concatenate([[0], np.asarray(lengths, np.int64)]))
-    lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), elements)
-    large = pa.large_string()
-    joined = pc.binary_join(lists, pa.scalar(",", large))
-    bracketed = _joined(pa.scalar(open_, large), joined, pa.scalar(close, large))
-    return pc.if_else(column.is_valid(), bracketed, pa.scalar(None, large))
-
-
-def _each(column: pa.Array) -> pa.Array:
-    """Return the JSON text of numbers, times and bytes, made one value at a time."""
-    column_type, is_ = column.type, pa.types
-    if is_.is_timestamp(column_type):
-        literals = _moments(column)
-    elif is_.is_duration(column_type):
-        scale = _UNITS[column_type.unit]
-        literals = [v if v is None else _duration(v * scale) for v in _integers(column)]
-    elif is_.is_time(column_type):
-        scale = _UNITS[column_type.unit]
-        literals = [v if v is None else f'"{_clock(v * scale)}"' for v in _integers(column)]
-    elif is_.is_float16(column_type):
-        literals = list(map(_plain, column.cast(pa.float32()).to_pylist()))
+        # No function of Arrow takes maps apart, of which a slice has a part of the pairs.
+        maps = [value.values for value in column if value.is_valid]
+        none = pa.array([], pa.struct([("", column_type.key_type), ("", column_type.item_type)]))
+        pairs = pa.concat_arrays(maps or [none])
+        keys = (t if t[:1] == '"' else _string(t) for t in _elements(pc.struct_field(pairs, 0)))
+        values = _elements(pc.struct_field(pairs, 1))
+        literals = iter([f"{key}:{value}" for key, value in zip(keys, values, strict=True)])
+        lengths, brackets = map(len, maps), "{}"
     else:
-        literals = list(map(_plain, column.to_pylist()))
-    return pa.array(literals, pa.large_string())
+        literals = iter(_elements(pc.list_flatten(column)))
+        lengths, brackets = iter(pc.drop_null(pc.list_value_length(column)).to_pylist()), "[]"
+    return [
+        f"{brackets[0]}{','.join(itertools.islice(literals, next(lengths)))}{brackets[1]}"
+        if valid
+        else None
+        for valid in is_valid
+    ]
 
 
-def _moments(column: pa.Array) -> list[str | None]:
+def _elements(column: pa.Array) -> list[str]:
+    """Return the JSON text of each value within another, where null is a value, too."""
+    return [literal or "null" for literal in _texts(column)]
+
+
+def _moments(column: pa.Array) -> Texts:
     """Times as ISO 8601, with as many digits of a second as they need."""
     unit, zone = column.type.unit, "Z" if column.type.tz else ""
     # Dropping the zone keeps the instant in UTC; with a zone the cast would print local time.
@@ -333,8 +307,9 @@ def _duration(nanos: int) -> str:
 
 def _plain(value: Any) -> str | None:
     """The JSON of one value."""
-    if value is None:
-        return None
+    # Most values are of these, and need none of the questions below.
+    if value is None or isinstance(value, int):
+        return None if value is None else orjson.dumps(value).decode()
     # True of NaN and the infinities alone, which JSON has no numbers for.
     if isinstance(value, float) and value - value != 0:
         return '"NaN"' if value != value else '"Infinity"' if value > 0 else '"-Infinity"'
@@ -346,16 +321,6 @@ def _plain(value: Any) -> str | None:
     if hasattr(value, "nanoseconds") and hasattr(value, "months"):
         return f'"P{value.months}M{value.days}DT{_shortened(f"{value.nanoseconds / 1e9:.9f}")}S"'
     return orjson.dumps(value, default=str).decode()
-
-
-def _uuids(column: pa.Array) -> pa.Array:
-    literals = [None if v is None else f'"{uuid.UUID(bytes=v)}"' for v in column.to_pylist()]
-    return pa.array(literals, pa.large_string())
-
-
-def _joined(*fragments: Any) -> pa.Array:
-    """Join texts row by row; null where one is null."""
-    return pc.binary_join_element_wise(*fragments, pa.scalar("", pa.large_string()))
 
 
 def _string(name: str) -> str:

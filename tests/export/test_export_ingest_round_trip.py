@@ -219,6 +219,14 @@ def test_values_of_every_type_are_kept() -> None:
     assert json.loads(line, parse_float=lambda t: t if len(t) > 20 else float(t)) == EXPECTED
 
 
+def test_text_that_is_no_utf8_stays_as_it_is() -> None:
+    """Writers of Arrow need not check their text: each row has its bytes, escaped or not."""
+    raw = pa.array([b"ok", b"caf\xe9", b'"\xe9', None], pa.binary())
+    column = pa.Array.from_buffers(pa.string(), len(raw), raw.buffers())
+    lines = columnar.json_lines(pa.RecordBatch.from_arrays([column], ["x"])).splitlines()
+    assert lines == [b'{"x":"ok"}', b'{"x":"caf\xe9"}', b'{"x":"\\"\xe9"}', b"{}"]
+
+
 @pytest.mark.parametrize("ending", ["parquet", "arrow", "arrows"])
 def test_tables_of_any_schema_give_the_same_events(home: Path, ending: str) -> None:
     """Row groups, batches and slices make no difference to what the rows of a table are."""
