@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import lakelog
 from tests.support.tree import ROOT, sources
 
 HEAVY = {"duckdb", "pyarrow", "polars", "numpy", "click", "rich", "watchdog"}
@@ -39,6 +42,16 @@ def test_append_is_light(tmp_path: Path) -> None:
     lake = f"lakelog.open({str(tmp_path / 'lake')!r})"
     heavy_after(f"import lakelog; {lake}")
     assert heavy_after(f"import lakelog; {lake}.append({{'type': 'PING', 'source': 't'}})") == set()
+
+
+def test_a_program_in_a_zip_file_appends(tmp_path: Path) -> None:
+    """Packages that load their modules late do so wherever they were loaded from."""
+    archive = shutil.make_archive(str(tmp_path / "app"), "zip", ROOT, "lakelog")
+    path = str(tmp_path / "lake")
+    code = f"import lakelog; lakelog.open({path!r}).append({{'type': 'PING'}}); lakelog.LakeHandler"
+    variables = {**os.environ, "PYTHONPATH": archive}
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, cwd=tmp_path, env=variables)
+    assert lakelog.open(path).count() == 1
 
 
 def test_a_first_query_over_segments_loads_the_engine_alone(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Generic, Self, TypeVar, overload
@@ -63,8 +64,9 @@ def lazy_face(package: str, file: str) -> tuple[Callable[[str], object], list[st
     there: nothing repeats it. No name may be that of a module, but for a module itself: importing
     that would put it in its place.
     """
-    with open(file, encoding="utf-8") as text:
-        homes = {name: home for home, name in _EXPORTS.findall(text.read())}
+    # By what has loaded the package, which may be in a zip file.
+    loader: Any = sys.modules[package].__loader__
+    homes = {name: home for home, name in _EXPORTS.findall(loader.get_data(file).decode())}
     module_of = dict[str, ModuleType]()
 
     def load(name: str) -> object:
