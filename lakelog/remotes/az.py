@@ -30,7 +30,7 @@ class AzureRemote(ObjectStoreRemote):
         self.deciding = "" if self._is_single else endpoint or f"Azure {account}"
         return store.AzureStore(bucket, prefix=prefix, **self._options(endpoint))
 
-    names = ObjectStoreRemote.children
+    names = ObjectStoreRemote.folders
 
 
 REMOTE_CLASS = AzureRemote

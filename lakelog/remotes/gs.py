@@ -38,7 +38,7 @@ class GoogleRemote(ObjectStoreRemote):
             raise TransferRefused(f"{self.url}: {path} is no file of a service account") from None
         return str(body.get("gcs_base_url", "")) if isinstance(body, dict) else ""
 
-    names = ObjectStoreRemote.children
+    names = ObjectStoreRemote.folders
 
 
 REMOTE_CLASS = GoogleRemote

@@ -169,9 +169,10 @@ class ObjectStoreRemote(Remote):
             offset = f"{prefix}{previous}/~" if is_folder else last_key
         raise TransferRefused(f"{self.url}: the list of {folder} has no end: refused")
 
-    def children(self, folder: str) -> Iterator[str]:
-        """Yield the names below a prefix, each once, by the store's own folders: the `names` of one
-        that cannot begin a list behind a key."""
+    def folders(self, folder: str) -> Iterator[str]:
+        """Yield the names below a prefix, each once, by the store's own folders, of which a store
+        that is not to be trusted may have no end. The `names` of one that cannot begin a list
+        behind a key."""
         with self._translating(folder):
             prefix = f"{folder}/" if folder else ""
             listing = obstore.list_with_delimiter(self._store, prefix or None)

@@ -122,6 +122,10 @@ class Remote(abc.ABC):
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names of files and folders in a folder; none if it is not there."""
 
+    def folders(self, folder: str) -> Iterator[str]:
+        """Yield the names of the folders in a folder of few files, and perhaps of these."""
+        return self.names(folder)
+
     def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield the names of the files of a folder with their lengths; none if it is not there."""
         return iter(())

@@ -238,7 +238,8 @@ class BucketAttachment:
         names = list[str]()
 
         def look() -> bool:
-            names.extend(self.volume.bucket.names(KEYS.heads))
+            # Not by `names`: of a store of objects these are all moves, a page of 1,000 at least.
+            names.extend(remotes.retrying(lambda: list(self.volume.remote.folders(KEYS.heads))))
             return True
 
         # Before any move: what comes may be encrypted with a key that another machine has made.

@@ -96,6 +96,28 @@ def test_a_conflict_that_nobody_won_is_tried_again(
         machines.close()
 
 
+def test_an_exchange_costs_the_same_whatever_the_history(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which branches there are is one small request, in which their moves are not listed."""
+    with troubled(Trouble(), monkeypatch) as bucket:
+        machines, costs = SharedMachines(tmp_path, "s3://lakes/x"), list[list[int]]()
+        append(machines["a"], 1)
+        machines["b"].exchange()
+        remote = known.open_remote("s3://lakes/x")
+        for count in (0, 1100):
+            for number in range(count):
+                remote.replace(f"refs/heads/main/{number:012}.unknown", b"")
+            before = bucket.count("requests"), bucket.count("bytes")
+            machines["b"].exchange()
+            costs.append([bucket.count("requests") - before[0], bucket.count("bytes") - before[1]])
+        machines["a"].branch("other").close()
+        machines["b"].exchange()
+        assert machines["b"].store.refs.all_branches() == ["main", "other"]
+        machines.close()
+    assert costs[0] == costs[1]
+
+
 def test_a_store_that_ignores_conditions_is_refused(
     keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
