@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import pickle
+import random
 import re
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import lakelog
 from lakelog import dataframes
 from lakelog.errors import ExportRefused, QueryFailed
 from lakelog.open_tables import publish_iceberg
-from tests.support import encrypted, engine_rows, lakes
+from tests.support import encrypted, engine_rows, lakes, table_shops
+from tests.support.effort import share
 from tests.support.requirements import need
 from tests.support.tree import ROOT
 
@@ -27,6 +29,7 @@ ENGINES = {
     "polars": ["polars"],
     "dask": ["dask", "pandas"],
     "daft": ["daft"],
+    "daft on ray": ["daft", "ray"],
     "ray": ["ray", "pandas"],
     "spark": ["pyspark", "java"],
 }
@@ -75,6 +78,13 @@ def expected(lake: lakelog.Lake, ref: str, where: str = "true") -> pa.Table:
     return state.sql(f"FROM events WHERE {where} ORDER BY seq").to_arrow_table()
 
 
+def assert_are_rows_of(lake: lakelog.Lake, ref: str, tables: engine_rows.Tables) -> None:
+    """Require what an engine has read of a state."""
+    assert_same(tables[0], expected(lake, ref))
+    wanted = expected(lake, ref, engine_rows.WHERE).select(["seq", "subject"])
+    assert_same(tables[1], wanted)
+
+
 def assert_same(rows: pa.Table, wanted: pa.Table) -> None:
     """Require the same rows, value by value, in any order and in the engine's own types."""
     rows = rows.select(wanted.column_names).cast(wanted.schema).sort_by("seq")
@@ -88,28 +98,38 @@ def assert_same(rows: pa.Table, wanted: pa.Table) -> None:
 def test_engines_have_the_rows_of_a_state(lake: lakelog.Lake, engine: str, ref: str) -> None:
     """Every value of every row is that of SQL, with the tail only in the branch itself."""
     need(*ENGINES[engine])
-    table, filtered = engine_rows.READERS[engine](lake.at(ref) if ref else lake)
-    assert_same(table, expected(lake, ref))
-    assert_same(filtered, expected(lake, ref, engine_rows.WHERE).select(["seq", "subject"]))
+    assert_are_rows_of(lake, ref, engine_rows.READERS[engine](lake.at(ref) if ref else lake))
 
 
-@pytest.mark.parametrize("engine", ["ray", "spark"])
+@pytest.mark.parametrize("engine", ["ray", "spark", "daft on ray"])
 def test_clusters_have_the_rows_of_a_state(lake: lakelog.Lake, engine: str, tmp_path: Path) -> None:
     """The same of engines that start processes, from a process of its own."""
     need(*ENGINES[engine])
-    # Spark starts the first python3 of PATH unless it is told another one.
-    own = {"PYTHONPATH": str(ROOT), "TZ": "America/New_York", "PYSPARK_PYTHON": sys.executable}
-    command = [sys.executable, engine_rows.__file__, engine, lake.path, str(tmp_path), "both", ""]
-    subprocess.run(command, check=True, env={**os.environ, **own}, cwd=ROOT, timeout=240)
-    for ref in ("both", ""):
-        assert_same(_read(tmp_path / f"all-{ref}"), expected(lake, ref))
-        wanted = expected(lake, ref, engine_rows.WHERE).select(["seq", "subject"])
-        assert_same(_read(tmp_path / f"filtered-{ref}"), wanted)
+    with engine_rows.reader(engine, lake.path, tmp_path) as read:
+        for ref in ("both", ""):
+            assert_are_rows_of(lake, ref, read(ref))
 
 
-def _read(path: Path) -> pa.Table:
-    with pa.ipc.open_file(path) as file:
-        return file.read_all()
+@pytest.mark.thorough
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_have_the_rows_of_every_state(tmp_path: Path, engine: str) -> None:
+    """The same of a lake with branches that is changed at random, and of what it was."""
+    need(*ENGINES[engine])
+    chance, tags = random.Random(8), ["start"]
+    with contextlib.ExitStack() as stack:
+        path = str(tmp_path / "lake")
+        branches = [stack.enter_context(lakes.opened(path, segment_bytes=9000))]
+        branches[0].append([*lakes.EXOTIC, *table_shops.orders(5)])
+        branches[0].settle()
+        branches[0].tag("start")
+        read = stack.enter_context(engine_rows.reader(engine, path, tmp_path))
+        for nr in range(share(50)):
+            if nr and len(branches) < 3 and chance.random() < 0.2:
+                branches.append(stack.enter_context(chance.choice(branches).branch(f"b{nr}")))
+            lake = chance.choice(branches)
+            table_shops.change(lake, chance, nr, tags)
+            ref = chance.choice(tags) if chance.random() < 0.2 else ""
+            assert_are_rows_of(lake, ref, read(ref, lake.branch_name))
 
 
 def test_an_empty_lake_has_the_columns(tmp_path: Path) -> None:
@@ -180,10 +200,8 @@ def test_encrypted_lakes_are_opened_in_memory(
         lake.tag("both")
         lake.append(orders(10, 400))
         for ref in ("both", ""):
-            table, filtered = engine_rows.READERS[engine](lake.at(ref) if ref else lake)
-            assert_same(table, expected(lake, ref))
-            wanted = expected(lake, ref, engine_rows.WHERE).select(["seq", "subject"])
-            assert_same(filtered, wanted)
+            state = lake.at(ref) if ref else lake
+            assert_are_rows_of(lake, ref, engine_rows.READERS[engine](state))
     assert not encrypted.found(tmp_path, ["order 7", "order 215", "order 405"])
 
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import os
-import pickle
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,19 +71,8 @@ def by_pandas(files: list[str]) -> list[Rows]:
 def by_spark(files: list[str]) -> list[Rows]:
     """Read with Spark, in a process of its own."""
     need("pyspark", "java")
-    out = Path(tempfile.mkdtemp(prefix="lakelog-"), "rows")
-    command = [sys.executable, spark_rows.__file__, str(out), *files]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    rows: list[Rows] = pickle.loads(out.read_bytes())
-    shutil.rmtree(out.parent)
-    return rows
+    with tempfile.TemporaryDirectory() as home, spark_rows.reading(Path(home, "rows")) as read:
+        return [read(file) for file in files]
 
 
 def kinds(files: list[str]) -> list[str]:

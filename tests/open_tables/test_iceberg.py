@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from lakelog.errors import ExportRefused, Unreachable
 from lakelog.open_tables import publish_iceberg
+from tests.support import iceberg_rows, spark_rows
 from tests.support.attached import SharedMachines
 from tests.support.effort import share
 from tests.support.requirements import need
@@ -156,4 +158,19 @@ def test_engines_agree_on_the_table(tmp_path: Path, engine: str) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Iceberg scan planning")  # of Polars: by pyiceberg
         follow(shop, random.Random(8), share(50))
+    shop.lake.close()
+
+
+@pytest.mark.thorough
+def test_spark_reads_the_files_of_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same of the files that a table names, as Spark reads them."""
+    need("pyspark", "java")
+    shop = Shop(tmp_path, segment_bytes=9_000)
+    shop.engines = ["spark"]
+    with spark_rows.reading(tmp_path / "rows") as read:
+        by_spark = functools.partial(iceberg_rows.by_files, read=read)
+        monkeypatch.setitem(iceberg_rows.READERS, "spark", by_spark)
+        follow(shop, random.Random(9), share(50))
     shop.lake.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import socket
 import subprocess
@@ -13,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.effort import share
 from tests.support.requirements import lacking, need
 from tests.support.table_shops import Shop, assert_table_is, follow, orders
 
-STATES = int(os.environ.get("LAKELOG_REST_STATES", "2"))
-"""How often the lake changes: more of them, such as 25, are for a machine that has the time."""
 KEY, SECRET = "lakelog", "a secret of these tests"
 FLAGS = "master.port volume.port filer.port s3.port s3.port.iceberg".split()
 OFF = "-s3.port.lance=0 -master.telemetry=false -volume.max=8 -master.volumeSizeLimitMB=64".split()
@@ -115,4 +113,4 @@ def test_a_rest_catalog_has_every_state(
         assert shop.publish().is_new
         assert not shop.publish().is_new
         assert_table_is(shop)
-        follow(shop, random.Random(3), STATES)
+        follow(shop, random.Random(3), share(50))

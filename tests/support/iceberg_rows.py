@@ -47,19 +47,27 @@ def by_pyiceberg(table: Any) -> pa.Table:
 
 
 def by_duckdb(table: Any) -> pa.Table:
-    """Read each of the table's files with DuckDB, which knows columns by their names in the file,
-    and give members the names that the table has for their numbers."""
+    """Read each of the table's files with DuckDB."""
     import duckdb
 
+    def read(path: str) -> Rows:
+        return duckdb.sql("FROM read_parquet(?)", params=[path]).to_arrow_table().to_pylist()
+
+    return by_files(table, read)
+
+
+def by_files(table: Any, read: Callable[[str], Rows]) -> pa.Table:
+    """Read each of the table's files with what knows columns by their names in the file, and give
+    members the names that the table has for their numbers."""
     schema = table.schema().as_arrow()
+    names = {f.field_id: f.name for f in _all_fields(table.schema().as_struct())}
     parts = [schema.empty_table()]
     for task in table.scan().plan_files():
         path = task.file.file_path.removeprefix("file://")
-        rows = duckdb.sql("FROM read_parquet(?)", params=[path]).to_arrow_table().to_pylist()
+        rows = read(path)
         column = next((f for f in pq.read_schema(path) if f.name == "fields"), None)
-        for row in rows if column else ():
-            names = {f.field_id: f.name for f in _all_fields(table.schema().as_struct())}
-            row["fields"] = _renamed(row["fields"], column.type, names)
+        if column:
+            rows = [r | {"fields": _renamed(r["fields"], column.type, names)} for r in rows]
         parts.append(pa.Table.from_pylist(rows, schema=schema))
     return pa.concat_tables(parts)
 

@@ -1,4 +1,4 @@
-"""The rows of Parquet files as Spark reads them: `python spark_rows.py OUT FILE...`.
+"""The rows of Parquet files as Spark reads them: `python spark_rows.py OUT`.
 
 Times are datetimes without a zone, in UTC, made here: those of Spark are of the zone of the
 machine, and none is in the year 1.
@@ -6,16 +6,39 @@ machine, and none is in the year 1.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import functools
+import json
 import pickle
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+from tests.support import engine_rows
 
 EPOCH = dt.datetime(1970, 1, 1)
 
 
-def main(out: str, files: list[str]) -> None:
-    """Write the rows of each file, as a list of lists of dicts."""
+Rows = list[dict[str, Any]]
+
+
+@contextlib.contextmanager
+def reading(out: Path) -> Iterator[Callable[[str], Rows]]:
+    """Run Spark; yield what has it read a file, once each."""
+
+    def read(file: str) -> Rows:
+        ask(file)
+        rows: Rows = pickle.loads(out.read_bytes())
+        return rows
+
+    with engine_rows.engine_process(__file__, str(out)) as ask:
+        yield functools.cache(read)
+
+
+def main(out: str) -> None:
+    """Write the rows of each file that a line names, as a list of dicts."""
     from pyspark.sql import SparkSession
 
     spark = (
@@ -27,13 +50,13 @@ def main(out: str, files: list[str]) -> None:
         .getOrCreate()
     )
     spark.sparkContext.setLogLevel("ERROR")
-    rows = [rows_of(spark, file) for file in files]
-    with open(out, "wb") as written:
-        pickle.dump(rows, written)
+    for line in sys.stdin:
+        Path(out).write_bytes(pickle.dumps(rows_of(spark, *json.loads(line))))
+        print(engine_rows.WRITTEN, end="", flush=True)
     spark.stop()
 
 
-def rows_of(spark: Any, file: str) -> list[dict[str, Any]]:
+def rows_of(spark: Any, file: str) -> Rows:
     """Return the rows of a file."""
     from pyspark.sql import functions
 
@@ -47,4 +70,4 @@ def rows_of(spark: Any, file: str) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1])

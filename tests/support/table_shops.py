@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakelog.lake import Lake
 from lakelog.open_tables import PublishResult, TableSource, publish_delta, publish_iceberg
 from tests.support import delta_rows, iceberg_rows, lakes
 
@@ -109,6 +110,9 @@ def shop_of(name: str, folder: Path, **settings: object) -> Shop:
     return (Shop if name == "iceberg" else DeltaShop)(folder, **settings)
 
 
+DRIFTS = 6
+
+
 def orders(count: int, drift: int = 0, start: int = 0) -> list[dict[str, Any]]:
     """Events whose payloads have other members with each drift."""
     payloads: list[dict[str, Any]] = [
@@ -116,13 +120,15 @@ def orders(count: int, drift: int = 0, start: int = 0) -> list[dict[str, Any]]:
         {"n": "one", "new.x": [{"é": 1}], "x": 1.25},
         {"n": 2, "x": 1, "nest": {"a": ["b"], "deep": {"c": None, "d": 3}}},
         {"n": [1.5, None], "N": 7, "m": {"k": "v"}},
+        {"n": 2**63, "x": 2**53 + 1, "N": 10**40, "m": {"k": 19.99, "j": -0.1, "i": 1.5e300}},
+        {"n": None, "é 🎙": {"ž": "\0\U0001f600"}, "x": "2026-02-28T23:59:59.1+05:30", "m": {}},
     ]
     return [
         {
             "type": f"T{n % 3}",
             "subject": f"s{n}" if n % 4 else None,
             "message": f"order {n}",
-            "data": {**payloads[drift % 4], "nr": n} if n % 5 else None,
+            "data": {**payloads[drift % DRIFTS], "nr": n} if n % 5 else None,
         }
         for n in range(start, start + count)
     ]
@@ -139,35 +145,42 @@ def assert_table_is(shop: Shop, ref: str = "") -> None:
         assert rows == wanted, engine
 
 
+def change(lake: Lake, chance: random.Random, nr: int, tags: list[str]) -> None:
+    """Change a branch of a lake at random, for the time number `nr`; a tag may be added."""
+    for _ in range(chance.randrange(1, 4)):
+        step = chance.choice("append append repeat settle compact rollback retain erase".split())
+        if step == "append":
+            lake.append(orders(chance.randrange(1, 30), chance.randrange(DRIFTS), nr * 100))
+        elif step == "repeat":
+            ids = [{"type": "T1", "id": f"i{chance.randrange(9)}", "data": nr} for _ in range(3)]
+            lake.append(ids)
+        elif step == "settle":
+            lake.settle()
+        elif step == "compact":
+            lake.compact()
+        elif step == "rollback" and chance.random() < 0.4:
+            lake.rollback(chance.choice(tags))
+        elif step == "retain":
+            lake.append({"type": "OLD", "time": "2001-01-01T00:00:00Z", "data": {"n": nr}})
+            lake.retention("365d", apply=True)
+        elif step == "erase":
+            lake.erase(subject=f"s{chance.randrange(nr * 100 + 30)}", why="asked")
+    if chance.random() < 0.3:
+        tags.append(f"t{nr}")
+        lake.tag(tags[-1])
+
+
 def follow(shop: Shop, chance: random.Random, states: int) -> None:
     """Change branches of a lake at random, and publish one so many times, in every state."""
     tags, shops = ["start"], [shop]
-    shop.lake.append(orders(5))
+    shop.lake.append([*lakes.EXOTIC, *orders(5)])
     shop.lake.settle()
     shop.lake.tag("start")
     for nr in range(states):
         if nr and len(shops) < 3 and chance.random() < 0.2:
             shops.append(chance.choice(shops).of_branch(f"b{nr}"))
         shop = chance.choice(shops)
-        lake = shop.lake
-        for _ in range(chance.randrange(1, 4)):
-            step = chance.choice("append append settle compact rollback retain erase".split())
-            if step == "append":
-                lake.append(orders(chance.randrange(1, 30), chance.randrange(4), nr * 100))
-            elif step == "settle":
-                lake.settle()
-            elif step == "compact":
-                lake.compact()
-            elif step == "rollback" and chance.random() < 0.4:
-                lake.rollback(chance.choice(tags))
-            elif step == "retain":
-                lake.append({"type": "OLD", "time": "2001-01-01T00:00:00Z", "data": {"n": nr}})
-                lake.retention("365d", apply=True)
-            elif step == "erase":
-                lake.erase(subject=f"s{chance.randrange(nr * 100 + 30)}", why="asked")
-        if chance.random() < 0.3:
-            tags.append(f"t{nr}")
-            lake.tag(tags[-1])
+        change(shop.lake, chance, nr, tags)
         past = chance.choice(tags) if chance.random() < 0.2 else None
         shop.publish(ref=past)
         assert_table_is(shop, past or "")
