@@ -296,7 +296,7 @@ class Comparison:
     def _marks(self, branch: str, lead: _Ahead) -> dict[str, int]:
         """Return the copy's watermarks, but those of writers whose WALs have frames below."""
         own_marks = refs.watermarks_of_all(self._store, branch)
-        sequences = orphans.wal_sequences(self._store, branch)
+        sequences = recover.wal_sequences(self._store, branch)
         copy_marks = refs.watermarks_of_all(self.there, branch)
         return {
             writer: mark
@@ -316,13 +316,11 @@ class Comparison:
         all_moves = [*moves, *(move for move, _ in recover.moves(store, branch)[0].values())]
         if all_moves and max(all_moves, key=lambda move: move.number).op == "delete":
             return
-        marks = refs.watermarks_of_all(store, branch)
-        for move in moves:
-            for writer, mark in move.wal.items():
-                marks[writer] = max(mark, marks.get(writer, -1))
+        own_marks = refs.watermarks_of_all(store, branch)
+        marks = recover.highest([own_marks, *(move.wal for move in moves)])
         # Above these a watermark may have been lost with its move, whose rows are here.
         published = functools.cache(lambda: self._published_marks(branch))
-        sequences = orphans.wal_sequences(store, branch)
+        sequences = recover.wal_sequences(store, branch)
         for name in sorted(n for n in Folder(folder).names() if FileName(n).wal):
             content = File(f"{folder}/{name}").read()
             decoded = Header.decode(content)

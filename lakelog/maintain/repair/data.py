@@ -217,9 +217,7 @@ def publish_past(
     lowered."""
 
     def plan(head: Head, _: Manifest) -> Change:
-        marks = dict(head.move.wal)
-        for writer, mark in watermarks.items():
-            marks[writer] = max(mark, marks.get(writer, -1))
+        marks = recover.highest([head.move.wal, watermarks])
         # As a rewind: consumers may have read other events under the numbers that these get.
         return Change(
             "repair",

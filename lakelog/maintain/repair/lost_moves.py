@@ -27,7 +27,6 @@ from lakelog.paths import FileNames
 from lakelog.refs import Move
 from lakelog.segments import Segment
 from lakelog.store import Store
-from lakelog.wal import Tail
 
 Ranges = dict[str, tuple[int, int]]
 _FROM_OTHERS = {"push", "pull", "merge"}
@@ -87,17 +86,10 @@ class _Branch:
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         # WALs first, as a reader does: what is sealed meanwhile is then in the moves (F12.2).
-        files = Tail(store.paths, store.refs, name).scan()
-        self.sequences = {
-            writer: {f.sequence for file in group for f in (*file.frames, *file.resumed)}
-            for writer, group in files.items()
-        }
+        self.sequences = recover.wal_sequences(store, name)
         self.moves = [move for move, _ in recover.moves(store, name)[0].values()]
         # Of all moves: a finished writer has no watermark in the newest.
-        self.marks: dict[str, int] = {}
-        for move in self.moves:
-            for writer, mark in move.wal.items():
-                self.marks[writer] = max(mark, self.marks.get(writer, -1))
+        self.marks = recover.highest(move.wal for move in self.moves)
 
     @property
     def newest(self) -> Move | None:

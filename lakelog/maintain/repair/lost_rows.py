@@ -158,8 +158,7 @@ def _seals(store: Store, keys: set[str]) -> dict[str, _Seal]:
                     seals.setdefault(key, _Seal(branch, ranges, state[1] - before[1]))
             # After a lost move nobody knows what of the next ranges it had sealed.
             previous = state if move.op != "lost" else None
-            for writer, mark in move.wal.items():
-                marks[writer] = max(mark, marks.get(writer, -1))
+            marks = recover.highest([marks, move.wal])
     return seals
 
 

@@ -21,7 +21,6 @@ from lakelog.manifest import Manifest
 from lakelog.refs import Move
 from lakelog.segments import Segment
 from lakelog.store import Hosts, Store
-from lakelog.wal import Tail
 
 
 def adopt(
@@ -47,7 +46,7 @@ def adopt(
     ]
     if is_doubtful:
         candidates = [s for s in candidates if s.ranges.keys() <= watermarks.keys()]
-    in_wals = wal_sequences(store, base.branch)
+    in_wals = recover.wal_sequences(store, base.branch)
     adopted: list[SealedBatch] = []
     while True:
         following = [s for s in candidates if _follows(s, watermarks, in_wals)]
@@ -62,15 +61,6 @@ def adopt(
         adopted.append(batch)
         candidates.remove(batch)
         watermarks = recover.raise_watermarks(watermarks, [batch])
-
-
-def wal_sequences(store: Store, branch: str) -> dict[str, set[int]]:
-    """Return the sequences of each writer that can still be read in its WAL files."""
-    tail = Tail(store.paths, store.refs, branch)
-    return {
-        writer: {frame.sequence for file in files for frame in (*file.frames, *file.resumed)}
-        for writer, files in tail.scan().items()
-    }
 
 
 def _follows(sealed: SealedBatch, watermarks: Watermarks, in_wals: dict[str, set[int]]) -> bool:

@@ -27,6 +27,7 @@ from lakelog.refs import Move, Refs
 from lakelog.segments import Segment, describe_rows
 from lakelog.store import Hosts, Store
 from lakelog.volume import MovePack
+from lakelog.wal import Tail
 
 Watermarks = dict[str, int]
 
@@ -244,11 +245,26 @@ def _tagged_states(store: Store) -> list[tuple[str, str]]:
 
 def raise_watermarks(watermarks: Watermarks, steps: list[SealedBatch]) -> Watermarks:
     """Return watermarks raised to the last frames of sealed batches."""
-    marks = dict(watermarks)
-    for step in steps:
-        for writer, (_, high) in step.ranges.items():
-            marks[writer] = max(high, marks.get(writer, -1))
-    return marks
+    ends = ({writer: high for writer, (_, high) in step.ranges.items()} for step in steps)
+    return highest([watermarks, *ends])
+
+
+def highest(marks: Iterable[Watermarks]) -> Watermarks:
+    """Return the highest watermark that each writer has in any of these."""
+    raised: Watermarks = {}
+    for watermarks in marks:
+        for writer, mark in watermarks.items():
+            raised[writer] = max(mark, raised.get(writer, -1))
+    return raised
+
+
+def wal_sequences(store: Store, branch: str) -> dict[str, set[int]]:
+    """Return the sequences of each writer that can still be read in its WAL files."""
+    tail = Tail(store.paths, store.refs, branch)
+    return {
+        writer: {frame.sequence for file in files for frame in (*file.frames, *file.resumed)}
+        for writer, files in tail.scan().items()
+    }
 
 
 def sealed_batches(store: Store, excluded: Container[str]) -> list[SealedBatch]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
 
 from lakelog import manifest
 from lakelog.database import Connect
@@ -149,7 +148,7 @@ def _watermarks(store: Store, branch: str, number: int, good: Moves) -> Watermar
     later = [n for n in good if n > number]
     if later:
         keys = recover.segments_of(store, [good[min(later)][0]])
-        highest = _highest(move for move, _ in good.values())
+        highest = recover.highest(move.wal for move, _ in good.values())
         for writer, mark in recover.marks_of(store, branch, keys).items():
             if mark > highest.get(writer, -1):
                 marks[writer] = mark
@@ -252,7 +251,6 @@ def _sealed_before(
     all moves counts, and so do the segments that kept states name, whose frames were sealed. A
     rewind after the state removed some of what had been sealed before it: none of it comes back.
     """
-    watermarks: Watermarks = {}
     ordered = sorted(moves, key=lambda move: move.number)
     # A move that rewinds and the one before it are never dropped (F7.12), so both are here.
     generations = [0, *(move.generation for move in ordered)]
@@ -262,9 +260,7 @@ def _sealed_before(
         if m.generation > generation and not (m.op == "lost" and m is ordered[-1])
     ]
     limit = max([base.number, *rewinds])
-    for move in (m for m in moves if m.number <= limit):
-        for writer, mark in move.wal.items():
-            watermarks[writer] = max(mark, watermarks.get(writer, -1))
+    watermarks = recover.highest(m.wal for m in moves if m.number <= limit)
     batches = [
         s
         for s in recover.sealed_batches(store, ())
@@ -291,7 +287,7 @@ def _lost_commits(
 ) -> tuple[list[str], Watermarks]:
     """List group commits that some move says were sealed, and that are in no state, segment or
     WAL any more; return them, and watermarks that pass over them."""
-    in_wals = orphans.wal_sequences(store, branch)
+    in_wals = recover.wal_sequences(store, branch)
     marks, lost_numbers = dict(watermarks), []
     # As far as any move says, unless a WAL still has some of the frames: those will be sealed
     # again.
@@ -312,15 +308,7 @@ def _lost_commits(
 def watermarks_of_all(store: Store, branch: str) -> Watermarks:
     """Return how far each writer that there ever was is sealed: a finished one has no watermark in
     the newest move."""
-    return _highest(move for move, _ in recover.moves(store, branch)[0].values())
-
-
-def _highest(moves: Iterable[Move]) -> Watermarks:
-    marks: Watermarks = {}
-    for move in moves:
-        for writer, mark in move.wal.items():
-            marks[writer] = max(mark, marks.get(writer, -1))
-    return marks
+    return recover.highest(move.wal for move, _ in recover.moves(store, branch)[0].values())
 
 
 def _list_undone(store: Store, branch: str, number: int) -> list[str]:
