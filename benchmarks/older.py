@@ -132,11 +132,17 @@ def lookups(scale: Scale) -> list[Row]:
                 start = random_.uniform(low, max(high - 60, low))
                 return table.between(start, start + 60, limit=LIMIT)
 
+            def of_type() -> object:
+                return table.between(event_type=random_.choice(["FAIL", "COMPLETE"]), limit=LIMIT)
+
+            def of_source() -> object:
+                return table.between(source=random_.choice(gen.SOURCES), limit=LIMIT)
+
             kinds: list[tuple[str, float, Callable[[], object]]] = [
-                ("recent", 1, lambda: table.recent(LIMIT)),
+                ("recent", 1, lambda: table.between(limit=LIMIT)),
                 ("by id", 1, lambda: table.find(random_.choice(ids))),
-                ("by type", 1, lambda: table.by_type(random_.choice(["FAIL", "COMPLETE"]), LIMIT)),
-                ("by source", 5, lambda: table.by_source(random_.choice(gen.SOURCES), LIMIT)),
+                ("by type", 1, of_type),
+                ("by source", 5, of_source),
                 ("a random minute", 5, minute),
                 ("stats", 5, table.stats),
             ]
@@ -161,7 +167,7 @@ def _moving(lake: lakelog.Lake, table: Lookups, scale: Scale) -> list[Row]:
     taken = []
     for event in gen.events(10 * scale.rounds, seed=8):
         lake.append(event)
-        taken.append(_ms(lambda: table.recent(LIMIT)))
+        taken.append(_ms(lambda: table.between(limit=LIMIT)))
     return [Row("recent, an event later, p50", "ms", [percentile(taken, 0.5)])]
 
 

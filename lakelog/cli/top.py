@@ -23,7 +23,7 @@ from lakelog.cli.options import flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import clock
 from lakelog.cli.rounds import SpanParam, StopEvent, stop_at_signals
-from lakelog.compat import Lookups
+from lakelog.compat import omega
 from lakelog.disk import disk
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
@@ -232,7 +232,7 @@ class LiveScreen:
 
 def _learning(lake: Lake) -> tuple[tuple[str, str], ...]:
     """What the older event store says of learning."""
-    figures = Lookups(lake).learning()
+    figures = omega.learning(lake)
     count, types = figures["patterns"], figures["pattern_types"]
     of_types = f" of {types:,} type{'s' if types > 1 else ''}" if types else ""
     notes = [("patterns", f"{count:,}{of_types}" if count else "none yet")]

@@ -1,9 +1,9 @@
 """Look-ups in the older event store's table, in a process that has the lake open.
 
     table = Lookups(lake)
-    table.recent(100)                  table.by_type("FAIL", 100)
-    table.find(number)                 table.by_source("Podcast001", 100)
-    table.between(start, end, ...)     table.stats()
+    table.between(start, end, event_type="FAIL", source="Podcast001", limit=100)
+    table.find(number)
+    table.stats()
 
 Rows are dicts with the columns of `omega.events`, newest first; `data_json` is text, times are
 seconds since 1970. Each answer is that of the branch when it is asked, live events included.
@@ -61,18 +61,6 @@ class Lookups:
         # Reentrant: an answer asks for others, such as the processed ids.
         self._mutex = threading.RLock()
 
-    def recent(self, limit: int = 1000) -> list[EventRow]:
-        """Return the newest events."""
-        return self.between(limit=limit)
-
-    def by_type(self, event_type: str, limit: int = 1000) -> list[EventRow]:
-        """Return the newest events of a type."""
-        return self.between(event_type=event_type, limit=limit)
-
-    def by_source(self, source: str, limit: int = 1000) -> list[EventRow]:
-        """Return the newest events of a source."""
-        return self.between(source=source, limit=limit)
-
     def between(
         self,
         start_time: float | None = None,
@@ -129,20 +117,6 @@ class Lookups:
         # Asked each time: gc changes it, and no state.
         size = round(Stats.disk_bytes(self._store) / 1e6, 3)
         return {**counts, "event_types": dict(counts["event_types"]), "database_size_mb": size}
-
-    def learning(self) -> JsonObject:
-        """Return patterns, pattern_types, confidence, active_embryos and avg_fitness: how learning
-        goes. What nothing says is None."""
-        patterns, statistics = map(self._lake.sql, omega.learning_sql())
-        count, types, confidence = patterns.fetchall()[0]
-        embryos, fitness = (statistics.fetchall() or [(None, None)])[0]
-        return {
-            "patterns": count,
-            "pattern_types": types,
-            "confidence": confidence,
-            "active_embryos": embryos,
-            "avg_fitness": fitness,
-        }
 
     def _answer(self, question: object, look: Callable[[], object]) -> Any:
         """Return an answer for the present state, computed once."""

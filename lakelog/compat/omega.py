@@ -20,12 +20,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from lakelog.database import Connect
 from lakelog.libraries import duckdb
+from lakelog.values import JsonObject
+
+if TYPE_CHECKING:
+    from lakelog.lake import Lake
 
 EventRow = dict[str, Any]
 """A row of `omega.events`, by its columns."""
@@ -147,14 +151,19 @@ def action_and_data(data: str | None, connect: Connect) -> tuple[str | None, str
     return action, None if remainder is None else orjson.dumps(remainder).decode()
 
 
-def learning_sql() -> tuple[str, str]:
-    """Return SQL for the number of patterns, of their types, and their mean confidence; and for
-    active embryos and mean fitness by the newest statistics."""
-    patterns = f"""SELECT count(*), count(DISTINCT pattern_type), avg(confidence)
-        FROM ({_patterns("events")})"""
-    statistics = f"""SELECT active_embryos, avg_fitness FROM ({_stats("events")})
-        ORDER BY timestamp DESC LIMIT 1"""
-    return patterns, statistics
+def learning(lake: Lake) -> JsonObject:
+    """Return patterns, pattern_types, confidence, active_embryos and avg_fitness, the last two by
+    the newest statistics: how learning goes. What nothing says is None."""
+    patterns = lake.sql(f"""SELECT count(*) AS patterns,
+            count(DISTINCT pattern_type) AS pattern_types, avg(confidence) AS confidence
+        FROM ({_patterns("events")})""")
+    statistics = lake.sql(f"""SELECT active_embryos, avg_fitness FROM ({_stats("events")})
+        ORDER BY timestamp DESC LIMIT 1""")
+    figures: JsonObject = dict.fromkeys(statistics.columns)
+    for relation in (patterns, statistics):
+        for row in relation.fetchall():
+            figures |= zip(relation.columns, row, strict=True)
+    return figures
 
 
 def attach(cursor: duckdb.DuckDBPyConnection) -> None:

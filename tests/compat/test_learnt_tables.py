@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import lakelog
 from lakelog.anomalies import AnomalyFinding, Incident, finding_events
 from lakelog.cli import cli
-from lakelog.compat.lookups import Lookups
+from lakelog.compat import omega
 from tests.conftest import MakeLake
 from tests.support import log_days
 from tests.support.log_days import DAY, SPAN, START, days, during
@@ -52,7 +52,7 @@ def test_recorded_templates_are_patterns_of_the_older_store(lake: lakelog.Lake) 
         ("template", 0.0, ids["starting up"], "1"),
         ("template", 0.75, ids["took <*>"], "4"),
     ]
-    learning = Lookups(lake).learning()
+    learning = omega.learning(lake)
     # One template had a message on the last day, and three in four of its messages repeat it.
     assert (learning["active_embryos"], learning["avg_fitness"]) == (1, 0.75)
     counts = lake.sql("SELECT total_events, storage_mb > 0 FROM omega.system_stats").fetchall()

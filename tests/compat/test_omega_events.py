@@ -144,9 +144,9 @@ def test_look_ups_agree_with_sql(
             lake.append({"type": omega.PROCESSED, "data": {"ids": [min(rows)]}})
             rows[min(rows)]["processed"] = True
         for narrow, found in (
-            ({}, lookups.recent(limit)),
-            ({"event_type": "A"}, lookups.by_type("A", limit)),
-            ({"source": "s"}, lookups.by_source("s", limit)),
+            ({}, lookups.between(limit=limit)),
+            ({"event_type": "A"}, lookups.between(event_type="A", limit=limit)),
+            ({"source": "s"}, lookups.between(source="s", limit=limit)),
             ({"event_type": "B", "source": "t"}, lookups.between(None, None, "B", "t", limit)),
         ):
             check(rows, found, limit, narrow)
@@ -191,15 +191,15 @@ def test_an_answer_is_the_caller_s_own(lake: lakelog.Lake) -> None:
     """What a caller does to an answer does not show in the next one."""
     lake.append({"type": "A"})
     lookups = Lookups(lake)
-    lookups.recent()[0]["source"] = "changed"
+    lookups.between()[0]["source"] = "changed"
     lookups.stats()["event_types"].clear()
-    assert lookups.recent()[0]["source"] is None
+    assert lookups.between()[0]["source"] is None
     assert lookups.stats()["event_types"] == {"A": 1}
-    assert lookups.find(lookups.recent()[0]["id"]) is not None
+    assert lookups.find(lookups.between()[0]["id"]) is not None
     lake.append({"type": "B"})
-    assert all(lookups.find(row["id"]) == row for row in lookups.recent())
+    assert all(lookups.find(row["id"]) == row for row in lookups.between())
     with pytest.raises(InvalidSetting, match="at least 1"):
-        lookups.recent(0)
+        lookups.between(limit=0)
 
 
 def test_little_memory_is_enough(make_lake: MakeLake) -> None:
@@ -210,7 +210,7 @@ def test_little_memory_is_enough(make_lake: MakeLake) -> None:
         lake.settle()
     lookups = Lookups(lake)
     lookups._memory_max = 1
-    assert len(lookups.recent(35)) == 35
+    assert len(lookups.between(limit=35)) == 35
     assert len(lookups._packs) == 1
     assert all(lookups.find(row["id"]) == row for row in table(lake))
 
