@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import py_compile
 import re
 import shutil
 import subprocess
@@ -52,6 +54,31 @@ def test_a_program_in_a_zip_file_appends(tmp_path: Path) -> None:
     variables = {**os.environ, "PYTHONPATH": archive}
     subprocess.run([sys.executable, "-P", "-c", code], check=True, cwd=tmp_path, env=variables)
     assert lakelog.open(path).count() == 1
+
+
+def test_a_program_without_sources_appends_and_asks(tmp_path: Path) -> None:
+    """Neither does it matter whether sources are there, as in an image that holds none."""
+    for name in sources("lakelog"):
+        target = tmp_path / "app" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # What was compiled when the source was imported, or is compiled now.
+        kept = importlib.util.cache_from_source(str(ROOT / name))
+        if not os.path.exists(kept):
+            py_compile.compile(str(ROOT / name))
+        shutil.copy(kept, target.with_suffix(".pyc"))
+    for data in (path for path in (ROOT / "lakelog").rglob("*") if path.is_file()):
+        if data.suffix not in (".py", ".pyc"):
+            target = tmp_path / "app" / data.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(data, target)
+    code = (
+        f"import lakelog; lake = lakelog.open({str(tmp_path / 'lake')!r})\n"
+        "lake.append([{'type': 'PING', 'message': 'hello there'}]); lake.settle()\n"
+        "assert len(lake.search('hello').fetchall()) == 1; lakelog.LakeHandler\n"
+        "assert not lakelog.__file__.endswith('.py')"
+    )
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path / "app")}
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, cwd=tmp_path, env=variables)
 
 
 def test_a_first_query_over_segments_loads_the_engine_alone(tmp_path: Path) -> None:

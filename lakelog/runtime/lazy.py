@@ -64,9 +64,7 @@ def lazy_face(package: str, file: str) -> tuple[Callable[[str], object], list[st
     there: nothing repeats it. No name may be that of a module, but for a module itself: importing
     that would put it in its place.
     """
-    # By what has loaded the package, which may be in a zip file.
-    loader: Any = sys.modules[package].__loader__
-    homes = {name: home for home, name in _EXPORTS.findall(loader.get_data(file).decode())}
+    homes = _exports(sys.modules[package], file)
     module_of = dict[str, ModuleType]()
 
     def load(name: str) -> object:
@@ -82,3 +80,24 @@ def lazy_face(package: str, file: str) -> tuple[Callable[[str], object], list[st
         return getattr(module, name)
 
     return load, list(homes)
+
+
+def _exports(package: ModuleType, file: str) -> dict[str, str]:
+    """Return the modules of the names that a package imports for type checkers."""
+    # By what has loaded the package, which may be in a zip file.
+    loader: Any = package.__loader__
+    try:
+        return {name: home for home, name in _EXPORTS.findall(loader.get_data(file).decode())}
+    except (OSError, UnicodeDecodeError):  # frozen, or installed without its sources
+        import dis
+
+    homes, home, name = dict[str, str](), "", ""
+    for instruction in dis.get_instructions(loader.get_code(package.__name__)):
+        match instruction.opname:
+            case "IMPORT_NAME":
+                home = instruction.argval
+            case "IMPORT_FROM":
+                name = instruction.argval
+            case "STORE_NAME" if instruction.argval == name and not hasattr(package, name):
+                homes[name] = home
+    return homes
