@@ -18,8 +18,9 @@ import io
 import itertools
 import json
 import os
+import uuid
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -27,13 +28,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import assigned_columns
 from lakelog.libraries import pa, pc, pq
 from lakelog.lines.inflate import BrokenStream
-from lakelog.runtime.lazy import Lazy
 from lakelog.values import parse_value
-
-if TYPE_CHECKING:
-    import uuid
-else:
-    uuid = Lazy("uuid")
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff\xff\xff\xff"
 # Rows and bytes of text that are made at a time.

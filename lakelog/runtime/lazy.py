@@ -39,7 +39,7 @@ class LazyProperty(Generic[LazyValue]):
     computes: a child that is forked meanwhile would wait for it for ever.
     """
 
-    def __init__(self, compute: Callable[[Any], LazyValue]) -> None:
+    def __init__(self, compute: Callable[..., LazyValue]) -> None:
         self._compute, self._name = compute, compute.__name__
         self.__doc__ = compute.__doc__
 
