@@ -268,7 +268,7 @@ def meant(name: Module, tree: Sources, exact: bool) -> Module:
         path = "/".join((OWN, *module))
         if f"{path}.py" in tree:
             return module
-        if any(other.startswith(f"{path}/") for other in tree) or "/".join(module) in ORDER:
+        if f"{path}/__init__.py" in tree or "/".join(module) in ORDER:
             return (*module, "__init__")
         if not unplaced(module):
             return module
