@@ -66,8 +66,18 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Search for garbage when all tests are collected and not meanwhile, as all of it stays."""
+    gc.disable()
+    _import_share(session)
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+def _import_share(session: pytest.Session) -> None:
     """Let each process of a run of all tests first import a share of the files of its own: what
     one has compiled the others need not, and in a fresh clone this is half of collecting."""
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
