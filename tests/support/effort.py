@@ -2,7 +2,8 @@
 
 LAKELOG_MATRIX        a test that repeats itself plays a sixteenth; `all`, as `make torture` sets
                       it, plays all of it, and 1 to 15 another sixteenth of the matrices and of
-                      what is marked thorough
+                      what is marked thorough; paths, all cases of these and the usual part of
+                      the others
 LAKELOG_TEST_SAMPLE   one test of so many, always the same ones
 LAKELOG_TEST_FIRST    paths whose tests run first, all of them whatever the sample
 LAKELOG_TEST_SECONDS  no test begins later than this many seconds after the first
@@ -18,6 +19,8 @@ from zlib import crc32
 _PARTS, _LEAST = 16, 3
 _CHOICE = os.environ.get("LAKELOG_MATRIX", "0")
 IS_WHOLE = _CHOICE == "all"
+_WHOLE_PATHS = tuple(_CHOICE.split(os.pathsep)) if "/" in _CHOICE else ()
+_PART = 0 if IS_WHOLE or _WHOLE_PATHS else int(_CHOICE)
 
 
 def share(count: int, parts: int = _PARTS) -> int:
@@ -28,7 +31,11 @@ def share(count: int, parts: int = _PARTS) -> int:
 
 def is_played(case: str) -> bool:
     """Whether a case of a matrix of faults belongs to the part that is played."""
-    return IS_WHOLE or crc32(case.encode()) % _PARTS == int(_CHOICE)
+    return _is_whole(case) or crc32(case.encode()) % _PARTS == _PART
+
+
+def _is_whole(case: str) -> bool:
+    return IS_WHOLE or case.startswith(_WHOLE_PATHS)
 
 
 SAMPLE = int(os.environ.get("LAKELOG_TEST_SAMPLE", "1"))
@@ -86,5 +93,5 @@ def is_over() -> bool:
 
 def limit(case: str, *, is_long: bool) -> float:
     """Return after how many seconds a test is ended."""
-    is_long = is_long or IS_WHOLE or case.startswith(tuple(LONG))
+    is_long = is_long or _is_whole(case) or case.startswith(tuple(LONG))
     return (LONGEST if is_long else LIMIT) * PATIENCE
