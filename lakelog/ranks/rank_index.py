@@ -123,6 +123,8 @@ class RankIndex:
         try:
             return cls._of(paths, digests, tail)
         except FileNotFoundError:
+            # One without some of its files is made again.
+            drop(paths, [digest for digest in digests if not is_whole(paths, digest)])
             raise SnapshotGone("an index of a segment was removed: search again") from None
 
     @classmethod

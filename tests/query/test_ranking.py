@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
@@ -162,6 +163,18 @@ def test_damage_is_told_and_healed(lake: lakelog.Lake) -> None:
         file.write_bytes(b"x" * 100)
     assert any("ranks" in problem.path for problem in lake.verify().problems)
     with pytest.raises(lakelog.LakelogError, match="ranked search"):
+        messages(lake, "full", 1)
+    assert messages(lake, "full", 1) == ["disk full at n20"]
+
+
+@pytest.mark.parametrize("lost", ["*.json", "*.term", "lakelog"])
+def test_an_index_that_lost_a_file_is_made_again(lake: lakelog.Lake, lost: str) -> None:
+    """As by what cleans caches: a search says at most once that it failed."""
+    assert messages(lake, "full", 1) == ["disk full at n20"]
+    (name,) = os.listdir(lake.store.paths.rank_indexes)
+    for file in Path(lake.store.paths.rank_indexes, name).glob(lost):
+        file.unlink()
+    with contextlib.suppress(lakelog.LakelogError):
         messages(lake, "full", 1)
     assert messages(lake, "full", 1) == ["disk full at n20"]
 

@@ -7,8 +7,9 @@ A history appends by dictionaries, Arrow, a logger, expected versions, the comma
 and watched files, forked children and threads, some of which die within a change of the disk. In
 between it seals, compacts, collects, tags, branches, rolls back, undoes, removes old events,
 erases, indexes, copies, pushes, clones and rotates keys; clocks jump, the time zone of process and
-session changes, and what is kept of answers (`whole_outputs`) is brought up to date. Each question
-is asked in one of many ways, and all have to give what the model holds.
+session changes, what is kept of answers (`whole_outputs`) is brought up to date, and events come
+from elsewhere or are given out again (`whole_edges`). Each question is asked in one of many ways,
+and all have to give what the model holds.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from lakelog.history import window as history_window
 from lakelog.maintain import indexing
 from lakelog.settings import Settings
 from tests.support import cli, encrypted, seam
+from tests.support.whole_edges import Edges
 from tests.support.whole_model import IDS, SOURCES, SUBJECTS, TYPES, Event, State, same
 from tests.support.whole_outputs import Outputs
 
@@ -71,7 +73,7 @@ def _in_thread(ident: int, fault: seam.Fault, name: str, real: Any, *args: Any, 
     )
 
 
-class History(Outputs):
+class History(Outputs, Edges):
     """One history: open lakes on one directory, and what its branches and tags hold."""
 
     def __init__(self, home: Path, seed: int, patch: pytest.MonkeyPatch) -> None:
@@ -133,7 +135,12 @@ class History(Outputs):
             getattr(self, question)()
         for name, state in self.tags.items():
             self._compare(self.lake.at(name), state, name)
-        problems = [p for p in self.lake.verify().problems if "after the last good" not in p.reason]
+        problems = [
+            problem
+            for problem in self.lake.verify().problems
+            # Half of an index, of which `do_forget_caches` took the rest, is named.
+            if "after the last good" not in problem.reason and "cache/ranks" not in problem.path
+        ]
         same(problems, [], "verify")
         self.lake.close()
         same(encrypted.found(Path(self.path), self.hidden), [], "bytes")
