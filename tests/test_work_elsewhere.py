@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import lakelog
 from lakelog import train, views
 from lakelog.errors import DamagedSegment
 from lakelog.runtime import interpreter
+from tests.support.redis_server import free_port
 from tests.support.requirements import need
+from tests.support.ssh_server import await_port
 from tests.support.trainsets import notes, recipe
 from tests.support.tree import ROOT
 
@@ -121,13 +125,46 @@ def test_views_and_templates_are_computed_before_somebody_asks(make_lake: MakeLa
         assert views.patterns(other, workers=ON).equals(views.patterns(lake))
 
 
-def test_a_ray_cluster_does_the_same(make_lake: MakeLake, tmp_path: Path) -> None:
-    """Tasks on Ray leave what they leave here, also where a worker is killed meanwhile."""
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[tuple[int, dict[str, str]]]:
+    """A Ray cluster of this machine: the port for clients, and the environment of its members."""
     need("ray")
+    ports = free_port(), free_port()
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+        *(f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}", "--num-cpus=2"),
+        *("--include-dashboard=false", "--disable-usage-stats", "--node-ip-address=127.0.0.1"),
+        *("--temp-dir", tempfile.mkdtemp(dir="/tmp")),  # its sockets need a short path
+        # Ports of its workers must not be those that were free.
+        *("--min-worker-port=0", "--max-worker-port=0"),
+    ]
+    environment = {
+        **interpreter.environment(),
+        "RAY_ADDRESS": f"127.0.0.1:{ports[0]}",
+        "RAY_AUTH_MODE": "disabled",  # or a token that some program left would be asked for
+    }
+    with subprocess.Popen(command, env=environment) as cluster:
+        for port in ports:
+            await_port(port)
+        try:
+            yield ports[1], environment
+        finally:
+            cluster.terminate()
+    shutil.rmtree(command[-3])
+
+
+@pytest.mark.parametrize("is_client", [False, True])
+def test_a_ray_cluster_does_the_same(
+    make_lake: MakeLake, tmp_path: Path, ray_cluster: tuple[int, dict[str, str]], is_client: bool
+) -> None:
+    """Tasks on Ray leave what they leave here, also where a worker is killed meanwhile: for a
+    member of the cluster, and for its client."""
+    port, environment = ray_cluster
+    place = f"ray://127.0.0.1:{port}" if is_client else "ray"
     lake = filled(make_lake())
     train.export(lake, recipe("text", redact={"kinds": ["email"]}), str(tmp_path / "here"))
-    program = [sys.executable, "-c", RAY, lake.path, str(tmp_path)]
-    subprocess.run(program, cwd=ROOT, env=interpreter.environment(), check=True)
+    program = [sys.executable, "-c", RAY, place, lake.path, str(tmp_path)]
+    subprocess.run(program, cwd=ROOT, env=environment, check=True)
     assert files_of(tmp_path / "here") == files_of(tmp_path / "there")
     assert (tmp_path / "1").exists()
 
@@ -136,19 +173,20 @@ RAY = """
 import sys
 import lakelog
 from lakelog import train
+from lakelog.errors import DamagedSegment
 from lakelog.workers import WorkerPool
-from tests.support import engine_rows, worker_tasks
+from tests.support import worker_tasks
 from tests.support.trainsets import recipe
 
-path, folder = sys.argv[1:]
-stop = engine_rows.start_ray()
-try:
-    with WorkerPool.at("ray://here") as pool:
-        assert [*pool.results(worker_tasks.dies_once, [(n, folder) for n in (1, 2)])] == [1, 2]
-    with lakelog.open(path) as lake:
-        wanted = recipe("text", redact={"kinds": ["email"]})
-        train.export(lake, wanted, f"{folder}/there", workers="ray://here")
-finally:
-    stop()
+place, path, folder = sys.argv[1:]
+with WorkerPool.at(place) as pool:
+    assert [*pool.results(worker_tasks.dies_once, [(n, folder) for n in (1, 2)])] == [1, 2]
+    try:
+        [*pool.results(worker_tasks.finds_damage, [()])]
+    except DamagedSegment as error:
+        assert error.offset == 7
+with lakelog.open(path) as lake:
+    wanted = recipe("text", redact={"kinds": ["email"]})
+    train.export(lake, wanted, f"{folder}/there", workers=place)
 """
-"""A program that has joined a cluster of this machine."""
+"""A program that has its tasks done on a cluster."""

@@ -145,4 +145,4 @@ def _annotations(function: Callable[..., object]) -> dict[str, str]:
 YES = flag("--yes", "Do not ask.")
 WHY = option("-m, --message TEXT", "Why, for the log.")
 MESSAGE = option("-m, --message TEXT", "The message.")
-ON = option("--on PLACE", "By local processes, local:N, or ray://HOST:PORT.")
+ON = option("--on PLACE", "By local processes, local:N, ray, or ray://HOST:PORT.")

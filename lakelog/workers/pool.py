@@ -1,7 +1,8 @@
 """Tasks for several processes: those of this machine, or a Ray cluster.
 
     local, local:N     processes of this machine: one for each processor, or N
-    ray://HOST:PORT    the workers of a Ray cluster, each with a processor
+    ray                those of the Ray cluster that this machine is part of, each with a processor
+    ray://HOST:PORT    those of a Ray cluster that is reached by Ray's client
 
 A task is a call of a module's function, with arguments that can be pickled. Results come in the
 order of the tasks. What a worker was at when it died another does once more: so a task that is done
@@ -19,12 +20,13 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from lakelog.errors import InvalidSetting, MissingPackage, Unreachable
 from lakelog.runtime import interpreter
 from lakelog.runtime.lazy import Lazy
 from lakelog.workers import worker_process
+from lakelog.workers.worker_process import TaskOutcome
 
 if TYPE_CHECKING:
     import subprocess
@@ -34,7 +36,8 @@ else:
     ray, subprocess = Lazy("ray"), Lazy("subprocess")
 
 _T = TypeVar("_T")
-LOCAL, RAY = "local", "ray://"
+WorkerTask = tuple[Callable[..., object], tuple[object, ...]]
+LOCAL, RAY, RAY_CLIENT = "local", "ray", "ray://"
 ATTEMPTS = 4
 """A task whose worker died so often is given up: it may be what kills them."""
 _AHEAD = 2
@@ -67,7 +70,7 @@ class WorkerPool(ABC):
     @staticmethod
     def is_elsewhere(place: str | None) -> bool:
         """Whether tasks leave this machine."""
-        return place is not None and place.startswith(RAY)
+        return place == RAY or (place is not None and place.startswith(RAY_CLIENT))
 
     def results(
         self, function: Callable[..., _T], tasks: Iterable[tuple[object, ...]]
@@ -88,30 +91,32 @@ class WorkerPool(ABC):
 
     def submit(self, function: Callable[..., _T], arguments: tuple[object, ...]) -> Future[_T]:
         """Have one task done, behind those that wait; see `results`."""
-        return self._threads.submit(self._result, pickle.dumps((function, arguments), protocol=5))
+        return self._threads.submit(self._result, function, arguments)
 
     @abstractmethod
     def close(self) -> None:
         """End what was started."""
 
     @abstractmethod
-    def _outcome(self, task: bytes) -> bytes:
+    def _outcome(self, task: WorkerTask) -> TaskOutcome:
         """Have a task done; return what `worker_process.outcome` makes of it."""
 
-    def _result(self, task: bytes) -> Any:
-        is_done, value = pickle.loads(self._outcome(task))
-        if is_done:
-            return value
-        raise value
+    def _result(self, function: Callable[..., object], arguments: tuple[object, ...]) -> Any:
+        is_done, value = self._outcome((function, arguments))
+        if isinstance(value, BaseException) and not is_done:
+            raise value
+        return value
 
 
 def _pool_at(place: str) -> WorkerPool:
-    if place.startswith(RAY) and len(place) > len(RAY):
+    if WorkerPool.is_elsewhere(place) and place != RAY_CLIENT:
         return _RayWorkers(place)
     name, colon, number = place.partition(":")
     if name == LOCAL and (not colon or (number.isdecimal() and int(number))):
         return WorkerPool.local(int(number) if colon else os.cpu_count() or 1)
-    raise InvalidSetting(f"no workers are at {place!r}: name local, local:N or ray://HOST:PORT")
+    raise InvalidSetting(
+        f"no workers are at {place!r}: name local, local:N, ray or ray://HOST:PORT"
+    )
 
 
 class _LocalWorkers(WorkerPool):
@@ -132,19 +137,21 @@ class _LocalWorkers(WorkerPool):
         for process in self._processes:
             process.end()
 
-    def _outcome(self, task: bytes) -> bytes:
+    def _outcome(self, task: WorkerTask) -> TaskOutcome:
+        message = pickle.dumps(task, protocol=5)
         for _ in range(ATTEMPTS):
             process = self._idle.pop() if self._idle else self._started()
             try:
                 if self._is_closed:  # it started when the others were ended
                     raise EOFError
-                outcome = process.outcome(task)
+                answer = process.answer(message)
             except (OSError, EOFError):
                 process.end()
                 if self._is_closed:
                     break
                 continue
             self._idle.append(process)
+            outcome: TaskOutcome = pickle.loads(answer)
             return outcome
         raise Unreachable(
             f"a task was given up, as {ATTEMPTS} processes died of it (the last with"
@@ -176,8 +183,8 @@ class _Process:
         """How it ended: minus the number of a signal, None while it lives."""
         return self._process.returncode
 
-    def outcome(self, task: bytes) -> bytes:
-        """Have a task done. Raises OSError or EOFError where the process died."""
+    def answer(self, task: bytes) -> bytes:
+        """Have a pickled task done. Raises OSError or EOFError where the process died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         worker_process.send(self._process.stdin, task)
@@ -204,13 +211,19 @@ class _RayWorkers(WorkerPool):
         try:
             if self._is_ours:
                 with warnings.catch_warnings(action="ignore"):  # what it says is in the error
-                    ray.init(address, log_to_driver=False, logging_level="ERROR")
+                    target = "auto" if address == RAY else address
+                    ray.init(target, log_to_driver=False, logging_level="ERROR")
             self.count = max(int(ray.cluster_resources().get("CPU", 1)), 1)
         except Exception as error:
             raise _unreachable(address, error) from None
         self._address = address
         # Ray does a task again if its worker, or the machine of it, is gone.
-        self._function = ray.remote(max_retries=ATTEMPTS - 1)(worker_process.outcome)
+        # A member of a cluster shares its memory. The client copies each byte a dozen times between
+        # three processes, so its tasks are compressed.
+        self._is_client = self._is_ours and address != RAY
+        function = worker_process.compressed_outcome if self._is_client else worker_process.outcome
+        remote: Callable[..., object] = ray.remote(max_retries=ATTEMPTS - 1)(function).remote
+        self._start_task = remote
         # What a task needs and leaves is carried beside the thread that uses it.
         self._threads = ThreadPoolExecutor(_AHEAD * self.count, "ray")
         self._running = set[Any]()
@@ -223,17 +236,21 @@ class _RayWorkers(WorkerPool):
         if self._is_ours:
             ray.shutdown()
 
-    def _outcome(self, task: bytes) -> bytes:
-        reference = None
+    def _outcome(self, task: WorkerTask) -> TaskOutcome:
+        reference, arguments = None, cast("tuple[object, ...]", task)
+        if self._is_client:
+            arguments = (worker_process.compress(pickle.dumps(task, protocol=5)),)
         try:
-            reference = self._function.remote(ray.put(task))
+            reference = self._start_task(*arguments)
             self._running.add(reference)
-            outcome: bytes = ray.get(reference)
+            answer = ray.get(reference)
         except Exception as error:
             raise _unreachable(self._address, error) from None
         finally:
             self._running.discard(reference)
-        return outcome
+        if self._is_client:
+            answer = pickle.loads(worker_process.decompress(answer))
+        return cast("TaskOutcome", answer)
 
 
 def _unreachable(address: str, error: Exception) -> Unreachable:

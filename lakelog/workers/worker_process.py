@@ -7,24 +7,55 @@ import os
 import pickle
 import struct
 import sys
-from typing import IO
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING
 
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+
+TaskOutcome = tuple[bool, object]
 _LENGTH = struct.Struct("<Q")
+_CODEC = ("zstd", 1)
 
 
-def outcome(task: bytes) -> bytes:
-    """Do a task, a pickled function and its arguments; return, pickled, whether it was done, and
-    what it returned or raised."""
+def outcome(function: Callable[..., object], arguments: tuple[object, ...]) -> TaskOutcome:
+    """Do a task; return whether it was done, and what it returned or raised."""
     try:
-        function, arguments = pickle.loads(task)
-        return pickle.dumps((True, function(*arguments)), protocol=5)
+        return True, function(*arguments)
     except Exception as error:
-        failure = pickle.dumps((False, error), protocol=5)
         try:
-            pickle.loads(failure)
+            pickle.loads(pickle.dumps(error))
         except Exception:  # an exception that cannot be made of its own arguments
-            return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
-        return failure
+            return False, RuntimeError(f"{type(error).__name__}: {error}")
+        return False, error
+
+
+def pickled_outcome(task: bytes) -> bytes:
+    """Do a pickled task; return its outcome pickled."""
+    return pickle.dumps(outcome(*pickle.loads(task)), protocol=5)
+
+
+def compressed_outcome(task: bytes) -> bytes:
+    """Do a task that was pickled and compressed; return its outcome so."""
+    return compress(pickled_outcome(decompress(task)))
+
+
+def compress(content: bytes) -> bytes:
+    """Return content in fewer bytes."""
+    body: bytes = pa.Codec(*_CODEC).compress(content, asbytes=True)
+    return _LENGTH.pack(len(content)) + body
+
+
+def decompress(message: bytes) -> bytes:
+    """Return the content that `compress` made a message of."""
+    (size,) = _LENGTH.unpack_from(message)
+    body = memoryview(message)[_LENGTH.size :]
+    content: bytes = pa.Codec(*_CODEC).decompress(body, size, asbytes=True)
+    return content
 
 
 def send(stream: IO[bytes], message: bytes) -> None:
@@ -54,7 +85,7 @@ def main() -> None:
             task = receive(sys.stdin.buffer)
         except EOFError:
             return
-        send(answers, outcome(task))
+        send(answers, pickled_outcome(task))
 
 
 if __name__ == "__main__":

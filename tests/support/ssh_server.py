@@ -88,7 +88,7 @@ def running(folder: Path, *, sftp: str = "internal-sftp", more: str = "") -> Ite
     server = SshServer(folder, port)
     server.trust()
     try:
-        _await(port)
+        await_port(port)
         yield server
     finally:
         for file in folder.glob("control"):
@@ -98,11 +98,12 @@ def running(folder: Path, *, sftp: str = "internal-sftp", more: str = "") -> Ite
         process.wait()
 
 
-def _await(port: int) -> None:
+def await_port(port: int) -> None:
+    """Wait until a server listens on a port of this machine."""
     for _ in range(10_000):
         try:
             socket.create_connection(("127.0.0.1", port)).close()
             return
         except OSError:
             time.sleep(0.02)
-    raise AssertionError("sshd does not listen")
+    raise AssertionError(f"nothing listens on port {port}")

@@ -69,7 +69,7 @@ def test_workers_end_with_their_program() -> None:
 def test_a_place_without_workers_is_refused(place: str) -> None:
     """One line says which places there are."""
     with (
-        pytest.raises(InvalidSetting, match=r"name local, local:N or ray://HOST:PORT"),
+        pytest.raises(InvalidSetting, match=r"name local, local:N, ray or ray://HOST:PORT"),
         WorkerPool.at(place),
     ):
         pass
@@ -78,6 +78,7 @@ def test_a_place_without_workers_is_refused(place: str) -> None:
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Ray is not installed, one line says what to install."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    wanted = r"^--on ray://head:10001: pip install 'lakelog\[ray\]'$"
-    with pytest.raises(MissingPackage, match=wanted), WorkerPool.at("ray://head:10001"):
-        pass
+    for place in ("ray", "ray://head:10001"):
+        wanted = rf"^--on {place}: pip install 'lakelog\[ray\]'$"
+        with pytest.raises(MissingPackage, match=wanted), WorkerPool.at(place):
+            pass
