@@ -29,6 +29,7 @@ from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.search import for_ascii
 from lakelog.segments import RowRanges
 from lakelog.store import SealerProcess, Store, VerifiedFiles
+from lakelog.tokenization import ESCAPE, SEARCHED
 from lakelog.wal import PendingFrames, Tail
 from lakelog.word_indexes import BlockCount, WordIndexes, WordPiece
 
@@ -211,7 +212,9 @@ class LakeTables:
     def with_short_patterns(self, query: Query, views: list[View]) -> Query:
         """Return a query whose searches are made for the words that there are: where all are of
         ASCII, shorter regular expressions tell where one begins and ends."""
-        if not query.has_words or len(views) != 1 or views[0].tail is not None:
+        if not query.has_words or len(views) != 1 or views[0].opens:
+            return query  # what is opened may have any letters
+        if views[0].tail is not None and not _is_ascii(views[0].tail):
             return query
         if not all(map(self.choice.is_ascii, views[0].entries)):
             return query
@@ -465,6 +468,13 @@ class SegmentChoice:
         holders = holding([e for e in entries if e.key not in remote_keys], needs, self._filters)
         keys = remote_keys | {entry.key for entry in holders}
         return [entry for entry in entries if entry.key in keys] if remote_keys else holders
+
+
+def _is_ascii(rows: pa.Table) -> bool:
+    """Whether all words of some rows are of ASCII, and no payload has others as escapes."""
+    columns = map(rows.column, SEARCHED)
+    is_ascii = all(pc.all(pc.string_is_ascii(c)).as_py() is not False for c in columns)
+    return is_ascii and not pc.any(pc.match_substring(rows["data"], ESCAPE)).as_py()
 
 
 def _times(needs: list[Predicate]) -> tuple[int, int]:

@@ -438,3 +438,17 @@ def test_histograms_of_words_are_those_of_a_scan(
         file.unlink()
     with lakelog.open(lake.path, create=False) as lake:
         assert lake.sql(query).fetchall() == bars
+
+
+@pytest.mark.parametrize("tail", ["abé", "éab", "ab\u0301", "x\nabé"])
+def test_words_of_the_tail_end_at_any_letter(tmp_path: Path, tail: str) -> None:
+    """What is not sealed yet is searched by patterns for its letters: whole words of ASCII are not
+    found in words of others, whichever column has them, and are found beside them."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append([{"type": "log", "message": "Step ab end"}])
+        # The first ones are answered by scans of frames.
+        assert [lake.search("ab").to_arrow_table().num_rows for _ in range(10)] == [1] * 10
+        lake.append([{"type": "log", "message": tail}, {"type": "log", "data": {"a": tail}}])
+        assert lake.search("ab").to_arrow_table().num_rows == 1
+        lake.append([{"type": "log", "message": f"{tail} ab"}])
+        assert lake.search("ab").to_arrow_table().num_rows == 2
