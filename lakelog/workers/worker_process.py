@@ -8,14 +8,9 @@ import pickle
 import struct
 import sys
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
+from lakelog.libraries import pa
 
 TaskOutcome = tuple[bool, object]
 _LENGTH = struct.Struct("<Q")
