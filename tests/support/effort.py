@@ -51,6 +51,7 @@ LONG = """
     tests/benchmarks/test_bench_smoke.py::test_the_benchmarks_of_views_run
     tests/benchmarks/test_bench_smoke.py::test_the_table_of_claims_runs
     tests/cli/test_cli.py::test_demo_takes_the_whole_tour
+    tests/dataframes/test_engines.py::test_clusters_have_the_rows_of_a_state
     tests/format/test_format_moves.py::test_thinning_may_die_at_every_step
     tests/notebook/test_magics.py::test_magics_in_a_shell
     tests/notebook/test_notebooks.py::test_shows_what_is_committed
