@@ -32,7 +32,7 @@ from tests.support.tree import (
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors runtime libraries workers engine settings values sql arrays event keys protect
+    "": """errors runtime workers libraries engine settings values sql arrays event keys protect
         disk document paths volume refs entries manifest store wal moves appends history erased
         database identities bloom tokenization frame_rows column_encodings typed_columns segments
         word_indexes chunks proofs ranks maintain lines files formats render pictures search

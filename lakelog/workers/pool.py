@@ -217,11 +217,11 @@ class _RayWorkers(WorkerPool):
         except Exception as error:
             raise _unreachable(address, error) from None
         self._address = address
-        # Ray does a task again if its worker, or the machine of it, is gone.
         # A member of a cluster shares its memory. The client copies each byte a dozen times between
         # three processes, so its tasks are compressed.
         self._is_client = self._is_ours and address != RAY
         function = worker_process.compressed_outcome if self._is_client else worker_process.outcome
+        # Ray does a task again if its worker, or the machine of it, is gone.
         remote: Callable[..., object] = ray.remote(max_retries=ATTEMPTS - 1)(function).remote
         self._start_task = remote
         # What a task needs and leaves is carried beside the thread that uses it.

@@ -10,11 +10,10 @@ import sys
 from collections.abc import Callable
 from typing import IO
 
-from lakelog.libraries import pa
+import zstandard
 
 TaskOutcome = tuple[bool, object]
 _LENGTH = struct.Struct("<Q")
-_CODEC = ("zstd", 1)
 
 
 def outcome(function: Callable[..., object], arguments: tuple[object, ...]) -> TaskOutcome:
@@ -41,16 +40,12 @@ def compressed_outcome(task: bytes) -> bytes:
 
 def compress(content: bytes) -> bytes:
     """Return content in fewer bytes."""
-    body: bytes = pa.Codec(*_CODEC).compress(content, asbytes=True)
-    return _LENGTH.pack(len(content)) + body
+    return zstandard.ZstdCompressor(level=1).compress(content)
 
 
 def decompress(message: bytes) -> bytes:
     """Return the content that `compress` made a message of."""
-    (size,) = _LENGTH.unpack_from(message)
-    body = memoryview(message)[_LENGTH.size :]
-    content: bytes = pa.Codec(*_CODEC).decompress(body, size, asbytes=True)
-    return content
+    return zstandard.ZstdDecompressor().decompress(message)
 
 
 def send(stream: IO[bytes], message: bytes) -> None:
