@@ -140,7 +140,7 @@ def load_ipython_extension(shell: object) -> None:
     Lazy("lakelog.notebook").load(shell)
 
 
-_load, _NAMES = lazy_face(__name__, __file__)
+_load, _NAMES = lazy_face(__name__)
 
 
 def __getattr__(name: str) -> Any:

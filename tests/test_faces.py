@@ -183,7 +183,7 @@ def test_a_face_gives_its_names(package: str) -> None:
         ("cli/train.py", "leaks = Lazy(f'lakelog.train.{name}')", 1),
         ("cli/train.py", "import lakelog.train as sets\nsets.leaks.find()", 1),
         ("cli/train.py", "from lakelog import train\ntrain.leaks", 1),
-        ("train/__init__.py", "__getattr__, __all__ = lazy_face(__name__, __file__)", 1),
+        ("train/__init__.py", "__getattr__, __all__ = lazy_face(__name__)", 1),
         ("train/__init__.py", "from lakelog.train.leaks import Leak", 1),
         ("train/__init__.py", f"__all__ = {[f'n{n:02}' for n in range(13)]}", 1),
     ],

@@ -21,4 +21,4 @@ if TYPE_CHECKING:
     from lakelog.alerts.rulebook import history as history
     from lakelog.alerts.rulebook import overview as overview
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -12,4 +12,4 @@ if TYPE_CHECKING:
     from lakelog.analyze import dedupe as dedupe
     from lakelog.analyze.similar import near_duplicates as near_duplicates
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -22,4 +22,4 @@ if TYPE_CHECKING:
     from lakelog.anomalies.novelty import NoveltyDetector as NoveltyDetector
     from lakelog.anomalies.novelty import score_rows as score_rows
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

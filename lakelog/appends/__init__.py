@@ -20,4 +20,4 @@ if TYPE_CHECKING:
     from lakelog.appends.versioned import StreamSubject as StreamSubject
     from lakelog.appends.writer import Writer as Writer
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

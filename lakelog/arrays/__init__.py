@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.arrays.buffers import times as times
     from lakelog.arrays.buffers import truths as truths
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

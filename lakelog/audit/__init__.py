@@ -11,4 +11,4 @@ if TYPE_CHECKING:
     from lakelog.audit import audit as audit
     from lakelog.audit.file_audit import FileAudit as FileAudit
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -22,4 +22,4 @@ if TYPE_CHECKING:
     from lakelog.backup.scheduler import BackupScheduler as BackupScheduler
     from lakelog.backup.scheduler import backup_directories as backup_directories
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -15,4 +15,4 @@ if TYPE_CHECKING:
     from lakelog.bloom.filters import hashes as hashes
     from lakelog.bloom.filters import save as save
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.chunks.state_index import StateEntry as StateEntry
     from lakelog.chunks.state_index import StateIndex as StateIndex
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

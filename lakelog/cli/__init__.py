@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lakelog.cli.shell.complete import SqlCompleter as SqlCompleter
     from lakelog.cli.shell.statements import StatementRunner as StatementRunner
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)
 __all__ += ["cli", "main"]
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {

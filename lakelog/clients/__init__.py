@@ -18,4 +18,4 @@ if TYPE_CHECKING:
     from lakelog.clients.redis_client import RedisClient as RedisClient
     from lakelog.clients.redis_config import RedisConfig as RedisConfig
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

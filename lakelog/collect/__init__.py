@@ -21,4 +21,4 @@ if TYPE_CHECKING:
     from lakelog.collect.watch import STABLE as STABLE
     from lakelog.collect.watch import Watcher as Watcher
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -12,4 +12,4 @@ if TYPE_CHECKING:
     from lakelog.column_encodings.trials import choose as choose
     from lakelog.column_encodings.trials import sample as sample
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -19,4 +19,4 @@ if TYPE_CHECKING:
     from lakelog.compat.persistence import EventPersistenceManager as EventPersistenceManager
     from lakelog.compat.persistence import create_event_persistence as create_event_persistence
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -17,4 +17,4 @@ if TYPE_CHECKING:
     from lakelog.consume.consume import source_of as source_of
     from lakelog.consume.journal_source import JournalSource as JournalSource
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -14,4 +14,4 @@ if TYPE_CHECKING:
     from lakelog.containers.container_snapshots import tag_snapshot as tag_snapshot
     from lakelog.containers.container_snapshots import verify_snapshot as verify_snapshot
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

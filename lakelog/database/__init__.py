@@ -22,4 +22,4 @@ if TYPE_CHECKING:
     from lakelog.database.parquet_files import file_pattern as file_pattern
     from lakelog.database.parquet_files import parquet_sql as parquet_sql
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -18,4 +18,4 @@ if TYPE_CHECKING:
     from lakelog.dataframes.ray_dataset import to_ray as to_ray
     from lakelog.dataframes.spark_frame import to_spark as to_spark
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -24,4 +24,4 @@ if TYPE_CHECKING:
     from lakelog.decisions.offpolicy import EFFECTIVE_MIN as EFFECTIVE_MIN
     from lakelog.decisions.recorded_answers import Recorded as Recorded
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.deploy.kubectl import Revision as Revision
     from lakelog.deploy.kubectl import return_to as return_to
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

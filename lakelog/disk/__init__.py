@@ -22,4 +22,4 @@ if TYPE_CHECKING:
     from lakelog.disk.regular_file import NotIntact as NotIntact
     from lakelog.disk.regular_file import NotRegular as NotRegular
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -18,4 +18,4 @@ if TYPE_CHECKING:
     from lakelog.document.checksum import require_known as require_known
     from lakelog.document.checksum import split as split
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

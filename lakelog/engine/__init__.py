@@ -21,4 +21,4 @@ if TYPE_CHECKING:
     from lakelog.engine import syntax as syntax
     from lakelog.engine import volatility as volatility
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

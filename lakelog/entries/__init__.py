@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.entries.entry import changes as changes
     from lakelog.entries.entry import parse as parse
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

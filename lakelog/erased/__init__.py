@@ -10,4 +10,4 @@ if TYPE_CHECKING:
     from lakelog.erased import sweep as sweep
     from lakelog.erased.refusal import Refusal as Refusal
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

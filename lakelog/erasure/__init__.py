@@ -22,4 +22,4 @@ if TYPE_CHECKING:
     from lakelog.erasure.touched import ErasurePreview as ErasurePreview
     from lakelog.erasure.touched import preview as preview
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.event.types import Event as Event
     from lakelog.event.types import Events as Events
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.export.tables import SHARD_ROWS as SHARD_ROWS
     from lakelog.export.tables import ExportResult as ExportResult
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -24,4 +24,4 @@ if TYPE_CHECKING:
     from lakelog.files.scan import FileState as FileState
     from lakelog.files.scan import Selection as Selection
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

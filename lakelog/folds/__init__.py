@@ -15,4 +15,4 @@ if TYPE_CHECKING:
     from lakelog.folds.fold import FoldResult as FoldResult
     from lakelog.folds.upcasting import Upcaster as Upcaster
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

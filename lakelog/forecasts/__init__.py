@@ -16,4 +16,4 @@ if TYPE_CHECKING:
     from lakelog.forecasts.trend import TimeToLimit as TimeToLimit
     from lakelog.forecasts.trend import time_to_limit as time_to_limit
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

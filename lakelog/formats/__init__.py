@@ -24,4 +24,4 @@ if TYPE_CHECKING:
     from lakelog.formats.uniform.typed_payloads import TypedPayloads as TypedPayloads
     from lakelog.formats.uniform.uniform_lines import UniformLines as UniformLines
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

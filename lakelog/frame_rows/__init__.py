@@ -14,4 +14,4 @@ if TYPE_CHECKING:
     from lakelog.frame_rows.rows import events as events
     from lakelog.frame_rows.rows import quarantined as quarantined
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.history.window import lake_time as lake_time
     from lakelog.history.window import read_condemned as read_condemned
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -17,4 +17,4 @@ if TYPE_CHECKING:
     from lakelog.identities.identity_run import unique_rows as unique_rows
     from lakelog.identities.key_sql import id_key as id_key
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -24,4 +24,4 @@ if TYPE_CHECKING:
     from lakelog.ingest.stream_cursor import StreamCursor as StreamCursor
     from lakelog.ingest.transform import Transformer as Transformer
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -12,4 +12,4 @@ if TYPE_CHECKING:
     from lakelog.keys.vault import VAULT as VAULT
     from lakelog.keys.vault import LakeKeys as LakeKeys
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

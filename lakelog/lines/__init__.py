@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.lines.pieces import visible as visible
     from lakelog.lines.source import Source as Source
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

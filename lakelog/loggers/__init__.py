@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.loggers.otel import LakeSpanExporter as LakeSpanExporter
     from lakelog.loggers.spans import span as span
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -25,4 +25,4 @@ if TYPE_CHECKING:
     from lakelog.maintain.upkeep import BackgroundWork as BackgroundWork
     from lakelog.maintain.upkeep import LakeUpkeep as LakeUpkeep
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -21,4 +21,4 @@ if TYPE_CHECKING:
     from lakelog.manifest.manifest import of_json as of_json
     from lakelog.manifest.manifests import Manifests as Manifests
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

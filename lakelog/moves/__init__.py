@@ -24,4 +24,4 @@ if TYPE_CHECKING:
     from lakelog.moves.publication import try_move as try_move
     from lakelog.moves.publication import with_reason as with_reason
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -8,4 +8,4 @@ if TYPE_CHECKING:
     from lakelog.notebook import live as live
     from lakelog.notebook.magics import load as load
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

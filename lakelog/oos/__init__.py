@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.oos.podcasts import SimpleLogProcessor as SimpleLogProcessor
     from lakelog.oos.redis import RedisManager as RedisManager
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

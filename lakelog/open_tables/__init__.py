@@ -14,4 +14,4 @@ if TYPE_CHECKING:
     from lakelog.open_tables.published_state import PublishResult as PublishResult
     from lakelog.open_tables.published_state import TableSource as TableSource
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -20,4 +20,4 @@ if TYPE_CHECKING:
     from lakelog.outcomes.prediction import prediction_events as prediction_events
     from lakelog.outcomes.training import train_model as train_model
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

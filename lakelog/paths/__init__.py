@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.paths.lake_paths import Keys as Keys
     from lakelog.paths.lake_paths import Paths as Paths
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -17,4 +17,4 @@ if TYPE_CHECKING:
     from lakelog.patterns.mining import Template as Template
     from lakelog.patterns.mining import templates_of as templates_of
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

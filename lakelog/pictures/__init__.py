@@ -18,4 +18,4 @@ if TYPE_CHECKING:
     from lakelog.pictures.charts import since as since
     from lakelog.pictures.charts import sparkline as sparkline
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

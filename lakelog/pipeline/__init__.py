@@ -20,4 +20,4 @@ if TYPE_CHECKING:
     from lakelog.pipeline.work_queue import RunReport as RunReport
     from lakelog.pipeline.work_queue import WorkQueue as WorkQueue
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

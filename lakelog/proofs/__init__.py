@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.proofs.snapshot_tree import erased_leaves as erased_leaves
     from lakelog.proofs.snapshot_tree import find_events as find_events
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -10,4 +10,4 @@ if TYPE_CHECKING:
     from lakelog.protect.protection import Protection as Protection
     from lakelog.protect.sealed_payload import MEMBER as MEMBER
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -24,4 +24,4 @@ if TYPE_CHECKING:
     from lakelog.query.sql.segment_map import SegmentMap as SegmentMap
     from lakelog.query.tail_rows import TailRows as TailRows
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

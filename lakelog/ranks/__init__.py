@@ -19,4 +19,4 @@ if TYPE_CHECKING:
     from lakelog.ranks.rank_index import number_of as number_of
     from lakelog.ranks.rank_index import require_package as require_package
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -16,4 +16,4 @@ if TYPE_CHECKING:
     from lakelog.recent.redis_recent import RecentEntry as RecentEntry
     from lakelog.recent.redis_recent import from_lake as from_lake
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -22,4 +22,4 @@ if TYPE_CHECKING:
     from lakelog.refs.refs import PreparedMove as PreparedMove
     from lakelog.refs.refs import Refs as Refs
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.remotes.prunes import prune as prune
     from lakelog.remotes.pushes import push as push
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

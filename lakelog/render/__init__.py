@@ -24,4 +24,4 @@ if TYPE_CHECKING:
     from lakelog.render.values import text as text
     from lakelog.render.vectors import ColumnBatch as ColumnBatch
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

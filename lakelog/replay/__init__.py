@@ -21,4 +21,4 @@ if TYPE_CHECKING:
     from lakelog.replay.targets import ReplayTarget as ReplayTarget
     from lakelog.replay.targets import StreamTarget as StreamTarget
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -14,4 +14,4 @@ if TYPE_CHECKING:
     from lakelog.rollback.preflight import PARTS as PARTS
     from lakelog.rollback.preflight import Preflight as Preflight
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

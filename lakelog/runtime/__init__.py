@@ -20,4 +20,4 @@ if TYPE_CHECKING:
     from lakelog.runtime import progress as progress
     from lakelog.runtime import tables as tables
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

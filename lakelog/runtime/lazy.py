@@ -11,7 +11,10 @@ import re
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
+
+if TYPE_CHECKING:
+    from importlib.abc import SourceLoader
 
 LazyValue = TypeVar("LazyValue")
 _EXPORTS = re.compile(r"^    from (\S+) import \(?\s*(\w+) as \2\b", re.MULTILINE)
@@ -39,7 +42,7 @@ class LazyProperty(Generic[LazyValue]):
     computes: a child that is forked meanwhile would wait for it for ever.
     """
 
-    def __init__(self, compute: Callable[..., LazyValue]) -> None:
+    def __init__(self, compute: Callable[[Any], LazyValue]) -> None:
         self._compute, self._name = compute, compute.__name__
         self.__doc__ = compute.__doc__
 
@@ -57,14 +60,14 @@ class LazyProperty(Generic[LazyValue]):
         return value
 
 
-def lazy_face(package: str, file: str) -> tuple[Callable[[str], object], list[str]]:
+def lazy_face(package: str) -> tuple[Callable[[str], object], list[str]]:
     """Return `__getattr__` and `__all__` of a package whose names load their modules at first use.
 
     They are what its file, `__init__.py`, imports as themselves for type checkers, and is read
     there: nothing repeats it. No name may be that of a module, but for a module itself: importing
     that would put it in its place.
     """
-    homes = _exports(sys.modules[package], file)
+    homes = _exports(sys.modules[package])
     module_of = dict[str, ModuleType]()
 
     def load(name: str) -> object:
@@ -82,17 +85,19 @@ def lazy_face(package: str, file: str) -> tuple[Callable[[str], object], list[st
     return load, list(homes)
 
 
-def _exports(package: ModuleType, file: str) -> dict[str, str]:
+def _exports(package: ModuleType) -> dict[str, str]:
     """Return the modules of the names that a package imports for type checkers."""
     # By what has loaded the package, which may be in a zip file.
-    loader: Any = package.__loader__
+    loader = cast("SourceLoader", package.__loader__)
     try:
-        return {name: home for home, name in _EXPORTS.findall(loader.get_data(file).decode())}
+        source = loader.get_data(package.__file__ or "").decode()
+        return {name: home for home, name in _EXPORTS.findall(source)}
     except (OSError, UnicodeDecodeError):  # frozen, or installed without its sources
         import dis
 
     homes, home, name = dict[str, str](), "", ""
-    for instruction in dis.get_instructions(loader.get_code(package.__name__)):
+    code = loader.get_code(package.__name__)
+    for instruction in dis.get_instructions(code) if code else ():
         match instruction.opname:
             case "IMPORT_NAME":
                 home = instruction.argval

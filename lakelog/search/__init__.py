@@ -20,4 +20,4 @@ if TYPE_CHECKING:
     from lakelog.search.condition import search_condition as search_condition
     from lakelog.search.language import highlighter as highlighter
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

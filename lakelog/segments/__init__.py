@@ -25,4 +25,4 @@ if TYPE_CHECKING:
     from lakelog.segments.segment_sql import SegmentScan as SegmentScan
     from lakelog.segments.segment_sql import rows_sql as rows_sql
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -21,4 +21,4 @@ if TYPE_CHECKING:
     from lakelog.server.tokens import TokenFile as TokenFile
     from lakelog.server.tokens import TokenScope as TokenScope
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

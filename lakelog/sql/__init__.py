@@ -10,4 +10,4 @@ if TYPE_CHECKING:
     from lakelog.sql.quoting import literal as literal
     from lakelog.sql.quoting import no_rows as no_rows
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -24,4 +24,4 @@ if TYPE_CHECKING:
     from lakelog.state.state import save_state as save_state
     from lakelog.state.switch import StateSwitch as StateSwitch
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

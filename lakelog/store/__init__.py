@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.store.store import Store as Store
     from lakelog.store.verified_files import VerifiedFiles as VerifiedFiles
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

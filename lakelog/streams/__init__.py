@@ -16,4 +16,4 @@ if TYPE_CHECKING:
     from lakelog.streams.event_stream import read as read
     from lakelog.streams.numbered import NumberedStreams as NumberedStreams
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -27,4 +27,4 @@ if TYPE_CHECKING:
     from lakelog.subscriptions.live_pages import LivePages as LivePages
     from lakelog.subscriptions.subscription import Subscription as Subscription
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.sync.target import Watermark as Watermark
     from lakelog.sync.target import WatermarkMoved as WatermarkMoved
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

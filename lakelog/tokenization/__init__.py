@@ -22,4 +22,4 @@ if TYPE_CHECKING:
     from lakelog.tokenization.tokens import payload_text as payload_text
     from lakelog.tokenization.tokens import spaced as spaced
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

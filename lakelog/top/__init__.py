@@ -21,4 +21,4 @@ if TYPE_CHECKING:
     from lakelog.top.machine import MachineMeter as MachineMeter
     from lakelog.top.rates import LakeFigures as LakeFigures
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -16,4 +16,4 @@ if TYPE_CHECKING:
     from lakelog.trace.tree import TraceEvent as TraceEvent
     from lakelog.trace.tree import TraceTree as TraceTree
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -25,4 +25,4 @@ if TYPE_CHECKING:
     from lakelog.typed_columns.schema import Member as Member
     from lakelog.typed_columns.schema import Schema as Schema
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -22,4 +22,4 @@ if TYPE_CHECKING:
     from lakelog.values.times import to_micros as to_micros
     from lakelog.values.types import JsonObject as JsonObject
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lakelog.views.tables import ViewTables as ViewTables
     from lakelog.views.user_views import LakeViews as LakeViews
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)
 __all__ += ["read"]
 
 

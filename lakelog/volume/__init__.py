@@ -16,4 +16,4 @@ if TYPE_CHECKING:
     from lakelog.volume.volume import DirectoryVolume as DirectoryVolume
     from lakelog.volume.volume import Volume as Volume
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

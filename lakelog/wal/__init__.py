@@ -22,4 +22,4 @@ if TYPE_CHECKING:
     from lakelog.wal.tail import WalFile as WalFile
     from lakelog.wal.trimming import trim as trim
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

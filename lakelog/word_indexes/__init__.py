@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     from lakelog.word_indexes.word_indexing import build as build
     from lakelog.word_indexes.word_indexing import row_words as row_words
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)

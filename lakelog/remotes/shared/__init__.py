@@ -11,4 +11,4 @@ if TYPE_CHECKING:
     from lakelog.remotes.shared.attached import open_attachment as open_attachment
     from lakelog.remotes.shared.attached import renew_config as renew_config
 
-__getattr__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __all__ = lazy_face(__name__)
