@@ -214,9 +214,10 @@ class LakeTables:
         ASCII, shorter regular expressions tell where one begins and ends."""
         if not query.has_words or len(views) != 1 or views[0].opens:
             return query  # what is opened may have any letters
-        if views[0].tail is not None and not _is_ascii(views[0].tail):
-            return query
         if not all(map(self.choice.is_ascii, views[0].entries)):
+            return query
+        # Last, as the rows of a tail are read for it.
+        if views[0].tail is not None and not _is_ascii(views[0].tail):
             return query
         return replace(query, sql=for_ascii(query.sql))
 
