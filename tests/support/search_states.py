@@ -116,6 +116,11 @@ def require_right_answer(lake: lakelog.Lake, events: list[Event], asked: Asked) 
     assert sum(count for _, count in bars) == len(wanted), asked.text
 
 
+def places_near(hits: list[int], before: int, after: int, count: int) -> set[int]:
+    """The places, of so many, that are near enough to hits."""
+    return {p for h in hits for p in range(max(h - before, 0), min(h + after + 1, count))}
+
+
 def require_right_neighbours(
     lake: lakelog.Lake, events: list[Event], asked: Asked, before: int, after: int
 ) -> None:
@@ -128,7 +133,7 @@ def require_right_neighbours(
     for source in {row[1] for row in rows}:
         seqs = [row[0] for row in rows if row[1] == source]
         hits = [place for place, seq in enumerate(seqs) if seq in ranks]
-        shown = {p for h in hits for p in range(max(h - before, 0), min(h + after + 1, len(seqs)))}
+        shown = places_near(hits, before, after, len(seqs))
         for start in (p for p in shown if p - 1 not in shown):
             group = itertools.takewhile(shown.__contains__, itertools.count(start))
             found = [(seqs[p], seqs[p] in ranks) for p in group]

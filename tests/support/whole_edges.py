@@ -12,6 +12,7 @@ import lakelog
 from lakelog import remotes
 from lakelog.errors import LakelogError
 from tests.support import cli
+from tests.support.search_states import places_near
 from tests.support.whole_model import TYPES, Event, State, same
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ class Edges:
         for source in {row[1] for row in rows}:
             beside = [row for row in rows if row[1] == source]
             hits = [place for place, row in enumerate(beside) if row[3]]
-            wanted |= {
-                seq for hit in hits for seq, *_ in beside[max(hit - size, 0) : hit + size + 1]
-            }
+            wanted |= {beside[place][0] for place in places_near(hits, size, size, len(beside))}
         words = ("search", f"{kind.lower()}ing", "-C", str(size), "--all", "--format", "ndjson")
         shown = cli.run(self.path, "--branch", self.lake.branch_name, *words).stdout.splitlines()
         same(Counter(json.loads(line)["seq"] for line in shown), Counter(wanted), (kind, size))
