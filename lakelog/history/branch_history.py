@@ -108,10 +108,10 @@ class BranchHistory:
         Raises AlreadyExists, InvalidName, UnknownRef.
         """
         path = self._store.paths.tag(name)
-        taken = AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
+        refusal = AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
         # Before settling, which may take a while; the link below decides.
         if File(path).exists():
-            raise taken
+            raise refusal
         _refuse_taken(name, "branch", self._store.refs.branches())
         target = self.settle_ref(ref)
         # gc reads the tags again before it deletes, so a state that is kept now stays once it is
@@ -130,7 +130,7 @@ class BranchHistory:
         try:
             self._store.refs.link_tag(new)
         except FileExistsError:
-            raise taken from None
+            raise refusal from None
         return new
 
     def make_branch(self, name: str, ref: str | None, message: str) -> Head:

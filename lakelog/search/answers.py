@@ -212,6 +212,7 @@ class Search:
         the newest of its group."""
         order = _OLDEST if oldest else _NEWEST
         limited = "" if limit is None else f" LIMIT {limit}"
+        # Of places that follow each other, `shift` is the same: they are one group.
         return f"""
             WITH hits AS (
                 SELECT seq AS hit_seq, source AS hit_source,

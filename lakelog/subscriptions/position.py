@@ -84,7 +84,7 @@ class BranchPosition:
             position = cls(**orjson.loads(token))
             # The numbers are compared with those of the lake.
             numbers = astuple(position)[2:]
-            if not all(type(number) is int for number in numbers) or min(0, *numbers[:-1]) < 0:
+            if any(type(number) is not int for number in numbers) or min(numbers[:-1]) < 0:
                 raise TypeError
             return position
         except (orjson.JSONDecodeError, TypeError):
