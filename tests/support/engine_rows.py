@@ -166,18 +166,24 @@ def start_ray() -> Callable[[], object]:
     return ray.shutdown
 
 
-def _start_spark() -> Callable[[], object]:
+def spark_session(**more: str) -> Any:
+    """Start Spark for few rows: most of its time is a compiler's, of code that runs once."""
     from pyspark.sql import SparkSession
 
     settings = {
         "spark.ui.enabled": "false",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "spark.pyspark.python": sys.executable,
     }
-    spark = SparkSession.builder.master("local[2]").config(map=settings).getOrCreate()
+    spark = SparkSession.builder.master("local[2]").config(map=settings | more).getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
-    return spark.stop
+    return spark
+
+
+def _start_spark() -> Callable[[], object]:
+    return spark_session().stop
 
 
 def _start_daft_on_ray() -> Callable[[], object]:

@@ -39,17 +39,7 @@ def reading(out: Path) -> Iterator[Callable[[str], Rows]]:
 
 def main(out: str) -> None:
     """Write the rows of each file that a line names, as a list of dicts."""
-    from pyspark.sql import SparkSession
-
-    spark = (
-        SparkSession.builder.master("local[2]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.sql.session.timeZone", "UTC")
-        .getOrCreate()
-    )
-    spark.sparkContext.setLogLevel("ERROR")
+    spark = engine_rows.spark_session(**{"spark.sql.session.timeZone": "UTC"})
     for line in sys.stdin:
         Path(out).write_bytes(pickle.dumps(rows_of(spark, *json.loads(line))))
         print(engine_rows.WRITTEN, end="", flush=True)
