@@ -1,5 +1,5 @@
-"""What the random histories of all entrances do at the edges of a lake: another machine appends and
-pushes, recorded events are given out again, and events are found among others or by rank."""
+"""What the random histories of all entrances ask at the edges of a lake: recorded events are given
+out again, and events are found among others or by rank."""
 
 from __future__ import annotations
 
@@ -8,51 +8,24 @@ from collections import Counter
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import lakelog
-from lakelog import remotes
 from lakelog.errors import LakelogError
 from tests.support import cli
 from tests.support.search_states import places_near
-from tests.support.whole_model import TYPES, Event, State, same
+from tests.support.whole_model import TYPES, State, same
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from random import Random
 
 
 class Edges:
-    """Steps and questions of a history (`whole_history`), which has what is named here."""
+    """Questions of a history (`whole_history`), which has what is named here."""
 
     if TYPE_CHECKING:
-        home: Path
         path: str
         dice: Random
         lake: Any
         log: list[str]
         state: State
-
-        def events(self, most: int = 4) -> list[Event]:
-            """New events."""
-
-        def do_push(self) -> None:
-            """Push the branch, and clone what was pushed."""
-
-        def _moved(self, target: State) -> None: ...
-
-    # --- steps ---
-
-    def do_append_elsewhere(self) -> None:
-        """Append in a clone that pushes, and pull what it has appended."""
-        self.do_push()
-        branch, events = self.lake.branch_name, self.events()
-        clone = str(self.home / f"clone{len(self.log)}")
-        with lakelog.open(clone, create=False, branch=branch) as other:
-            other.append([event.record for event in events])
-            other.settle()
-            remotes.push(other, "origin", branches=[branch])
-        before = self.state
-        remotes.pull(self.lake, "origin")
-        self._moved(before.add(*events))
 
     # --- questions ---
 

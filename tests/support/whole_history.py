@@ -43,8 +43,10 @@ from lakelog.maintain import indexing
 from lakelog.settings import Settings
 from tests.support import cli, encrypted, seam
 from tests.support.whole_edges import Edges
-from tests.support.whole_model import IDS, SOURCES, SUBJECTS, TYPES, Event, State, same
+from tests.support.whole_machines import Machines
+from tests.support.whole_model import IDS, READERS, SOURCES, SUBJECTS, TYPES, Event, State, same
 from tests.support.whole_outputs import Outputs
+from tests.support.whole_streams import Streams
 
 ZONES = ["UTC", "Asia/Kolkata", "America/New_York", "Pacific/Apia"]
 SETTINGS = {"seal": "never", "rotate_events": 9, "gc_grace_hours": 0}
@@ -61,9 +63,6 @@ SESSIONS = [
     "SET integer_division = true; ",
     "SET default_collation = 'nocase'; ",
 ]
-READERS = """SELECT (data->>'n')::INT, type, source, subject, id, epoch_us(time), message
-    FROM {table}
- WHERE data->>'n' IS NOT NULL"""
 
 
 def _in_thread(ident: int, fault: seam.Fault, name: str, real: Any, *args: Any, **more: Any) -> Any:
@@ -73,10 +72,11 @@ def _in_thread(ident: int, fault: seam.Fault, name: str, real: Any, *args: Any, 
     )
 
 
-class History(Outputs, Edges):
+class History(Outputs, Edges, Machines, Streams):
     """One history: open lakes on one directory, and what its branches and tags hold."""
 
     def __init__(self, home: Path, seed: int, patch: pytest.MonkeyPatch) -> None:
+        super().__init__()
         self.home, self.dice, self.patch = home, random.Random(seed), patch
         self.path = str(home / "lake")
         self.clock, self.number, self.log = 0, 0, list[str]()
@@ -84,8 +84,8 @@ class History(Outputs, Edges):
         self.tags: dict[str, State] = {}
         self.moves: dict[str, list[tuple[State, State]]] = {"main": []}
         self.erased = set[str]()
-        self.written: dict[str, list[Event]] = {}
-        """The events of each file, in its lines."""
+        self.written: dict[str, list[Event | str]] = {}
+        """The lines of each file: events, and what is none."""
         patch.setattr(disk, "now_us", self._now)
         patch.setattr(history_window, "lake_time", lambda store: self._now())
         self.setting = ""
@@ -93,7 +93,9 @@ class History(Outputs, Edges):
             seed % 3
         ]
         """What no byte of the lake may say."""
-        if seed % 3 == 1:
+        if seed % 4 == 3:
+            self._share(patch, SETTINGS, encrypted.KEY if seed % 3 == 1 else "")
+        elif seed % 3 == 1:
             encrypted.create(home / "lake", patch, Settings(**SETTINGS))
         self.lake = lakelog.open(self.path, settings=SETTINGS)
         if seed % 3 == 2:
@@ -143,7 +145,8 @@ class History(Outputs, Edges):
         ]
         same(problems, [], "verify")
         self.lake.close()
-        same(encrypted.found(Path(self.path), self.hidden), [], "bytes")
+        for place in (self.path, self.bucket.removeprefix("file://")):
+            same(encrypted.found(Path(place), self.hidden) if place else [], [], place)
 
     # --- events ---
 
@@ -243,15 +246,17 @@ class History(Outputs, Edges):
         path = self.home / name
         path.parent.mkdir(exist_ok=True)
         events = [dataclasses.replace(e, source=e.source or name) for e in self.events()]
+        new = [*events, self.bad()] if self.dice.random() < 0.2 else events
         written = self.written.setdefault(name, [])
         with open(path, "a") as file:
-            for event in events:
-                file.write(json.dumps(event.record) + "\n")
-        written += events
+            for line in new:
+                file.write((line if isinstance(line, str) else json.dumps(line.record)) + "\n")
+        written += new
         take(path)
         lines = dict(self.state.lines)
-        due = [e for e in written[lines.get(name, 0) :] if e.subject not in self.erased]
-        state = self.state.add(*due)
+        due = written[lines.get(name, 0) :]
+        came = [e for e in due if isinstance(e, Event) and e.subject not in self.erased]
+        state = self.state.add(*came).refuse(*(line for line in due if isinstance(line, str)))
         lines[name] = len(written)
         self.state = dataclasses.replace(state, lines=tuple(sorted(lines.items())))
 
@@ -430,7 +435,10 @@ class History(Outputs, Edges):
             other.settle()
             other.close()
         status = self.lake.erase(subject=subject, why="asked", rows=True)
-        assert all("/.tmp-" in leftover.place for leftover in status.leftovers), status
+        if self.bucket:
+            self._confirm()
+        else:
+            assert all("/.tmp-" in leftover.place for leftover in status.leftovers), status
         self.erased.add(subject)
         # What an undo brings back may be in no branch and no tag.
         undone = (state for moves in self.moves.values() for pair in moves for state in pair)

@@ -11,6 +11,9 @@ SUBJECTS = ["ada", "bob", "čeněk", "x'y", ""]
 TYPES = ["COMPLETE", "FAIL", "note"]
 SOURCES = ["web", "db 1", None]
 IDS = [f"id{n}" for n in range(12)]
+READERS = """SELECT (data->>'n')::INT, type, source, subject, id, epoch_us(time), message
+    FROM {table}
+ WHERE data->>'n' IS NOT NULL"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,15 @@ class State:
     """How many lines of each file came in."""
     handled: frozenset[Event] = frozenset()
     """What the subscriber of this state was handed out."""
+    reacted: frozenset[Event] = frozenset()
+    """What the one that answers was handed out, and of it what it gave up."""
+    dead: frozenset[Event] = frozenset()
+    consumed: frozenset[Event | str] = frozenset()
+    """Messages that were consumed."""
+    posts: frozenset[str] = frozenset()
+    """Names of requests that were stored."""
+    bad: frozenset[str] = frozenset()
+    """Lines in quarantine."""
 
     def add(self, *events: Event) -> State:
         """Return the state with events that are not known by their ids."""
@@ -69,6 +81,10 @@ class State:
                 held.add(event)
                 ids |= {(event.source, event.id)} if event.id is not None else set()
         return dataclasses.replace(self, events=frozenset(held), ids=frozenset(ids))
+
+    def refuse(self, *lines: str) -> State:
+        """Return the state with more lines in quarantine."""
+        return dataclasses.replace(self, bad=self.bad | set(lines))
 
     def without(self, gone: frozenset[Event]) -> State:
         """Return the state without events; the ids of those stay known."""
