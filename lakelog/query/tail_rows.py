@@ -15,7 +15,7 @@ from lakelog.libraries import np, pa
 from lakelog.manifest import Manifest
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store import Store
-from lakelog.wal import Frame, PendingFrames, WalFile
+from lakelog.wal import Frame, PendingFrames
 
 _COMBINE, _WRITERS = 64, 64
 _WRITER_BITS = 40
@@ -228,19 +228,16 @@ class TailRows:
 
     def _rank(self, pending: PendingFrames) -> bool:
         """Rank writers by their start, as sealing does; False if a rank was moved by that."""
-        writers = {writer for _, writer in self._writers}
-        # Sealing takes writers by the start of their WALs.
-        fresh = [
-            (WalFile.start_time(pending.files[w]), w) for w in pending.frames if w not in writers
-        ]
-        if not fresh:
+        # Sealing takes writers by the start of the oldest of their WALs: that of a writer whose
+        # older ones are gone is another one than it was.
+        ranked = {writer: start for start, writer in self._writers}
+        if pending.starts.items() <= ranked.items():
             return True
         # Ranks only ever grow, but the list must not: writers that are gone leave it.
-        before = self._writers
-        if len(before) > _WRITERS:
-            before = [pair for pair in before if pair[1] in pending.frames]
-        after = sorted([*before, *fresh])
-        stands = after[: len(self._writers)] == self._writers
+        kept = ranked if len(ranked) <= _WRITERS else {}
+        after = sorted((start, writer) for writer, start in {**kept, **pending.starts}.items())
+        order = [writer for _, writer in after[: len(ranked)]]
+        stands = order == [writer for _, writer in self._writers]
         self._writers = after
         return stands
 

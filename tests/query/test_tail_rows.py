@@ -65,3 +65,23 @@ def test_slices_of_a_tail_are_its_rows(lake: lakelog.Lake, tmp_path: Path, count
     found = [row for table in tables for row in table.select(fields).to_pylist()]
     expected = whole.select(fields).to_pylist()
     assert sorted(found, key=lambda row: row["seq"]) == sorted(expected, key=lambda r: r["seq"])
+
+
+def test_events_stand_where_they_are_sealed_after_a_writer_went_on_in_a_new_file(
+    tmp_path: Path,
+) -> None:
+    """Writers are sealed by the oldest of their files that is left: one that went on in a new file
+    comes behind a writer that it had come before."""
+    settings = {"seal": "never", "rotate_events": 4}
+    query = "SELECT type FROM events ORDER BY seq"
+    with lakelog.open(tmp_path / "lake", settings=settings) as first:
+        first.append({"type": "first"})
+        with lakelog.open(first.path) as second:
+            second.append({"type": "second"})
+            found = []
+            for _ in range(6):
+                found.append(first.sql(query).fetchall())
+                first.settle()
+                assert first.sql(query).fetchall() == found[-1]
+                first.append([{"type": "first"}] * 2)
+                second.append({"type": "second"})
