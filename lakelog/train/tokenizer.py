@@ -86,8 +86,8 @@ def _tokenizers(path: str) -> Tokenizer:
     import tokenizers  # an extra: only recipes with this tokenizer need it
 
     try:
-        with open(path, "rb") as file:
-            tokenizer = tokenizers.Tokenizer.from_buffer(file.read())
+        with open(path, "rb"):  # what the library raises of a file has no class before 1.0
+            tokenizer: Any = tokenizers.Tokenizer.from_file(path)
     except OSError as error:
         raise ExportRefused(
             f"[budget] tokenizer: {path}: {error.strerror}; name a tokenizer.json on this machine"
@@ -96,7 +96,10 @@ def _tokenizers(path: str) -> Tokenizer:
         raise ExportRefused(f"[budget] tokenizer: {path} is no tokenizer.json: {error}") from None
 
     # Files of embedding models ask to cut and to fill what a model reads: a count is of the text.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    if hasattr(tokenizer, "no_padding"):
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    else:  # tokenizers 1.0
+        tokenizer.truncation = tokenizer.padding = None
 
     return Tokenizer(functools.partial(tokenizer.encode_batch, add_special_tokens=False))
