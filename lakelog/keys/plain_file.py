@@ -38,6 +38,7 @@ class PlainFile(io.RawIOBase):
         """`secret_of` returns the data key of an envelope, by its first bytes. Raises OSError,
         DamagedSegment, InvalidKey."""
         self.path, self._places = path, dict[int, int]()
+        self._fd = -1  # Python closes what could not be opened, too
         self._fd = os.open(path, _FLAGS)
         try:
             status = os.fstat(self._fd)
