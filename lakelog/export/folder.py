@@ -28,8 +28,8 @@ _AHEAD = 16 << 20
 """Bytes after which the disk begins to write them, while more are made."""
 
 
-class OutputFile(io.FileIO):
-    """A file, pipe or device to write to: the sync at its end has little left to do."""
+class _RawFile(io.FileIO):
+    """Has the disk begin to write early: the sync at its end has little left to do."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, "wb")
@@ -43,6 +43,19 @@ class OutputFile(io.FileIO):
             OpenFile(self.fileno()).begin_writeback(self._begun, self._end)
             self._begun = self._end
         return count
+
+
+class _OutputFile(io.BufferedWriter):
+    """Where nobody closes it, as an export failed, what is still in memory is not written: on a
+    full disk that would fail once more."""
+
+    def __del__(self) -> None:
+        self.raw.close()
+
+
+def output_file(path: str) -> BinaryIO:
+    """Open a file, pipe or device to write to."""
+    return _OutputFile(_RawFile(path))
 
 
 def require_free(path: str) -> None:

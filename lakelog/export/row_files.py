@@ -7,7 +7,6 @@ file, any other one, or one with a trailing `/`, a directory. Rows stream in bou
 from __future__ import annotations
 
 import functools
-import io
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -190,7 +189,7 @@ class TextPart:
     def __init__(
         self, path: str, schema: pa.Schema, *, form: str, name: str = "", is_json: bool = False
     ) -> None:
-        self._out = io.BufferedWriter(folder.OutputFile(path))
+        self._out = folder.output_file(path)
         self._file = FileEnding.of(name).compressed(self._out)
         names = list(schema.names)
         nested = tuple(i for i, name in enumerate(names) if name == "data")

@@ -60,7 +60,7 @@ class _Output:
     """Where a file is written: Arrow itself takes no path that is not UTF-8."""
 
     def __init__(self, file: str | BinaryIO) -> None:
-        self.file = open(file, "wb") if isinstance(file, str) else file  # noqa: SIM115
+        self.file = folder.output_file(file) if isinstance(file, str) else file
         self._is_own = isinstance(file, str)
 
     def close(self) -> None:

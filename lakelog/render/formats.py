@@ -11,6 +11,7 @@ import enum
 import functools
 import io
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +27,9 @@ from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
-    import gzip
     from concurrent import futures
 else:
-    gzip, futures = Lazy("gzip"), Lazy("concurrent.futures")
+    futures = Lazy("concurrent.futures")
 
 WORKERS_MAX = 4
 Input = TypeVar("Input")
@@ -148,8 +148,7 @@ class FileEnding:
         """Return a stream that compresses into `out`; `out` itself where the ending says nothing of
         that. To close it leaves `out` open."""
         if self.compression == ".gz":
-            # Without name and time, so that equal rows give equal files.
-            return gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0)
+            return GzipStream(out)
         if self.compression == ".zst":
             return zstandard.ZstdCompressor().stream_writer(out, closefd=False)
         return out
@@ -330,6 +329,32 @@ def _html(result: QueryResult) -> Iterator[bytes]:
     yield TABLE_END.encode()
 
 
+class GzipStream(io.RawIOBase):
+    """Compresses into a file, without name and time, so that equal rows give equal files. Where
+    nobody closes it no end is written: whoever reads a pipe sees that it is not whole."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out, self._compressor = out, zlib.compressobj(zlib.Z_BEST_COMPRESSION, wbits=31)
+
+    def __del__(self) -> None:
+        """Do not close it, as other streams do."""
+
+    def writable(self) -> bool:
+        """Always true."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Compress bytes."""
+        self._out.write(self._compressor.compress(data))
+        return len(data)
+
+    def close(self) -> None:
+        """Write the end; once more does nothing."""
+        if not self.closed:
+            self._out.write(self._compressor.flush())
+        super().close()
+
+
 class Sink(io.RawIOBase):
     """A stream that knows its position, for writers that need it; a pipe does not."""
 
@@ -349,7 +374,3 @@ class Sink(io.RawIOBase):
     def tell(self) -> int:
         """Bytes written so far."""
         return self._at
-
-    def flush(self) -> None:
-        """Flush what is below."""
-        self._out.flush()
