@@ -44,10 +44,10 @@ class Crew:
         self._begun, self._acknowledged, self._numbers = 0, 0, itertools.count()
         self._mutex = threading.Lock()
         self._stop = threading.Event()
-        # Types and fields that queries name are there from the beginning.
+        # Types and fields that queries name are there from the beginning, and a subject, of items.
         for type_, data in (("a", {"n": 1}), ("b", _PAYLOAD)):
             self._begun += 1
-            self.steady.append({"type": type_, "data": data})
+            self.steady.append({"type": type_, "subject": "s0", "data": data})
             self._acknowledged += 1
 
     # --- what is asked of `steady`, and must be right ---------------------------------------------
