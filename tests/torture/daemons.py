@@ -101,6 +101,7 @@ class Writer:
         elif spec.kind in NEEDS:
             spec = self._nginx(processes, spec)
         self._feeder = processes.start(spec.words, f"writer-{Path(spec.path).name}")
+        _wait_for(Path(spec.progress).stat)
 
     _daemon: subprocess.Popen[bytes] | None
 

@@ -78,9 +78,12 @@ class Clock:
     def __init__(self, spec: Spec) -> None:
         self._spec, self.next = spec, spec.first
         self.banners, self._ended = 0, False
-        self._progress = os.open(spec.progress, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Whoever opens its path later than this needs no word to open it again.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        # Last: that the file is there says that no signal of logrotate ends the writer.
+        self._progress = os.open(spec.progress, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 
     def due(self) -> Iterator[range]:
         """Yield the serials that are due, tick by tick, until the time is over."""
