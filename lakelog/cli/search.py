@@ -92,6 +92,8 @@ def search(
     """
     if sum(modes := [is_count, histogram, is_fields or bool(names)]) > 1:
         raise click.UsageError("--count, --histogram and --fields are one at a time")
+    if any(modes) and (around or oldest or count):
+        raise click.UsageError("--count, --histogram and --fields take no -n, --oldest, -A, -B, -C")
     if follow and (any(modes) or oldest or around or at or output or format not in _LIVE):
         raise click.UsageError("-f goes with -n, --since, --until, --json and --format lines alone")
     if rank and (any(modes) or oldest or around or follow or is_all):

@@ -136,6 +136,9 @@ def test_lines_show_what_was_found(path: str) -> None:
     ("words", "said"),
     [
         (["a", "--count", "--histogram"], "one at a time"),
+        (["a", "--count", "-n", "3"], "take no -n"),
+        (["a", "--fields", "-C", "2"], "take no -n"),
+        (["a", "--histogram", "--oldest"], "take no -n"),
         (["a", "-f", "--count"], "-f goes with"),
         (["a", "--format", "lines", "-o", "x"], "neither --json nor -o"),
         (["a", "--format", "lines", "--json"], "neither --json nor -o"),
