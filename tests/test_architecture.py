@@ -74,7 +74,7 @@ ORDER = {
     "column_encodings": "trials",
     "typed_columns": "schema field_inference payload_typing field_ids",
     "segments": "segment segment_sql",
-    "word_indexes": "word_dictionary word_index word_indexing",
+    "word_indexes": "joint_filter word_dictionary word_index word_indexing",
     "ranks": "rank_index",
     "chunks": "state_index state_files chunk_writer",
     "erased": "copies records refusal sweep",

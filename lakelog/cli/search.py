@@ -98,8 +98,7 @@ def search(
         raise click.UsageError("-f goes with -n, --since, --until, --json and --format lines alone")
     if rank and (any(modes) or oldest or around or follow or is_all):
         raise click.UsageError("--rank goes with -n, --since, --until, --at and formats alone")
-    is_lines = format == "lines"
-    if is_lines and (as_json or output):
+    if (is_lines := format == "lines") and (as_json or output):
         raise click.UsageError("--format lines goes with neither --json nor -o")
     if is_all and count:
         raise click.UsageError("--all and -n do not go together")
@@ -121,9 +120,8 @@ def search(
         else:
             limit = None if is_all else count or _COUNT
             if rank:
-                relation = state.search(
-                    " ".join(query), since=since, until=until, limit=limit, rank=True
-                )
+                words = " ".join(query)
+                relation = state.search(words, since=since, until=until, limit=limit, rank=True)
             else:
                 relation = state.sql(_statement(query_plan, limit, around, oldest=oldest))
             if is_lines:

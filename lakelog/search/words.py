@@ -7,6 +7,7 @@ query looks for their words in the word indexes of segments (word_indexes).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from lakelog.search.language import (
     text_terms,
 )
 from lakelog.tokenization import SEARCHED
-from lakelog.word_indexes import AllOf, AnyOf, WordNeed, WordPiece
+from lakelog.word_indexes import AllOf, AnyOf, JoinedWords, WordNeed, WordPiece
 
 # Whoever plans the query knows it by this beginning; as a text it is never NULL.
 PREFIX = "lakelog.words: "
@@ -75,9 +76,10 @@ def ranking(
         for term in text_terms(node)
         if _is_indexed(term.field)
         for fragment, is_open_before, is_open_behind, _ in _fragments(term)
-        for word in tokenization.of_fragment(
+        for run in tokenization.of_fragment(
             connection, fragment, is_open_before=is_open_before, is_open_behind=is_open_behind
         )[0]
+        for word in run
     )
     return need, [*distinct], _is_of_words(node)
 
@@ -172,17 +174,27 @@ def _words(
     is_open_behind: bool,
     in_payload: bool,
 ) -> WordNeed | None:
-    certain_words, ending, beginning = tokenization.of_fragment(
+    runs, ending, beginning = tokenization.of_fragment(
         connection, fragment, is_open_before=is_open_before, is_open_behind=is_open_behind
     )
     # Open at both ends and no word of its own: it may be anywhere within a word.
     is_inner = is_open_before and is_open_behind and len(ending) == len(fragment)
-    needs: list[str | WordPiece] = [*certain_words, *_pieces(ending, beginning, is_inner=is_inner)]
+    edges = _pieces(ending, beginning, is_inner=is_inner)
     if not in_payload:
-        return _all_of(needs)
+        return _all_of([*map(_joined, runs), *edges])
     # Of a member, the engine spells numbers and escapes in its own way.
-    certain = (need for need in needs if not _is_of_number(need))
-    return _all_of(AnyOf((need, tokenization.ESCAPE)) for need in certain)
+    certain = (
+        _joined(tuple(group))
+        for run in runs
+        for is_number, group in itertools.groupby(run, lambda word: "0" <= word[0] <= "9")
+        if not is_number
+    )
+    needs = [*certain, *(piece for piece in edges if not _is_of_number(piece))]
+    return _all_of(AnyOf((need, tokenization.ESCAPE)) for need in needs)
+
+
+def _joined(run: tuple[str, ...]) -> WordNeed:
+    return JoinedWords(run) if len(run) > 1 else run[0]
 
 
 def _pieces(ending: str, beginning: str, *, is_inner: bool) -> Iterator[WordPiece]:
@@ -196,12 +208,10 @@ def _pieces(ending: str, beginning: str, *, is_inner: bool) -> Iterator[WordPiec
         yield WordPiece(beginning, begins=True, ends=False)
 
 
-def _is_of_number(need: str | WordPiece) -> bool:
-    """Whether a word, or a piece of one, may be of a number, as other spellings may not have it."""
-    if isinstance(need, str):
-        return "0" <= need[0] <= "9"
+def _is_of_number(piece: WordPiece) -> bool:
+    """Whether a piece of a word may be of a number, as other spellings may not have it."""
     # Digits: 1e3 and 1000 are one number.
-    return len(need.characters) < _LETTERS or any(map(str.isdigit, need.characters))
+    return len(piece.characters) < _LETTERS or any(map(str.isdigit, piece.characters))
 
 
 def _all_of(needs: Iterable[WordNeed | None]) -> WordNeed | None:

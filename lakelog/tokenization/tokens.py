@@ -25,6 +25,8 @@ UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 ESCAPE, FOREIGN = "\\", "\x80"
 """Stand among the words of a row for a payload with escapes, and for words that are not of ASCII:
 no word is one of them."""
+JOINTS = "_-./:@#=+&%$~\\"
+"""Each of these joins two words if it stands alone between them."""
 _SPACES = bytes(
     byte
     if byte > 127 or chr(byte) in "\\0123456789"
@@ -57,6 +59,16 @@ class Words:
     starts: np.ndarray
     ends: np.ndarray
     content: np.ndarray
+
+    def joints(self) -> np.ndarray:
+        """Return the places of words that are joined with the next."""
+        is_same_row = self.rows[1:] == self.rows[:-1]
+        gaps = self.starts[1:] - self.ends[:-1]
+        # Of what the engine cut it is not known what was between: there all are joined.
+        side_by_side, parted = np.flatnonzero(is_same_row & (gaps == 0)), is_same_row & (gaps == 1)
+        candidates = np.flatnonzero(parted)
+        is_joint = _is_joint()[self.content[self.ends[candidates]]]
+        return np.concatenate([side_by_side, candidates[is_joint]])
 
     def word(self, place: int) -> bytes:
         """Return one of the words."""
@@ -148,23 +160,29 @@ def spaced(cursor: duckdb.DuckDBPyConnection, rows: pa.Table) -> pa.Array:
 
 def of_fragment(
     cursor: duckdb.DuckDBPyConnection, fragment: str, *, is_open_before: bool, is_open_behind: bool
-) -> tuple[list[str], str, str]:
-    """Return the words that every text has which contains a fragment, in small letters. Where it
-    is open, it may be in the middle of a word: also what is of such a word before, and behind; both
-    are the same if there is one word that is open on both sides."""
+) -> tuple[list[tuple[str, ...]], str, str]:
+    """Return the words that every text has which contains a fragment, in small letters, together
+    those that are joined. Where it is open, it may be in the middle of a word: also what is of such
+    a word before, and behind; both are the same if there is one word that is open on both sides."""
     # A letter at an open end becomes part of the word there, if there is one; otherwise it is a
     # word alone.
     glued = "a" * is_open_before + fragment + "a" * is_open_behind
     if glued.isascii():
         found_words = _ASCII_WORD.findall(glued.lower())
+        between = _ASCII_WORD.split(glued.lower())[1:]
     else:
         query = f"SELECT {_WORDS} FROM (SELECT ?::VARCHAR AS text)"
         ((found_words,),) = cursor.execute(query, [glued]).fetchall()
+        between = [""] * len(found_words)
     ending = found_words[0][1:] if is_open_before else ""
     beginning = found_words[-1][:-1] if is_open_behind else ""
     if len(found_words) == 1 and is_open_before and is_open_behind:
         ending = beginning = found_words[0][1:-1]
-    return found_words[is_open_before : len(found_words) - is_open_behind], ending, beginning
+    joined, is_next = list[tuple[str, ...]](), False
+    for number in range(is_open_before, len(found_words) - is_open_behind):
+        joined += [(*(joined.pop() if is_next else ()), found_words[number])]
+        is_next = len(between[number]) == 1 and between[number] in JOINTS
+    return joined, ending, beginning
 
 
 def of_word(word: str) -> int:
@@ -240,6 +258,13 @@ def _is_of_word() -> np.ndarray:
     """Which bytes of ASCII, without capitals, are of words."""
     table = np.zeros(256, bool)
     table[48:58] = table[97:123] = True
+    return table
+
+
+def _is_joint() -> np.ndarray:
+    """Which bytes join words."""
+    table = np.zeros(256, bool)
+    table[np.frombuffer(JOINTS.encode(), np.uint8)] = True
     return table
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lakelog.word_indexes.word_index import AllOf as AllOf
     from lakelog.word_indexes.word_index import AnyOf as AnyOf
     from lakelog.word_indexes.word_index import BlockCount as BlockCount
+    from lakelog.word_indexes.word_index import JoinedWords as JoinedWords
     from lakelog.word_indexes.word_index import WordIndexes as WordIndexes
     from lakelog.word_indexes.word_index import WordNeed as WordNeed
     from lakelog.word_indexes.word_index import is_missing as is_missing

@@ -5,8 +5,10 @@ that the entry tells the sizes of, in the same file.
 
     entry   words u32, bytes of names u32; the least times of the blocks 32 x i64, the greatest
             32 x i64; of each chunk of 2,048 words the bytes of its frames of names and of blocks
-            2 x u32; the first name of each chunk and the last of all, a zero byte between two
-    frames  zstd with checksums, of each chunk the one of names, then that of blocks
+            2 x u32; the bytes of the frame of joints u32; the first name of each chunk and the last
+            of all, a zero byte between two
+    frames  zstd with checksums, of each chunk the one of names, then that of blocks; then the one
+            of joints (joint_filter.py)
     names   a zero byte before each name, and at the end
     blocks  bytes 0, 1, 2 and 3 of the blocks of words, a bit each, each byte for all words; then
             how many words many rows have u32, and the number of each in the chunk u32; how many
@@ -25,13 +27,14 @@ import itertools
 import struct
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import add
 
 import zstandard
 
 from lakelog.libraries import np
+from lakelog.word_indexes import joint_filter
 
 BLOCKS = 32
 """Blocks of a part."""
@@ -47,6 +50,7 @@ NO_TIMES = (1 << 63) - 1, -(1 << 63)
 _ANY, _WORDS_MAX, _CHUNK = (1 << 32) - 1, 1 << 22, 2_048
 _COUNT_BYTES = 4 + 2 * BLOCKS
 _NAMES_MAX, _BLOCKS_MAX = (NAME_MAX + 1) * _CHUNK + 1, (4 + _COUNT_BYTES) * _CHUNK + 4
+_JOINTS_LEAST, _JOINTS_MAX = 2, 1 << 20
 _LEVEL, _HASHED = 3, b"\1"
 
 
@@ -101,6 +105,16 @@ class _ChunkBlocks:
 
 
 @dataclass(frozen=True, slots=True)
+class _JoinableWord:
+    """A word by its number; whether the filter of joints has pairs of it, as of words in many
+    blocks, and whether it is of digits alone."""
+
+    number: int
+    is_wide: bool
+    is_number: bool
+
+
+@dataclass(frozen=True, slots=True)
 class WordDictionary:
     """The dictionary of a part. `data` is the file; `firsts` has the first name of each chunk, and
     the frames of names and of blocks are from one of some places to the next."""
@@ -130,6 +144,39 @@ class WordDictionary:
                     break
             return blocks_mask
         return _EVERY
+
+    def find_joined(self, run: Sequence[str]) -> int:
+        """Return the blocks that have all of some words, as bits, none where no row has each joined
+        to the next; all where a frame is damaged."""
+        if self.word_count == _ANY:
+            return _EVERY
+        with contextlib.suppress(*DAMAGE):
+            blocks_mask, joinable = _EVERY, list[_JoinableWord]()
+            for word in run:
+                place = self._place(stored_name(word.encode()))
+                blocks = self._blocks(place[0]).of(place[1]) if place else 0
+                blocks_mask &= blocks
+                if not place or not blocks_mask:
+                    return 0
+                is_wide = blocks.bit_count() >= joint_filter.LEAST_BLOCKS
+                number = place[0] * _CHUNK + place[1]
+                joinable.append(_JoinableWord(number, is_wide, word.isdigit()))
+            return blocks_mask if self._may_be_joined(joinable) else 0
+        return _EVERY
+
+    def _may_be_joined(self, joinable: list[_JoinableWord]) -> bool:
+        """Whether each of some words may be joined to the next."""
+        content = self._frame(2 * len(self.firsts), _JOINTS_MAX)
+        if len(content) < _JOINTS_LEAST:
+            return True
+        has_numbers = joint_filter.knows_numbers(content)
+        return all(
+            joint_filter.may_be_joined(content, initial.number, following.number)
+            for initial, following in itertools.pairwise(joinable)
+            if initial.is_wide
+            and following.is_wide
+            and (has_numbers or not (initial.is_number and following.is_number))
+        )
 
     def block_counts(self, need: str | WordPiece) -> list[int | None]:
         """Return how many rows of each block have a word, or one with a piece, None where that is
@@ -161,6 +208,8 @@ class WordDictionary:
         for chunk in range(len(self.firsts)):
             if self._names(chunk).count(b"\0") - 1 != self._blocks(chunk).word_count:
                 raise ValueError("it has other words")
+        if self.word_count != _ANY:
+            self._frame(2 * len(self.firsts), _JOINTS_MAX)
 
     def _place(self, name: bytes) -> tuple[int, int] | None:
         """The chunk of a word and its number there, None where there is no such word."""
@@ -230,13 +279,15 @@ class WordDictionary:
 class PartWords:
     """The distinct words of a part in order: `names` with a zero byte before each and at the end,
     where the n-th begins at `starts[n]`; which of the 32 blocks have each, as bits; and of some,
-    by their numbers in order, how many rows of each block."""
+    by their numbers in order, how many rows of each block; `joints` is the filter of those that are
+    joined."""
 
     names: bytes
     starts: np.ndarray
     blocks: np.ndarray
     frequent: np.ndarray
     counts: np.ndarray
+    joints: bytes = b""
 
 
 def stored_name(word: bytes) -> bytes:
@@ -268,7 +319,7 @@ def encode_part(vocabulary: PartWords | None, times: list[tuple[int, int]]) -> t
         for n, chunk_names in enumerate(names)
         for c in (chunk_names, _blocks_content(vocabulary, n))
     )
-    frames = [compressor.compress(content) for content in contents]
+    frames = [compressor.compress(content) for content in (*contents, vocabulary.joints)]
     blob = b"\0".join(edges)
     sizes = struct.pack(f"<{len(frames)}I", *map(len, frames))
     return _PART_HEAD.pack(count, len(blob)) + block_times + sizes + blob, b"".join(frames)
@@ -295,8 +346,8 @@ def decode_part(data: bytes, place: int, frame: int) -> tuple[WordDictionary, in
     if word_count > _WORDS_MAX:
         raise ValueError("it is too large")
     chunks = -(-word_count // _CHUNK)
-    sizes = struct.unpack_from(f"<{2 * chunks}I", data, place)
-    place += 8 * chunks
+    sizes = struct.unpack_from(f"<{2 * chunks + 1}I", data, place)
+    place += 8 * chunks + 4
     edges = data[place : place + blob_size].split(b"\0") if chunks else [b""]
     if len(edges) != chunks + (chunks > 0 or 1):
         raise ValueError("it has other chunks")

@@ -4,7 +4,7 @@ They are derived from segments, which never change, stored in cache/words/ and r
 background where one is missing or damaged; a lake without them answers the same, only slower. Each
 65,536 rows are a part with a dictionary of its own (word_dictionary.py).
 
-    header, 64 bytes  "LKX2", crc32 of the rest of it and of the directory u32, rows u64, crc32 of
+    header, 64 bytes  "LKX3", crc32 of the rest of it and of the directory u32, rows u64, crc32 of
                       the engine's version u32, bytes of the directory u32, zeros, in the last 32
                       bytes the digest of the segment
     directory         an entry for each part
@@ -40,7 +40,7 @@ FREQUENT = 32
 LEAST = 8_192
 """Segments of fewer rows are read as fast without an index."""
 _MOST = 0.75
-_MAGIC = b"LKX2"
+_MAGIC = b"LKX3"
 _HEAD = struct.Struct("<4sIQII8x32s")
 _MEMORY = 128 << 20
 
@@ -50,6 +50,13 @@ class AllOf:
     """Words of which a row has to have all."""
 
     needs: tuple[WordNeed, ...]
+
+
+@dataclass(frozen=True)
+class JoinedWords(AllOf):
+    """Words that stand side by side in a text, joined as `joint_filter` says."""
+
+    needs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,9 @@ class WordIndex:
         if isinstance(need, str | WordPiece):
             pairs = enumerate(self.tables)
             return sum(table.find(need) << BLOCKS * number for number, table in pairs)
+        if isinstance(need, JoinedWords):
+            tables = enumerate(self.tables)
+            return sum(t.find_joined(need.needs) << BLOCKS * number for number, t in tables)
         masks = (self.blocks(inner) for inner in need.needs)
         if isinstance(need, AnyOf):
             either = 0

@@ -11,7 +11,7 @@ from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.paths import Paths
 from lakelog.segments import Segment
 from lakelog.tokenization import Words
-from lakelog.word_indexes import word_index
+from lakelog.word_indexes import joint_filter, word_index
 from lakelog.word_indexes.word_dictionary import (
     BLOCKS,
     NAME_MAX,
@@ -47,6 +47,31 @@ class _DistinctWords:
     rows: np.ndarray
 
 
+class _JoinedHashes:
+    """The hashes of words of a part that are joined; nothing if they are too many."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._count = 0
+
+    def add(self, words: Words) -> None:
+        """Add those of the words of some texts."""
+        places = words.joints() if self._count <= _PENDING_MAX else np.empty(0, np.int64)
+        self._pairs.append((words.hashes[places], words.hashes[places + 1]))
+        self._count += len(places)
+        if self._count > _PENDING_MAX:
+            self._pairs = []
+
+    def numbered(self, hashes: np.ndarray, numbers: np.ndarray) -> joint_filter.JointPairs | None:
+        """Return the pairs by the numbers of words with these hashes, None if they are too many."""
+        if self._count > _PENDING_MAX:
+            return None
+        order = np.argsort(hashes)
+        columns = map(np.concatenate, zip(*self._pairs, strict=True))
+        ranks = (np.searchsorted(hashes, column, sorter=order) for column in columns)
+        return joint_filter.JointPairs(*(numbers[order[rank]] for rank in ranks))
+
+
 class WordIndexer:
     """Collects the words of the rows of one segment."""
 
@@ -56,6 +81,7 @@ class WordIndexer:
         self._offsets: list[int] = []
         self._times: list[np.ndarray] = []
         self._is_counted = True
+        self._joints = _JoinedHashes()
         self._parts: list[tuple[bytes, bytes]] = []
 
     def add(self, rows: pa.Table, schema: typed_columns.Schema | None) -> None:
@@ -81,6 +107,7 @@ class WordIndexer:
         for column in tokenization.SEARCHED:
             tokenize = _CUTS.get(column, tokenization.of_texts)
             for tokenized in tokenize(self._cursor, rows[column].combine_chunks()):
+                self._joints.add(tokenized)
                 self._pending.append(tokenized)
                 self._offsets.append(offset)
                 if sum(len(words.hashes) for words in self._pending) > _PENDING_MAX:
@@ -105,10 +132,13 @@ class WordIndexer:
     def _end_part(self) -> None:
         distinct = self._distinct()
         content, starts = _names(self._pending, distinct)
-        vocabulary = _in_order(distinct, content, starts, is_counted=self._is_counted)
+        row_count = (self._rows - 1) % word_index.PART + 1
+        vocabulary = _in_order(
+            distinct, content, starts, self._joints, row_count, is_counted=self._is_counted
+        )
         self._parts.append(encode_part(vocabulary, _block_times(np.concatenate(self._times))))
         self._pending, self._offsets, self._is_counted = [], [], True
-        self._times = []
+        self._times, self._joints = [], _JoinedHashes()
 
     def _distinct(self) -> _DistinctWords:
         hashes = np.concatenate([np.empty(0, np.uint64), *(w.hashes for w in self._pending)])
@@ -153,9 +183,16 @@ def _spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _in_order(
-    distinct: _DistinctWords, content: np.ndarray, starts: np.ndarray, *, is_counted: bool
+    distinct: _DistinctWords,
+    content: np.ndarray,
+    starts: np.ndarray,
+    joints: _JoinedHashes,
+    row_count: int,
+    *,
+    is_counted: bool,
 ) -> PartWords:
-    """Return words by their names; how many rows have those that many rows have."""
+    """Return words by their names; how many rows have those that many rows have; and the filter of
+    those that are joined."""
     names, long_words = _binary(content, starts), np.flatnonzero(np.diff(starts) > NAME_MAX)
     if len(long_words):
         stored_names = names.to_pylist()
@@ -174,12 +211,20 @@ def _in_order(
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
     by_rank = np.argsort(ranks[frequent])
+    pairs = joints.numbered(distinct.hashes, ranks)
+    is_digit = (content >= ord("0")) & (content <= ord("9"))
+    is_number = np.minimum.reduceat(is_digit, starts[:-1]) if len(order) else is_digit
+    wide_counts = np.bitwise_count(blocks).astype(np.int64)
+    joint_bits = (
+        joint_filter.encode(pairs, wide_counts, is_number[order], row_count) if pairs else b""
+    )
     return PartWords(
         joined.tobytes(),
         offsets[:-1] + np.arange(len(order)),
         blocks,
         ranks[frequent][by_rank],
         counts[by_rank],
+        joint_bits,
     )
 
 

@@ -31,7 +31,7 @@ def test_word_indexes(tmp_path: Path) -> None:
     data = Path(path, "cache/words", name).read_bytes()
     assert Path(path, f"segments/{name[:2]}/{name}.parquet").exists()
     magic, crc, rows, engine, size, digest = struct.unpack_from("<4sIQII8x32s", data)
-    assert (magic, crc, rows) == (b"LKX2", zlib.crc32(data[8 : 64 + size]), 5_000)
+    assert (magic, crc, rows) == (b"LKX3", zlib.crc32(data[8 : 64 + size]), 5_000)
     assert (engine, digest.hex()) == (zlib.crc32(duckdb.__version__.encode()), name)
     blocks, counts, times = statements.word_blocks(data[64 : 64 + size], data[64 + size :])
     expected_blocks = dict[str, int]()
@@ -50,6 +50,32 @@ def test_word_indexes(tmp_path: Path) -> None:
         block = micros[place : place + 2_048]
         assert times[number] == (min(block), max(block))
     assert set(times[3:]) == {(2**63 - 1, -(2**63))}
+
+
+def test_joined_words(tmp_path: Path) -> None:
+    """F8.14: the filter of a part has the pairs of words that a text joins, in the bits that the
+    statement says; too many pairs of numbers are left out, and then nothing is known of them."""
+    for a, has_numbers in ((11, True), (95, False)):
+        path = str(tmp_path / f"lake{a}")
+        numbers_of = [(n % a, n * 7 % (a + 2), n % (a - 6), n % (a - 1)) for n in range(9_000)]
+        texts = [f"Id{q % 7}_{r % 5} {q}.{r} {s}.{t}, y" for q, r, s, t in numbers_of]
+        with lakelog.open(path, settings={"seal": "never"}) as lake:
+            lake.append([{"type": "T", "time": n, "message": text} for n, text in enumerate(texts)])
+            lake.compact()
+        (file,) = Path(path, "cache/words").iterdir()
+        data = file.read_bytes()
+        (size,) = struct.unpack_from("<I", data, 20)
+        directory, frames = data[64 : 64 + size], data[64 + size :]
+        blocks, _, _ = statements.word_blocks(directory, frames)
+        numbers = {name: number for number, name in enumerate(sorted(blocks))}
+        found = (re.findall(r"\w+", text.lower().replace("_", " ")) for text in texts)
+        pairs = {tuple(words[place : place + 2]) for words in found for place in (0, 2, 4)}
+        wide = {p for p in pairs if all(blocks[name].bit_count() >= 4 for name in p)}
+        kept = {p for p in wide if has_numbers or not all(map(str.isdigit, p))}
+        assert (len(wide) > 6_750 * 8 // 6) is not has_numbers
+        keys = [numbers[first] << 22 | numbers[second] for first, second in kept]
+        expected = bytes([not has_numbers]) + statements.bloom(keys, len(keys) * 6 // 8)
+        assert statements.joint_filter(directory, frames) == expected
 
 
 def blake2b(word: str) -> str:

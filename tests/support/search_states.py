@@ -15,7 +15,7 @@ from lakelog.errors import LakelogError
 from lakelog.maintain import indexing
 from lakelog.remotes import fetches as fetch
 from lakelog.search.answers import Search
-from lakelog.word_indexes import word_index, word_indexing
+from lakelog.word_indexes import joint_filter, word_index, word_indexing
 from tests.support.search_model import Asked, Event, random_event
 
 STATES = 14
@@ -23,12 +23,14 @@ STATES = 14
 
 def shrink_indexes(patch: pytest.MonkeyPatch, *, is_counted: bool) -> None:
     """Have word indexes of blocks of two rows, and parts of 64, of any segment, that know the
-    counts of all but the rarest words, or of none."""
+    counts of all but the rarest words, or of none, and which of all words are joined."""
     patch.setattr(word_index, "BLOCK", 2)
     patch.setattr(word_index, "PART", 64)
     patch.setattr(word_index, "LEAST", 1)
     patch.setattr(word_index, "FREQUENT", 2)
     patch.setattr(word_indexing, "_COMMON", 5)
+    patch.setattr(joint_filter, "LEAST_BLOCKS", 1)
+    patch.setattr(joint_filter, "_MOST", 50)
     if not is_counted:
         patch.setattr(word_indexing, "_PENDING_MAX", 100)
 

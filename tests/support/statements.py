@@ -75,8 +75,8 @@ def word_blocks(
     words, size = struct.unpack_from("<II", directory)
     times = struct.unpack_from("<64q", directory, 8)
     chunks = -(-words // 2048)
-    sizes = struct.unpack_from(f"<{2 * chunks}I", directory, 520)
-    edges = directory[520 + 8 * chunks :]
+    sizes = struct.unpack_from(f"<{2 * chunks + 1}I", directory, 520)
+    edges = directory[524 + 8 * chunks :]
     assert (len(edges), sum(sizes)) == (size, len(frames))
     names, blocks, counts = list[str](), dict[str, int](), dict[str, list[int]]()
     for chunk in range(chunks):
@@ -100,6 +100,26 @@ def word_blocks(
     assert names == sorted(names, key=str.encode)
     assert (len(names), names[-1:]) == (words, [edges.split(b"\0")[-1].decode()][:words])
     return blocks, counts, list(zip(times[:32], times[32:], strict=True))
+
+
+def joint_filter(directory: bytes, frames: bytes) -> bytes:
+    """Return the filter of joined words of the only part of the index of a segment."""
+    (words,) = struct.unpack_from("<I", directory)
+    (size,) = struct.unpack_from("<I", directory, 520 + 8 * -(-words // 2048))
+    return zstandard.ZstdDecompressor().decompress(frames[-size:])
+
+
+def bloom(keys: list[int], size: int) -> bytes:
+    """Return the bits of a filter of so many bytes."""
+    bits = bytearray(size)
+    for mixed in keys:
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ mixed >> shift) * factor % 2**64
+        mixed ^= mixed >> 31
+        for number in range(3):
+            place = (mixed % 2**32 + number * (mixed >> 32 | 1)) % (8 * size)
+            bits[place // 8] |= 1 << place % 8
+    return bytes(bits)
 
 
 def parse_frame(data: bytes, at: int) -> tuple[dict[str, Any], int]:

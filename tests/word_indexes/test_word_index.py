@@ -6,7 +6,7 @@ import itertools
 import os
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from lakelog.maintain import indexing
 from lakelog.search import Search, WordHistogram
 from lakelog.segments import SegmentScan
 from lakelog.tokenization import tokens
-from lakelog.word_indexes import word_index
+from lakelog.word_indexes import joint_filter, word_index
 from lakelog.word_indexes.word_dictionary import (
     NAME_MAX,
     PartWords,
@@ -31,7 +31,7 @@ from lakelog.word_indexes.word_dictionary import (
     encode_part,
     stored_name,
 )
-from lakelog.word_indexes.word_index import AllOf, AnyOf
+from lakelog.word_indexes.word_index import AllOf, AnyOf, JoinedWords
 
 ROWS = 9_000
 DIGEST = "cd" * 32
@@ -111,15 +111,20 @@ def test_long_words_are_words(cursor: duckdb.DuckDBPyConnection) -> None:
 def test_what_contains_a_fragment_has_its_words(
     cursor: duckdb.DuckDBPyConnection, before: str, fragment: str, behind: str
 ) -> None:
-    """The words that are certain of a fragment are among those of every text around it, and what is
-    of words at its ends is at an end of one, or inside."""
+    """The words that are certain of a fragment are among those of every text around it, joined as
+    there, and what is of words at its ends is at an end of one, or inside."""
     fragment = fragment.lower()
     ((text,),) = cursor.execute("SELECT lower(?)", [before + fragment + behind]).fetchall()
     certain, ending, beginning = tokens.of_fragment(
         cursor, fragment, is_open_before=True, is_open_behind=True
     )
-    words = [word for piece in tokens.of_texts(cursor, pa.array([text])) for word in names(piece)]
-    assert set(certain) <= set(words)
+    pieces = list(tokens.of_texts(cursor, pa.array([text])))
+    words = [word for piece in pieces for word in names(piece)]
+    joined = {
+        tuple(names(piece)[place : place + 2]) for piece in pieces for place in piece.joints()
+    }
+    assert {word for run in certain for word in run} <= set(words)
+    assert {pair for run in certain for pair in itertools.pairwise(run)} <= joined
     if ending == beginning == fragment:
         assert any(fragment in word for word in words) or not fragment
     else:
@@ -143,8 +148,13 @@ def test_escapes_are_taken_out(cursor: duckdb.DuckDBPyConnection) -> None:
     assert words == [set(map(tokens.of_word, texts)) for texts in expected]
 
 
-def index_of(parts: list[dict[str, int]], counts: dict[str, list[int]]) -> bytes:
-    """The index of a segment of words with their blocks, by part, and counts of some."""
+def index_of(
+    parts: list[dict[str, int]],
+    counts: dict[str, list[int]],
+    joined: Sequence[tuple[str, str]] = (),
+) -> bytes:
+    """The index of a segment of words with their blocks, by part, counts of some, and pairs of
+    them that are joined in every part."""
     encoded = []
     for words in parts:
         ordered = sorted((stored_name(word.encode()), word) for word in words)
@@ -157,9 +167,19 @@ def index_of(parts: list[dict[str, int]], counts: dict[str, list[int]]) -> bytes
             np.array([words[word] for _, word in ordered], np.uint32),
             np.array(frequent, np.int64),
             np.array([counts[ordered[i][1]] for i in frequent], np.int64).reshape(-1, 32),
+            joints_of([word for _, word in ordered], [*words.values()], joined),
         )
         encoded.append(encode_part(part_words, [(0, 9)] * 32))
     return word_index.encode(DIGEST, 65_536 * len(parts), encoded)
+
+
+def joints_of(words: list[str], blocks: list[int], joined: Sequence[tuple[str, str]]) -> bytes:
+    """The filter of some pairs of the words of a part of 65,536 rows."""
+    pairs = np.array([(words.index(a), words.index(b)) for a, b in joined], np.int64)
+    sides = joint_filter.JointPairs(*pairs.reshape(-1, 2).T)
+    block_counts = np.array([number.bit_count() for number in blocks], np.int64)
+    is_number = np.array([word.isdigit() for word in words], bool)
+    return joint_filter.encode(sides, block_counts, is_number, 65_536)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 1_000, 2_048, 2_049, 10_000])
@@ -349,8 +369,9 @@ def test_an_index_that_is_not_whole_counts_as_none(compacted: lakelog.Lake, harm
 
 
 def test_every_cut_and_flip_is_noticed() -> None:
-    """No byte of an index can be wrong: it is none, or the word is looked for in all blocks."""
-    data = index_of([{f"w{n}": 1 for n in range(50)}], {"w7": [1] * 32})
+    """No byte of an index can be wrong: it is none, or the words are looked for in all blocks."""
+    data = index_of([{f"w{n}": 15 for n in range(50)}], {"w7": [1] * 32}, [("w3", "w4")])
+    joined, parted = JoinedWords(("w3", "w4")), JoinedWords(("w4", "w3"))
     assert word_index.decode(data, DIGEST)
     assert word_index.decode(data, "ce" * 32) is None
     every = 2**32 - 1
@@ -360,30 +381,34 @@ def test_every_cut_and_flip_is_noticed() -> None:
         index = word_index.decode(flipped, DIGEST)
         if word_index.is_whole(flipped, DIGEST):  # zstd has a bit that says nothing
             assert index
-            assert (index.blocks("w9"), count(index, "w7")) == (1, 32)
+            assert (index.blocks("w9"), count(index, "w7")) == (15, 32)
+            assert (index.blocks(joined), index.blocks(parted)) == (15, 0)
         elif index:
-            assert index.blocks("w9") == every
-            assert index.blocks(WordPiece("w9", begins=True, ends=False)) in (1, every)
-            assert count(index, "w7") is None
+            assert index.blocks(joined) == index.blocks(parted) == every
+            is_whole = index.blocks("w9") != every
+            assert count(index, "w7") == (32 if is_whole else None)
+            assert index.blocks(WordPiece("w9", begins=True, ends=False)) in (15, every)
 
 
 @pytest.mark.parametrize("frame", [b"x" * 40, b"", zstandard.compress(bytes(2**27))])
 def test_an_index_that_somebody_made_hides_nothing(frame: bytes) -> None:
     """Whatever a frame has, though all sums are right, it counts as one that may have any word."""
-    data = index_of([{f"w{n}": 0 for n in range(50)}], {})
+    data = index_of([{f"w{n}": 15 for n in range(50)}], {})
     size = struct.unpack_from("<I", data, 20)[0]
-    sizes = struct.unpack_from("<II", data, 64 + 520)
-    for number in range(2):
+    sizes = struct.unpack_from("<III", data, 64 + 520)
+    for number in range(3):
         changed = [len(frame) if n == number else s for n, s in enumerate(sizes)]
-        frames = [data[64 + size :][: sizes[0]], data[64 + size + sizes[0] :]]
+        frames = [data[64 + size + sum(sizes[:n]) :][: sizes[n]] for n in range(3)]
         frames[number] = frame
-        directory = data[64 : 64 + 520] + struct.pack("<II", *changed) + data[64 + 528 : 64 + size]
+        directory = data[64 : 64 + 520] + struct.pack("<III", *changed) + data[64 + 532 : 64 + size]
         index = word_index.decode(
             word_index.encode(DIGEST, 65_536, [(directory, b"".join(frames))]), DIGEST
         )
         assert index is not None
-        assert index.blocks("w7") == 2**32 - 1
-        assert count(index, "w7") is None
+        assert index.blocks(JoinedWords(("w7", "w8"))) == 2**32 - 1
+        if number < 2:
+            assert index.blocks("w7") == 2**32 - 1
+            assert count(index, "w7") is None
 
 
 def test_indexes_go_with_their_segments(compacted: lakelog.Lake) -> None:
