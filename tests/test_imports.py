@@ -133,6 +133,13 @@ def test_a_heavy_import_is_reported() -> None:
     assert heavy_after("import click.testing") == {"click"}
 
 
+def test_what_a_name_is_loads_no_module() -> None:
+    """pytest asks so of every name of a test file, and inspect of what it unwraps."""
+    code = "import inspect; from lakelog.libraries import np; inspect.unwrap(np);"
+    asked = " hasattr(np, '__bases__') or hasattr(np, '__test__') or hasattr(np, '_mock_name')"
+    assert "numpy" not in loaded_after(code + asked)
+
+
 def test_the_store_loads_without_an_engine() -> None:
     """Every module of the store, imported in a new interpreter, loads none."""
     modules = [path[:-3].replace("/", ".") for path in sources("lakelog/store")]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LazyValue = TypeVar("LazyValue")
 _EXPORTS = re.compile(r"^    from (\S+) import \(?\s*(\w+) as \2\b", re.MULTILINE)
 """An import under TYPE_CHECKING that type checkers take for a name of the package (PEP 484)."""
+_PROBES = ("__bases__", "__test__", "__wrapped__", "_mock_name")
+"""Asked of every name by pytest and inspect, to tell what it is: no module is loaded for that."""
 
 
 class Lazy:
@@ -29,6 +31,8 @@ class Lazy:
         self._module: ModuleType | None = None
 
     def __getattr__(self, attribute: str) -> Any:
+        if self._module is None and attribute in _PROBES:
+            raise AttributeError(attribute)
         # Kept only once it is whole: sys.modules also names modules that a thread still executes.
         module = self._module or importlib.import_module(self._name)
         self._module = module
