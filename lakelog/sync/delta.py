@@ -29,6 +29,7 @@ from lakelog.manifest import Manifest
 from lakelog.protect import sealed_blocks
 from lakelog.segments import rows_sql
 from lakelog.store import Store
+from lakelog.sync.mapping import NO_ROWS
 from lakelog.sync.target import KEY, TableShape, Watermark
 from lakelog.views import Lineage, SegmentRead
 
@@ -271,6 +272,8 @@ def _disjoint(overlapping: list[SegmentRead], low: int) -> Iterator[list[Segment
 
 def _rows(store: Store, segment_parts: tuple[SegmentRead, ...]) -> str:
     """SQL for the rows of segments, each verified before."""
+    if not segment_parts:
+        return NO_ROWS
     # Each is hashed before it is read for the first time: damage must not reach the target.
     store.verified.require([segment_part.entry for segment_part in segment_parts])
     whole = [segment_part.entry for segment_part in segment_parts if not segment_part.without]

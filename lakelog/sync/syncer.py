@@ -72,6 +72,8 @@ class _Round:
     change: Delta
     is_created: bool
     added: tuple[TargetColumn, ...]
+    is_whole: bool
+    """Whether all rows are written, also those that the mapping makes of no events."""
 
 
 class Syncer:
@@ -276,7 +278,8 @@ class Syncer:
                 mark = dataclasses.replace(mark, rows=0)
             self._writer.begin()
             deleted = sum(self._remove(step) for step in group)
-            rows_written = sum(self._add(step, self._written) for step in group)
+            group_added = [step for step in group if step.added or plan.is_whole]
+            rows_written = sum(self._add(step, self._written) for step in group_added)
             self._quarantined += self._writer.flush()
             # With the rows, in one transaction: whoever reads it knows what is there.
             mark = dataclasses.replace(
@@ -308,7 +311,10 @@ class Syncer:
         mark = mark or Watermark(
             self._store.lake_id, self._lake.branch_name, self._mapping.query, self._mode
         )
-        return _Round(mark, self._change(mark, state, head, rebuilt), is_created, added)
+        change = self._change(mark, state, head, rebuilt)
+        # No events may make rows, too: a count of them is one.
+        is_whole = self._mode == REPLACE and (change.clear or not mark.version)
+        return _Round(mark, change, is_created, added, is_whole)
 
     def _change(self, mark: Watermark, state: Manifest, head: Head, rebuilt: str) -> Delta:
         """What is to be done, as far as it is allowed; `rebuilt` is why the table is filled again
@@ -402,8 +408,6 @@ class Syncer:
 
     def _add(self, step: DeltaStep, before: int) -> int:
         """Write the mapped rows of a step; return how many."""
-        if not step.added:
-            return 0
         events, rows_written = step.rows_sql(self._store), 0
         if self._mapping.is_several and self._mode == "upsert":
             self._reader.require_one_row(events)

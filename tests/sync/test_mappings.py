@@ -16,6 +16,7 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
 from lakelog.lake import Lake
+from lakelog.sync.comparison import check
 from lakelog.sync.syncer import Syncer
 from tests.support.lakes import opened
 from tests.support.random_mappings import random_mapping
@@ -147,6 +148,24 @@ def test_replace_computes_again_only_what_changed(home: Path) -> None:
     synced(path, place.url, **options)
     found = dict(place.ask("SELECT type, n FROM events"))
     assert found == {"a": 6, "b": 6, "after": 40}
+
+
+def test_a_table_of_a_lake_without_events_is_what_the_mapping_says(home: Path) -> None:
+    """A count of no events is a row, when the lake is new and when it is taken back to that."""
+    path, place = str(home / "lake"), SqlitePlace(home)
+    with opened(path) as lake:
+        lake.tag("empty")
+    counted = {"query": "SELECT count(*) AS n FROM events", "mode": "replace"}
+    for numbers in ([0], [3], [0]):
+        if numbers == [3]:
+            add(path, "a", 3)
+        for mode in ("upsert", "append"):
+            synced(path, place.url, table=mode, query="SELECT seq FROM events", mode=mode)
+        synced(path, place.url, table="counted", **counted)
+        assert place.ask("SELECT n FROM counted") == [(n,) for n in numbers]
+        with opened(path) as lake:
+            assert [result.is_equal for result in check(lake, place.url)] == [True] * 3
+            lake.rollback("empty")
 
 
 def test_replace_needs_a_target_with_transactions(stages: list[Lake]) -> None:
