@@ -151,6 +151,7 @@ def upload(
 
 def _send(store: Store, remote: Remote, name: Name) -> None:
     path = path_of(store.paths, name)
+    store.verified.obtain([(name[1], path)])  # of a shared lake it may be in the bucket alone
     try:
         size = os.path.getsize(path)
     except FileNotFoundError:

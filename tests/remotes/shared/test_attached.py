@@ -18,7 +18,7 @@ from lakelog.alerts.rule import AlertRule
 from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, TransferRefused, Unreachable, UnsupportedStore
 from lakelog.manifest import manifest
-from lakelog.remotes import known
+from lakelog.remotes import clone, known
 from lakelog.remotes.shared import attach, mirrored_volume, offers, segment_cache
 from tests.support.attached import SharedMachines, append, numbers, origins, publish_each
 from tests.support.cli import answer, run
@@ -308,6 +308,18 @@ def test_a_pushed_lake_becomes_a_shared_one(machines: SharedMachines, tmp_path: 
     append(machines["a"], 3)
     machines.exchange("a", "b")
     assert numbers(machines["b"]) == [1, 2, 3]
+
+
+def test_a_machine_pushes_what_only_the_bucket_has(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    append(machines["a"], 1, 2)
+    machines.exchange("a", "b")
+    known.add(machines["b"].store, "origin", f"{tmp_path}/elsewhere")
+    run(machines["b"].path, "push", "origin")
+    clone(f"{tmp_path}/elsewhere", f"{tmp_path}/clone")
+    with lakelog.open(f"{tmp_path}/clone") as lake:
+        assert numbers(lake) == [1, 2]
 
 
 def test_the_bucket_itself_is_not_opened_as_a_lake(
