@@ -434,11 +434,10 @@ class History(Outputs, Edges, Machines, Streams):
         for other in others:
             other.settle()
             other.close()
-        status = self.lake.erase(subject=subject, why="asked", rows=True)
-        if self.bucket:
-            self._confirm()
-        else:
-            assert all("/.tmp-" in leftover.place for leftover in status.leftovers), status
+        self.lake.erase(subject=subject, why="asked", rows=True)
+        self._exchange_all()
+        places = [left.place for status in self.lake.erasures() for left in status.leftovers]
+        assert all("/.tmp-" in place for place in places), places
         self.erased.add(subject)
         # What an undo brings back may be in no branch and no tag.
         undone = (state for moves in self.moves.values() for pair in moves for state in pair)

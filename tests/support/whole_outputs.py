@@ -4,7 +4,6 @@ states of folds and templates, each brought up to date where it stood in another
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import deltalake
+import duckdb
 
 from lakelog.folds import Fold
 from lakelog.open_tables import publish_delta
@@ -84,16 +84,27 @@ class Outputs:
     # --- questions ---
 
     def ask_synced(self) -> None:
-        """Bring a table of SQLite up to date, and read it."""
-        branch = self.lake.branch_name
-        target = f"sqlite:{self.home}/synced.db"
-        words = ("--branch", branch, "sync", target, "--once", "--table", f"events_{branch}")
-        cli.run(self.path, *words)
-        with closing(sqlite3.connect(self.home / "synced.db")) as base:
-            rows = base.execute(f"SELECT data FROM events_{branch} WHERE data IS NOT NULL")
-            found = Counter(json.loads(data).get("n") for (data,) in rows)
-        found.pop(None, None)
-        same(found, Counter(event.number for event in self.state.events), "sync")
+        """Bring a table of SQLite or DuckDB up to date, and read it."""
+        scheme = self.dice.choice(["sqlite", "duckdb"])
+        mode = self.dice.choice(["upsert", "append", "replace"])
+        branch, path = self.lake.branch_name, f"{self.home}/synced.{scheme}"
+        table = f"{mode}_{branch}"
+        queries = dict.fromkeys(("upsert", "append"), "SELECT data->>'n' AS n, source FROM events")
+        queries["replace"] = "SELECT count(data->>'n') AS n, source FROM events GROUP BY source"
+        words = ("--once", "--table", table, "--mode", mode, "--query", queries[mode])
+        cli.run(self.path, "--branch", branch, "sync", f"{scheme}:{path}", *words)
+        if mode == "upsert":
+            cli.run(self.path, "--branch", branch, "sync", "check", f"{scheme}:{path}")
+        base = sqlite3.connect(path) if scheme == "sqlite" else duckdb.connect(path)
+        with closing(base):
+            rows = base.execute(f"SELECT n, source FROM {table}").fetchall()
+        events = self.state.events
+        found = Counter((int(n), source) for n, source in rows if n is not None and int(n))
+        wanted = Counter((event.number, event.source) for event in events)
+        if mode == "replace":
+            sources = Counter(event.source for event in events)
+            wanted = Counter((count, source) for source, count in sources.items())
+        same(found, wanted, (scheme, mode))
 
     def ask_published(self) -> None:
         """Bring a Delta table up to date, and read it; of protected lakes there is none."""
