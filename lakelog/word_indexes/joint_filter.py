@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lakelog.libraries import np
+from lakelog import arrays
+from lakelog.libraries import np, pc
 
 LEAST_BLOCKS = 4
 """Of words in fewer blocks the filter has nothing."""
@@ -46,7 +47,8 @@ def encode(
     whether it is of digits alone."""
     is_wide = block_counts >= LEAST_BLOCKS
     is_kept = is_wide[pairs.initial] & is_wide[pairs.following]
-    keys = np.unique(pairs.initial[is_kept] << _WORD_BITS | pairs.following[is_kept])
+    repeated = pairs.initial[is_kept] << _WORD_BITS | pairs.following[is_kept]
+    keys = arrays.numbers(pc.unique(arrays.integers(repeated)))
     for scope in (_ALL, _WITH_LETTERS):
         if scope == _WITH_LETTERS:
             initial, following = keys >> _WORD_BITS, keys & (1 << _WORD_BITS) - 1

@@ -66,10 +66,10 @@ class _JoinedHashes:
         """Return the pairs by the numbers of words with these hashes, None if they are too many."""
         if self._count > _PENDING_MAX:
             return None
-        order = np.argsort(hashes)
         columns = map(np.concatenate, zip(*self._pairs, strict=True))
-        ranks = (np.searchsorted(hashes, column, sorter=order) for column in columns)
-        return joint_filter.JointPairs(*(numbers[order[rank]] for rank in ranks))
+        # Arrow's table of hashes is many times faster than a search among sorted ones.
+        places = (pc.index_in(_unsigned(column), _unsigned(hashes)) for column in columns)
+        return joint_filter.JointPairs(*(numbers[arrays.numbers(p.cast("int64"))] for p in places))
 
 
 class WordIndexer:
