@@ -7,9 +7,10 @@ A history appends by dictionaries, Arrow, a logger, expected versions, the comma
 and watched files, forked children and threads, some of which die within a change of the disk. In
 between it seals, compacts, collects, tags, branches, rolls back, undoes, removes old events,
 erases, indexes, copies, pushes, clones and rotates keys; clocks jump, the time zone of process and
-session changes, what is kept of answers (`whole_outputs`) is brought up to date, and events come
-from elsewhere or are given out again (`whole_edges`). Each question is asked in one of many ways,
-and all have to give what the model holds.
+session changes, what is kept of answers (`whole_outputs`) is brought up to date, streams and HTTP
+bring and take events (`whole_streams`), other machines append (`whole_machines`), and events are
+given out again (`whole_edges`). Each question is asked in one of many ways, and all have to give
+what the model holds.
 """
 
 from __future__ import annotations
