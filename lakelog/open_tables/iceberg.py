@@ -61,8 +61,10 @@ def publish_iceberg(
     """
     rows = source or TableSource()
     publishing.require_plain(lake, rows)
-    with publishing.one_line(f"Iceberg catalog {catalog}", "pyiceberg", "iceberg"):
-        client = catalogs.load_catalog(catalog, **(properties or {}))
+    with (
+        publishing.one_line(f"Iceberg catalog {catalog}", "pyiceberg", "iceberg"),
+        catalogs.load_catalog(catalog, **(properties or {})) as client,
+    ):
         place = f"{target} of the catalog {catalog}"
         return publishing.publish(
             lake, target, rows, place, lambda: _IcebergTable(client, lake, target, rows)

@@ -67,7 +67,8 @@ def test_machines_of_a_shared_lake_publish_one_table(tmp_path: Path) -> None:
         path.unlink()
     from pyiceberg.catalog import load_catalog
 
-    rows = load_catalog("default", **properties).load_table(TABLE).scan().to_arrow()
+    with load_catalog("default", **properties) as catalog:
+        rows = catalog.load_table(TABLE).scan().to_arrow()
     assert sorted(rows["seq"].to_pylist()) == [*range(40)]
     machines.close()
 

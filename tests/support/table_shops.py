@@ -49,7 +49,8 @@ class Shop:
         """The table, as it is in the catalog."""
         from pyiceberg.catalog import load_catalog
 
-        return load_catalog("shop", **self.properties).load_table(name or self.name)
+        with load_catalog("shop", **self.properties) as catalog:
+            return catalog.load_table(name or self.name)
 
     def written(self) -> int:
         """Bytes below the warehouse."""
