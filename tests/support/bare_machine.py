@@ -5,7 +5,8 @@
 They run line by line as printed, in a clone of this project with nothing beside it, an empty HOME
 and a PATH of PROGRAMS: no uv, no server, no compiler. Then they run again without a network. What
 is served is looked at, and ended as by Ctrl-C.
-`--sample N` runs one test of N; `--uv` puts uv there, too.
+`--sample N` runs one test of N, and a tenth of these again, as what is asked of the second run is
+whether make wants to install something; `--uv` puts uv there, too.
 """
 
 from __future__ import annotations
@@ -105,6 +106,8 @@ def main() -> None:
         try:
             for line in commands():
                 run(line, project, environment)
+            if arguments.sample > 1:
+                environment["LAKELOG_TEST_SAMPLE"] = str(10 * arguments.sample)
             for line in commands():
                 run(line, project, environment | OFFLINE)
         except subprocess.CalledProcessError as error:
