@@ -191,7 +191,7 @@ def test_a_slow_client_is_told_and_loses_nothing(tmp_path: Path) -> None:
     """Its events fit neither in its connection nor in what the server keeps; others go on."""
     need_module("uvicorn")
     with serving(tmp_path / "lake") as server, follow(server) as slow, follow(server) as quick:
-        batches, size = 20, 400
+        batches, size = 30, 400
         for batch in range(batches):
             send(server, *range(batch * size, (batch + 1) * size), message="x" * 900)
             assert quick.numbers(size) == list(range(batch * size, (batch + 1) * size))
@@ -209,7 +209,7 @@ def test_a_slow_client_is_told_and_loses_nothing(tmp_path: Path) -> None:
 def test_who_begins_while_all_others_are_slow_is_not_kept_by_them(tmp_path: Path) -> None:
     """The ring is not read on for those who do not read; each still gets all that is its own."""
     need_module("uvicorn")
-    batches, size = 20, 400
+    batches, size = 30, 400
     with serving(tmp_path / "lake") as server, follow(server) as first, follow(server) as second:
         for batch in range(batches):
             send(server, *range(batch * size, (batch + 1) * size), message="x" * 900)
