@@ -102,7 +102,8 @@ def play(
         try:
             row.play(case)
             return tally, ""
-        except (Exception, StandsStill):
+        # The engine loses what a handler raises, and ours says KeyboardInterrupt for it.
+        except (Exception, StandsStill, KeyboardInterrupt):
             return tally, traceback.format_exc()
         finally:
             if patience:
