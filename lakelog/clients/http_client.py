@@ -23,6 +23,7 @@ _IDLE = 4.0
 _BUSY = (429, 502, 503, 504)
 _TRIES, _WAIT_MAX = 8, 30.0
 _LOGIN = {401: "the user, password or token is wrong", 403: "a right is missing"}
+_NAME_AUTHORITY = "name its authority with ?ca_cert=FILE"
 
 
 @dataclass(frozen=True)
@@ -197,10 +198,10 @@ class HttpConnection:
             response, content = self._exchanged(self._link, method, path, body, headers)
         except ssl.SSLCertVerificationError as error:  # a ValueError, too
             self.close()
-            raise SyncRefused(
-                f"{self._to.address}: the certificate is not accepted: {error.verify_message}:"
-                " name its authority with ?ca_cert=FILE"
-            ) from None
+            authority = self._to.options.get("ca_cert")
+            hint = f"its authority has to be in {authority}" if authority else _NAME_AUTHORITY
+            reason = f"the certificate is not accepted: {error.verify_message}: {hint}"
+            raise SyncRefused(f"{self._to.address}: {reason}") from None
         except ValueError:
             self.close()
             # Not from it: the error holds the value.

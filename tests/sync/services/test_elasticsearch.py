@@ -374,8 +374,10 @@ def test_certificates(path: str, home: Path, case: str) -> None:
             synced(path, url)
             assert place.rows() == expected(path)
             return
-        with pytest.raises(
-            SyncRefused, match=r"the certificate is not accepted: .*ca_cert"
-        ) as caught:
+        refused = "the certificate is not accepted: .*: its authority has to be in .*"
+        with pytest.raises(SyncRefused, match=refused) as caught:
             synced(path, url)
         assert (server.count, "\n" in str(caught.value)) == (0, False)
+        if case == "authority":
+            with pytest.raises(SyncRefused, match=r"name its authority with \?ca_cert=FILE"):
+                synced(path, url.partition("?")[0])
