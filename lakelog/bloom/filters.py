@@ -71,7 +71,7 @@ class Filters:
                 place = position * size >> 32
                 # The first bit alone tells half of the segments, of which a large lake has many.
                 is_set = size and data[start + (place >> 3)] >> (place & 7) & 1
-                if is_set and _holds(data, start, size, value):
+                if is_set and holds(data, start, size, value, _HASHES):
                     matches.add(digest)
                     break
         return matches
@@ -152,8 +152,13 @@ def encode(table: pa.Table) -> bytes:
 
 def _fill(hashed: np.ndarray, count: int) -> np.ndarray:
     """Return the bits, unpacked, of a filter for `count` distinct hashes."""
-    bits = np.zeros(-(-count * _BITS // 8) * 8, dtype=bool)
-    for place in _places(hashed, len(bits)) if len(bits) else ():
+    return fill(hashed, -(-count * _BITS // 8) * 8, _HASHES)
+
+
+def fill(hashed: np.ndarray, size: int, probes: int) -> np.ndarray:
+    """Return so many bits, unpacked, of which each hash has set so many, or fewer."""
+    bits = np.zeros(size, dtype=bool)
+    for place in _places(hashed, size, probes) if size else ():
         bits[place] = True
     return bits
 
@@ -197,21 +202,22 @@ def _hash_of(text: bytes) -> int:
     return mixed
 
 
-def _places(hashed: np.ndarray, size: int) -> Iterable[np.ndarray]:
+def _places(hashed: np.ndarray, size: int, probes: int) -> Iterable[np.ndarray]:
     """Yield the bits that each of the hash functions sets, for all hashes at once."""
     place, step = (hashed >> np.uint64(32)).astype(np.uint32), hashed.astype(np.uint32)
     step |= np.uint32(1)
-    for _ in range(_HASHES):
+    for _ in range(probes):
         yield (place * np.uint64(size) >> np.uint64(32)).view(np.int64)
         place += step  # of 32 bits: it wraps around
 
 
-def _holds(data: bytes, start: int, size: int, value: int) -> bool:
-    """Whether all bits of one hash are set; the places are those of `_places`."""
+def holds(data: bytes, start: int, size: int, value: int, probes: int) -> bool:
+    """Whether all bits of one hash are set, among so many from a byte on; they are those that
+    `fill` sets."""
     if not size:
         return False
     probe, step = value >> 32, (value & 0xFFFFFFFF) | 1
-    for n in range(_HASHES):
+    for n in range(probes):
         place = ((probe + n * step) & 0xFFFFFFFF) * size >> 32
         if not data[start + (place >> 3)] >> (place & 7) & 1:
             return False

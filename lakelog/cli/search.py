@@ -105,7 +105,8 @@ def search(
     target = choose(None if is_lines else format, as_json, output)
     # On a terminal a search reads like a log.
     is_lines = is_lines or (target.format == "table" and format is None and output is None)
-    query_plan = searches.Search.of(" ".join(query), since, until)
+    text = " ".join(query)
+    query_plan = searches.Search.of(text, since, until)
     with app.open() as lake:
         state = lake if at is None else lake.at(at)
         if follow:
@@ -120,8 +121,7 @@ def search(
         else:
             limit = None if is_all else count or _COUNT
             if rank:
-                words = " ".join(query)
-                relation = state.search(words, since=since, until=until, limit=limit, rank=True)
+                relation = state.search(text, since=since, until=until, limit=limit, rank=True)
             else:
                 relation = state.sql(_statement(query_plan, limit, around, oldest=oldest))
             if is_lines:

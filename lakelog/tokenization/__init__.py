@@ -12,7 +12,6 @@ from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
     from lakelog.tokenization.tokens import ESCAPE as ESCAPE
-    from lakelog.tokenization.tokens import JOINTS as JOINTS
     from lakelog.tokenization.tokens import SEARCHED as SEARCHED
     from lakelog.tokenization.tokens import UNSPACED as UNSPACED
     from lakelog.tokenization.tokens import Words as Words

@@ -25,7 +25,7 @@ UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 ESCAPE, FOREIGN = "\\", "\x80"
 """Stand among the words of a row for a payload with escapes, and for words that are not of ASCII:
 no word is one of them."""
-JOINTS = "_-./:@#=+&%$~\\"
+_JOINTS = "_-./:@#=+&%$~\\"
 """Each of these joins two words if it stands alone between them."""
 _SPACES = bytes(
     byte
@@ -181,7 +181,7 @@ def of_fragment(
     joined, is_next = list[tuple[str, ...]](), False
     for number in range(is_open_before, len(found_words) - is_open_behind):
         joined += [(*(joined.pop() if is_next else ()), found_words[number])]
-        is_next = len(between[number]) == 1 and between[number] in JOINTS
+        is_next = len(between[number]) == 1 and between[number] in _JOINTS
     return joined, ending, beginning
 
 
@@ -264,7 +264,7 @@ def _is_of_word() -> np.ndarray:
 def _is_joint() -> np.ndarray:
     """Which bytes join words."""
     table = np.zeros(256, bool)
-    table[np.frombuffer(JOINTS.encode(), np.uint8)] = True
+    table[np.frombuffer(_JOINTS.encode(), np.uint8)] = True
     return table
 
 
@@ -292,6 +292,7 @@ def _by_engine(
     rows = arrays.numbers(found_words["row"]) + start
     foreign = rows[~arrays.truths(pc.string_is_ascii(strings))]
     hashes = _hashes(padded, places[:-1], places[1:])
+    # Far behind the words: it is joined with none of them.
     mark_starts = np.full(len(foreign), size + 24, np.int64)
     return Words(
         np.concatenate([hashes, np.full(len(foreign), of_word(FOREIGN), np.uint64)]),

@@ -319,6 +319,7 @@ def encode_part(vocabulary: PartWords | None, times: list[tuple[int, int]]) -> t
         for n, chunk_names in enumerate(names)
         for c in (chunk_names, _blocks_content(vocabulary, n))
     )
+    # A filter does not get smaller: what it needs is the checksum of a frame.
     frames = [compressor.compress(content) for content in (*contents, vocabulary.joints)]
     blob = b"\0".join(edges)
     sizes = struct.pack(f"<{len(frames)}I", *map(len, frames))

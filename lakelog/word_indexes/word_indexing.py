@@ -54,10 +54,12 @@ class _JoinedHashes:
         self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
         self._count = 0
 
-    def add(self, words: Words) -> None:
+    def add(self, tokenized: Words) -> None:
         """Add those of the words of some texts."""
-        places = words.joints() if self._count <= _PENDING_MAX else np.empty(0, np.int64)
-        self._pairs.append((words.hashes[places], words.hashes[places + 1]))
+        if self._count > _PENDING_MAX:
+            return
+        places = tokenized.joints()
+        self._pairs.append((tokenized.hashes[places], tokenized.hashes[places + 1]))
         self._count += len(places)
         if self._count > _PENDING_MAX:
             self._pairs = []

@@ -117,7 +117,7 @@ def bloom(keys: list[int], size: int) -> bytes:
             mixed = (mixed ^ mixed >> shift) * factor % 2**64
         mixed ^= mixed >> 31
         for number in range(3):
-            place = (mixed % 2**32 + number * (mixed >> 32 | 1)) % (8 * size)
+            place = ((mixed >> 32) + number * (mixed % 2**32 | 1)) % 2**32 * 8 * size >> 32
             bits[place // 8] |= 1 << place % 8
     return bytes(bits)
 
