@@ -234,8 +234,8 @@ class TailRows:
         if pending.starts.items() <= ranked.items():
             return True
         # Ranks only ever grow, but the list must not: writers that are gone leave it.
-        kept = ranked if len(ranked) <= _WRITERS else {}
-        after = sorted((start, writer) for writer, start in {**kept, **pending.starts}.items())
+        remaining = ranked if len(ranked) <= _WRITERS else {}
+        after = sorted((start, writer) for writer, start in {**remaining, **pending.starts}.items())
         order = [writer for _, writer in after[: len(ranked)]]
         stands = order == [writer for _, writer in self._writers]
         self._writers = after
