@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from lakelog import arrays, bloom, database, maintain, protect, sql
+from lakelog import arrays, bloom, database, maintain, protect, sql, tokenization
 from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment, LakeClosed, SnapshotGone
 from lakelog.libraries import duckdb, pa, pc
@@ -29,7 +29,6 @@ from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.search import for_ascii
 from lakelog.segments import RowRanges
 from lakelog.store import SealerProcess, Store, VerifiedFiles
-from lakelog.tokenization import ESCAPE, SEARCHED
 from lakelog.wal import PendingFrames, Tail
 from lakelog.word_indexes import BlockCount, WordIndexes, WordPiece
 
@@ -217,7 +216,7 @@ class LakeTables:
         if not all(map(self.choice.is_ascii, views[0].entries)):
             return query
         # Last, as the rows of a tail are read for it.
-        if views[0].tail is not None and not _is_ascii(views[0].tail):
+        if views[0].tail is not None and not tokenization.is_ascii(views[0].tail):
             return query
         return replace(query, sql=for_ascii(query.sql))
 
@@ -469,13 +468,6 @@ class SegmentChoice:
         holders = holding([e for e in entries if e.key not in remote_keys], needs, self._filters)
         keys = remote_keys | {entry.key for entry in holders}
         return [entry for entry in entries if entry.key in keys] if remote_keys else holders
-
-
-def _is_ascii(rows: pa.Table) -> bool:
-    """Whether all words of some rows are of ASCII, and no payload has others as escapes."""
-    columns = map(rows.column, SEARCHED)
-    is_ascii = all(pc.all(pc.string_is_ascii(c)).as_py() is not False for c in columns)
-    return is_ascii and not pc.any(pc.match_substring(rows["data"], ESCAPE)).as_py()
 
 
 def _times(needs: list[Predicate]) -> tuple[int, int]:

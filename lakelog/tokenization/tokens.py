@@ -303,6 +303,13 @@ def _by_engine(
     )
 
 
+def is_ascii(rows: pa.Table) -> bool:
+    """Whether all words of some rows are of ASCII, and no payload has others as escapes."""
+    columns = map(rows.column, SEARCHED)
+    are_ascii = all(pc.all(pc.string_is_ascii(c)).as_py() is not False for c in columns)
+    return are_ascii and not pc.any(pc.match_substring(rows["data"], ESCAPE)).as_py()
+
+
 def _hashes(padded: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Return the hash of each word, by its place among bytes that end with 16 zeros."""
     aligned = padded[: len(padded) // 8 * 8].view("<u8")
