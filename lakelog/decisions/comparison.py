@@ -246,7 +246,7 @@ class _Comparer:
     def _log(self, rated: Booleans, contexts: Integers) -> tuple[LoggedChoices, Integers]:
         """The decisions whose outcome is known, and the new answers to them."""
         records = [record for record in self._records if record.reward is not None]
-        options, targets = np.split(ranks(np.array([*self._recorded, *self._answers])), 2)
+        options, targets = np.split(_text_ranks([*self._recorded, *self._answers]), 2)
         # A propensity may depend on more than the context, so that it is not looked at with one.
         propensities = np.array([r.propensity for r in records]) if self._has_propensities else None
         rewards = np.array([r.reward for r in records], dtype=float)
@@ -254,7 +254,7 @@ class _Comparer:
             contexts[rated] if propensities is None else np.zeros(len(records), dtype=np.int64),
             options[rated],
             rewards,
-            ranks(np.array([r.cluster for r in records])),
+            _text_ranks([r.cluster for r in records]),
             propensities,
             int(max(options.max(), targets.max())) + 1,
             scale_of(rewards),
@@ -302,6 +302,11 @@ class _Comparer:
         return pairs
 
 
+def _text_ranks(texts: list[str]) -> Integers:
+    # As objects: NumPy gives all texts the room of the longest one, and drops NULs at their ends.
+    return ranks(np.array(texts, dtype=object))
+
+
 def _by_size(numbers: Integers) -> list[int]:
     sizes = np.bincount(numbers)
     return [int(number) for number in np.argsort(-sizes, kind="stable")]
@@ -312,7 +317,7 @@ def _is_better(new: list[tuple[float, str]], old: list[tuple[float, str]]) -> bo
     if min(len(new), len(old)) < EFFECTIVE_MIN:
         return None
     rewards = np.array([reward for reward, _ in (*new, *old)])
-    clusters = ranks(np.array([cluster for _, cluster in (*new, *old)]))
+    clusters = _text_ranks([cluster for _, cluster in (*new, *old)])
     options = (np.arange(len(rewards)) < len(new)).astype(np.int64)
     contexts, scale = np.zeros_like(options), scale_of(rewards)
     log = LoggedChoices(contexts, options, rewards, clusters, None, 2, scale)

@@ -128,6 +128,23 @@ def test_the_same_answers_gain_nothing(lake: lakelog.Lake) -> None:
     assert (gain.mean, gain.low, gain.high) == pytest.approx((0, 0, 0))
 
 
+def test_one_long_answer_takes_its_own_room_only(home: Path) -> None:
+    """An array of texts that were all as long as the longest would take 9 GB."""
+    with lakelog.open(home / "lake") as lake:
+        lake.append(
+            event
+            for number in range(2_000)
+            for chosen in ("long" * 150_000 if number == 7 else "short",)
+            for event in (
+                {"type": "decision", "data": {"decision_id": f"{number}", "chosen": chosen}},
+                {"type": "outcome", "data": {"decision_id": f"{number}", "reward": 1}},
+            )
+        )
+        comparison = compare(lake, CallableChallenger(lambda _: "short"))
+    assert (comparison.changes, comparison.rated) == (1, 2_000)
+    assert comparison.overall.verdict == "undecided"
+
+
 def test_without_overlap_nothing_is_claimed(lake: lakelog.Lake) -> None:
     """An answer that was never recorded, and contexts that never repeat."""
     comparison = compare(lake, CallableChallenger(lambda _: "new"), Question(by=("failure",)))
