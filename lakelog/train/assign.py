@@ -117,15 +117,16 @@ def splits_of(numbers: Array, recipe: Recipe) -> Array:
     return splits.astype(np.int8)
 
 
-def stratified_splits(strata: list[str | None], first_ranks: Array, recipe: Recipe) -> Array:
-    """Return each group's split in blocks by stratum, in the order of the groups' first events."""
+def stratified_splits(strata: list[str | None], order: list[int], recipe: Recipe) -> Array:
+    """Return each group's split in blocks by stratum; `order` is that of the groups' first
+    events."""
     pattern = _pattern(recipe)
     splits = np.empty(len(strata), np.int8)
     places: dict[str, int] = {}
     shuffled: dict[tuple[str, int], list[int]] = {}
     # The order of first events never changes for old groups, which makes the assignment stable
-    # while the lake grows; ties keep the order of units.
-    for group in np.argsort(first_ranks, kind="stable").tolist():
+    # while the lake grows.
+    for group in order:
         stratum = strata[group] or ""
         place = places.get(stratum, 0)
         places[stratum] = place + 1

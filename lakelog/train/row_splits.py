@@ -57,7 +57,9 @@ def split_keys(
     con.execute(
         "CREATE OR REPLACE TEMP TABLE units AS SELECT *, row_number() OVER () - 1 AS"
         f" n, {number} AS number FROM"
-        " (SELECT unit, min(rank) AS first, arg_min(stratum, rank) AS stratum FROM keys GROUP BY 1)"
+        # Rows of one event have equal ranks. A stratum that is null counts as any other.
+        " (SELECT unit, min(rank) AS first, min(row) AS place,"
+        " arg_min_null(stratum, (rank, row)) AS stratum FROM keys GROUP BY 1)"
     )
     table = con.sql(
         "SELECT row, h1, h2, u.n, rank, coalesce(time, 0) AS time, coalesce(until, 0) AS until,"
@@ -158,15 +160,15 @@ def assign_splits(
         )
         if recipe.dedupe["near"]:
             assign.dedupe(rows, near.roots, keep, "near")
-    units = con.sql("SELECT number, first, stratum FROM units ORDER BY n").to_arrow_table()
-    numbers, first_ranks = units["number"].to_numpy(), units["first"].to_numpy()
+    units = con.sql("SELECT number, first, place, stratum FROM units ORDER BY n").to_arrow_table()
+    numbers = units["number"].to_numpy()
     before = _micros(settings["before"])
     is_grouped = settings["group"] is not None
     # Splits are computed per unit and spread to rows, so the rows of a group cannot be separated.
     if settings["stratify"] is not None:
-        splits = assign.stratified_splits(units["stratum"].to_pylist(), first_ranks, recipe)[
-            rows.unit
-        ]
+        order = np.lexsort((units["place"].to_numpy(), units["first"].to_numpy()))
+        strata = units["stratum"].to_pylist()
+        splits = assign.stratified_splits(strata, order.tolist(), recipe)[rows.unit]
     else:
         splits = assign.splits_of(numbers, recipe)[rows.unit]
     # With groups, hashes decide and `apply_cutoff` removes what violates the cutoff; without them

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import random
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from lakelog import train
 from lakelog.errors import ExportRefused
+from lakelog.train import scratch
 from tests.support import trainsets
 from tests.support.trainsets import lake_of, notes, recipe, rows
 
@@ -39,6 +41,34 @@ def test_a_group_keeps_its_split_while_the_lake_grows(home: Path, stratify: str 
     assert len(after) > len(before)
     assert all(after[group] == side for group, side in before.items())
     assert train.check(str(home / "b"), str(home / "a")).clean
+
+
+ITEMS = """SELECT seq, unnest((data->'items')::VARCHAR[]) AS item, level FROM events"""
+
+
+def test_strata_that_are_null_and_groups_that_begin_together_keep_their_split(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group is of the stratum of its first row, also a null one; groups whose first rows are of
+    one event have an order of their own, on a machine with other processors, too."""
+    rng = random.Random(4)
+    levels = [rng.choice(["INFO", "ERROR", None]) for _ in range(80)]
+    events = [
+        {"type": "note", "level": level, "data": {"items": [f"{n}-{item}" for item in "abc"]}}
+        for n, level in enumerate(levels)
+    ]
+    later = [{**event, "level": "WARN"} for event in reversed(events)]
+    later += [{"type": "note", "data": {"items": [f"new-{n}"]}} for n in range(1_000)]
+    wanted = recipe("events", ITEMS, split={"group": "item", "stratify": "level"})
+    with lake_of(home / "lake", events) as lake:
+        for name, threads, new in (("a", 2, later), ("b", 1, [])):
+            engine = functools.partial(scratch.connect, threads=threads)
+            monkeypatch.setattr("lakelog.train.trainingset.scratch.connect", engine)
+            train.export(lake, wanted, home / name)
+            lake.append(new)
+    before, after = splits(home / "a", "item"), splits(home / "b", "item")
+    assert len(before) == 240
+    assert {item: after[item] for item in before} == before
 
 
 def test_another_seed_or_family_is_another_split(home: Path) -> None:
