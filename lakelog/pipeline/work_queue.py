@@ -223,7 +223,9 @@ class WorkQueue:
                     index.pop(key, None)
 
     def _fact(self, fact_type: str, key: ItemKey, data: Mapping[str, object], step: str) -> Fact:
-        # The id tells what is said of which item, so that a lake stores no fact twice.
+        # The id tells what is said of which item, so that a lake stores no fact twice. Its first
+        # slash ends the name of the queue: ids of items may have slashes, too.
+        queue_name = self.name.replace("%", "%25").replace("/", "%2F")
         moment = from_micros(time.time_ns() // 1000).replace(tzinfo=None)
         return {
             "time": f"{moment.isoformat(timespec='microseconds')}Z",
@@ -231,7 +233,7 @@ class WorkQueue:
             "category": self.name,
             "source": key[0],
             "subject": key[1],
-            "id": f"{self.name}/{key[1]}/{step}",
+            "id": f"{queue_name}/{key[1]}/{step}",
             "data": data,
         }
 

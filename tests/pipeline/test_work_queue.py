@@ -308,6 +308,18 @@ def test_a_failed_write_loses_no_item(log: str, monkeypatch: pytest.MonkeyPatch)
     assert Counter(queue_crews.completions(log)) == {"p-0": 1, "p-1": 1, "p-2": 1}
 
 
+def test_queues_and_items_may_have_slashes_in_their_names(log: str) -> None:
+    """A queue below another stores its own items, although the other's have the same path."""
+    places = [("a", "b/c"), ("a/b", "c"), ("a%2Fb", "c"), ("a%", "2Fb/c")]
+    for name, item in places:
+        assert WorkQueue(log, name).add([Item("photos", item)]) == 1
+    for name, item in places:
+        queue = WorkQueue(log, name)
+        assert [waiting.id for waiting in queue.items("waiting")] == [item]
+        assert queue.run(lambda item: None).completed == 1
+        assert WorkQueue(log, name).counts()["completed"] == 1
+
+
 def test_results_and_items_that_cannot_be_stored(log: str) -> None:
     """A result that is no JSON is a dead letter with that reason; such an item is refused."""
     queue = WorkQueue(log, "thumbnails")
