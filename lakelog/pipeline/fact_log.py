@@ -132,6 +132,8 @@ class FileLog:
         lines = b"".join(map(_line, facts))
         fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
+            # The queues of one file each have a lock: what one takes back must not be another's.
+            OpenFile(fd).lock(wait=True)
             size = os.fstat(fd).st_size
             # The beginning of a line that a process left when it died: it stays a line of its own.
             if size and os.pread(fd, 1, size - 1) != b"\n":

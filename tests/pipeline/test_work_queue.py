@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.disk import OpenFile
 from lakelog.errors import InvalidEvent, InvalidSetting, ItemRejected
 from lakelog.pipeline import Item, WorkQueue, fact_log
 from lakelog.pipeline.fact_log import Fact
@@ -306,6 +307,30 @@ def test_a_failed_write_loses_no_item(log: str, monkeypatch: pytest.MonkeyPatch)
     queue.run(lambda item: None)
     assert queue.counts()["completed"] == 3
     assert Counter(queue_crews.completions(log)) == {"p-0": 1, "p-1": 1, "p-2": 1}
+
+
+def test_a_failed_write_takes_back_nothing_of_another_queue(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a queue adds to a file stays, although another fails to write to it meanwhile."""
+    log = str(home / "oos.log")
+    queue, other = WorkQueue(log, "albums"), WorkQueue(log, "thumbnails")
+    write = OpenFile.write
+    adding = threading.Thread(target=add, args=(other, 1))
+
+    def failing(self: OpenFile, data: bytes) -> None:
+        if b"|albums|" not in data:
+            write(self, data)
+            return
+        adding.start()
+        adding.join(0.2)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(OpenFile, "write", failing)
+    with pytest.raises(OSError, match="No space left"):
+        add(queue, 1)
+    adding.join()
+    assert WorkQueue(log, "thumbnails").counts()["waiting"] == 1
 
 
 def test_queues_and_items_may_have_slashes_in_their_names(log: str) -> None:
