@@ -5,7 +5,8 @@ A container is a directory with
     image.tar        what `save` wrote of the image that `commit` made of the container
     container.json   how it was mounted, published and restarted, and the labels of its state
 
-and each of its state directories is one labelled `NAME:PATH`, slashes being underscores.
+and each of its state directories is one labelled `NAME:PATH`, slashes being underscores, with
+more of them at its end where two would have one label.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def state_of(container: Container) -> dict[str, str]:
     """Return the state directories of a container on this host, by label: what it names in
     STATE_DIRECTORY, or without that its volumes, as they are its own."""
     state_paths = [PurePosixPath(p) for p in container.variables.get(_STATE, "").split(":") if p]
-    state = {}
+    state, labels = {}, _labels(container)
     # What it calls its state, and not volumes that only hold caches or code.
     for mount in container.mounts:
         is_state = any(path.is_relative_to(mount.destination) for path in state_paths)
@@ -123,20 +124,26 @@ def state_of(container: Container) -> dict[str, str]:
                     f"the state of {container.name} in {mount.source} cannot be read here: run this"
                     " where the engine runs, as a user who may read it"
                 )
-            state[_label(container.name, mount.destination)] = mount.source
+            state[labels[mount.destination]] = mount.source
     return state
 
 
 def labels_of(container: Container, state: dict[str, str]) -> dict[str, str]:
     """Return the label of each state directory by where it is mounted."""
-    labels = {
-        mount.destination: _label(container.name, mount.destination) for mount in container.mounts
-    }
+    labels = _labels(container)
     return {destination: label for destination, label in labels.items() if label in state}
 
 
-def _label(name: str, destination: str) -> str:
-    return f"{name}:{destination.strip('/').replace('/', '_')}"
+def _labels(container: Container) -> dict[str, str]:
+    """Return a label of its own for each place at which something is mounted."""
+    labels: dict[str, str] = {}
+    for destination in sorted(mount.destination for mount in container.mounts):
+        label = f"{container.name}:{destination.strip('/').replace('/', '_')}"
+        # Those of /data/a and /data_a would be one, and one of the two would not be saved.
+        while label in labels.values():
+            label += "_"
+        labels[destination] = label
+    return labels
 
 
 def repository_of(name: str) -> str:

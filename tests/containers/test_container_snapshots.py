@@ -82,6 +82,22 @@ def test_restored_container_has_its_files_and_state(podman: Podman, tmp_path: Pa
     assert (again.restart, [m.name for m in again.mounts]) == ("on-failure:3", ["webdata"])
 
 
+def test_places_that_differ_in_slashes_alone(podman: Podman, tmp_path: Path) -> None:
+    """What is mounted at /data_a and at /data/a is saved and restored, each to its place."""
+    words = ("--volume", "first:/data_a", "--volume", "second:/data/a")
+    launch(podman, "web", *words)
+    for name in ("first", "second"):
+        (volume(podman, name) / "state.txt").write_text(name)
+    with lakelog.open(tmp_path / "lake") as lake:
+        id = snapshots.snapshot_containers(lake, ["web"]).state.name
+        for name in ("first", "second"):
+            (volume(podman, name) / "state.txt").write_text("broken")
+        podman.run("rm", "--force", "--time", "0", "web")
+        snapshots.restore_snapshot(lake, id)
+    for name in ("first", "second"):
+        assert (volume(podman, name) / "state.txt").read_text() == name
+
+
 @pytest.mark.thorough
 def test_a_killed_snapshot_leaves_no_container_paused(podman: Podman, tmp_path: Path) -> None:
     """Whoever holds a container and is killed, even with -9, lets it go."""
