@@ -20,6 +20,7 @@ from lakelog.event import BookkeepingEvent, Event
 from lakelog.files import FileScan, printable
 from lakelog.ingest import FileReport
 from lakelog.lake import Lake
+from lakelog.paths import encode_name
 
 _STATUS_EVERY = 10.0
 _HAS_EVENT = f"SELECT 1 FROM events WHERE type = '{BookkeepingEvent.WATCH}' AND id = ?"
@@ -190,12 +191,12 @@ def write(path: str, totals: WatchTotals) -> None:
 
 def status_path(lake: Lake) -> str:
     """Return where the watcher of a branch writes its status."""
-    return f"{lake.store.paths.cache}/watch-{lake.branch_name.replace('/', '-')}.json"
+    return f"{lake.store.paths.cache}/watch-{encode_name(lake.branch_name)}.json"
 
 
 def journal_path(lake: Lake) -> str:
     """Return where who follows the journal into a branch writes its status."""
-    return f"{lake.store.paths.cache}/journal-{lake.branch_name.replace('/', '-')}.json"
+    return f"{lake.store.paths.cache}/journal-{encode_name(lake.branch_name)}.json"
 
 
 def lock_path(lake: Lake, roots: list[str]) -> str:

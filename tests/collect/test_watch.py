@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import lzma
 import os
 import threading
@@ -20,7 +21,7 @@ import pytest
 
 import lakelog
 from lakelog.audit.audit import audit
-from lakelog.collect import loop, watch
+from lakelog.collect import loop, status_path, watch
 from lakelog.collect.watch import Watcher
 from lakelog.disk import OpenFile
 from tests.support.requirements import give_up
@@ -263,3 +264,19 @@ def test_it_stops_in_silence_while_files_move(
     is_over.set()
     mover.join()
     assert caplog.messages == []
+
+
+def test_each_branch_has_a_status_of_its_own(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Watchers of branches whose names differ in a slash alone each say what they did."""
+    for branch in ("site/a", "site-a"):
+        lake.branch(branch)
+        folder = tmp_path / branch
+        folder.mkdir(parents=True)
+        with lakelog.open(lake.path, branch=branch) as branch_lake:
+            watcher = Watcher(branch_lake, [str(folder)])
+            watcher.round()
+            watcher.close()
+    for branch in ("site/a", "site-a"):
+        with lakelog.open(lake.path, branch=branch) as branch_lake:
+            status = json.loads(Path(status_path(branch_lake)).read_text())
+        assert status["roots"] == [str(tmp_path / branch)]
