@@ -24,6 +24,7 @@ from lakelog.libraries import duckdb, np, pa
 from lakelog.query import stream
 from lakelog.query.stream import Batches, ResultRow, Stream
 from lakelog.runtime.lazy import LazyProperty
+from lakelog.sql import identifier
 
 if TYPE_CHECKING:
     import altair
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     import polars
     from duckdb.sqltypes import DuckDBPyType
 
+_ARROW_CASTS = {
+    "UHUGEINT": "DECIMAL(38, 0)",
+    **dict.fromkeys(("BIT", "BIGNUM", "TIME WITH TIME ZONE"), "VARCHAR"),
+}
+"""Types that Arrow lacks, which the engine gives it as other values: the largest UHUGEINT is -1."""
 _LONG = frozenset(
     "count execute explain fetchdf max min mean sum tf to_csv to_dicts to_parquet torch write_csv"
     " write_parquet".split()
@@ -146,11 +152,11 @@ class Relation:
 
     def to_arrow_table(self, size: int = 1_000_000) -> pa.Table:
         """All rows as an Arrow table."""
-        return self._run("to_arrow_table", size)
+        return self._for_arrow()._run("to_arrow_table", size)
 
     def to_arrow_reader(self, size: int = 1_000_000) -> pa.RecordBatchReader:
         """All rows as a stream of Arrow batches; what goes wrong on the way is raised there."""
-        reader = self._run("to_arrow_reader", size)
+        reader = self._for_arrow()._run("to_arrow_reader", size)
         # Errors of a stream come while it is read: they are ours there, too.
         batches = Batches(self._stream, functools.partial(self._next_batch, reader))
         return pa.RecordBatchReader.from_batches(reader.schema, batches)
@@ -289,6 +295,17 @@ class Relation:
 
     def __repr__(self) -> str:
         return str(self._run("__repr__"))
+
+    def _for_arrow(self) -> Relation:
+        """The same rows in types that Arrow has."""
+        casts = [_ARROW_CASTS.get(str(column_type)) for column_type in self.types]
+        if not any(casts):
+            return self
+        columns = [
+            f"#{place}" + (f"::{cast} AS {identifier(name)}" if cast else "")
+            for place, (name, cast) in enumerate(zip(self.columns, casts, strict=True), 1)
+        ]
+        return self.project(", ".join(columns))
 
     def _with(self, relation: duckdb.DuckDBPyRelation) -> Relation:
         return Relation(relation, self._stream, self._failure, is_whole=False)

@@ -71,10 +71,13 @@ class ColumnBatch(Sequence[ValueRow]):
 
 
 def values(column: pa.Array) -> list[Any]:
-    """Return a column's values; times as text at once, which is three times as fast."""
-    python_values: list[object] = (
-        _times(column) if pa.types.is_timestamp(column.type) else column
-    ).to_pylist()
+    """Return a column's values; times as text at once, which is three times as fast, and maps as
+    pairs where a key is no scalar."""
+    plain = _times(column) if pa.types.is_timestamp(column.type) else column
+    try:
+        python_values: list[object] = plain.to_pylist(maps_as_pydicts="strict")
+    except TypeError:  # a list is no key of a dictionary
+        python_values = plain.to_pylist()
     return python_values
 
 

@@ -235,6 +235,32 @@ def test_the_table_is_written_as_a_query_of_it(home: Path, ending: str) -> None:
             opened.settle()
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_values_of_types_that_arrow_lacks_are_those_of_sql(
+    lake: Path, home: Path, ending: str
+) -> None:
+    """Maps are objects, bits are digits, a time keeps its zone, and no number becomes another."""
+    query = """SELECT MAP {'a': 1} AS m, {'n': MAP {2: NULL}} AS s, '101'::BIT AS b,
+        10000000000000000000000000000000000000::UHUGEINT AS u, TIMETZ '12:00:00+05' AS z"""
+    out = home / f"rows.{ending}"
+    assert export(lake, query, "-o", out).exit_code == 0
+    if ending == "parquet":
+        assert pq.read_table(out, columns=["b", "u", "z"]).to_pylist() == [
+            {"b": "101", "u": 10**37, "z": "12:00:00+05"}
+        ]
+    else:
+        line = {
+            "csv": '"{""a"":1}","{""n"":{""2"":null}}",101,1' + "0" * 37 + ",12:00:00+05",
+            "jsonl": '{"m":{"a":1},"s":{"n":{"2":null}},"b":"101","u":1'
+            + "0" * 37
+            + ',"z":"12:00:00+05"}',
+        }[ending]
+        assert out.read_text().splitlines()[-1] == line
+    assert export(lake, "SELECT MAP {[1]: 2} AS m", "-o", home / f"list.{ending}").exit_code == 0
+    done = export(lake, f"SELECT {2**128 - 1}::UHUGEINT AS u", "-o", home / f"large.{ending}")
+    assert (done.exit_code, "Could not cast value 3402" in done.output) == (1, True)
+
+
 def test_parquet_has_dictionaries_where_values_repeat(lake: Path, home: Path) -> None:
     """A column of few values has a dictionary, one of many has none; nested columns, columns of
     nothing and results without rows are written as well."""
