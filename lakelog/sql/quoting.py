@@ -35,7 +35,11 @@ def literal(string: str) -> str:
 
 def json_path(names: Iterable[str]) -> str:
     """Return the literal of the JSON path to a member, one name for each level."""
-    escaped = (name.replace("\\", "\\\\").replace('"', '\\"') for name in names)
+    levels = [*names]
+    if "" in levels:  # which no path of the engine can have: a JSON pointer can (RFC 6901)
+        pointers = (name.replace("~", "~0").replace("/", "~1") for name in levels)
+        return literal("".join(f"/{name}" for name in pointers))
+    escaped = (name.replace("\\", "\\\\").replace('"', '\\"') for name in levels)
     return literal("$" + "".join(f'."{name}"' for name in escaped))
 
 

@@ -74,13 +74,13 @@ def test_an_identifier_is_the_name(name: str) -> None:
     assert relation.columns == [name]
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", [*TEXTS, "", "~/"])
 def test_a_json_path_is_the_member(name: str) -> None:
     """What json_path() writes reaches a member of an object in an object by its names."""
-    text = sql.literal(json.dumps({name: {name: 7}}))
-    assert duckdb.sql(f"SELECT {text}::JSON ->> {sql.json_path([name, name])}").fetchall() == [
-        ("7",)
-    ]
+    for inner in (name, "", "a/b~1"):
+        text = sql.literal(json.dumps({name: {inner: 7}}))
+        rows = duckdb.sql(f"SELECT {text}::JSON ->> {sql.json_path([name, inner])}").fetchall()
+        assert rows == [("7",)]
 
 
 def test_a_name_with_nul_is_refused() -> None:
