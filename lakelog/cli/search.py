@@ -225,11 +225,10 @@ def _emit_fields(
 ) -> None:
     """Write values of fields: those that are named, or the columns and members of payloads."""
     if not names:
-        # FACETS are columns, which every event has; members of payloads follow, without those
-        # names.
+        # FACETS are columns, which every event has; members of payloads follow.
         members = [name for (name,) in state.sql(query_plan.names()).fetchall()]
-        names = [*searches.FACETS, *(name for name in members if name not in searches.FACETS)]
-    rows = state.sql(query_plan.fields(names)).fetchall()
+        names = [*searches.FACETS, *members]
+    rows = state.sql(query_plan.fields([*dict.fromkeys(names)])).fetchall()
     result = QueryResult.of_records(
         [dict(zip(("field", "value", "count"), r, strict=True)) for r in rows]
     )

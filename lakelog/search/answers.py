@@ -12,6 +12,7 @@ from lakelog import sql
 from lakelog.search.calls import first_term
 from lakelog.search.condition import field_text, search_condition
 from lakelog.search.language import (
+    COLUMNS,
     Conjunction,
     FieldComparison,
     Operator,
@@ -172,13 +173,15 @@ class Search:
         return f"{_HISTOGRAM}{search_condition(self.node)}{_SPANS}"
 
     def names(self) -> str:
-        """The members of the newest payloads, those of most of them first."""
+        """The members of the newest payloads, as fields, those of most of them first."""
+        columns = ", ".join(map(sql.literal, sorted(COLUMNS)))
+        field = f"CASE WHEN name IN ({columns}) THEN 'data.' || name ELSE name END"
         # Newest first: names of fields change over time.
         rows = f"SELECT data FROM events WHERE {search_condition(self.node)} ORDER BY {_NEWEST}"
         return (
-            "SELECT name FROM (SELECT unnest(json_keys(data)) AS name"
+            f"SELECT {field} FROM (SELECT unnest(json_keys(data)) AS name"
             f" FROM ({rows} LIMIT {_SEEN}) WHERE json_type(data) = 'OBJECT')"
-            " GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 20"
+            " GROUP BY name ORDER BY count(*) DESC, name LIMIT 20"
         )
 
     def fields(self, names: Sequence[str] = FACETS) -> str:

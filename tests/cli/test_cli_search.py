@@ -97,6 +97,21 @@ def test_values_of_fields(path: str) -> None:
     assert shown.split() == ["status", "90", "200", "10", "503"]
 
 
+def test_fields_of_any_name(tmp_path: Path) -> None:
+    """A member of a payload without a name, or that is called as a column is, has values of its
+    own; a field that is named twice is counted once."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append({"type": "t", "id": "of the event", "data": {"id": "inner", "": "unnamed"}})
+    shown = run(str(tmp_path / "lake"), "inner", "--fields").stdout.splitlines()
+    assert [(row["field"], row["value"]) for row in map(json.loads, shown)] == [
+        ("type", "t"),
+        ("", "unnamed"),
+        ("data.id", "inner"),
+    ]
+    twice = run(str(tmp_path / "lake"), "inner", "--field", "id", "--field", "id").stdout
+    assert twice.splitlines() == ['{"field":"id","value":"of the event","count":1}']
+
+
 def test_neighbours_are_of_the_same_source(path: str) -> None:
     """Each event that is found stands between those of its source, and one line parts groups."""
     rows = run(path, "refused", "-n", "1", "-C", "1").stdout.splitlines()
