@@ -8,6 +8,7 @@ question, until the last receiver knows that it is over.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -80,6 +81,9 @@ class AlertRule:
             raise InvalidSetting(f"{self.name}: --above or --below, not both: make two rules")
         if not self.query and self.above is None and self.below is None:
             raise InvalidSetting(f"{self.name}: say from which value on it fires: --above N")
+        # As JSON each of them would be null, which is no threshold: every row would fire.
+        if not all(map(math.isfinite, (self.above or 0, self.below or 0))):
+            raise InvalidSetting(f"{self.name}: --above and --below are finite numbers")
         if self.severity not in SEVERITIES:
             raise InvalidSetting(f"{self.name}: a severity is one of {', '.join(SEVERITIES)}")
         if self.clock not in CLOCKS:

@@ -243,6 +243,8 @@ def test_wrong_members_are_refused(make_lake: MakeLake) -> None:
         ({"search": "a"}, "from which value on"),
         ({"search": "a", "query": "SELECT 1"}, "one of them"),
         ({"search": "a", "above": 1, "below": 2}, "not both"),
+        ({"search": "a", "above": float("inf")}, "finite"),
+        ({"search": "a", "below": float("nan")}, "finite"),
         ({"search": "a", "above": 1, "severity": "bad"}, "severity"),
         ({"search": "a", "above": 1, "every": 1}, "every"),
         ({"search": "a", "above": 1, "sinks": ("ftp://x",)}, "a receiver is log"),
