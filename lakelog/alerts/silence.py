@@ -21,6 +21,8 @@ from lakelog.store import Store
 ENTRY = "silence"
 OP = "alert"
 _MATCHER = re.compile(r"([A-Za-z_][\w.-]*)(=~|!~|!=|=)(.*)", re.DOTALL)
+_MOST_US = 36_525 * 86_400_000_000
+"""A hundred years: an end that no calendar has could not be shown, nor any other silence."""
 _KEPT_US = 7 * 86_400_000_000
 """How long an ended silence stays, for whoever asks why nobody was told."""
 
@@ -108,8 +110,10 @@ def add(
 ) -> Silence:
     """Publish a silence that begins now, for a span (us); ended ones are removed after a week.
     Raises InvalidSetting."""
-    if not matchers or span <= 0:
-        raise InvalidSetting("a silence has at least one matcher, such as rule=NAME, and an end")
+    if not matchers or not 0 < span <= _MOST_US:
+        raise InvalidSetting(
+            "a silence has at least one matcher, such as rule=NAME, and ends within 100 years"
+        )
     start = disk.now_us()
     parsed = tuple(map(Matcher.parse, matchers))
     silence = Silence(disk.random_hex(4), parsed, start, start + span, comment, author)

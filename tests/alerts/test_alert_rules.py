@@ -260,6 +260,9 @@ def test_wrong_members_are_refused(make_lake: MakeLake) -> None:
         book.rule("A")
     with pytest.raises(QueryFailed):
         book.trial(AlertRule("b", query="SELECT oops"))
+    for matchers, span in (([], MINUTE), (["rule=a"], 0), (["rule=a"], 10**18)):
+        with pytest.raises(InvalidSetting, match="100 years"):
+            book.silence(matchers, span)
 
 
 def test_a_removed_rule_resolves_what_was_told(alerts: AlertLake) -> None:
