@@ -201,12 +201,12 @@ def glance(lake: Lake) -> JsonObject:
     }
 
 
-def history(lake: Lake, newest: int = 100) -> list[JsonObject]:
+def history(lake: Lake, newest: int = 100, name: str = "") -> list[JsonObject]:
     """Return the newest changes and deliveries as the lake has them, oldest first, each with its
-    `event`: `change` or `delivery`."""
+    `event`: `change` or `delivery`; with a name those of one rule."""
     return [
         {"event": "delivery" if event_type == DELIVERY else "change", **document}
-        for event_type, document in documents(lake, newest)
+        for event_type, document in documents(lake, newest, name)
     ]
 
 

@@ -23,6 +23,7 @@ from lakelog.erased import copies
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.lake import Lake
 from lakelog.render import micros
+from lakelog.sql import literal
 from lakelog.values import JsonObject, to_micros
 
 PENDING, FIRING, RESOLVED = STATES = ("pending", "firing", "resolved")
@@ -188,10 +189,12 @@ def read_standing(lake: Lake) -> AlertStanding:
     return standing
 
 
-def documents(lake: Lake, newest: int = _ALL) -> list[tuple[str, JsonObject]]:
-    """Return the newest events of alerts, each its type and document, in their order."""
+def documents(lake: Lake, newest: int = _ALL, rule: str = "") -> list[tuple[str, JsonObject]]:
+    """Return the newest events of alerts, each its type and document, in their order; those of one
+    rule with its name."""
+    condition = f"{OWN} AND subject = {literal(rule)}" if rule else OWN
     # By arrival, as the tail gives them; forged ones may stand anywhere.
-    rows = lake.tail(newest, where=OWN)
+    rows = lake.tail(newest, where=condition)
     entries = [(row["type"], _document(row["type"], row["data"])) for row in rows]
     return sorted(((name, document) for name, document in entries if document), key=_order)
 

@@ -174,9 +174,8 @@ def show(
     """Show rule NAME, its alerts, and what was told of it."""
     with app.open() as lake:
         overview = alerting.overview(lake, name)
-        # The history is that of all rules: a rule that is quiet has few of the newest changes.
-        changes = [entry for entry in alerting.history(lake, 1_000) if entry["rule"] == name]
-    record = {**overview["rules"][0], "alerts": overview["alerts"], "history": changes[-20:]}
+        changes = alerting.history(lake, 20, name)
+    record = {**overview["rules"][0], "alerts": overview["alerts"], "history": changes}
     emit_record(record, OutputTarget("json" if as_json else "table"), lambda: _shown(record))
 
 

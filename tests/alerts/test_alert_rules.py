@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lakelog.alerts import AlertRule, RuleBook, evaluating, overview
+from lakelog.alerts import AlertRule, RuleBook, evaluating, history, overview
 from lakelog.errors import AlreadyExists, InvalidSetting, LakelogError, QueryFailed, UnknownRef
 from lakelog.views import LakeViews
 from tests.conftest import MakeLake
@@ -290,6 +290,21 @@ def test_events_that_only_look_like_those_of_alerts_change_nothing(alerts: Alert
     assert len(alerts.round()) == 1
     assert overview(alerts.lake)["rules"][0]["firing"] == 1
     assert alerts.changes() == [("web", "firing")]
+
+
+def test_a_quiet_rule_has_its_history_beside_a_busy_one(alerts: AlertLake) -> None:
+    """The newest changes of a rule, however many others came after them."""
+    alerts.add("quiet")
+    alerts.errors(1)
+    alerts.round()
+    alerts.add("busy", query="SELECT range AS n FROM range(60)", labels_by=("n",))
+    alerts.round()
+    assert {entry["rule"] for entry in history(alerts.lake, 50)} == {"busy"}
+    entries = history(alerts.lake, 2, "quiet")
+    assert [(e["rule"], e["event"]) for e in entries] == [
+        ("quiet", "change"),
+        ("quiet", "delivery"),
+    ]
 
 
 def test_one_process_at_a_time_evaluates(make_lake: MakeLake) -> None:

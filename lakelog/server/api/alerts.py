@@ -18,8 +18,7 @@ def alerts(question: DashboardQuestion) -> dict[str, object]:
 def history(question: DashboardQuestion) -> dict[str, object]:
     """The newest changes and deliveries, oldest first; of one rule with `name`."""
     limit, name = question.number("limit", 100), question.text("name")
-    entries = alerting.history(question.lake, limit)
-    return {"entries": [e for e in entries if not name or e["rule"] == name]}
+    return {"entries": alerting.history(question.lake, limit, name)}
 
 
 def add(question: DashboardQuestion) -> dict[str, object]:
