@@ -125,6 +125,8 @@ def test_the_type_of_the_body_decides_nothing(server: HttpLake, media_type: str)
         (b'{"Records":[{"a":1},{"a":2}]}', 2),
         (b'  [\n {"a":1}\n ,{"a":2}]', 2),
         (b'{"a":1}\r\n\r\n{"a":2}\r\n', 2),
+        (b'\xef\xbb\xbf{"a":1}\n{"a":2}\n', 2),
+        (b'\xef\xbb\xbf[{"a":1},{"a":2}]', 2),
     ],
 )
 def test_json_documents_are_stored(server: HttpLake, body: bytes, count: int) -> None:

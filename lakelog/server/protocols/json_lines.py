@@ -7,6 +7,7 @@ is. A line that is no event is quarantined, and the answer names its number and 
 from __future__ import annotations
 
 import base64
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from urllib.parse import unquote
@@ -36,6 +37,8 @@ class JsonIngest(IngestProtocol):
         """Return the events of a body in any of the forms above."""
         if request.attributes:
             return arrivals_of([_binary_event(request, body)])
+        # As at the beginning of a file: Windows' programs write one.
+        body = body.removeprefix(BOM_UTF8)
         if not body.strip():
             raise RequestRefused(400, "the body is empty: send one JSON object a line")
         source = request.path.get("source")
