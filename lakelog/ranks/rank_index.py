@@ -138,8 +138,9 @@ class RankIndex:
                 whole = orjson.loads(File(f"{folder}/{_LIST}").read())
             for digest in digests:
                 source = paths.ranks(digest)
-                document = orjson.loads(File(f"{source}/{_LIST}").read())
-                whole.setdefault("segments", []).extend(document["segments"])
+                with _sound():
+                    document = orjson.loads(File(f"{source}/{_LIST}").read())
+                    whole.setdefault("segments", []).extend(document["segments"])
                 whole = {**document, **whole}
                 for name in Folder(source).names():
                     if not name.startswith(".") and name not in (_LIST, _MARK):
@@ -258,13 +259,14 @@ def _remove(folder: str) -> None:
 
 @contextlib.contextmanager
 def _sound() -> Iterator[None]:
-    """Raise what tantivy raises as LakelogError: also where its code panics over damaged files."""
+    """Raise what damaged files make of an index as LakelogError: also where tantivy panics."""
     try:
         yield
     except OSError:
         raise
     except BaseException as error:
-        if not isinstance(error, ValueError) and type(error).__name__ != "PanicException":
+        is_damage = isinstance(error, ValueError | LookupError | TypeError)
+        if not is_damage and type(error).__name__ != "PanicException":
             raise
         raise LakelogError(f"the index of a ranked search failed: {error}") from None
 

@@ -154,13 +154,17 @@ def test_erased_words_are_gone(lake: lakelog.Lake) -> None:
     assert messages(lake, "n07 OR n08") == ["disk at n08"]
 
 
-def test_damage_is_told_and_healed(lake: lakelog.Lake) -> None:
+@pytest.mark.parametrize(
+    ("damaged", "content"),
+    [("*.term", b"x" * 100), ("meta.json", b"{"), ("meta.json", b"[]"), ("meta.json", b"{}")],
+)
+def test_damage_is_told_and_healed(lake: lakelog.Lake, damaged: str, content: bytes) -> None:
     """`verify` names the index; one that cannot be read is made again by the next search."""
     assert messages(lake, "full", 1) == ["disk full at n20"]
     folder = Path(lake.store.paths.rank_indexes)
     (name,) = os.listdir(folder)
-    for file in (folder / name).glob("*.term"):
-        file.write_bytes(b"x" * 100)
+    for file in (folder / name).glob(damaged):
+        file.write_bytes(content)
     assert any("ranks" in problem.path for problem in lake.verify().problems)
     with pytest.raises(lakelog.LakelogError, match="ranked search"):
         messages(lake, "full", 1)
