@@ -237,7 +237,7 @@ class TextLineEncoder:
 
     def header(self) -> bytes:
         """Return what stands before the lines."""
-        return _csv_line(self._columns) if self._is_csv else b""
+        return _csv_line(self._columns) if self._is_csv and self._columns else b""
 
     def add(self, batch: Sequence[ValueRow]) -> Iterator[EncodedPiece]:
         """Encode a batch."""

@@ -274,6 +274,26 @@ def test_diff_counts_what_separates_two_states(lake: Path) -> None:
     assert "the two states are equal" in run(lake, "diff", "v1", "v1", "--format", "table").stdout
 
 
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [("table", "no rows"), ("csv", ""), ("ndjson", ""), ("json", "[]"), ("md", ""), ("html", "")],
+)
+@pytest.mark.parametrize(
+    "words",
+    [("alerts", "list"), ("subscriptions", "list"), ("stream", "s"), ("erase", "list"), ("tag",)],
+    ids=" ".join,
+)
+def test_a_new_lake_has_empty_lists(
+    tmp_path: Path, words: tuple[str, ...], form: str, expected: str
+) -> None:
+    """Verbs that list something say that there is none, in every format."""
+    run(tmp_path / "lake", "init")
+    result = run(tmp_path / "lake", *words, "--format", form)
+    assert expected in result.output
+    assert '""' not in result.stdout
+    assert "columns shown" not in result.output
+
+
 # --- snapshot, tag, branch, rollback, undo --------------------------------------------------------
 
 

@@ -223,7 +223,7 @@ def _emit_table(result: QueryResult, out: BinaryIO, target: OutputTarget) -> Non
     write_text(drawn, out, target)
     if not rows:
         terminal.say("no rows", dim=True)
-    if left_out:
+    elif left_out:
         terminal.say(
             f"{len(result.columns) - len(left_out)} of {len(result.columns)} columns shown, not"
             f" {', '.join(left_out)}; -o or --format csv gives all",

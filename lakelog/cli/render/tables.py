@@ -57,6 +57,8 @@ def render(
     others can go."""
     if list(columns) == _PLAN:  # drawn by the engine, over several lines
         return "\n".join(str(row[1]).rstrip("\n") for row in rows) + "\n", []
+    if not columns:  # those of records, of which there are none
+        return "", []
     values = [[row[i] for row in rows] for i in range(len(columns))]
     names = [cell(c) for c in columns]
     cells = [[cell(v) for v in column] for column in values]
