@@ -10,6 +10,7 @@ import click
 
 from lakelog import pictures, views
 from lakelog.cli.app import App, complete_ref, state_option, verb_group
+from lakelog.cli.arguments import moment
 from lakelog.cli.options import ON, argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit, emit_plot, emit_words
@@ -63,8 +64,8 @@ def patterns(
             lake.at(ref) if ref else lake,
             source=source,
             type=type_,
-            since=since,
-            until=until,
+            since=moment("--since", since),
+            until=moment("--until", until),
             new=lake.at(new) if new else None,
             absent_since=lake.at(absent_since) if absent_since else None,
             workers=workers,
@@ -109,10 +110,13 @@ def show(
 
 def _lines(rows: list[dict[str, Any]], total: int) -> Iterator[str]:
     """The table for a terminal: count, share, id, template; the last time if wide."""
+    if not rows:
+        yield "no templates\n"
+        return
     width = terminal.width()
     is_wide = width >= _WIDE
     heading = f"{'count':>10} {'share':>6}  {'':<{_METER}}  {'id':<12}  "
-    most = max((row["count"] for row in rows), default=1)
+    most = max(row["count"] for row in rows)
     heading += f"{'last':<16}  " if is_wide else ""
     yield paint(heading + "template\n", sys.stdout, dim=True)
     for row in rows:

@@ -44,7 +44,9 @@ def test_the_list(lake: Path) -> None:
     assert json.loads(run(lake, "--at", "v1").stdout)["count"] == 9
     assert run(lake, "--gone", "v1", "--format", "csv").stdout.count("read <*> rows") == 1
     assert json.loads(run(lake, "--source", "web").stdout)["share"] == 1.0
-    assert run(lake, "--until", "2h").stdout == ""
+    assert len(run(lake, "--since", "2h").stdout.splitlines()) == 2
+    assert run(lake, "--until", "2h").output == ""
+    assert run(lake, "--until", "2h", "--format", "table").output == "no templates\n"
 
 
 def test_one_of_them(lake: Path) -> None:
