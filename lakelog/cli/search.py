@@ -13,6 +13,7 @@ import click
 import lakelog.search as searches
 from lakelog.cli import tail as lines
 from lakelog.cli.app import App, state_option, verb
+from lakelog.cli.arguments import moment
 from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import (
@@ -106,7 +107,7 @@ def search(
     # On a terminal a search reads like a log.
     is_lines = is_lines or (target.format == "table" and format is None and output is None)
     text = " ".join(query)
-    query_plan = searches.Search.of(text, since, until)
+    query_plan = _plan(text, since, until)
     with app.open() as lake:
         state = lake if at is None else lake.at(at)
         if follow:
@@ -128,6 +129,13 @@ def search(
                 _write_lines(app, relation, query_plan, is_grouped=around is not None)
             else:
                 emit(result_of(relation, target.format), target)
+
+
+def _plan(text: str, since: str | None, until: str | None) -> Search:
+    # The language of searches knows only `time`, and not by which option it was given.
+    for option_name, value in (("--since", since), ("--until", until)):
+        moment(option_name, value)
+    return searches.Search.of(text, since, until)
 
 
 def _statement(

@@ -159,7 +159,7 @@ def test_lines_show_what_was_found(path: str) -> None:
         (["a", "--format", "lines", "--json"], "neither --json nor -o"),
         (["a", "--all", "-n", "3"], "do not go together"),
         (["(a"], "the closing ) is missing"),
-        (["a", "--since", "yesterday"], "a span such as 2h"),
+        (["a", "--since", "yesterday"], "--since is a time such as 2026-11-20T08:00, or a span"),
         (["a", "--at", "nowhere"], "nowhere"),
     ],
 )
