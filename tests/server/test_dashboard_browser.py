@@ -175,6 +175,17 @@ def test_every_page_shows_hostile_events_as_text(
     assert tab.close() == []
 
 
+@pytest.mark.parametrize("name", ["overview", "explore"])
+def test_long_names_leave_their_counts_in_sight(tab: Tab, name: str) -> None:
+    """A type or source of 200 characters is cut short, and pushes no number out of its box."""
+    page = tab.open(name, ".bars .num, .facet .num")
+    until(page, "!document.querySelector('[aria-busy]')")
+    outside = """() => [...document.querySelectorAll(".bars .num, .facet .num, dd")].filter((each) =>
+        each.getBoundingClientRect().right >
+        each.closest(".block, .facets, dl").getBoundingClientRect().right + 1).length"""
+    assert page.evaluate(outside) == 0
+
+
 def test_a_first_page_asks_each_question_once(tab: Tab) -> None:
     """A question that is asked again, with another range, makes whoever opens the page wait."""
     asked: list[str] = []
