@@ -112,9 +112,11 @@ class Lake(LakeErasure, LakeState):
                 )
         return await self._async_appends.append(as_list(events), dedupe, None)
 
-    def append_encoded(self, encoded: EncodedBatch) -> Receipt:
-        """Store encoded events; durable when this returns. Raises OSError, WriterClosed."""
-        return self._sealed_when_due(self.writer().append(self._accepted(encoded)))
+    def append_encoded(self, encoded: EncodedBatch, *, retries: bool = False) -> Receipt:
+        """Store encoded events; durable when this returns. Raises OSError, WriterClosed. `retries`
+        is that of `Writer.append`."""
+        accepted = self._accepted(encoded)
+        return self._sealed_when_due(self.writer().append(accepted, retries=retries))
 
     def _sealed_when_due(self, receipt: Receipt) -> Receipt:
         # Only with seal=inline: the writer itself has no database to seal with.

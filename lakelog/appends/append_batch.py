@@ -18,12 +18,14 @@ class AppendBatch:
         "lock",
         "position",
         "refusal",
+        "retries",
         "size",
         "text",
     )
 
-    def __init__(self, payload: bytes, events: int, flags: int) -> None:
+    def __init__(self, payload: bytes, events: int, flags: int, retries: bool = False) -> None:
         self.text, self.events, self.flags = payload, events, flags
+        self.retries = retries
         self.size = len(payload) + 1
         self.lock: Any = None
         self.done, self.leads, self.position = False, False, 0

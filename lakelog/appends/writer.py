@@ -46,17 +46,21 @@ class Writer(GroupCommit):
         self._reset()
         writer_forks.register(self)
 
-    def append(self, encoded: EncodedBatch, flags: int = 0) -> Receipt:
-        """Store lines durably, or raise WriterClosed, ReentrantAppend, LakeReplaced or OSError."""
+    def append(self, encoded: EncodedBatch, flags: int = 0, retries: bool = False) -> Receipt:
+        """Store lines durably, or raise WriterClosed, ReentrantAppend, LakeReplaced or OSError.
+
+        A caller that `retries` stores lines that failed again before any others: they are there
+        once, also where the attempt that failed has left them (F3.10).
+        """
         if encoded.keyed:
             flags |= Frame.KEYED
-        return self._as_caller(self._append_lines, encoded, flags)
+        return self._as_caller(self._append_lines, encoded, flags, retries)
 
-    def _append_lines(self, encoded: EncodedBatch, flags: int) -> Receipt:
+    def _append_lines(self, encoded: EncodedBatch, flags: int, retries: bool) -> Receipt:
         places = []
         # Each frame is durable by itself: of a long batch that fails the beginning may stay.
         for content, events in Frame.split_text(encoded.text, len(encoded.ids)):
-            batch = AppendBatch(content, events, flags)
+            batch = AppendBatch(content, events, flags, retries)
             self._commit(batch)
             places.append(range(batch.position, batch.position + events))
         return Receipt(encoded.ids, self.name, places)
@@ -114,6 +118,7 @@ class Writer(GroupCommit):
         self._n, self._sequence, self.position, self._last = 0, 0, 0, -1
         self._is_protected = False  # whether a file of ours keeps the branch from being deleted
         self._doubtful: list[int] = []
+        self._failed = b""  # the lines of the last of them
         self._is_in_doubt = False  # whether a file with a name may have the frame
         self._fd, self._end, self._size = -1, 0, 0  # of the newest file, its space included
         self._path = ""
@@ -151,6 +156,10 @@ class Writer(GroupCommit):
         lines = group[0].text if len(group) == 1 else b"\n".join([b.text for b in group])
         events = sum([batch.events for batch in group])
         flags, stamp = group[0].flags, self._clock.stamp()
+        is_retry = group[0].retries and lines == self._failed
+        if is_retry:  # a sequence that is in two files counts once
+            self._sequence, self.position = self._doubtful.pop(), self.position - events
+        self._failed = b""
         place = events, self._sequence, flags, self.position, stamp, self._compressor
         frame = encode_frame(lines, *place, keys=self._store.paths.keys)
         raw, position = len(lines) + 1, self.position
@@ -159,7 +168,7 @@ class Writer(GroupCommit):
             # After the sync, before a caller returns: who sees the event may append a later one.
             self._clock.advance(stamp)
         except BaseException:
-            self._doubt(events)
+            self._doubt(lines, events, is_retry)
             raise
         # No call in between, where Ctrl-C is seen: nobody would read a second frame of a sequence.
         self._last, self._sequence = self._sequence, self._sequence + 1
@@ -275,14 +284,17 @@ class Writer(GroupCommit):
             self._is_due = self._is_due or self._config is not None
             self._config = config
 
-    def _doubt(self, events: int) -> None:
+    def _doubt(self, lines: bytes, events: int, is_retry: bool) -> None:
         """Both attempts failed: the frame may be there or not. Name it in the next file (F3.10) and
         use up its numbers, so that no other frame has them."""
-        if not self._is_in_doubt:
+        if self._is_in_doubt:
+            self._poison()
+            self._n += 1
+        elif not is_retry:
             return  # nobody can ever read it, and a full disk must not make headers long
-        self._poison()
         self._doubtful.append(self._sequence)
-        self._sequence, self._n = self._sequence + 1, self._n + 1
+        self._failed = lines
+        self._sequence += 1
         self.position += events
 
     def _poison(self) -> None:

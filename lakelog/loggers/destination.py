@@ -48,7 +48,8 @@ class LakeDestination:
             self.erased += len(lines)
             return
         try:
-            self._lake.append_encoded(batch)
+            # The queue stores what failed again, and nothing before that.
+            self._lake.append_encoded(batch, retries=True)
         except LakeReplaced:  # a log goes to the lake that is at its path now
             replaced = self._lake
             self._lake = lakes.open(replaced.path, create=False, branch=replaced.branch_name)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.disk import disk
+from lakelog.disk import File, OpenFile, disk
 from lakelog.loggers.buffer import DiskBuffer
 from lakelog.loggers.destination import LakeDestination, queue_of
 from lakelog.loggers.queue import EVENT_BYTES_MAX, EventQueue
@@ -263,6 +263,38 @@ def test_a_failing_disk_is_retried(
     assert queue.flush(240)
     assert numbers(lake) == list(range(10))
     assert capsys.readouterr().err.count("No space left on device") == 1
+    queue.close()
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_what_a_failed_write_left_is_stored_once(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    """A write that fails behind its last byte leaves events, which are not stored once more."""
+    lake = make_lake()
+    queue = queue_on(lake)
+    queue.put(line(0))
+    assert queue.flush(240)
+    failures, write, link = [], OpenFile.write_blocks, File.link
+
+    def written(self: OpenFile, data: bytes, zeros: int = 0) -> None:
+        write(self, data, zeros)
+        failures.append(len(data))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def refused(self: File, path: str) -> None:
+        if path.endswith(".zst") and len(failures) <= attempts:
+            failures.append(0)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        link(self, path)
+
+    monkeypatch.setattr(OpenFile, "write_blocks", written)
+    monkeypatch.setattr(File, "link", refused)
+    for n in range(1, 5):
+        queue.put(line(n))
+    assert queue.flush(240)
+    assert failures
+    assert numbers(lake) == list(range(5))
     queue.close()
 
 

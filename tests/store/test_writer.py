@@ -16,6 +16,7 @@ import pytest
 import lakelog
 from lakelog.disk import LockFile, disk
 from lakelog.errors import LakeNotFound, LakeReplaced, WriterClosed
+from lakelog.event import EncodedBatch
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail, WalFile
 
@@ -377,6 +378,34 @@ def test_two_failures_in_a_row_are_both_doubtful(lake: lakelog.Lake, failing: Di
     lake.settle()
     lake.append(numbers(4))
     assert rows(lake) == [*seen, 4]
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+@pytest.mark.parametrize("outages", [1, 3])
+@pytest.mark.parametrize(("name", "count"), [("sync_file", 2), ("write_all", 2), ("sync_dir", 1)])
+def test_retry_of_a_failed_append_is_stored_once(
+    lake: lakelog.Lake, failing: Disk, name: str, count: int, outages: int, is_settled: bool
+) -> None:
+    """Who stores the same lines until they are stored has them once, whatever the failed attempts
+    have left, and whatever was sealed of it meanwhile."""
+    lake.append(numbers(0))
+    batch = EncodedBatch.of(numbers(1))
+    for outage in range(outages):
+        # At first that of its file, and that of the next one.
+        failing(name, 1 if outage else count)
+        if name == "sync_dir" and not outage:
+            failing("write_all", 1)
+        with pytest.raises(OSError, match="planted"):
+            lake.append_encoded(batch, retries=True)
+        if is_settled:
+            lake.settle()
+    lake.append_encoded(batch, retries=True)
+    lake.append(numbers(2))
+    assert rows(lake) == [0, 1, 2]
+    lake.settle()
+    lake.append(numbers(3))
+    assert rows(lake) == [0, 1, 2, 3]
+    assert lake.verify().problems == ()
 
 
 @pytest.mark.parametrize(("rotate_events", "doubtful"), [(1, ()), (1000, (1,))])
