@@ -15,7 +15,7 @@ from lakelog import history, sql
 from lakelog import query as queries
 from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, ParsedStatement, SyntaxFault, nodes, parse, sql_of
-from lakelog.engine.volatility import FunctionCall
+from lakelog.engine.volatility import FunctionCall, Volatility
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
 from lakelog.event import BookkeepingEvent
 from lakelog.lake import Lake
@@ -27,6 +27,7 @@ from lakelog.train.tables import JsonMap
 quoted, text_of = sql.identifier, sql.literal
 HIDDEN = ("__seqs", "__time", "__until", "__group", "__stratum", "__at")
 """What every shape adds to its rows: event numbers, times, group, stratum, order."""
+_VOLATILE = (Volatility.CLOCK, Volatility.RANDOM)
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def at_state(session: Session, recipe: Recipe, digest: str) -> RowQuery:
     hidden = [name for name in columns if name.startswith("__")]
     if hidden:
         raise ExportRefused(f"[select] sql: the name {hidden[0]!r} is reserved; rename the column")
+    _prepare_repeatable(session, query, recipe.where)
     traced = with_trace_columns(session, query)
     try:
         session.sql(f"SELECT * FROM ({traced}) LIMIT 0", digest=digest) if traced else None
@@ -136,6 +138,33 @@ def _require_select(session: Session, query: str, origin: str) -> None:
         raise ExportRefused(f"{origin}: [select] sql is one SELECT and nothing else")
 
 
+def _prepare_repeatable(session: Session, query: str, origin: str) -> None:
+    """Have the engine give the same rows each time. Raises ExportRefused where it cannot."""
+    cursor = session.connect().cursor()
+    try:
+        syntax_nodes = list(nodes(parse(cursor, query)))
+    except SyntaxFault:  # PIVOT is several statements
+        syntax_nodes = []
+    calls = [call for node in syntax_nodes if (call := FunctionCall.of(node))]
+    volatile = [f"{c.name}()" for c in calls if c.volatility in _VOLATILE]
+    samples = [sample for node in syntax_nodes if (sample := node.get("sample"))]
+    volatile += ["a sample without REPEATABLE" for s in samples if not s["repeatable"]]
+    if volatile:
+        raise ExportRefused(
+            f"{origin}: [select] sql: {volatile[0]} gives other rows each time, so the set could"
+            " not be rebuilt: write the time itself, or choose rows by a hash of their columns"
+        )
+    # Which row is first, and what `list` or a sum of fractions make of rows, hangs on how many
+    # threads there are.
+    hangs_on_order = (
+        bool(samples)
+        or any(call.is_aggregate for call in calls)
+        or any(node.get("class") == "WINDOW" or node.get("modifiers") for node in syntax_nodes)
+    )
+    if not syntax_nodes or (hangs_on_order and not is_traceable(cursor, query)):
+        cursor.execute("SET threads = 1")
+
+
 def with_trace_columns(session: Session, query: str) -> str | None:
     """Return the query with `__seq` and `__time` added, if its rows are events one by one."""
     cursor = session.connect().cursor()
@@ -146,6 +175,11 @@ def with_trace_columns(session: Session, query: str) -> str | None:
     # Edited as a syntax tree and serialized by DuckDB, so that no user query is changed by text
     # replacement.
     node["select_list"] += [_column("seq", "__seq"), _column("time", "__time")]
+    for modifier in node["modifiers"]:
+        # Rows that are alike in order get one, or each number of threads would have its own.
+        orders = modifier.get("orders") or ()
+        if orders and orders[0]["expression"]["class"] != "STAR":
+            orders.append({**orders[0], "expression": _column("seq", "")})
     return sql_of(cursor, tree)
 
 
