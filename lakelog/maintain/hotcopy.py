@@ -62,6 +62,8 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
     heads: dict[str, Head] = {}
     staged: dict[str, dict[str, str]] = {}
     before = _Before(store)
+    # Before the heads: what is known of a remote names moves, which the copy will have then.
+    remotes = _read_all(store.paths.remotes)
     # WALs before heads (F12.2). They wait under temporary names: with the old head of the copy
     # their frames could leave a gap.
     for branch in store.refs.all_branches():
@@ -86,6 +88,7 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
         _put_wals(copy_paths, branch, staged[branch])
     _copy_documents(copy_paths.tags, tags, result)
     _copy_documents(copy_paths.signatures, signatures, result)
+    _copy_documents(copy_paths.remotes, remotes, result)
     if File(store.paths.lost).exists():
         File(copy_paths.lost).replace(File(store.paths.lost).read())
     # Else whoever restores the copy would have a lake without its rules.

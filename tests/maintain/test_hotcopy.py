@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
+from lakelog import remotes
 from lakelog.cli import cli
 from lakelog.errors import AlreadyExists, Damaged
 from tests.support import damage, lakes
@@ -142,6 +143,28 @@ def test_a_backup_goes_nowhere_else(make_lake: MakeLake, home: Path) -> None:
     with pytest.raises(AlreadyExists, match="written to"):
         lake.backup(str(home / "copy"))
     assert other.count() == 0
+
+
+def test_a_restored_backup_knows_its_remotes(lake: lakelog.Lake, home: Path) -> None:
+    """A lake that is replaced by its backup goes on with the remotes of that time."""
+    lake.append({"type": "A"})
+    for name in ("origin", "other"):
+        remotes.add_tested(lake.store, name, str(home / name))
+    remotes.push(lake, "origin", branches=["main"])
+    remotes.fetch(lake, "origin")
+    lake.backup(home / "copy")
+    remotes.remove(lake.store, "other")
+    lake.backup(home / "copy")
+    lake.append({"type": "B"})
+    remotes.push(lake, "origin", branches=["main"])
+    lake.close()
+    shutil.rmtree(lake.path)
+    shutil.copytree(home / "copy", lake.path)
+    with lakelog.open(lake.path, create=False) as restored:
+        assert restored.store.remote_names() == ["origin"]
+        assert restored.count() == 1
+        remotes.pull(restored, "origin")
+        assert restored.count() == 2
 
 
 @pytest.mark.damaged
