@@ -18,6 +18,8 @@ import lakelog
 from lakelog import remotes
 from lakelog.cli import cli
 from lakelog.errors import AlreadyExists, Damaged
+from lakelog.settings import parse
+from lakelog.store import Store
 from tests.support import damage, lakes
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -143,6 +145,14 @@ def test_a_backup_goes_nowhere_else(make_lake: MakeLake, home: Path) -> None:
     with pytest.raises(AlreadyExists, match="written to"):
         lake.backup(str(home / "copy"))
     assert other.count() == 0
+
+
+def test_a_later_backup_has_the_settings_of_now(lake: lakelog.Lake, home: Path) -> None:
+    """Settings that changed since the first backup are in the next, also if the lake was open."""
+    lake.backup(home / "copy")
+    Store.load(lake.path).change_settings(parse({"history_days": 90}, lake.store.settings))
+    lake.backup(home / "copy")
+    assert Store.load(str(home / "copy")).settings.history_days == 90
 
 
 def test_a_restored_backup_knows_its_remotes(lake: lakelog.Lake, home: Path) -> None:
