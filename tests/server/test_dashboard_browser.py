@@ -180,8 +180,8 @@ def test_long_names_leave_their_counts_in_sight(tab: Tab, name: str) -> None:
     """A type or source of 200 characters is cut short, and pushes no number out of its box."""
     page = tab.open(name, ".bars .num, .facet .num")
     until(page, "!document.querySelector('[aria-busy]')")
-    outside = """() => [...document.querySelectorAll(".bars .num, .facet .num, dd")].filter((each) =>
-        each.getBoundingClientRect().right >
+    outside = """() => [...document.querySelectorAll(".bars .num, .facet .num, dd")].filter(
+        (each) => each.getBoundingClientRect().right >
         each.closest(".block, .facets, dl").getBoundingClientRect().right + 1).length"""
     assert page.evaluate(outside) == 0
 
