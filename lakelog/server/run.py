@@ -34,23 +34,27 @@ if TYPE_CHECKING:
 else:
     uvicorn = Lazy("uvicorn")
 
+_HEAD_MAX = 1 << 17
+"""Bytes in a row of which no head and no body comes; positions of tails make long heads."""
 _HELD_MAX = 1 << 13
 _UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket)", re.IGNORECASE)
 
 
 def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
-    """The protocol of a server that closes connections whose head takes longer than so long."""
+    """The protocol of a server that closes connections whose head takes longer than so long, or
+    has no end."""
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     deadlines = HeadDeadlines(seconds)
 
     class PatientProtocol(HttpToolsProtocol):
-        """Closes the connection of a client that sends the head of a request too slowly."""
+        """Closes the connection of a client that sends the head of a request too slowly, or more
+        than a head may have."""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
             deadlines.begin(self.transport)
-            self.is_head = True
+            self.is_head, self.unfinished = True, 0
 
         def data_received(self, data: bytes) -> None:
             # Asked for another protocol, as Java's and curl's HTTP/2 is, the parser would leave out
@@ -58,7 +62,16 @@ def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
             if self.is_head and b"pgrade:" in data:
                 head, end, body = data.partition(b"\r\n\r\n")
                 data = _UPGRADE.sub(b"\r\nX-Upgrade:", head) + end + body
+            self.unfinished += len(data)
             super().data_received(data)
+            # Nobody reads it before it ends: the parser would join it again with each piece, for a
+            # head or a trailer without an end until there is no memory left.
+            if self.unfinished > _HEAD_MAX and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too large.")
+
+        def on_body(self, body: bytes) -> None:
+            self.unfinished = 0
+            super().on_body(body)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
@@ -66,14 +79,14 @@ def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def on_headers_complete(self) -> None:
             deadlines.end(self.transport)
-            self.is_head = False
+            self.is_head, self.unfinished = False, 0
             # Who is asked would depend on who looks (RFC 9112, 3.2): a fault is answered with 400.
             if sum([name == b"host" for name, _ in self.headers]) > 1:
                 raise ValueError("a request names one host")
             super().on_headers_complete()
 
         def on_message_complete(self) -> None:
-            self.is_head = True
+            self.is_head, self.unfinished = True, 0
             super().on_message_complete()
             # The application has not begun with it, if its first bytes came together.
             self.scope["extensions"] = {WHOLE_BODY: {}}

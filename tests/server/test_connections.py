@@ -81,6 +81,37 @@ def test_a_head_that_comes_too_slowly_ends_its_connection_alone() -> None:
         assert b"hello" in read_until(idle, b"hello")
 
 
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (b"GET /", b"a"),
+        (HEAD + b"X: ", b"a"),
+        (HEAD, b"a: b\r\n"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
+    ],
+    ids=["target", "value", "headers", "trailers"],
+)
+def test_a_head_without_an_end_ends_its_connection_early(begin: bytes, piece: bytes) -> None:
+    """Each piece of it would be joined with all before, while everybody else waits."""
+    sent = 0
+    with served(hello) as port, connected(port) as connection:
+        connection.sendall(begin)
+        with contextlib.suppress(ConnectionError):
+            while sent < 1 << 24:
+                connection.sendall(piece * 10_000)
+                sent += len(piece) * 10_000
+    assert sent < 1 << 24
+
+
+def test_a_long_head_and_its_long_body_are_read() -> None:
+    """However they come in pieces, and as often as one connection sends them."""
+    with served(hello) as port, connected(port) as connection:
+        for _ in range(8):
+            connection.sendall(HEAD + b"X: " + b"a" * 60_000)
+            connection.sendall(b"\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000))
+            assert b"hello" in read_until(connection, b"\r\n0\r\n\r\n")
+
+
 def is_closed(connection: socket.socket) -> bool:
     try:
         return connection.recv(1) == b""
