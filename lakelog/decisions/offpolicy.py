@@ -346,7 +346,9 @@ class _Estimation:
 
     def _gain(self, mean: float, changes: Floats, weights: Floats) -> Interval:
         deviations = self._clustered(changes)
-        if self.log.scale is not None and deviations.any():
+        # Where each weight is 1 as well, the policy is the recorded one, and nothing is open.
+        is_open = deviations.any() or not np.allclose(weights, 1)
+        if self.log.scale is not None and is_open:
             # An outcome of each value more: few outcomes may all have the same one.
             low, high = self.log.scale
             usual = float((weights**2).sum()) / float(weights.sum())

@@ -85,17 +85,17 @@ class PointReport(JsonFinding):
 
 def point_report(log: PointLog, point: str, snapshot: str, query: str) -> PointReport:
     """Return what is known of a decision point from its decisions."""
-    count = len(log.option_names)
+    count, choices = len(log.option_names), log.choices()
     options = [
-        _rate(log, option, rows, {}) for option, rows in enumerate(_groups(log.options, count))
+        _rate(log, option, rows, {}, choices.scale)
+        for option, rows in enumerate(_groups(log.options, count))
     ]
     cells = _groups(log.contexts * count + log.options, count * len(log.context_values))
     contexts = [
-        _rate(log, cell % count, rows, log.context(cell // count))
+        _rate(log, cell % count, rows, log.context(cell // count), choices.scale)
         for cell, rows in enumerate(cells)
         if log.members
     ]
-    choices = log.choices()
     regret = evaluate(choices, best_options(choices))[DR]
     return PointReport(
         point,
@@ -151,23 +151,37 @@ def _groups(numbers: Integers, count: int) -> list[Integers]:
     return np.split(order, np.searchsorted(numbers[order], np.arange(1, count)))
 
 
-def _rate(log: PointLog, option: int, rows: Integers, context: dict[str, str]) -> OptionRate:
+def _rate(
+    log: PointLog,
+    option: int,
+    rows: Integers,
+    context: dict[str, str],
+    scale: tuple[float, float] | None,
+) -> OptionRate:
     decisions, name = len(rows), log.option_names[option]
     rows = rows[log.rated[rows]]
     rewards = log.rewards[rows]
     if not len(rewards):
         return OptionRate(context, name, decisions, 0, None, None)
     clusters = ranks(log.clusters[rows])
-    # Decisions of one subject say less than as many of several.
-    wins = (rewards > 0).astype(float)
-    errors = wins - wins.mean()
+    won, mean, reward = _clustered_share(rewards > 0, clusters), float(rewards.mean()), None
+    deviations = np.bincount(clusters, rewards - mean) / len(rewards)
+    if len(deviations) > 1:
+        reward = skewed(mean, deviations, len(deviations) - 1)
+    if reward and scale and reward.low == reward.high:
+        # Few outcomes may all have one of the two values, and say little then.
+        (low, high), unit = scale, _clustered_share(rewards == scale[1], clusters)
+        reward = Interval(mean, low + (high - low) * unit.low, low + (high - low) * unit.high)
+    return OptionRate(context, name, decisions, len(rewards), won, reward)
+
+
+def _clustered_share(mask: Booleans, clusters: Integers) -> Interval:
+    """The share that is true; decisions of one subject say less than as many of several."""
+    hits = mask.astype(float)
+    errors = hits - hits.mean()
     square = float((errors**2).sum())
     factor = max(float((np.bincount(clusters, errors) ** 2).sum()) / square, 1.0) if square else 1.0
-    won = share(float(wins.sum()) / factor, len(wins) / factor)
-    mean = float(rewards.mean())
-    deviations = np.bincount(clusters, rewards - mean) / len(rewards)
-    reward = skewed(mean, deviations, len(deviations) - 1) if len(deviations) > 1 else None
-    return OptionRate(context, name, decisions, len(rewards), won, reward)
+    return share(float(hits.sum()) / factor, len(hits) / factor)
 
 
 def _is_share(log: PointLog) -> Booleans:

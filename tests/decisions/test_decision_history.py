@@ -211,6 +211,27 @@ def test_an_option_with_few_outcomes_is_worth_exploring(tmp_path: Path) -> None:
     assert [(e.rate.option, e.best) for e in report.exploration] == [("rare", "good")]
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 5)])
+def test_a_few_equal_outcomes_do_not_settle_an_option(
+    tmp_path: Path, low: float, high: float
+) -> None:
+    """Two losses of two leave as much open as the share won says: Wilson's interval."""
+    events = []
+    for number in range(200):
+        chosen = "rare" if number % 100 == 0 else "usual"
+        reward = high if chosen == "usual" and number % 2 else low
+        events += [decision(number, chosen=chosen), outcome(number, reward=reward)]
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(events)
+        report = DecisionHistory(lake).report("repair")
+    assert [(e.rate.option, e.best) for e in report.exploration] == [("rare", "usual")]
+    (rare,) = (rate for rate in report.options if rate.option == "rare")
+    assert rare.reward
+    assert rare.won
+    assert (rare.reward.mean, rare.reward.low) == (low, low)
+    assert rare.reward.high == pytest.approx(low + (high - low) * rare.won.high)
+
+
 def test_the_evidence_of_a_recommendation_can_be_run(agent: Path) -> None:
     """Its query gives the figures that the recommendation is of."""
     with lakelog.open(agent) as lake:

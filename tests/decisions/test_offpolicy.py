@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from lakelog.decisions import EFFECTIVE_MIN
+from lakelog.decisions import EFFECTIVE_MIN, Interval
 from lakelog.decisions.offpolicy import (
     DR,
     IPS,
@@ -94,6 +94,18 @@ def test_known_values_of_each_method() -> None:
     answer = evaluate(exact, targets)[DR].value
     assert answer
     assert answer.mean == pytest.approx(log.means[data.contexts, targets].mean(), abs=0.1)
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0])
+def test_equal_outcomes_leave_the_gain_of_another_policy_open(reward: float) -> None:
+    """Of a hundred of each option none was another: the next may be. Of the recorded policy nothing
+    is open."""
+    log = choices([0] * 200, [0, 1] * 100, [reward] * 200)
+    gain = evaluate(log, np.zeros(200, np.int64))[DR].gain
+    assert gain
+    assert (gain.mean, gain.verdict) == (0.0, "undecided")
+    assert 0.005 < gain.high == -gain.low < 0.05
+    assert evaluate(log, log.options)[DR].gain == Interval(0.0, 0.0, 0.0)
 
 
 @pytest.mark.filterwarnings("ignore")
