@@ -26,7 +26,7 @@ from lakelog.search.language import (
     SearchNode,
     TextMatch,
 )
-from lakelog.search.words import is_of_word, lowered, marked
+from lakelog.search.words import is_of_word, marked
 from lakelog.settings import span_us
 from lakelog.tokenization import SEARCHED, UNSPACED, payload_text
 from lakelog.values import parse_time
@@ -99,14 +99,14 @@ class _Conditions:
         # A level has names of its own (`WARNING`, `warn`) and an order.
         if node.field == "level" and not (node.is_open_before or node.is_open_behind):
             return self._compared(FieldComparison("level", Operator.EQUAL, "".join(node.fragments)))
-        fragments = [lowered(fragment) for fragment in node.fragments]
-        contained = [sql.literal(fragment) for fragment in fragments]
-        pattern = sql.literal(whole_words(node, fragments))
+        fragments = node.fragments
+        contained = [_in_small_letters(fragment) for fragment in fragments]
+        pattern = whole_words(node)
 
         def holds(lowercase: str) -> str:
             tests = [f"contains({lowercase}, {fragment})" for fragment in contained]
             # A pattern of one fragment that is open at both ends finds what `contains` found.
-            if len(fragments) > 1 or pattern != sql.literal(re.escape(fragments[0])):
+            if len(fragments) > 1 or pattern != _in_small_letters(re.escape(fragments[0])):
                 tests.append(f"regexp_matches({lowercase}, {pattern})")
             return " AND ".join(tests)
 
@@ -186,10 +186,8 @@ class _Conditions:
         return f"({self._value(field)})"
 
 
-def whole_words(term: TextMatch, fragments: list[str]) -> str:
-    """The regular expression that finds a text whole, over letters without their case."""
-    # What a `*` stands for has no spaces.
-    inner = r"[^\s]*?".join(map(re.escape, fragments))
+def whole_words(term: TextMatch) -> str:
+    """SQL for the regular expression that finds a text whole, over letters without their case."""
     before_edge, behind_edge = _BEFORE, _BEHIND
     if term.field in COLUMNS and term.field not in SEARCHED:
         # Of these columns no index tells that they are of ASCII: another spelling of the same.
@@ -197,10 +195,20 @@ def whole_words(term: TextMatch, fragments: list[str]) -> str:
             before_edge.replace("(^", "(?:^"),
             behind_edge.replace("($", "(?:$"),
         )
-    initial, final = fragments[0][0], fragments[-1][-1]
+    initial, final = term.fragments[0][0], term.fragments[-1][-1]
     prefix = before_edge if not term.is_open_before and is_of_word(initial) else ""
     suffix = behind_edge if not term.is_open_behind and is_of_word(final) else ""
-    return prefix + inner + suffix
+    # What a `*` stands for has no spaces.
+    return _in_small_letters(r"[^\s]*?".join(map(re.escape, term.fragments)), prefix, suffix)
+
+
+def _in_small_letters(string: str, prefix: str = "", suffix: str = "") -> str:
+    """SQL for a text without the case of its letters, between two others that stay. The engine
+    makes it, as of what is searched: each library knows another version of Unicode."""
+    if string.isascii():
+        return sql.literal(prefix + string.lower() + suffix)
+    literals = (sql.literal(prefix), f"lower({sql.literal(string)})", sql.literal(suffix))
+    return " || ".join(literal for literal in literals if literal != "''")
 
 
 def _is_of_text(node: SearchNode) -> bool:

@@ -84,12 +84,6 @@ def ranking(
     return need, [*distinct], _is_of_words(node)
 
 
-def lowered(string: str) -> str:
-    """A text without the case of its letters, as the engine's `lower` makes it."""
-    # The engine's `lower` maps single characters, unlike Python's, which makes two of some.
-    return string.lower() if string.isascii() else str(pc.utf8_lower(pa.scalar(string)).as_py())
-
-
 def is_of_word(character: str) -> bool:
     """Whether a character of a word beside it would make it part of another word."""
     if character.isascii():  # to compile a regular expression takes longer than a query
@@ -143,7 +137,9 @@ def _is_indexed(field: str) -> bool:
 
 
 def _fragments(node: TextMatch) -> list[Fragment]:
-    fragments, in_payload = [*map(lowered, node.fragments)], bool(node.field not in ("", *SEARCHED))
+    # Of other letters than those of ASCII, whoever reads it makes small ones.
+    fragments = [f.lower() if f.isascii() else f for f in node.fragments]
+    in_payload = bool(node.field not in ("", *SEARCHED))
     end = len(fragments) - 1
     return [
         (

@@ -11,6 +11,7 @@ import lakelog
 from lakelog.errors import InvalidSearch, QueryFailed
 from lakelog.search.language import highlighter, parse
 from lakelog.views import LakeViews
+from tests.support.search_states import shrink_indexes
 
 EVENTS = [
     {
@@ -111,6 +112,23 @@ def test_what_is_found(lake: lakelog.Lake, query: str, sources: str) -> None:
     """Words whole and in any case, their parts with stars, fields, comparisons and logic."""
     found = [row[3] for row in lake.search(query, oldest=True).fetchall()]
     assert found == sources.split()
+
+
+def test_letters_that_libraries_know_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A letter is found in the case in which it was written, also where Arrow knows its other case
+    and the engine does not, in a tail and by an index."""
+    shrink_indexes(monkeypatch, is_counted=True)
+    letters = ["\u1c89", "\ua7cb", "\ua7da", "\U00010d50", "\U00016ea2", "\u0130", "\u1e9e"]
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append([{"type": "log", "message": f"{n}x{x}y z"} for n, x in enumerate(letters)])
+        for _ in ("tail", "compacted"):
+            for number, letter in enumerate(letters):
+                for query in (f"*x{letter}Y", f"*{letter}*", f"{number}X{letter}y"):
+                    found = [row[6] for row in lake.search(query).fetchall()]
+                    assert found == [f"{number}x{letter}y z"], query
+            lake.compact()
 
 
 @pytest.mark.matrix
