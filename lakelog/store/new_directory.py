@@ -14,10 +14,7 @@ from lakelog.store.lake_config import LakeConfig
 def make_directories(paths: Paths) -> None:
     """Make the directories of a new lake, durably. Raises AlreadyExists, InvalidName, DamagedLake,
     UnsupportedStore, OSError."""
-    try:
-        paths.root.encode()
-    except UnicodeEncodeError:  # the engine takes no such path, so nothing could be queried
-        raise InvalidName(f"{paths.root!r} cannot hold a lake: it is not valid Unicode") from None
+    require_unicode(paths.root)
     if os.path.exists(paths.config):
         raise AlreadyExists(f"a lake already exists at {paths.root}")
     if outer := _lake_above(paths.root):
@@ -35,6 +32,16 @@ def make_directories(paths: Paths) -> None:
     for directory in {os.path.dirname(d) for d in paths.directories()}:
         Folder(directory).sync()
     Folder(os.path.dirname(paths.root)).sync()
+
+
+def require_unicode(root: str) -> None:
+    """Refuse a path that the engine does not take: nothing could be queried. Raises InvalidName."""
+    try:
+        root.encode()
+    except UnicodeEncodeError:
+        raise InvalidName(
+            f"{root!r} cannot hold a lake: it is not valid Unicode: choose another path"
+        ) from None
 
 
 def _lake_above(root: str) -> str:

@@ -39,7 +39,7 @@ from lakelog.refs import Move, Refs, author, escape_text
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.lake_config import LakeConfig
-from lakelog.store.new_directory import make_directories, refuse_orphan
+from lakelog.store.new_directory import make_directories, refuse_orphan, require_unicode
 from lakelog.store.verified_files import VerifiedFiles
 from lakelog.volume import DirectoryVolume, ErasedStates, Volume
 
@@ -370,7 +370,8 @@ class Store:
 
     @classmethod
     def load(cls, root: str) -> Store:
-        """Open a lake. Raises LakeNotFound, DamagedLake, FormatTooNew, UnsupportedStore."""
+        """Open a lake. Raises LakeNotFound, DamagedLake, FormatTooNew, UnsupportedStore,
+        InvalidName."""
         paths = Paths(root)
         config = LakeConfig(paths)
         try:
@@ -381,6 +382,7 @@ class Store:
             if isinstance(error, FileNotFoundError):
                 refuse_orphan(paths)
             raise LakeNotFound(f"no lake at {paths.root}: create one with `lakelog init`") from None
+        require_unicode(paths.root)
         try:
             body = document.decode(data)
             if not body.keys() >= {"format", "lake", "settings"}:

@@ -12,7 +12,7 @@ import pytest
 
 import lakelog
 from lakelog import document
-from lakelog.cli.exits import FAILED
+from lakelog.cli.exits import FAILED, USAGE
 from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, DamagedLake, InvalidName, LakeNotFound, UnsupportedStore
 from lakelog.settings import DEFAULTS, parse, to_dict
@@ -63,6 +63,20 @@ def test_a_path_that_cannot_hold_a_lake_is_refused(
     with pytest.raises(TypeError, match="text, not bytes"):
         lakelog.open(b"lake")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lake_moved_to_a_path_that_the_engine_does_not_take_is_refused(
+    lake: lakelog.Lake,
+) -> None:
+    """At once, with the path, and not by an error of the engine in each query."""
+    lake.append({"type": "A"})
+    lake.close()
+    moved = lake.path + os.fsdecode(b"\xff")
+    os.rename(lake.path, moved)
+    with pytest.raises(InvalidName, match="not valid Unicode: choose another path"):
+        lakelog.open(moved)
+    assert "not valid Unicode" in run(moved, "sql", "FROM events", code=USAGE).output
+    os.rename(moved, lake.path)
 
 
 def test_below_a_file_there_is_no_lake(tmp_path: Path) -> None:
