@@ -54,6 +54,9 @@ _IN_HANDLER = re.compile(
     r"Invalid Input Error: [\w ]+ registered as '[^']*'[\w ]* failed: KeyboardInterrupt:"
 )
 
+# Of a message that was explained before.
+_HINTS = ("write data->>'", "payload is data->>'", "see `lakelog views`", "only events have data")
+
 
 class RefNames(Protocol):
     """The tags and branches of a lake, for which the engine takes schemas."""
@@ -172,8 +175,7 @@ class EngineMessage(str):
     def explained(self) -> str:
         """Return the gist of the engine's words in one line, with the hint that fits a lake."""
         message = _CATALOG.sub("", self.gist())
-        # It has the hint already.
-        if "write data->>'" in message or "payload is data->>'" in message:
+        if any(hint in message for hint in _HINTS):
             return message
         if match := _NO_SEGMENT.search(message):
             return f"segment {match[1]} was collected since the query began: run it again"

@@ -100,11 +100,14 @@ def test_suggestions_are_of_the_lake(own: duckdb.DuckDBPyConnection) -> None:
         ("SELECT data.x FROM t", "write data->>'x'"),
         ("SELECT nosuch FROM t", "a field of the payload is data->>'nosuch'"),
         ("SELECT data FROM range(1)", "only events have data"),
+        ("FROM nosuch", "see `lakelog views`"),
     ],
 )
 def test_hints(own: duckdb.DuckDBPyConnection, query: str, hint: str) -> None:
-    """What a lake's user should write instead."""
-    assert hint in words_of(own, query).explained()
+    """What a lake's user should write instead, once: what passes several hands as well."""
+    explained = words_of(own, query).explained()
+    assert hint in explained
+    assert EngineMessage(explained).explained() == explained
 
 
 @pytest.mark.parametrize(
