@@ -50,6 +50,8 @@ def attach(
     if key and not encrypt:
         raise click.UsageError("--key is for --encrypt")
     path = directory or os.path.basename(url.rstrip("/"))
+    if os.path.realpath(url.removeprefix("file://")) == os.path.realpath(path):
+        raise click.UsageError(f"{path} would be part of itself: name another DIRECTORY")
     ring = functools.partial(new_ring, app, path, key) if encrypt else None
     store = shared_lakes.attach(url, path, cache=_bytes(cache) if cache else None, new_ring=ring)
     events = store.state("main").totals.events

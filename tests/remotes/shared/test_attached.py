@@ -386,6 +386,16 @@ def test_the_verbs_attach_and_exchange(tmp_path: Path) -> None:
     )
 
 
+def test_a_bucket_is_not_attached_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without DIRECTORY its name is that of the URL, which may be the very place."""
+    monkeypatch.chdir(tmp_path)
+    for url in ("bucket", f"file://{tmp_path}/bucket"):
+        assert "name another DIRECTORY" in run("", "attach", url, code=2).output
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_shared_lake_cannot_do_is_refused_by_name(
     machines: SharedMachines, tmp_path: Path
 ) -> None:
