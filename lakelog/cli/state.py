@@ -13,7 +13,7 @@ import click
 from lakelog.cli.app import App, complete_ref, verb_group
 from lakelog.cli.options import MESSAGE, WHY, YES, argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record, write_new
-from lakelog.cli.render.tables import Count, FullName, cell, second
+from lakelog.cli.render.tables import Count, FullName, cell, clock, second
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import StateRefused
 from lakelog.render import micros
@@ -320,7 +320,7 @@ def _ask(
 ) -> None:
     present = [path for path in targets.values() if os.path.isdir(path)]
     scope = f"{', '.join(paths)} in " if paths else ""
-    question = f"replace {scope}{', '.join(present)} by {entry.name} of {second(entry.time)}?"
+    question = f"replace {scope}{', '.join(present)} by {entry.name} of {clock(entry.time)}?"
     if present and not confirm(question, yes):
         raise click.ClickException("nothing was changed")
 

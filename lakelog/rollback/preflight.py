@@ -290,7 +290,8 @@ def _examine_cursors(live: tuple[_Shared, _Entries, _Entries], plan: Preflight) 
     changed = sum(old.get(key) != entry for key, entry in new.items())
     # Positions that are gone afterwards change as well.
     changed += len(old.keys() - new.keys())
-    plan.add("cursors", f"{changed:,} change", _many(len(old), "source"), _many(len(new), "source"))
+    sources_now, sources_then = _many(len(old), "source"), _many(len(new), "source")
+    plan.add("cursors", _many(changed, "change"), sources_now, sources_then)
 
 
 def _many(count: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,8 @@ def test_restore_asks_diffs_and_can_be_undone(tmp_path: Path, home: Path) -> Non
     assert (change["change"], change["path"]) == ("changed", "state/a")
     assert "content" in change["what"]
     assert run(lake, "state", "cat", "one", "state/a").stdout == "one"
-    run(lake, "state", "restore", "one", code=2)
+    asked = run(lake, "state", "restore", "one", code=2).stderr
+    assert re.search(r"by one of \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ: add --yes", asked)
     assert (home / "a").read_bytes() == b"two"
     run(lake, "state", "restore", "one", "--to", str(tmp_path / "look"))
     assert (tmp_path / "look" / "a").read_bytes() == b"one"
