@@ -109,7 +109,12 @@ def guard(run: Callable[[], object]) -> int:
     except SystemExit as error:  # a completion request
         return error.code if isinstance(error.code, int) else DONE
     except BaseException as error:
-        return _report(error)
+        code = _report(error)
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError, AttributeError):  # full, or closed
+            _drop_stdout()
+        return code
 
 
 def exit_if(reason: object, code: int) -> None:

@@ -144,6 +144,15 @@ def test_a_reader_that_leaves_is_no_error(lake: Path) -> None:
     process.stdin.close()
 
 
+def test_an_output_that_is_full_is_one_line(lake: Path) -> None:
+    """The interpreter, which flushes what is left at its end, adds nothing and no code of its own."""
+    for words in (("sql", "SELECT 1"), ("stats",), ("help",)):
+        with open("/dev/full", "wb") as full:
+            command = [*LAKELOG, "--lake", str(lake), *words]
+            said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment())
+        assert (said.returncode, said.stderr.count(b"\n")) == (1, 1), said.stderr
+
+
 def test_interrupting_is_130_and_keeps_what_was_stored(lake: Path) -> None:
     """Ctrl-C ends append with 130, in two words, with all complete lines stored."""
     process = start(lake, "append")
