@@ -167,7 +167,7 @@ def _group(
         folded_only,
         "group",
         f"{quantity(folded_only, 'value')} of {group} in more than one split, if case, spaces"
-        f" and Unicode form are ignored; select lower(trim({group})) as the group",
+        f" and Unicode form are ignored; select {_FOLDED.format(name=group)} as the group",
     )
     return f"groups by {group}", leaks
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import random
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,22 @@ def test_strata_that_are_null_and_groups_that_begin_together_keep_their_split(
     before, after = splits(home / "a", "item"), splits(home / "b", "item")
     assert len(before) == 240
     assert {item: after[item] for item in before} == before
+
+
+def test_the_group_that_a_leak_of_spellings_asks_for_has_none(home: Path) -> None:
+    """Case, spaces and Unicode form: the advice mends all of them."""
+    names = [f"Zoë {n}" for n in range(60)]
+    spellings = [*names, *map(str.upper, names), *(f" {name}" for name in names)]
+    spellings += [unicodedata.normalize("NFD", name) for name in names]
+    query, split = "SELECT subject, message FROM events", {"group": "subject"}
+    with lake_of(home / "lake", []) as lake:
+        lake.append({"type": "note", "subject": name, "message": name} for name in spellings)
+        (leak,) = train.export(
+            lake, recipe("events", query, split=split), home / "a"
+        ).certificate.leaks
+        advice = leak.words.partition("; select ")[2].partition(" as the group")[0]
+        mended = recipe("events", query.replace("subject", f"{advice} AS subject"), split=split)
+        assert train.export(lake, mended, home / "b").certificate.clean
 
 
 def test_another_seed_or_family_is_another_split(home: Path) -> None:
