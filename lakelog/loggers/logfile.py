@@ -46,7 +46,7 @@ class LogFile:
         self._kind, self._stamp = re.compile(kind_pattern), re.compile(stamp)
         self.follower: FileFollower | None = None
         self._fd, self._inode = -1, 0
-        self._is_torn, self._written = False, 0
+        self._line_end, self._written = b"", 0  # what ends a line that was cut off
         self.erased = 0
         self._summaries: list[threading.Thread] = []
 
@@ -54,25 +54,33 @@ class LogFile:
         """Write lines to the page cache. Raises OSError; the same lines may then be given again."""
         self._reopen()
         # After a failure the first lines of the same batch may be there already.
-        content = b"".join(line + b"\n" for line in lines[self._written :])
-        if self._is_torn:
-            content = b"\n" + content
+        content = self._line_end + b"".join(line + b"\n" for line in lines[self._written :])
         size = 0
         try:
             view = memoryview(content)
             while size < len(content):
                 size += os.write(self._fd, view[size:])
-        except OSError:
-            on_disk = content[:size]
-            self._written += on_disk.count(b"\n") - (self._is_torn and size > 0)
-            self._is_torn = not on_disk.endswith(b"\n") if on_disk else self._is_torn
+        except BaseException:
+            self._note_cut(lines, content[:size])
             raise
-        self._is_torn, self._written = False, 0
+        self._line_end, self._written = b"", 0
         if self.rotate_bytes and os.fstat(self._fd).st_size >= self.rotate_bytes:
             with contextlib.suppress(OSError):  # another process may be quicker
                 self._rotate()
         if self.follower is not None:
             self.follower.ensure()
+
+    def _note_cut(self, lines: list[bytes], on_disk: bytes) -> None:
+        """Note which lines are in the file, and how the one is ended that was cut off."""
+        ending, on_disk = self._line_end[len(on_disk) :], on_disk[len(self._line_end) :]
+        self._written += on_disk.count(b"\n")
+        cut_line = on_disk.rpartition(b"\n")[2]
+        if cut_line:
+            # A line of OOS that ends with its last bar would be an event without its data.
+            ending = b"{\n" if cut_line.endswith(b"|") else b"\n"
+            if cut_line == lines[self._written]:
+                ending, self._written = b"\n", self._written + 1
+        self._line_end = ending
 
     def prepare(self, lines: list[bytes], buffer: DiskBuffer | None) -> list[bytes]:
         """All of them."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import resource
 import signal
 import subprocess
@@ -19,6 +22,7 @@ import pytest
 import lakelog
 from lakelog.disk import disk
 from lakelog.errors import InvalidEvent
+from lakelog.formats import FORMATS
 from lakelog.loggers import follower, logfile
 from tests.conftest import MakeLake
 from tests.support.followed_logs import close_all
@@ -232,6 +236,54 @@ def test_a_write_that_stops_short_leaves_no_half_line_in_the_way(tmp_path: Path)
     whole = [line.split("|")[4] for line in lines if line.count("|") == 5 and line.endswith("}")]
     assert whole == ["first", *(f"i{i:05}" for i in range(20))]
     assert len(lines) - len(whole) <= 1
+
+
+def cut_off(monkeypatch: pytest.MonkeyPatch, *lengths: int) -> None:
+    """Let the next writes of a log file stop after so many bytes each, as on a full disk."""
+    left, write = [*lengths], os.write
+
+    def short(fd: int, data: Any) -> int:
+        if not left:
+            return write(fd, data)
+        if left[0] > 0:
+            count = write(fd, bytes(data)[: left[0]])
+            left[0] -= count
+            return count
+        left.pop(0)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logfile.os, "write", short)
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The subjects of the lines of a file that are events."""
+    subjects = []
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(InvalidEvent):
+            subjects += [event["subject"] for event in FORMATS["oos"].events(line)]
+    return subjects
+
+
+LINES = [b'2026-11-28T12:00:00.000Z|COMPLETE|podcast|A|i%d|{"n":%d}' % (n, n) for n in range(3)]
+
+
+@pytest.mark.parametrize("again", [0, 1, 2, len(LINES[0]) + 1, len(LINES[0]) + 2])
+def test_lines_that_were_cut_off_anywhere_are_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: int
+) -> None:
+    """What is cut off just before its newline is whole, and before its data no event."""
+    for length in range(len(b"\n".join(LINES)) + 1):
+        path = tmp_path / f"{length}.log"
+        file = logfile.LogFile(str(path), b"(x)", b"(x)", 0)
+        cut_off(monkeypatch, length, again)
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                file.store(LINES)
+                break
+        monkeypatch.undo()
+        file.store([LINES[0].replace(b"i0", b"i3")])
+        file.close()
+        assert whole_lines(path) == ["i0", "i1", "i2", "i3"], length
 
 
 def test_a_logger_of_a_lake_alone(make_lake: MakeLake) -> None:
