@@ -113,6 +113,7 @@ class LogFile:
         global _LOCK
         _LOCK = threading.Lock()
         self._summaries.clear()
+        self._written = 0  # of lines that the parent writes again
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -27,6 +27,7 @@ from lakelog.loggers import follower, logfile
 from tests.conftest import MakeLake
 from tests.support.followed_logs import close_all
 from tests.support.processes import environment
+from tests.support.sync_places import forked
 
 
 @pytest.fixture(autouse=True)
@@ -284,6 +285,24 @@ def test_lines_that_were_cut_off_anywhere_are_there_once(
         file.store([LINES[0].replace(b"i0", b"i3")])
         file.close()
         assert whole_lines(path) == ["i0", "i1", "i2", "i3"], length
+
+
+def test_fork_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child writes all of its lines, although the parent is in the middle of its own."""
+    path = tmp_path / "oos.log"
+    file = logfile.LogFile(str(path), b"(x)", b"(x)", 0)
+    cut_off(monkeypatch, len(LINES[0]) * 2)
+    with pytest.raises(OSError, match="No space left"):
+        file.store(LINES)
+
+    def work() -> None:
+        file.after_fork()
+        file.store([line.replace(b"|i", b"|c") for line in LINES])
+
+    assert forked(work) == 0
+    file.store(LINES)
+    file.close()
+    assert sorted(whole_lines(path)) == ["c0", "c1", "c2", "i0", "i1", "i2"]
 
 
 def test_a_logger_of_a_lake_alone(make_lake: MakeLake) -> None:
