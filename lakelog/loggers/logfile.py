@@ -25,6 +25,7 @@ from collections import Counter
 
 import orjson
 
+from lakelog.disk import File
 from lakelog.loggers.buffer import DiskBuffer
 from lakelog.loggers.destination import LakeOrPath, flush_lake, opened_lake
 from lakelog.loggers.follower import FileFollower
@@ -155,8 +156,8 @@ class LogFile:
             incomplete = b""
             while chunk := file.read(_PIECE):
                 size += len(chunk)
-                whole, _, incomplete = (incomplete + chunk).rpartition(b"\n")
-                lines += whole.count(b"\n") + 1
+                whole, newline, incomplete = (incomplete + chunk).rpartition(b"\n")
+                lines += (whole + newline).count(b"\n")
                 kinds.update(name.decode("utf-8", "replace") for name in self._kind.findall(whole))
                 oldest = oldest or _found(self._stamp, whole.partition(b"\n")[0])
                 newest = _found(self._stamp, whole.rpartition(b"\n")[2]) or newest
@@ -167,10 +168,9 @@ class LogFile:
             "lines": lines,
         }
         summary |= {"first": oldest.decode(), "last": newest.decode(), "events": dict(kinds)}
-        with contextlib.suppress(OSError), open(f"{backup}.summary.json", "wb") as file:
-            file.write(
-                orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-            )
+        data = orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        with contextlib.suppress(OSError):  # a full disk gets none, and not a half
+            File(f"{backup}.summary.json").replace(data, sync=False)
 
 
 def queue_of_file(

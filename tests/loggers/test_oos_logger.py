@@ -171,6 +171,31 @@ def test_rotation_keeps_every_line_once(tmp_path: Path, make_lake: MakeLake) -> 
         }
 
 
+@pytest.mark.parametrize("is_full", [False, True])
+def test_summary_of_a_backup_is_right_or_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    """Lines longer than what is read at once count once each; a full disk leaves no half of it."""
+    write_all = disk.write_all
+
+    def half(fd: int, data: bytes) -> None:
+        write_all(fd, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if is_full:
+        monkeypatch.setattr(disk, "write_all", half)
+    log = lakelog.get_logger(tmp_path / "oos.log", rotate_bytes=1_000_000)
+    for i in range(2):
+        log.complete("podcast", "A", f"i{i}", {"text": "x" * 900_000})
+    assert log.flush(240)
+    close_all()
+    (backup,) = (p for p in tmp_path.iterdir() if p.suffix != ".json")
+    found = [p.name for p in tmp_path.iterdir() if p != backup]
+    assert found == ([] if is_full else [f"{backup.name}.summary.json"])
+    if not is_full:
+        assert orjson.loads((tmp_path / found[0]).read_bytes())["lines"] == 2
+
+
 _SHARED = """
 import sys, lakelog
 log = lakelog.get_logger(sys.argv[1], lake=sys.argv[2], rotate_bytes=30_000)
