@@ -26,9 +26,12 @@ _COUNT = re.compile(
 _TERM = re.compile(
     r"""\('lakelog\.words: \["",\["([0-9a-z]+)",(true|false),(true|false),false\]\]'"""
 )
-# Where `search(` means nothing: texts, names in quotes, comments and dollar quotes.
+# Where `search(` means nothing: texts, those of E'' with escapes, names in quotes, comments and
+# dollar quotes.
 _APART = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$""", re.S
+    r"""\b[eE]'(?:[^'\\]|\\.|'')*'|"""
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$""",
+    re.S,
 )
 
 

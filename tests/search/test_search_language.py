@@ -213,6 +213,8 @@ def test_calls_in_strings_and_comments_stay(lake: lakelog.Lake) -> None:
     query = """SELECT 'search(x)' AS a, count(*) AS "search(y)" -- search(
         FROM events WHERE /* search(z) */ search('it''s OR refused')"""
     assert lake.sql(query).fetchall() == [("search(x)", 1)]
+    escaped = r"SELECT E'it\'s search(x) \\', count(*) FROM events WHERE search('refused')"
+    assert lake.sql(escaped).fetchall() == [("it's search(x) \\", 1)]
     with pytest.raises(QueryFailed, match="takes one text in quotes"):
         lake.sql("SELECT * FROM events WHERE search(message)")
 
