@@ -39,6 +39,11 @@ class Position:
     time: int = 0
     last_seq: int = -1
 
+    @property
+    def bound(self) -> int:
+        """How many events were numbered when the place was given, at least."""
+        return max(self.seq, self.upto)
+
     def members(self) -> JsonObject:
         """The position as a manifest has it; what follows `seq` only within a window."""
         # Outside of a window `seq` says all.

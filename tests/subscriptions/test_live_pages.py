@@ -266,9 +266,9 @@ def test_a_position_of_a_newer_copy_is_refused(make_lake: MakeLake) -> None:
     lake = make_lake()
     lake.append(events(0, 1))
     branch = Reader(lake).read("end")[1].split("-")[0]
-    for token in (f"{branch}-0-1-99", f"{branch}-0-999-0", f"{branch}-7-1-0"):
+    for token in ("0-1-99", "0-1-0-99-5-0", "0-999-0", "7-1-0"):
         with pytest.raises(InvalidSetting, match="newer copy"):
-            Reader(lake).read(token)
+            Reader(lake).read(f"{branch}-{token}")
 
 
 def test_a_condition_that_is_none_is_refused(make_lake: MakeLake) -> None:

@@ -370,6 +370,21 @@ def test_positions_for_a_database_of_the_program(make_lake: MakeLake, tmp_path: 
             lake.subscribe(None, from_=changed)
 
 
+def test_a_position_of_a_newer_copy_is_refused(make_lake: MakeLake, tmp_path: Path) -> None:
+    """Within a window, too: of a lake that was restored it would leave out what comes next."""
+    lake = make_lake()
+    lake.append(numbers(2))
+    lake.backup(tmp_path / "copy")
+    lake.append(numbers(4, 2))
+    with lake.subscribe(None) as subscription:
+        first, *_, last = list(subscription.batches(size=2, timeout=0.05))
+    with lakelog.open(tmp_path / "copy", create=False) as restored:
+        restored.append(numbers(1, 90))
+        for batch in (first, last):
+            with pytest.raises(InvalidSetting, match="newer copy"):
+                restored.subscribe(None, from_=batch.position)
+
+
 def test_batches_are_committed_by_their_reader(make_lake: MakeLake) -> None:
     """What was not committed comes again; one member that is slower than another may not commit."""
     lake = make_lake()
