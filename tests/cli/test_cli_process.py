@@ -145,7 +145,7 @@ def test_a_reader_that_leaves_is_no_error(lake: Path) -> None:
 
 
 def test_an_output_that_is_full_is_one_line(lake: Path) -> None:
-    """The interpreter, which flushes what is left at its end, adds nothing and no code of its own."""
+    """The interpreter, which flushes what is left at its end, adds neither words nor a code."""
     for words in (("sql", "SELECT 1"), ("stats",), ("help",)):
         with open("/dev/full", "wb") as full:
             command = [*LAKELOG, "--lake", str(lake), *words]
