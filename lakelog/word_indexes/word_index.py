@@ -14,6 +14,8 @@ background where one is missing or damaged; a lake without them answers the same
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
 import os
 import struct
 import zlib
@@ -107,29 +109,30 @@ class WordIndex:
 
     def blocks(self, need: WordNeed) -> int:
         """Return the blocks that may have rows that a search needs, as bits, the first lowest."""
-        if isinstance(need, str | WordPiece):
-            pairs = enumerate(self.tables)
-            return sum(table.find(need) << BLOCKS * number for number, table in pairs)
-        if isinstance(need, JoinedWords):
-            tables = enumerate(self.tables)
-            return sum(t.find_joined(need.needs) << BLOCKS * number for number, t in tables)
-        masks = (self.blocks(inner) for inner in need.needs)
-        if isinstance(need, AnyOf):
-            either = 0
-            for mask in masks:
-                either |= mask
-            return either
-        both = (1 << BLOCKS * len(self.tables)) - 1
-        for mask in masks:
-            both &= mask
-            if not both:
-                break
-        return both
+        masks = (_blocks(table, need) for table in self.tables)
+        return sum(mask << BLOCKS * number for number, mask in enumerate(masks))
 
     def check(self) -> None:
         """Read all of it. Raises ZstdError, ValueError, struct.error for what is damaged."""
         for table in self.tables:
             table.check()
+
+
+def _blocks(table: WordDictionary, need: WordNeed) -> int:
+    """Return the same of one part."""
+    if isinstance(need, str | WordPiece):
+        return table.find(need)
+    if isinstance(need, JoinedWords):
+        return table.find_joined(need.needs)
+    masks = (_blocks(table, inner) for inner in need.needs)
+    if isinstance(need, AnyOf):
+        return functools.reduce(operator.or_, masks, 0)
+    both = (1 << BLOCKS) - 1
+    for mask in masks:
+        both &= mask
+        if not both:
+            break
+    return both
 
 
 def row_ranges(blocks: int) -> Iterator[tuple[int, int]]:
