@@ -212,6 +212,9 @@ class HttpConnection:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            # What stands in place of a status may be our own request, with its token or path.
+            if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+                reason = "what came is no answer of HTTP"
             raise ConnectionLost(f"{self._to.address}: {reason}") from None
         self._used = time.monotonic()
         return Reply(response.status, content, response.headers)

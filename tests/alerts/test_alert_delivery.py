@@ -121,6 +121,7 @@ def test_a_receiver_that_never_takes_it_is_given_up(alerts: AlertLake, hook: Rec
     [
         ("slow", "timed out"),
         ("drip", "timed out"),
+        ("echo", "no answer of HTTP"),
         ("redirect", "it redirects"),
         ("401", "HTTP 401"),
     ],

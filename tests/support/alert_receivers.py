@@ -31,8 +31,8 @@ class Received:
 
 @dataclass
 class Receiver:
-    """What a server got. `mode` is how it answers: a status, or slow, drip, redirect; `hook` is
-    called before and after each answer."""
+    """What a server got. `mode` is how it answers: a status, or slow, drip, echo, redirect; `hook`
+    is called before and after each answer."""
 
     port: int = 0
     mode: str = "200"
@@ -68,6 +68,10 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
                 for _ in range(40):
                     self.wfile.write(b"HTTP/1.1 200 OK\r\n"[:1])
                     time.sleep(0.05)
+            return
+        if receiver.mode == "echo":
+            self.wfile.write(f"{self.requestline}\r\n\r\n".encode())
+            self.close_connection = True
             return
         self.send_response(302 if receiver.mode == "redirect" else int(receiver.mode))
         if receiver.mode == "redirect":
