@@ -127,6 +127,14 @@ def test_ndjson_and_arrow(server: HttpLake) -> None:
     assert pa.types.is_timestamp(table.schema.field("time").type)
 
 
+def test_columns_of_one_name_are_all_there(server: HttpLake) -> None:
+    """A join has them, and an object one value of a name: a second one has a number."""
+    query = "SELECT 1 AS a, 2 AS a"
+    assert rows(ask(server, query)) == [[1, 2]]
+    assert ask(server, query, "/sql?format=csv").body == b"a,a\r\n1,2\r\n"
+    assert ask(server, query, "/sql?format=ndjson").json == {"a": 1, "a_1": 2}
+
+
 def test_an_answer_without_rows_has_columns(server: HttpLake) -> None:
     query = "SELECT type FROM events WHERE false"
     assert ask(server, query).json["rows"] == []

@@ -107,7 +107,11 @@ class AnswerWriter:
         yield sink.getvalue()
 
     def _lines(self, nested: tuple[int, ...]) -> Iterator[bytes | memoryview]:
-        lines = TextLineEncoder(self._format.value, self.names, nested)
+        # An object would keep one of the columns that have a name: numbered, as `lakelog sql` has
+        # them, where it is not unique.
+        is_object = self._format is QueryFormat.NDJSON
+        names = list(self._relation.limit(0).columns) if is_object else self.names
+        lines = TextLineEncoder(self._format.value, names, nested)
         yield lines.header()
         try:
             for batch in self._batches(self._reader()):
