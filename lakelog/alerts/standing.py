@@ -104,16 +104,19 @@ class AlertStanding:
         number, change = int(document["number"]), str(document["id"])
         # Numbers of forged events only ever make ours larger.
         self.number = max(self.number, number)
+        value, addresses = document.get("value"), {s["id"]: s["to"] for s in document["sinks"]}
         alert = Alert(
             str(document["rule"]),
-            dict(document["labels"]),
+            {str(name): str(label) for name, label in document["labels"].items()},
             str(document["state"]),
             micros_of(str(document["since"])),
             change,
-            document.get("value"),
+            # Other programs write 3.0 as 3 where events went through them.
+            None if value is None else float(value),
             str(document.get("silenced") or ""),
-            tuple(sink["id"] for sink in document["sinks"]),
+            tuple(addresses),
         )
+        micros_of(document["time"])  # read when a delivery fails
         # A resolved alert is none any more; its deliveries go on.
         if alert.state == RESOLVED:
             self.alerts.pop(alert.fingerprint, None)

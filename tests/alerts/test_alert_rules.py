@@ -292,6 +292,31 @@ def test_events_that_only_look_like_those_of_alerts_change_nothing(alerts: Alert
     assert alerts.changes() == [("web", "firing")]
 
 
+@pytest.mark.parametrize(
+    ("members", "is_resolved"),
+    [
+        ({"value": 3}, True),
+        ({"labels": {"source": 5}}, True),
+        ({"value": "high"}, False),
+        ({"time": "today"}, False),
+        ({"sinks": [{"id": "a"}]}, False),
+        ({"sinks": [{"id": [], "to": "log"}]}, False),
+    ],
+)
+def test_changes_that_others_wrote_end_no_evaluation(
+    alerts: AlertLake, members: dict[str, object], is_resolved: bool
+) -> None:
+    """Programs that an export went through write 3.0 as 3; what is malformed is ignored."""
+    rule = alerts.add(message="{value} of {source}")
+    alerts.errors(1, "db")
+    (document,) = RuleBook(alerts.lake).trial(rule).documents
+    event = {"type": "lakelog.alert", "source": "lakelog", "subject": "r"}
+    alerts.lake.append({**event, "data": {**document, "id": "other", **members}})
+    alerts.round(10 * MINUTE)
+    resolved = [e for e in history(alerts.lake) if e.get("resolves") == "other"]
+    assert len(resolved) == is_resolved
+
+
 def test_a_quiet_rule_has_its_history_beside_a_busy_one(alerts: AlertLake) -> None:
     """The newest changes of a rule, however many others came after them."""
     alerts.add("quiet")
