@@ -134,6 +134,9 @@ def process(
             stop=stop,
             progress=progress,
         )
+        # Said now: without --max-batches the problems at the end may never be seen.
+        if not run.feeds:
+            app.say(f"no feed is read: write [[feed]] tables to {feeds}", fg="yellow")
         summary = run.run_continuous_processing(batch_size, max_batches)
     for place, problem in run.problems.items():
         app.say(f"{place}: {problem}", fg="yellow")

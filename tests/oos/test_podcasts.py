@@ -21,6 +21,7 @@ from lakelog import PodcastProcessor, SimpleLogProcessor, get_views
 from lakelog.errors import InvalidSetting
 from lakelog.oos.download import RequestLimits
 from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
+from tests.support.cli import run
 from tests.support.processes import environment
 from tests.support.real_files import DATA, FACTS
 from tests.support.requirements import need_module
@@ -319,3 +320,13 @@ def test_without_a_file_of_feeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     episode = {"url": "http://127.0.0.1/1.mp3", "podcast_name": "P", "id": "P_1"}
     assert processor.process_episodes_batch([episode])["completed"] == 1
     assert processor.sync_database()["transcripts"] == 1
+
+
+def test_the_command_says_at_once_that_there_are_no_feeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on until Ctrl-C, so that nobody would see it at the end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(SimpleLogProcessor, "run_continuous_processing", lambda *_: {})
+    said = run("lake", "oos", "process").stderr
+    assert said == "no feed is read: write [[feed]] tables to feeds.toml\n"
