@@ -278,7 +278,7 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, *lengths: int) -> None:
         left.pop(0)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(logfile.os, "write", short)
+    monkeypatch.setattr(os, "write", short)
 
 
 def whole_lines(path: Path) -> list[str]:
