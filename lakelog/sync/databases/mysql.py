@@ -26,10 +26,13 @@ from lakelog.sync.target import KEY, WATERMARKS, RowRefused, TargetColumn, Water
 pymysql = Lazy("pymysql")
 _SHAPE = "a MySQL URL looks like mysql://USER@HOST:PORT/DATABASE"
 _OPTIONS = ("ssl_ca", "ssl_cert", "ssl_key")
-# ANSI_QUOTES for names as other databases have them; STRICT, or values would be cut without a word.
+# ANSI_QUOTES for names as other databases have them; STRICT, or values would be cut without a word;
+# an engine with transactions, whatever is the default; and no limits that are for people.
 _SESSION = (
-    "SET SESSION sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES',"
-    " time_zone = '+00:00', innodb_lock_wait_timeout = 30"
+    "SET SESSION sql_mode ="
+    " 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
+    " time_zone = '+00:00', innodb_lock_wait_timeout = 30, default_storage_engine = InnoDB,"
+    " sql_select_limit = 18446744073709551615, sql_big_selects = 1"
 )
 _LOCK = "lakelog_sync"
 _SECONDS = 30
@@ -113,7 +116,23 @@ class MysqlTarget(SqlTarget):
                     " COLLATE utf8mb4_bin PRIMARY KEY, version BIGINT NOT NULL,"
                     " watermark LONGTEXT CHARACTER SET utf8mb4 NOT NULL)"
                 )
+            self._require_transactions(table)
         super().begin(table, version)
+
+    def _require_transactions(self, table: str) -> None:
+        """Refuse tables whose rows would stay where a batch fails. Raises SyncRefused."""
+        names = ", ".join(map(sql.literal, (table, WATERMARKS)))
+        rows = self._fetch(
+            "SELECT t.table_name, t.engine FROM information_schema.tables t"
+            " JOIN information_schema.engines e ON e.engine = t.engine"
+            f" WHERE t.table_schema = database() AND t.table_name IN ({names})"
+            " AND coalesce(e.transactions, '') <> 'YES'"
+        )
+        for name, engine in rows:
+            raise SyncRefused(
+                f"{self.address}: table {name} is of the engine {engine}, which has no"
+                f" transactions: ALTER TABLE {name} ENGINE = InnoDB"
+            )
 
     def create(self, table: str, columns: Sequence[TargetColumn], keyed: bool) -> None:
         """Create the table; the transaction begins after it, so an empty one may be left."""

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
+from lakelog.sync.comparison import check
 from lakelog.sync.sync import target_of
 from lakelog.sync.target import SyncTarget
 from tests.support.cli import run
@@ -126,6 +127,55 @@ def test_revoked_right(path: str, place: MysqlPlace, right: str) -> None:
     assert place.ask("SELECT count(*) FROM events") == [(40,)]
     place.ask(on)
     synced(path, url)
+    assert place.rows() == expected(path)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "default_storage_engine = 'Aria'",
+        "default_storage_engine = 'MyISAM'",
+        "sql_select_limit = 1",
+        "max_join_size = 10",
+    ],
+)
+def test_defaults_of_the_server(path: str, place: MysqlPlace, setting: str) -> None:
+    """A batch leaves all or nothing and a check reads all rows, whatever sessions begin with."""
+    name = setting.partition(" ")[0]
+    before = place.ask(f"SELECT @@GLOBAL.{name}")[0][0]
+    place.ask(f"SET GLOBAL {setting}")
+    try:
+        target = Faulty(place.target(), "commit", "before", 2, lambda inner: inner.close())
+        synced(path, target, mode="append")
+        assert target.has_struck
+        assert target_checked(path, place) == (0, 0, 0)
+    finally:
+        restored = f"'{before}'" if isinstance(before, str) else before
+        place.ask(f"SET GLOBAL {name} = {restored}")
+    assert place.rows() == expected(path)
+
+
+def target_checked(path: str, place: MysqlPlace) -> tuple[int, int, int]:
+    """How many rows a check finds missing, extra and different."""
+    with opened(path) as lake:
+        (result,) = check(lake, place.url)
+    return result.missing, result.extra, result.different
+
+
+@pytest.mark.parametrize("table", ["events", "lakelog_sync"])
+def test_table_without_transactions(path: str, place: MysqlPlace, table: str) -> None:
+    """One that cannot take a batch back is refused, before anything is written to it."""
+    synced(path, place.url)
+    rows = place.rows()
+    add(path, "new", 5)
+    # The key of names is longer than MyISAM takes.
+    shorter = "MODIFY name VARCHAR(200)," if table == "lakelog_sync" else ""
+    place.ask(f"ALTER TABLE {table} {shorter} ENGINE = MyISAM")
+    with pytest.raises(SyncRefused, match=f"table {table} is of the engine MyISAM"):
+        synced(path, place.url)
+    assert place.rows() == rows
+    place.ask(f"ALTER TABLE {table} ENGINE = InnoDB")
+    synced(path, place.url)
     assert place.rows() == expected(path)
 
 
