@@ -316,4 +316,4 @@ class _Partition:
 
 def _encode(value: str | None) -> str:
     """Return a value as a Hive directory name writes it."""
-    return NULL_NAME if value is None else urllib.parse.quote(value, safe=" ,;()!@'~") or "%20"
+    return NULL_NAME if value is None else urllib.parse.quote(value, safe=" ,;()!@'~")

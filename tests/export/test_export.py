@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -102,6 +103,17 @@ def test_hive_partitions_are_read_back(lake: Path, home: Path) -> None:
     assert found == [(None, 167), ("a b/c=ä", 333)]
     one = next((home / "out").rglob("*.parquet"))
     assert pq.read_schema(one).names == ["message"]
+
+
+def test_partitions_of_an_empty_text_and_of_a_space_are_two(lake: Path, home: Path) -> None:
+    """Readers get both as they were."""
+    query = "SELECT k, 1 AS n FROM (VALUES (''), (' '), (NULL)) AS r(k)"
+    assert export(lake, query, "-o", home / "out", "--partition-by", "k").exit_code == 0
+    rows = pyarrow.dataset.dataset(home / "out", partitioning="hive").to_table().to_pylist()
+    assert {row["k"] for row in rows} == {"", " ", None}
+    source = f"read_parquet('{home}/out/**/*.parquet', hive_partitioning = true)"
+    keys = duckdb.sql(f"SELECT k FROM {source}").fetchall()
+    assert set(keys) == {("",), (" ",), (None,)}
 
 
 def test_the_day_of_the_time_is_a_partition(lake: Path, home: Path) -> None:
