@@ -103,6 +103,14 @@ class MysqlTarget(SqlTarget):
             return f"CASE WHEN isfinite({name}) THEN {name}::DOUBLE END"
         return f"{name}::TIMESTAMP" if column.kind == "timestamptz" else super().value_sql(column)
 
+    def mismatch(self, column: TargetColumn, declared: str) -> str:
+        """The type that a column has to have; also where a declared one has too few digits, which
+        cuts values without a word."""
+        is_time = column.kind in ("timestamp", "timestamptz")
+        is_short = is_time and not declared.endswith("(6)")
+        is_short |= column.kind == "double" and "(" in declared
+        return self._type(column) if is_short else super().mismatch(column, declared)
+
     def begin(self, table: str, version: int) -> None:
         """Start a transaction on a table of this version; see SyncTarget."""
         with self._errors(table):

@@ -179,6 +179,20 @@ def test_table_without_transactions(path: str, place: MysqlPlace, table: str) ->
     assert place.rows() == expected(path)
 
 
+@pytest.mark.parametrize("declared", ["time DATETIME", "time TIMESTAMP(3)", "n DOUBLE(10, 0)"])
+def test_column_with_too_few_digits(path: str, place: MysqlPlace, declared: str) -> None:
+    """One that would cut fractions off is refused, and not filled with other values."""
+    place.ask(f"CREATE TABLE events (seq BIGINT PRIMARY KEY, {declared})")
+    name, declared_type = declared.lower().split(" ", 1)
+    said = f"column {name} is {declared_type}".replace(", ", ",")
+    with pytest.raises(SyncRefused, match=re.escape(said)):
+        synced(path, place.url, query="SELECT time, (data->>'n')::DOUBLE AS n FROM events")
+    whole = "DOUBLE" if name == "n" else "DATETIME(6)"
+    place.ask(f"ALTER TABLE events MODIFY {name} {whole}")
+    synced(path, place.url, query="SELECT time, (data->>'n')::DOUBLE AS n FROM events")
+    assert target_checked(path, place) == (0, 0, 0)
+
+
 def test_column_that_is_too_narrow(path: str, place: MysqlPlace) -> None:
     place.ask("CREATE TABLE events (seq BIGINT PRIMARY KEY, message VARCHAR(3))")
     with pytest.raises(SyncRefused, match=r"Data too long for column 'message'.*widen"):
