@@ -126,13 +126,13 @@ class LivePages:
             )
         # Digits of a number that the branch does not have yet would be a valid position later on.
         move = pending.head.move
-        bound = position.place.bound
+        reach = position.place.reach
         is_later = position.generation == move.generation and (
-            bound > self._access.state(pending.head).next_seq
+            reach > self._access.state(pending.head).next_seq
         )
         if position.move > move.number or position.generation > move.generation or is_later:
             raise InvalidSetting(
-                f"this position is behind event {bound} of move {position.move}, which"
+                f"this position is behind event {reach} of move {position.move}, which"
                 " the lake does not have: it is of a newer copy of the lake"
             )
         return position

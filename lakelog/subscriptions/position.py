@@ -40,7 +40,7 @@ class Position:
     last_seq: int = -1
 
     @property
-    def bound(self) -> int:
+    def reach(self) -> int:
         """How many events were numbered when the place was given, at least."""
         return max(self.seq, self.upto)
 

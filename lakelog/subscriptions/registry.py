@@ -128,10 +128,10 @@ def external_start(access: BranchAccess, start: str) -> Position:
     if branch_position.generation != head.move.generation:
         raise rewound(access, branch_position.generation, branch_position.position, head)
     # Numbers of a copy that went on by itself mean other events.
-    bound = branch_position.position.bound
-    if bound > access.state(head).next_seq:
+    reach = branch_position.position.reach
+    if reach > access.state(head).next_seq:
         raise InvalidSetting(
-            f"this position is behind event {bound}, which the lake does not have: it is of a newer"
+            f"this position is behind event {reach}, which the lake does not have: it is of a newer"
             " copy of the lake, or was changed"
         )
     return branch_position.position
