@@ -203,8 +203,9 @@ def test_writers_that_ended_are_left_out_of_later_moves(machines: SharedMachines
 
 
 def test_of_equal_ids_the_first_published_stays_and_the_other_is_reported(
-    machines: SharedMachines,
+    machines: SharedMachines, tmp_path: Path
 ) -> None:
+    """A replay of the quarantine keeps it there: its id is known, and it is nowhere else."""
     machines["a"].append({"type": "T", "id": "x", "data": {"n": 1}})
     machines["b"].append(
         [{"type": "T", "id": "x", "data": {"n": 2}}, {"type": "T", "id": "y", "data": {"n": 3}}]
@@ -212,6 +213,7 @@ def test_of_equal_ids_the_first_published_stays_and_the_other_is_reported(
     # The same event, which its sender gave to another machine after a time-out.
     machines["c"].append({"type": "T", "id": "x", "data": {"n": 1}})
     machines.exchange("a", "b", "c")
+    assert "1 left" in run(tmp_path / "a", "quarantine", "replay").stderr
     for name in "abc":
         assert numbers(machines[name]) == [1, 3]
         refused = machines[name].sql("SELECT reason, line->>'data' FROM quarantine").fetchall()
