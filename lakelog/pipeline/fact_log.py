@@ -101,15 +101,18 @@ class FileLog:
 
     def __init__(self, path: str) -> None:
         self.path, self._end = path, 0
+        self._identity = (0, 0)  # device and inode of what was read
 
     def read(self, queue: str) -> tuple[list[Fact], bool]:
         """Return the facts of whole lines that are new; after a truncation, of all."""
         is_new = self._end == 0
         try:
             with open(self.path, "rb") as file:
-                # Shorter than it was: another file, or one that was emptied.
-                if os.fstat(file.fileno()).st_size < self._end:
-                    self._end, is_new = 0, True
+                status = os.fstat(file.fileno())
+                identity = status.st_dev, status.st_ino
+                # Another file has its name, or it is shorter: one that was emptied.
+                if identity != self._identity or status.st_size < self._end:
+                    self._end, self._identity, is_new = 0, identity, True
                 file.seek(self._end)
                 content = file.read()
         except FileNotFoundError:

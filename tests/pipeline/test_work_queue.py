@@ -333,6 +333,19 @@ def test_a_failed_write_takes_back_nothing_of_another_queue(
     assert WorkQueue(log, "thumbnails").counts()["waiting"] == 1
 
 
+def test_another_log_of_that_name_is_read_from_its_beginning(home: Path) -> None:
+    """As after a rotation: also where it is longer than the one before."""
+    log = home / "oos.log"
+    queue = WorkQueue(str(log), "thumbnails")
+    add(queue, 3)
+    assert queue.counts()["waiting"] == 3
+    log.rename(home / "oos.log.1")
+    other = WorkQueue(str(log), "thumbnails")
+    assert other.add(Item("scans", f"s-{n}") for n in range(30)) == 30
+    assert queue.counts()["waiting"] == 30
+    assert {item.source for item in queue.items()} == {"scans"}
+
+
 def test_queues_and_items_may_have_slashes_in_their_names(log: str) -> None:
     """A queue below another stores its own items, although the other's have the same path."""
     places = [("a", "b/c"), ("a/b", "c"), ("a%2Fb", "c"), ("a%", "2Fb/c")]
