@@ -23,6 +23,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import click
 from IPython.core.error import UsageError
 from IPython.core.magic import (
     Magics,
@@ -45,7 +46,6 @@ from lakelog.query import Relation
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
-    import click
     from IPython.core.interactiveshell import InteractiveShell
 
     from lakelog import cli
@@ -109,7 +109,7 @@ class LakelogMagics(Magics):
                 raise UsageError(f"{str(error).lower()} in: {line}") from None
             if arguments and arguments[0] in cli.cli.list_commands(_context()):
                 return _run_verb(arguments, self._lake_among(self._visible(local_ns)))
-            if len(arguments) > 1:
+            if len(arguments) > 1 or line.startswith("-"):
                 raise UsageError(
                     f"{arguments[0]} is no verb: `%lakelog PATH` or `%lakelog VERB ...`"
                 )
@@ -225,9 +225,12 @@ def _run_verb(arguments: list[str], lake: Lake) -> HTML | None:
     """Run a verb as the command line does; its table becomes one of the notebook."""
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     command = _command(arguments)
-    makes_tables = command is not None and any(p.name == "format" for p in command.params)
+    types = [p.type for p in command.params if p.name == "format"] if command else []
+    choices = [name for kind in types if isinstance(kind, click.Choice) for name in kind.choices]
+    # Of a verb without tables the lines that a terminal gets.
+    shown = next((name for name in ("html", "lines") if name in choices), None)
     is_chosen = any(word in ("--json", "-h", "--help") or "--format" in word for word in arguments)
-    format_options = ["--format", "html"] if makes_tables and not is_chosen else []
+    format_options = ["--format", shown] if shown and not is_chosen else []
     command_line = ["--lake", lake.path, "--branch", lake.branch_name, *arguments, *format_options]
     code = 0
     # Messages are part of the answer here: what is on stderr looks like a warning.

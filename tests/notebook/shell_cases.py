@@ -228,6 +228,7 @@ def test_no_lake_is_one_line(notebook: Notebook, home: Any, monkeypatch: Any) ->
     assert notebook.error("%sql SELECT 1").startswith("no lake at")
     assert notebook.error("%lakelog nowhere").startswith("no lake at")
     assert "is no verb" in notebook.error("%lakelog fly away")
+    assert "--help is no verb" in notebook.error("%lakelog --help")
     unbalanced = notebook.error("%lakelog log 'a")
     assert unbalanced == "UsageError: no closing quotation in: log 'a"
 
@@ -243,6 +244,13 @@ def test_verbs_of_the_command_line(opened: Notebook, lake: lakelog.Lake) -> None
     opened.run("%lakelog log --json")
     assert '"op":"seal"' in opened.shown.stdout
     assert "ended with 1" in opened.error("%lakelog diff v1 nowhere")
+
+
+def test_verbs_without_tables_are_shown_as_text(opened: Notebook) -> None:
+    opened.run("%lakelog tail -n 1")
+    assert " UTC\n" in opened.shown.stdout
+    opened.run("%lakelog connect")
+    assert "DuckDB's own shell" in opened.shown.stdout
 
 
 def test_lake_and_records_are_tables(opened: Notebook, lake: lakelog.Lake) -> None:

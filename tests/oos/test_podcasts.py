@@ -20,8 +20,8 @@ import lakelog
 from lakelog import PodcastProcessor, SimpleLogProcessor, get_views
 from lakelog.errors import InvalidSetting
 from lakelog.oos.download import RequestLimits
-from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
 from tests.support.cli import run
+from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
 from tests.support.processes import environment
 from tests.support.real_files import DATA, FACTS
 from tests.support.requirements import need_module
