@@ -7,13 +7,17 @@ without an id is one of its own, and its outcome is not known.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+
+import orjson
 
 from lakelog import query as queries
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.query import Relation
 from lakelog.sql import json_path, literal
+from lakelog.values import JsonObject
 
 REWARD = """coalesce(reward, CASE
     WHEN lower(outcome) IN ('true', 'success', 'succeeded', 'ok', 'accepted', 'won') THEN 1
@@ -33,6 +37,8 @@ memory of its own for them: the longest payload says how much more there has to 
 WORTH_MAX = 1e60
 """Outcomes that are worth more are not known: their variance would be infinite."""
 _COLUMNS = ("subject", "source")
+_DIGITS = 19
+"""Digits of an integer that may not fit into 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,15 @@ def decided(scope: DecisionScope) -> str:
     clauses += [f"{member(name)} = {literal(value)}" for name, value in scope.context]
     condition = "".join(f" AND {clause}" for clause in clauses)
     return _DECIDED.format(condition=condition, reward=scope.reward, largest=WORTH_MAX, **_MEMBERS)
+
+
+def details_of(text: str) -> JsonObject:
+    """Return the details of a decision."""
+    try:
+        details: JsonObject = orjson.loads(text)
+    except orjson.JSONDecodeError:  # an integer that is larger than any float
+        details = json.loads(text, parse_int=lambda n: int(n) if len(n) < _DIGITS else float(n))
+    return details
 
 
 def member(name: str) -> str:

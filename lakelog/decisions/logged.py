@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from lakelog.decisions.decision_rows import ANSWERS, DecisionRows, member
+from lakelog.decisions.decision_rows import ANSWERS, DecisionRows, details_of, member
 from lakelog.decisions.intervals import ranks
 from lakelog.decisions.offpolicy import LoggedChoices, scale_of
 from lakelog.errors import InvalidSetting
@@ -254,7 +254,7 @@ def choose_members(rows: DecisionRows) -> tuple[str, ...]:
     ).fetchall()
     values: dict[str, list[str | None]] = {}
     for index, (details, _, _) in enumerate(sample):
-        for name, value in _scalars(orjson.loads(details)):
+        for name, value in _scalars(details_of(details)):
             values.setdefault(name, [None] * len(sample))[index] = value
     context_names = {name for name, _ in rows.scope.context}
     scores = {

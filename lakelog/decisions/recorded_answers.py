@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-
-import orjson
+from typing import Any
 
 from lakelog.decisions.challengers import RecordedInput
-from lakelog.decisions.decision_rows import ANSWERS, DecisionScope, decided
+from lakelog.decisions.decision_rows import ANSWERS, DecisionScope, decided, details_of
 from lakelog.pinned import PinnedLake
 
 
@@ -94,7 +93,7 @@ def _decision(
     details: str,
     reward: float | None,
 ) -> RecordedAnswer:
-    members = orjson.loads(details)
+    members = details_of(details)
     decision_id = members.get("decision_id")
     recorded = {
         "id": decision_id,
@@ -106,7 +105,7 @@ def _decision(
         "context": {name: value for name, value in members.items() if name not in ANSWERS},
     }
     name = str(id or decision_id or f"seq {seq}")
-    propensity = members.get("propensity", members.get("probability"))
+    propensity: Any = members.get("propensity", members.get("probability"))
     is_propensity = isinstance(propensity, (int, float)) and 0 < propensity <= 1
     return RecordedAnswer(
         name,
@@ -122,7 +121,7 @@ def _decision(
 def _call(
     seq: int, id: str | None, time: str, cluster: str | None, details: str, reward: float | None
 ) -> RecordedAnswer:
-    attributes = orjson.loads(details)
+    attributes = details_of(details)
     recorded = {
         "id": id or f"seq {seq}",
         "time": time,

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.decisions import DecisionHistory, recommendation_event
+from lakelog.decisions import CallableChallenger, DecisionHistory, compare, recommendation_event
 from lakelog.decisions.calibration import ConfidenceSums, calibration
 from lakelog.errors import InvalidSetting, QueryFailed
 from tests.support.effort import share
@@ -451,6 +451,17 @@ def test_hostile_decisions_are_bounded_and_said(tmp_path: Path) -> None:
             DecisionHistory(lake).report("no such point")
         with pytest.raises(InvalidSetting):
             DecisionHistory(lake).report(odd, {"chosen": "v"})
+
+
+def test_a_number_larger_than_any_float_is_no_fault(tmp_path: Path) -> None:
+    """Neither in a report nor beside a challenger's answers."""
+    events = [decision(number, chosen="ab"[number % 2], n=number) for number in range(100)]
+    events[7] = decision(7, chosen="b", n=10**400)
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append([*events, *(outcome(number, reward=1) for number in range(100))])
+        assert DecisionHistory(lake).report("repair").decisions == 100
+        comparison = compare(lake, CallableChallenger(lambda _: "a"))
+    assert (comparison.decisions, comparison.changes) == (100, 50)
 
 
 def test_long_payloads_of_decisions_are_read(tmp_path: Path) -> None:
