@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType
 from typing import Generic, TypeVar
 
@@ -41,6 +43,7 @@ SELECT seq, arrival, max(version) OVER () AS version,
 FROM stream ORDER BY number"""
 _PARTS = "__code__ __defaults__ __kwdefaults__ __func__ func args keywords".split()
 """Of functions, methods and partial calls."""
+_LONG_INTEGER = re.compile(r"\d{19}")
 _HANDLED = Mapping[str, Apply[StateT]]
 
 
@@ -139,12 +142,21 @@ def _read(lake: Lake, subject: str, skipped: int) -> tuple[list[EventMark], list
         version = stream_version or 0
         marks.append((seq, arrival))
         if content is not None:
-            payload = orjson.loads(content["data"]) if content["data"] else {}
-            payload = payload if isinstance(payload, dict) else {"data": payload}
             names = content["id"], content["time"], content["type"]
-            events.append(FoldEvent(seq, *names, subject, payload))
+            event = FoldEvent(seq, *names, subject, {})
+            payload = _payload(content["data"], event) if content["data"] else {}
+            payload = payload if isinstance(payload, dict) else {"data": payload}
+            events.append(replace(event, data=payload))
     # A version stays where retention or an erasure removed its event.
     return marks, events, max(version, published.last_version(StreamSubject(subject), version))
+
+
+def _payload(text: str, event: FoldEvent) -> Json:
+    # Of an integer beyond 64 bits orjson makes a float, or nothing.
+    try:
+        return json.loads(text) if _LONG_INTEGER.search(text) else orjson.loads(text)
+    except ValueError as error:
+        raise QueryFailed(f"{event.label}: its payload cannot be read: {error}") from None
 
 
 def _fingerprint(functions: list[Callable[..., object]], names: str) -> str:
@@ -166,6 +178,8 @@ def _facts(element: object, memo: dict[int, object]) -> Iterator[bytes]:
         for constant in element.co_consts:
             if isinstance(constant, CodeType):
                 yield from _facts(constant, memo)
+            elif isinstance(constant, frozenset):  # in another order in each process
+                yield repr(sorted(map(repr, constant))).encode()
             else:
                 yield repr(constant).encode()
     elif id(element) not in memo:

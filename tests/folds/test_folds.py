@@ -7,10 +7,13 @@ import functools
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 import lakelog
@@ -83,6 +86,40 @@ def test_a_fold_is_right_through_random_histories(home: Path, history: int) -> N
                     assert saved.state == fold(0).of(one_lake, subject).state
         for one_lake in lakes[1:]:
             one_lake.close()
+
+
+def test_integers_of_any_length_are_added_up(lake: lakelog.Lake) -> None:
+    """Also those that no float holds."""
+    lake.append(payments(1, amount=amount)[0] for amount in (2**70, 10**400, 1, -(10**400)))
+    assert fold().of(lake, "a").state == {"sum": 2**70 + 1, "events": 4}
+    lake.append(
+        payments(1, "b", 0)[0] | {"data": orjson.Fragment('{"amount": 1' + "0" * 5_000 + "}")}
+    )
+    with pytest.raises(QueryFailed, match=r"\(paid of b\): its payload cannot be read"):
+        fold().of(lake, "b")
+
+
+def test_a_saved_state_is_that_of_any_process(lake: lakelog.Lake, home: Path) -> None:
+    """Sets in code have another order in each, by the seed of their hashes."""
+    lake.append(payments(20))
+    program = (
+        "import lakelog, lakelog.folds, sys\n"
+        "def add(state, event): return state + (event.type in {'paid', 'due', 'gift', 'fee'})\n"
+        "with lakelog.open(sys.argv[1]) as lake:\n"
+        "    fold = lakelog.folds.Fold('n', lambda: 0, {'paid': add}, every=10)\n"
+        "    print(fold.of(lake, 'a').applied)"
+    )
+    applied = [
+        subprocess.run(
+            [sys.executable, "-c", program, str(home / "lake")],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout.strip()
+        for seed in "123"
+    ]
+    assert applied == ["20", "0", "0"]
 
 
 def test_a_damaged_or_other_saved_state_is_not_used(lake: lakelog.Lake, home: Path) -> None:
