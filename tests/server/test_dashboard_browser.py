@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -228,6 +229,30 @@ def test_a_drag_sets_the_range_and_a_double_click_takes_it_back(tab: Tab) -> Non
     page.wait_for_selector(".u-over")
     page.locator(".u-over").dblclick()
     until(page, "!location.hash.includes('since=')")
+
+
+@pytest.mark.parametrize(
+    ("zone", "asked"), [("", "2026-11-20T08:00:00.000Z"), ("local", "2026-11-20T07:00:00.000Z")]
+)
+def test_a_range_is_typed_and_named_in_the_zone_of_the_page(
+    browser: Any, server: HttpLake, zone: str, asked: str
+) -> None:
+    """Wherever the browser is; a link without a zone means UTC, as the server reads it."""
+    page = browser.new_context(timezone_id="Europe/Berlin").new_page()
+    page.goto(f"http://127.0.0.1:{server.port}/#/explore?tz={zone}&since=2026-11-19T07:00")
+    shown = page.get_by_title("Range of time")
+    until(page, "document.querySelector('[title=\"Range of time\"]')")
+    assert f"26-11-19 {'08' if zone else '07'}:00:00" in shown.inner_text()
+    shown.click()
+    page.get_by_label("From", exact=True).fill("2026-11-20T08:00")
+    page.get_by_role("button", name="Set").click()
+    until(page, f"decodeURIComponent(location.hash).includes('since={asked}')")
+    until(page, "document.querySelector('#top').textContent.includes('26-11-20 08:00:00')")
+    query = "SELECT TIMESTAMP '2026-11-20 07:30' + INTERVAL (n) HOUR AS t, n FROM range(3) r(n)"
+    page.goto(f"http://127.0.0.1:{server.port}/#/sql?{urlencode({'sql': query, 'tz': zone})}")
+    label = f"Plot of n from 2026-11-20 {'08' if zone else '07'}:30:00"
+    until(page, f"document.querySelector('[aria-label^=\"{label}\"]')")
+    page.context.close()
 
 
 def test_a_past_state_is_shown_alone_and_named(tab: Tab) -> None:

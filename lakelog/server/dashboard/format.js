@@ -87,6 +87,9 @@ export function ago(ms, now = Date.now()) {
   return age < 60e3 ? "just now" : `${duration(age)} ago`;
 }
 
+/** The ms of a time as text, NaN of other text; without a zone it is of UTC, as the server reads it. */
+export const timeOf = (text) => Date.parse(/[T ][\d:.]+$/.test(text) ? `${text.replace(" ", "T")}Z` : text);
+
 export const isoOf = (ms) => new Date(ms).toISOString();
 
 /** The letter of a level, so that nothing is told by colour alone. */

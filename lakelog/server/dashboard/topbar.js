@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { el, fill, icon } from "./dom.js";
-import { LEVELS, ago, exact, isoOf, moment, zone } from "./format.js";
+import { LEVELS, ago, exact, isoOf, moment, timeOf, zone } from "./format.js";
 import { closePop, togglePop } from "./pop.js";
 import { isNameable, quoted } from "./query.js";
 import { global, go, page, param, set } from "./state.js";
@@ -28,7 +28,7 @@ function rangeWord() {
   const named = RANGES.find(([span]) => span === since);
   if (!since && !until) return "All time";
   if (named && !until) return named[1];
-  const word = (text) => (/^\d+(\.\d+)?[a-z]+$/.test(text) ? `${text} ago` : Number.isNaN(Date.parse(text)) ? text : moment(Date.parse(text)).slice(2));
+  const word = (text) => (/^\d+(\.\d+)?[a-z]+$/.test(text) ? `${text} ago` : Number.isNaN(timeOf(text)) ? text : moment(timeOf(text)).slice(2));
   return `${since && since !== "all" ? word(since) : "start"} – ${until ? word(until) : "now"}`;
 }
 
@@ -105,14 +105,20 @@ function inZone(text) {
   return zone() === "UTC" ? Date.parse(`${text}Z`) : Date.parse(text);
 }
 
+/** What was typed: a time without a zone is of the one that the page shows, and no other reader knows that. */
+function typed(text) {
+  const time = /^\d{4}-\d\d-\d\d([T ][\d:.]+)?$/.test(text) ? inZone(text.length > 10 ? text.replace(" ", "T") : `${text}T00:00`) : NaN;
+  return Number.isNaN(time) ? text : isoOf(time);
+}
+
 function rangeBox() {
   const choose = (since, until = "") => { closePop(); set({ since, until }); };
   const since = el("input", { placeholder: "2h or 2026-11-20T08:00", "aria-label": "From", value: global("since") });
   const until = el("input", { placeholder: "now", "aria-label": "To", value: global("until") });
   return [
     el("ul", {}, RANGES.map(([span, word]) => el("li", {}, el("button", { onclick: () => choose(span) }, word)))),
-    el("form", { class: "moves", onsubmit: (event) => { event.preventDefault(); choose(since.value.trim(), until.value.trim()); } },
-      el("label", {}, "From", since), el("label", {}, "To", until), el("button", { class: "primary" }, "Set")),
+    el("form", { class: "moves", onsubmit: (event) => { event.preventDefault(); choose(typed(since.value.trim()), typed(until.value.trim())); } },
+      el("label", {}, `From (${zone()})`, since), el("label", {}, `To (${zone()})`, until), el("button", { class: "primary" }, "Set")),
     el("p", { class: "soft small" }, "Or drag over any chart; a double click goes back."),
   ];
 }

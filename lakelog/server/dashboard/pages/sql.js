@@ -4,7 +4,7 @@ import { ask, request } from "../api.js";
 import { plotOf, seriesColour } from "../charts.js";
 import { command, el, fault, fill } from "../dom.js";
 import { downloadButtons } from "../download.js";
-import { duration, exact, fullTime } from "../format.js";
+import { duration, exact, fullTime, timeOf } from "../format.js";
 import { global, param, set } from "../state.js";
 import { suggest } from "../suggest.js";
 
@@ -95,7 +95,7 @@ export function mount(root) {
     plot.hidden = !fits;
     fill(names);
     if (!fits) return;
-    const sorted = rows.filter((row) => row[0] !== null).map((row) => [isTime ? Date.parse(row[0]) : Number(row[0]), row]).sort((a, b) => a[0] - b[0]);
+    const sorted = rows.filter((row) => row[0] !== null).map((row) => [isTime ? timeOf(row[0]) : Number(row[0]), row]).sort((a, b) => a[0] - b[0]);
     plotOf(plot, sorted.map(([x]) => x), series.map(({ name, index }) => ({ name, values: sorted.map(([, row]) => (row[index] === null ? null : Number(row[index]))) })), isTime);
     plot.setAttribute("aria-label", `Plot of ${series.map(({ name }) => name).join(", ")}${isTime && sorted.length ? ` from ${fullTime(sorted[0][0])}` : ""}`);
     fill(names, el("ul", { class: "legend" }, series.map(({ name }, index) => { const dot = el("span", { class: "swatch" }); dot.style.background = seriesColour(index); return el("li", {}, dot, el("span", { class: "value" }, name)); })));
