@@ -255,6 +255,20 @@ def test_a_range_is_typed_and_named_in_the_zone_of_the_page(
     page.context.close()
 
 
+def test_numbers_have_three_digits_and_a_unit(tab: Tab) -> None:
+    """Also those that are rounded up to the next unit."""
+    page = tab.open("settings")
+    words = """async () => {
+        const { bytes, count } = await import("/dashboard/format.js");
+        const numbers = [999, 12_345, 999_499, 999_500, 999_999, 1_000_000, 999_999_999];
+        return [numbers.map(count), numbers.map(bytes)];
+    }"""
+    assert page.evaluate(words) == [
+        ["999", "12.3 k", "999 k", "1 M", "1 M", "1 M", "1 G"],
+        ["999 B", "12.3 kB", "999 kB", "1.00 MB", "1.00 MB", "1.00 MB", "1.00 GB"],
+    ]
+
+
 def test_a_past_state_is_shown_alone_and_named(tab: Tab) -> None:
     page = tab.open("explore?q=number", ".event-row")
     page.get_by_role("button", name="Live", exact=True).first.click()

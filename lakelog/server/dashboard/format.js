@@ -5,12 +5,15 @@ import { global } from "./state.js";
 export const LEVELS = ["FATAL", "ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 const UNITS = [["", 1], [" k", 1e3], [" M", 1e6], [" G", 1e9], [" T", 1e12]];
 
+/** The unit of three digits of a number: 999,500 is 1.00 M, and not 1.00e+3 k. */
+const unitOf = (size) => UNITS.findLast(([, each]) => size >= 0.9995 * each);
+
 /** 12.4 k */
 export function count(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   if (size < 10000) return Math.round(value * 100) / 100 === Math.round(value) ? String(Math.round(value)) : value.toFixed(2);
-  const [unit, by] = UNITS.findLast(([, each]) => size >= each);
+  const [unit, by] = unitOf(size);
   return (value / by).toPrecision(3).replace(/\.0+$/, "") + unit;
 }
 
@@ -18,7 +21,7 @@ export function count(value) {
 export function bytes(value) {
   if (value === null || value === undefined) return "–";
   if (value < 1000) return `${Math.round(value)} B`;
-  const [unit, by] = UNITS.findLast(([, each]) => value >= each);
+  const [unit, by] = unitOf(value);
   return (value / by).toPrecision(3) + unit + "B";
 }
 
