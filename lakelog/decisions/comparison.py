@@ -214,7 +214,11 @@ class _Comparer:
     def _context(self, record: RecordedAnswer) -> str:
         if not self._by:
             return _spelled(record.recorded["context"])
-        values = [record.value(name) for name in self._by]
+        return _spelled([record.value(name) for name in self._by])
+
+    def _label(self, context: str) -> str:
+        # Only shown so: with commas in them, values of two contexts may read alike.
+        values = orjson.loads(context) if self._by else [context]
         return ", ".join(v if isinstance(v, str) else _spelled(v) for v in values)
 
     def comparison(self, snapshot: str) -> DecisionComparison:
@@ -229,7 +233,7 @@ class _Comparer:
             inside = numbers == number
             gain = _estimate(log.among(inside[rated]), targets[inside[rated]])
             counts = int(inside.sum()), int(changed[inside].sum())
-            contexts.append(ContextGain(str(names[number]), *counts, gain))
+            contexts.append(ContextGain(self._label(names[number]), *counts, gain))
         total, changes = len(self._records), int(changed.sum())
         return DecisionComparison(
             snapshot,

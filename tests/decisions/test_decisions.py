@@ -128,6 +128,21 @@ def test_the_same_answers_gain_nothing(lake: lakelog.Lake) -> None:
     assert (gain.mean, gain.low, gain.high) == pytest.approx((0, 0, 0))
 
 
+def test_values_with_commas_make_no_context_of_two(home: Path) -> None:
+    """Nor does a number and its text."""
+    pairs = [("a, b", "c"), ("a", "b, c"), (1, "c"), ("1", "c")]
+    with lakelog.open(home / "lake") as lake:
+        lake.append(
+            {"type": "decision", "data": {"decision_id": f"{n}", "chosen": "x", "p": p, "q": q}}
+            for n, (p, q) in enumerate(pairs * 5)
+        )
+        comparison = compare(lake, CallableChallenger(lambda _: "x"), Question(by=("p", "q")))
+    assert sorted((c.context, c.decisions) for c in comparison.contexts) == [
+        *[("1, c", 5)] * 2,
+        *[("a, b, c", 5)] * 2,
+    ]
+
+
 def test_one_long_answer_takes_its_own_room_only(home: Path) -> None:
     """An array of texts that were all as long as the longest would take 9 GB."""
     with lakelog.open(home / "lake") as lake:
