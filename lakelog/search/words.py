@@ -58,7 +58,7 @@ def mentioning(condition: str, values: Sequence[str]) -> str:
 
 def read(connection: duckdb.DuckDBPyConnection, constant: str) -> tuple[str, WordNeed | None]:
     """Return the alias of the table that such a constant is of, "" for any, and what its rows need
-    to have. Raises ValueError for a text that is none."""
+    to have. Raises ValueError, TypeError or LookupError for a text that is none."""
     row, requirement = orjson.loads(constant.removeprefix(PREFIX))
     return row, _need(connection, requirement)
 

@@ -219,6 +219,13 @@ def test_calls_in_strings_and_comments_stay(lake: lakelog.Lake) -> None:
         lake.sql("SELECT * FROM events WHERE search(message)")
 
 
+@pytest.mark.parametrize("content", ["x", "[]", "[1,2]", '["",{}]', '["",["",true,true,false]]'])
+def test_a_text_that_looks_like_the_words_of_a_search(lake: lakelog.Lake, content: str) -> None:
+    """A condition that somebody wrote so is one like any other."""
+    query = f"SELECT count(*) FROM events WHERE 'lakelog.words: {content}' IS NOT NULL"
+    assert lake.sql(query).fetchall() == [(3,)]
+
+
 def test_views_exports_and_refs_search(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Every entrance of SQL knows the function: states, exports and plans of a query."""
     lake.tag("found")

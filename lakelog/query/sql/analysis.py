@@ -336,9 +336,12 @@ class _Constants:
         constant = self._text(test.values[0])
         if constant is None or not constant.startswith(words.PREFIX):
             return
-        row, needed = words.read(self._connection, constant)
+        try:
+            row, needed = words.read(self._connection, constant)
+        except (ValueError, TypeError, LookupError):
+            return  # a text that begins so by chance
         # In a query inside of another, it may be of a row of the outer one.
-        if row and row.lower() != str(table["alias"] or table["table_name"]).lower():
+        if row and str(row).lower() != str(table["alias"] or table["table_name"]).lower():
             return
         both = tuple(n for n in (need.words, needed) if n is not None)
         need.words = word_indexes.AllOf(both) if len(both) > 1 else both[0] if both else None
