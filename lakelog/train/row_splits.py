@@ -17,6 +17,7 @@ from lakelog.train.recipe_schema import NEEDS, SHAPES
 from lakelog.train.selection import column_of, content_hashes, quoted, text_of
 from lakelog.train.staging import Stage
 from lakelog.train.tables import Array
+from lakelog.values import to_micros
 
 _TEXTS = 16_384
 _LOOKS = 20
@@ -273,7 +274,4 @@ def _texts(con: duckdb.DuckDBPyConnection, stage: Stage, rows: RowTable) -> Iter
 
 
 def _micros(moment_text: str | None) -> int | None:
-    if moment_text is None:
-        return None
-    moment = datetime.fromisoformat(moment_text)
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+    return None if moment_text is None else to_micros(datetime.fromisoformat(moment_text))

@@ -88,6 +88,21 @@ def test_the_group_that_a_leak_of_spellings_asks_for_has_none(home: Path) -> Non
         assert train.export(lake, mended, home / "b").certificate.clean
 
 
+def test_a_fence_before_1970_is_exact(home: Path) -> None:
+    """To its fraction of a second."""
+    events = [
+        {"type": "note", "message": f"note {n}", "time": f"1969-12-31T23:59:5{n / 100:.2f}Z"}
+        for n in range(100, 1_000)
+    ]
+    with lake_of(home / "lake", events) as lake:
+        made = train.export(
+            lake, recipe("text", NOTES, split={"before": "1969-12-31T23:59:58.5Z"}), home / "out"
+        )
+    assert made.certificate.clean
+    tested = {row["text"] for row in rows(home / "out") if row["side"] == "test"}
+    assert tested == {f"note {n}" for n in range(850, 1_000)}
+
+
 def test_another_seed_or_family_is_another_split(home: Path) -> None:
     """The salt is the family's name and the seed."""
     with lake_of(home / "lake", notes(600, 300)) as lake:
