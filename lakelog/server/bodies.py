@@ -179,6 +179,8 @@ async def _waited_for(receive: Receive, limits: ServerLimits) -> bytes:
                     raise too_large(limits.body_bytes)
     except TimeoutError:
         raise _too_slow(limits) from None
+    except asyncio.CancelledError:
+        raise _cut_by_stop() from None
     return b"".join(chunks)
 
 
@@ -195,6 +197,8 @@ async def texts_of(
                 chunk = await anext(chunks, None)
         except TimeoutError:
             raise _too_slow(limits) from None
+        except asyncio.CancelledError:
+            raise _cut_by_stop() from None
         if chunk is None:
             break
         if stream is None:
@@ -278,6 +282,12 @@ def require_parsable(body: bytes, limits: ServerLimits) -> None:
 def _too_slow(limits: ServerLimits) -> RequestRefused:
     reason = f"the body did not end within {limits.body_seconds:g} s"
     return RequestRefused(408, reason, {"Connection": "close"})
+
+
+def _cut_by_stop() -> RequestRefused:
+    """What refuses a body whose end a server that stops would not wait for."""
+    headers = {"Retry-After": "5", "Connection": "close"}
+    return RequestRefused(503, "the server is stopping: send it again", headers)
 
 
 def too_large(longest: int) -> RequestRefused:

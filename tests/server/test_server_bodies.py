@@ -14,7 +14,7 @@ import random
 import socket
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -269,3 +269,25 @@ def test_a_body_that_comes_too_slowly_is_refused() -> None:
         with pytest.raises(RequestRefused) as refused:
             asyncio.run(reading(silent))
         assert refused.value.status == 408
+
+
+def test_a_body_that_a_stop_cuts_off_is_sent_again() -> None:
+    """As an answer with 503 says, which is no fault of the server."""
+
+    async def silent() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        raise AssertionError("nobody waited so long")
+
+    async def streamed() -> bytes:
+        return b"".join([chunk async for chunk in texts_of({}, silent, ServerLimits())])
+
+    async def cancelled(reading: Coroutine[Any, Any, bytes]) -> None:
+        task = asyncio.create_task(reading)
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await task
+
+    for reading in (body_of({}, silent, ServerLimits()), streamed()):
+        with pytest.raises(RequestRefused) as refused:
+            asyncio.run(cancelled(reading))
+        assert (refused.value.status, refused.value.headers["Retry-After"]) == (503, "5")
