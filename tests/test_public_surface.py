@@ -28,7 +28,7 @@ def surface() -> dict[str, object]:
 @pytest.mark.parametrize("part", [part for part in EXPECTED if part != "documented imports"])
 def test_the_public_surface_is_unchanged(surface: dict[str, object], part: str) -> None:
     """Names of the package, of older systems, programs, verbs with options, files on disk."""
-    assert surface[part] == EXPECTED[part]
+    assert surface[part] == EXPECTED[part], "if it is meant: python -m tests.support.public_surface"
 
 
 def test_every_name_of_the_package_resolves() -> None:

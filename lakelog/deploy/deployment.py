@@ -23,7 +23,7 @@ LAKE, STATE = "/data/lake", "/data/state"
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?")
 _SIZE = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?")
 # No password: a recipe is read by many.
-_REMOTE = re.compile(r"((s3|oci)://|ssh://([^\s@:/]+@)?)[^\s@]+")
+_REMOTE = re.compile(r"((s3|az|gs|oci)://|ssh://([^\s@:/]+@)?)[^\s@]+")
 _SECRET = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _PROBE = re.compile(r"/[!-~]*")
 _IMAGE = re.compile(r"[\w][\w./:@-]*")

@@ -290,6 +290,11 @@ def connected(url: str) -> Iterator[Remote]:
 
 def open_remote(url: str) -> Remote:
     """Return the remote at an address that `checked_url` gave."""
-    module = _MODULES.get(url.partition("://")[0])
-    remote: Remote = module.REMOTE_CLASS(url) if module else DirectoryRemote(url)
+    remote: Remote = class_of(url)(url)
     return remote
+
+
+def class_of(url: str) -> type[Any]:
+    """Return the class of the remote at an address that `checked_url` gave."""
+    module = _MODULES.get(url.partition("://")[0])
+    return module.REMOTE_CLASS if module else DirectoryRemote

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lakelog.remotes import known
+from lakelog.remotes.shared import bucket
 from tests.support.cli import answer, flip, lines, run
 from tests.support.requirements import need_module
+from tests.support.tree import ROOT
 
 
 @pytest.fixture
@@ -164,3 +167,17 @@ def test_a_push_of_nothing_loads_nothing_that_makes_rows(lake: Path) -> None:
     others = {"lakelog.remotes.fetches", "lakelog.proofs.envelope", "tomllib", "cryptography"}
     assert "lakelog.remotes.pushes" in loaded
     assert not loaded & (rows | others)
+
+
+@pytest.mark.parametrize("scheme", known._KINDS)
+def test_every_kind_is_known_wherever_one_is_named(home: Path, scheme: str) -> None:
+    """Help and the guide name it; a deployment takes it; a machine is attached to it, or told that
+    no shared lake can be there."""
+    url, lake = f"{scheme}://{known._KINDS[scheme]}", home / "machine"
+    assert url in " ".join(run(lake, "remote", "--help").stdout.split())
+    assert f"{scheme}://" in (ROOT / "docs/remotes.md").read_text()
+    render = ("deploy", "render", "api", "--image", "r/a:1", "--remote", url.lower())
+    assert run(lake, *render).stderr == ""
+    if not issubclass(known.class_of(url), bucket.Bucket):
+        refused = run(lake, "attach", url.lower(), code=1).stderr
+        assert "a shared lake is in a bucket" in refused

@@ -16,13 +16,12 @@ from lakelog.remotes.site import Site
 from lakelog.store import AttachmentRegistry
 
 Bucket = ObjectStoreRemote | DirectoryRemote
-_ELSEWHERE = ("ssh://", "oci://")
 
 
 def checked_address(url: str) -> str:
     """Return the address of a bucket as it is stored. Raises TransferRefused."""
     address = known.checked_url(url)
-    if address.startswith(_ELSEWHERE):
+    if not issubclass(known.class_of(address), Bucket):
         raise TransferRefused(
             f"{url}: a shared lake is in a bucket (s3://BUCKET/PREFIX, az://, gs://), or in a"
             " directory; to copy states there use `lakelog push`"
