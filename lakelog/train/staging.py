@@ -24,6 +24,8 @@ from lakelog.train.shapes.shape import Roles, structure_of
 from lakelog.workers import WorkerPool
 
 _ROWS, _BATCH_ROWS = 65_536, 65_536
+_ALTERED = ("UHUGEINT", "BIT", "BIGNUM", "TIME WITH TIME ZONE")
+"""Types of which the engine gives Arrow other values."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def write(
     visible = {n: t for n, t in types.items() if n not in HIDDEN}
     path = f"{folder}/rows.arrow"
     schema = cleaner.schema(reader.schema)
-    _require_storable(schema)
+    _require_storable(schema, types)
     # Rows that the shape rejects are dropped before redaction, so that its counts cover only rows
     # that are written.
     batches = cleaner.batches(losses.drop_incomplete(reader) if is_chat else reader)
@@ -165,13 +167,15 @@ def write(
     return _with_struct(con, stage, folder) if is_typed else stage
 
 
-def _require_storable(schema: pa.Schema) -> None:
+def _require_storable(schema: pa.Schema, types: dict[str, str]) -> None:
     """Raise ExportRefused for a column of a type that Parquet lacks, or that no card describes in a
     way which loaders read."""
     for column in schema:
-        if any(_is_unfit(leaf) for leaf in _nested(column.type)):
+        is_altered = types[column.name] in _ALTERED
+        if is_altered or any(_is_unfit(leaf) for leaf in _nested(column.type)):
+            column_type = types[column.name] if is_altered else column.type
             raise ExportRefused(
-                f"[select] sql: a set cannot hold the column {column.name!r} of type {column.type};"
+                f"[select] sql: a set cannot hold the column {column.name!r} of type {column_type};"
                 " convert it, for example an array by x::FLOAT[], a map by map_entries(x), or"
                 " anything else by x::VARCHAR"
             )

@@ -151,7 +151,16 @@ def test_a_count_agrees_with_its_noun_and_verb() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["INTERVAL 3 DAYS", "union_value(n := 2)", "[1.0]::FLOAT[1]", "{'m': [MAP{'a': 1}]}"]
+    "value",
+    [
+        "INTERVAL 3 DAYS",
+        "union_value(n := 2)",
+        "[1.0]::FLOAT[1]",
+        "{'m': [MAP{'a': 1}]}",
+        "'101'::BIT",
+        "seq::UHUGEINT",
+        "TIMETZ '12:00:00+05'",
+    ],
 )
 def test_a_column_that_loaders_cannot_read_is_refused(tmp_path: Path, value: str) -> None:
     """The message says how to convert it, and that way gives a set that its check finds clean."""
