@@ -22,7 +22,7 @@
     ├── StaleFiles            files of a publish that are gone, or so old that gc may take them
     ├── LakeClosed            a query after close
     │   └── WriterClosed      an append after close
-    ├── LakeReplaced          an append where another lake or a copy took the place of the open one
+    ├── LakeReplaced          a write where another lake or a copy took the place of the open one
     ├── ReentrantAppend       an append by a signal handler in the middle of another
     ├── ReentrantQuery        a query by a signal handler in the middle of another
     ├── InvalidRecipe         a training recipe with a wrong key or value
@@ -194,7 +194,8 @@ class WriterClosed(LakeClosed):
 
 class LakeReplaced(LakelogError):
     """Raised by append where the directory holds another lake, or another copy of the lake, than
-    when it was opened: open it again, and append again what was not acknowledged."""
+    when it was opened, and by what publishes where it holds another lake: open it again, and append
+    again what was not acknowledged."""
 
 
 class ReentrantAppend(LakelogError):

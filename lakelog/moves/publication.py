@@ -188,6 +188,8 @@ def try_move(
 
         # A move to an existing state adds no files whose age could matter.
         def is_safe(file: Begun) -> bool:
+            # Of a lake that was removed nothing may come into one that was made in its place.
+            store.require_same_lake("", ())
             is_whole = change.snapshot is not None or _is_safe(
                 store, change, move, started_at, file
             )

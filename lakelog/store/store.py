@@ -280,7 +280,7 @@ class Store:
         if lake != self.lake_id or is_copy:
             raise LakeReplaced(
                 f"{self.paths.root} is not the lake that was opened, but another one or a copy of"
-                " it: the append is not in it; open it again"
+                " it: nothing was written to it; open it again"
             )
         if "encryption" in body and self.paths.keys is None:
             self.config.open_keys(body)  # it was encrypted while it was open

@@ -380,6 +380,29 @@ def test_two_failures_in_a_row_are_both_doubtful(lake: lakelog.Lake, failing: Di
     assert rows(lake) == [*seen, 4]
 
 
+def test_a_publish_leaves_a_new_lake_in_its_place_alone(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events of a lake that was removed while it was sealed do not come into the next one."""
+    lake = make_lake(seal="never")
+    lake.append(numbers(1, 2, 3))
+    make_object_dir = disk.make_object_dir
+
+    def replaced(path: str) -> None:
+        monkeypatch.undo()
+        shutil.rmtree(lake.path)
+        with lakelog.open(lake.path, settings={"seal": "never"}) as other:
+            other.append(numbers(10))
+        make_object_dir(path)
+
+    monkeypatch.setattr(disk, "make_object_dir", replaced)
+    with pytest.raises(LakeReplaced, match="open it again"):
+        lake.settle()
+    with lakelog.open(lake.path) as other:
+        assert rows(other) == [10]
+        assert other.verify().problems == ()
+
+
 @pytest.mark.parametrize("is_settled", [False, True])
 @pytest.mark.parametrize("outages", [1, 3])
 @pytest.mark.parametrize(("name", "count"), [("sync_file", 2), ("write_all", 2), ("sync_dir", 1)])
