@@ -228,9 +228,9 @@ def _run_verb(arguments: list[str], lake: Lake) -> HTML | None:
     types = [p.type for p in command.params if p.name == "format"] if command else []
     choices = [name for kind in types if isinstance(kind, click.Choice) for name in kind.choices]
     # Of a verb without tables the lines that a terminal gets.
-    shown = next((name for name in ("html", "lines") if name in choices), None)
+    default_format = next((name for name in ("html", "lines") if name in choices), None)
     is_chosen = any(word in ("--json", "-h", "--help") or "--format" in word for word in arguments)
-    format_options = ["--format", shown] if shown and not is_chosen else []
+    format_options = ["--format", default_format] if default_format and not is_chosen else []
     command_line = ["--lake", lake.path, "--branch", lake.branch_name, *arguments, *format_options]
     code = 0
     # Messages are part of the answer here: what is on stderr looks like a warning.
