@@ -8,9 +8,10 @@ and watched files, forked children and threads, some of which die within a chang
 between it seals, compacts, collects, tags, branches, rolls back, undoes, removes old events,
 erases, indexes, copies, pushes, clones and rotates keys; clocks jump, the time zone of process and
 session changes, what is kept of answers (`whole_outputs`) is brought up to date, streams and HTTP
-bring and take events (`whole_streams`), other machines append (`whole_machines`), and events are
-given out again (`whole_edges`). Each question is asked in one of many ways, and all have to give
-what the model holds.
+bring and take events (`whole_streams`), other machines append (`whole_machines`), backups are
+restored, settings change and logs rotate (`whole_upkeep`), and events are given out again
+(`whole_edges`). Each question is asked in one of many ways, and all have to give what the model
+holds.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ import lakelog
 from lakelog import LakeHandler, remotes
 from lakelog.collect.watch import Watcher
 from lakelog.disk import disk
-from lakelog.errors import Diverged, NothingToUndo, WouldDropEvents, WrongVersion
+from lakelog.errors import Diverged, NothingToUndo, UnknownRef, WouldDropEvents, WrongVersion
 from lakelog.history import window as history_window
 from lakelog.maintain import indexing
 from lakelog.settings import Settings
@@ -48,6 +49,7 @@ from tests.support.whole_machines import Machines
 from tests.support.whole_model import IDS, READERS, SOURCES, SUBJECTS, TYPES, Event, State, same
 from tests.support.whole_outputs import Outputs
 from tests.support.whole_streams import Streams
+from tests.support.whole_upkeep import Upkeep
 
 ZONES = ["UTC", "Asia/Kolkata", "America/New_York", "Pacific/Apia"]
 SETTINGS = {"seal": "never", "rotate_events": 9, "gc_grace_hours": 0}
@@ -73,7 +75,7 @@ def _in_thread(ident: int, fault: seam.Fault, name: str, real: Any, *args: Any, 
     )
 
 
-class History(Outputs, Edges, Machines, Streams):
+class History(Outputs, Edges, Machines, Upkeep, Streams):
     """One history: open lakes on one directory, and what its branches and tags hold."""
 
     def __init__(self, home: Path, seed: int, patch: pytest.MonkeyPatch) -> None:
@@ -146,6 +148,8 @@ class History(Outputs, Edges, Machines, Streams):
         ]
         same(problems, [], "verify")
         self.lake.close()
+        if self.sealed_from:
+            self.hidden += [f"secret{n:05}" for n in range(self.sealed_from, self.number + 1)]
         for place in (self.path, self.bucket.removeprefix("file://")):
             same(encrypted.found(Path(place), self.hidden) if place else [], [], place)
 
@@ -359,7 +363,7 @@ class History(Outputs, Edges, Machines, Streams):
 
     def do_jump(self) -> None:
         """Let the clock jump, back or on."""
-        self.clock += self.dice.choice([-3, -1, 1, 5]) * 3_600_000_000
+        self.clock += self.dice.choice([-3, -1, 1, 5, 50]) * 3_600_000_000
 
     def do_travel(self) -> None:
         """Take the process to another time zone."""
@@ -387,7 +391,7 @@ class History(Outputs, Edges, Machines, Streams):
     def do_branch(self) -> None:
         """Start a branch, and work on it."""
         if len(self.branches) < 3:
-            name = f"b{len(self.branches)}"
+            name = next(f"b{n}" for n in range(9) if f"b{n}" not in self.branches)
             self.branches[name] = self.state
             self.moves[name] = []
             other = self.lake.branch(name)
@@ -407,7 +411,7 @@ class History(Outputs, Edges, Machines, Streams):
         is_forced = self.dice.random() < 0.5
         try:
             self.lake.undo(force=is_forced)
-        except NothingToUndo:
+        except (NothingToUndo, UnknownRef):
             assert not moves
         except WouldDropEvents:
             assert not is_forced
@@ -417,9 +421,10 @@ class History(Outputs, Edges, Machines, Streams):
 
     def do_retain(self) -> None:
         """Remove what happened long ago."""
-        line = (NOW - 400 * 86_400) * 1_000_000
+        hours = self.dice.choice([2, 24, 365 * 24])
+        line = NOW * 1_000_000 + self.clock - hours * 3_600_000_000
         gone = frozenset(event for event in self.state.events if event.time < line)
-        if self.lake.retention("365d", apply=True).applied:
+        if self.lake.retention(f"{hours}h", apply=True).applied:
             self._moved(self.state.without(gone))
 
     def do_erase(self) -> None:
@@ -524,7 +529,7 @@ class History(Outputs, Edges, Machines, Streams):
 
     def ask_payloads(self) -> None:
         """Read the payloads, of which a lake may protect a field."""
-        wanted = Counter((event.number, f"secret{event.number}") for event in self.state.events)
+        wanted = Counter((event.number, event.payload["word"]) for event in self.state.events)
         query = "SELECT (data->>'n')::INT, data->>'word' FROM events WHERE data->>'n' IS NOT NULL"
         same(Counter(self._sql(query)), wanted, self.setting)
 

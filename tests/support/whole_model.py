@@ -38,7 +38,7 @@ class Event:
     @property
     def payload(self) -> dict[str, Any]:
         """Its number, and a word that some lakes protect."""
-        return {"n": self.number, "word": f"secret{self.number}"}
+        return {"n": self.number, "word": f"secret{self.number:05}"}
 
     @property
     def record(self) -> dict[str, Any]:
