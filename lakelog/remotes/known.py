@@ -290,11 +290,11 @@ def connected(url: str) -> Iterator[Remote]:
 
 def open_remote(url: str) -> Remote:
     """Return the remote at an address that `checked_url` gave."""
-    remote: Remote = class_of(url)(url)
-    return remote
+    return class_of(url)(url)
 
 
-def class_of(url: str) -> type[Any]:
+def class_of(url: str) -> type[Remote]:
     """Return the class of the remote at an address that `checked_url` gave."""
     module = _MODULES.get(url.partition("://")[0])
-    return module.REMOTE_CLASS if module else DirectoryRemote
+    remote_class: type[Remote] = module.REMOTE_CLASS if module else DirectoryRemote
+    return remote_class

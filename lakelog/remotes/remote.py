@@ -90,13 +90,16 @@ class Remote(abc.ABC):
     Methods raise Interrupted, Unreachable, TransferRefused, OSError. Threads share a remote.
     """
 
-    url: str
     deciding = ""
     """The service that decides whether `put_new` may take a name, which has to be tried once; "" of
     a kind that is known to refuse a taken name, or that looks again by itself."""
     lists_objects = False
     """Whether each ref there lists all objects that it needs, as `publishing` is told. Then
     `without`, `rewrite` and `purge` are what erases there."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is an address as `checked_url` returns it."""
+        self.url = url
 
     @property
     def collects(self) -> bool:
