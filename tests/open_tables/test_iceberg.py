@@ -83,6 +83,7 @@ def test_foreign_tables_are_refused(shop: Shop, tmp_path: Path) -> None:
         shop.publish("events")
     table = shop.table()
     table.append(table.scan().to_arrow().slice(0, 1))
+    table.catalog.close()
     shop.lake.append(orders(10, 0, 10))
     with pytest.raises(ExportRefused, match="newest commit was not made by lakelog"):
         shop.publish()
