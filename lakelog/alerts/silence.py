@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lakelog.disk import disk
 from lakelog.entries import Record, Removal
 from lakelog.errors import InvalidSetting, UnknownRef
+from lakelog.libraries import pa, pc
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
@@ -47,17 +48,21 @@ class Matcher:
         # Tried now, and not when an alert fires.
         if comparison.operator.endswith("~"):
             try:
-                re.compile(comparison.value)
-            except re.error as error:
-                raise InvalidSetting(f"{matcher[:80]!r}: {error}") from None
+                comparison.holds({})
+            except pa.ArrowInvalid as error:
+                reason = str(error).removeprefix("Invalid regular expression: ").partition(": ")[0]
+                raise InvalidSetting(f"{matcher[:80]!r}: {reason} (RE2 reads it)") from None
         return comparison
 
     def holds(self, labels: Mapping[str, str]) -> bool:
         """Whether it holds for the labels of an alert; a label that is not there is empty."""
         value = labels.get(self.label, "")
         if self.operator.endswith("~"):
-            # The whole value, as Alertmanager's matchers do.
-            return bool(re.fullmatch(self.value, value)) == (self.operator == "=~")
+            # The whole value, as Alertmanager's matchers do, and by RE2 as there: no pattern takes
+            # exponential time, in which nobody would be told of anything.
+            pattern, values = f"^(?s:{self.value})$", pa.array([value], pa.string())
+            is_fit = pc.match_substring_regex(values, pattern)[0].as_py()
+            return bool(is_fit) == (self.operator == "=~")
         return (value == self.value) == (self.operator == "=")
 
     def __str__(self) -> str:

@@ -161,6 +161,19 @@ def test_nobody_hears_of_a_silenced_alert_until_the_silence_ends(alerts: AlertLa
     assert len(alerts.round(20 * MINUTE)) == 2
 
 
+def test_the_pattern_of_a_silence_takes_linear_time(alerts: AlertLake) -> None:
+    """A pattern for which Python would take years holds up no alert; what RE2 lacks is refused."""
+    alerts.add(window=10 * MINUTE)
+    book = RuleBook(alerts.lake)
+    alerts.time = book.silence(["source=~(a+)+"], 3650 * 1440 * MINUTE).start
+    alerts.errors(1, "a" * 60 + "b")
+    alerts.errors(1, "a" * 60)
+    (line,) = alerts.round()
+    assert "aab" in line
+    with pytest.raises(InvalidSetting, match=r"^'source=~\(\?=a\)': invalid perl operator"):
+        book.silence(["source=~(?=a)"], MINUTE)
+
+
 def test_the_message_the_samples_and_the_link_say_which_events(alerts: AlertLake) -> None:
     """The five newest events of the alert's own labels, whether it is a search or SQL."""
     query = """SELECT source, data->>'host' AS host, count(*) AS n FROM events
