@@ -367,15 +367,18 @@ class Upkeep:
 
                 reader = threading.Thread(target=read)
                 reader.start()
-                self._wait_for_last(lines)
-                # What comes from now on it does not find, but is given.
-                for _ in range(self.dice.randint(1, 3)):
-                    name = self.dice.choice([*self._entrances(), "do_settle", "do_compact"])
-                    self.log.append(f"({name})")
-                    getattr(self, name)()
-                self._wait_for_last(lines)
-                process.kill()
-                reader.join()
+                try:
+                    self._wait_for_last(lines)
+                    # What comes from now on it does not find, but is given.
+                    for _ in range(self.dice.randint(1, 3)):
+                        name = self.dice.choice([*self._entrances(), "do_settle", "do_compact"])
+                        self.log.append(f"({name})")
+                        getattr(self, name)()
+                    self._wait_for_last(lines)
+                finally:
+                    # Else one that has not all would be waited for.
+                    process.kill()
+                    reader.join()
             found = Counter(numbers_of(json.loads(line) for line in lines))
             same(found, Counter(event.number for event in self.state.events), "tail process")
 
