@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lakelog.errors import InvalidSetting
@@ -10,12 +9,11 @@ from lakelog.event import BookkeepingEvent
 from lakelog.lake import Lake
 from lakelog.libraries import Floats, np
 from lakelog.pinned import PinnedLake
-from lakelog.sql import json_path, literal
+from lakelog.sql import literal, member_paths
 
 SPANS_MAX = 50_000
 """Spans that are looked at, the latest ones: a clock that was once in 1970 must hide no others."""
 _YEAR_ONE_US = -62_135_596_800 * 10**6
-_DOTS_MAX = 6
 _IS_DUE = (
     "(time < now() + INTERVAL 1 DAY OR (SELECT min(time) FROM events) >= now() + INTERVAL 1 DAY)"
 )
@@ -86,23 +84,11 @@ def _of(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:
     # No path has an empty name.
     if not all(field.split(".")):
         return "false", "count(*)"
-    values = ", ".join(f"json_extract_string(data, {json_path(path)})" for path in _paths(field))
+    values = ", ".join(f"json_extract_string(data, {path})" for path in member_paths(field))
     # A payload that is no JSON has no fields, and must not fail the query.
     value = f"try_cast(CASE WHEN json_valid(data) THEN coalesce({values}) END AS DOUBLE)"
     # NaN and infinities would spoil the mean.
     return f"{condition} AND isfinite({value})", f"avg({value})"
-
-
-def _paths(field: str) -> Iterator[tuple[str, ...]]:
-    """The paths that a field may stand for: names of members have dots, too, as those of
-    OpenTelemetry do."""
-    member, dot, remaining = field.partition(".")
-    if not dot or field.count(".") > _DOTS_MAX:
-        yield tuple(field.split("."))
-        return
-    for path in _paths(remaining):
-        yield member, *path
-        yield f"{member}.{path[0]}", *path[1:]
 
 
 def _type_and_field(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:

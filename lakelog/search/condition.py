@@ -176,7 +176,9 @@ class _Conditions:
         """What a field has: a column, or text out of the payload."""
         if field in COLUMNS:
             return self._row + field
-        return f"{self._row}data->>{sql.json_path(field.removeprefix('data.').split('.'))}"
+        paths = sql.member_paths(field.removeprefix("data."))
+        members = [f"{self._row}data->>{path}" for path in paths]
+        return members[0] if len(members) == 1 else f"coalesce({', '.join(members)})"
 
     def _as_text(self, field: str) -> str:
         if field == "data":

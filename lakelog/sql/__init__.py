@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lakelog.sql.quoting import identifier as identifier
     from lakelog.sql.quoting import json_path as json_path
     from lakelog.sql.quoting import literal as literal
+    from lakelog.sql.quoting import member_paths as member_paths
     from lakelog.sql.quoting import no_rows as no_rows
 
 __getattr__, __all__ = lazy_face(__name__)

@@ -7,7 +7,7 @@ with quotes of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from lakelog.errors import InvalidName
 
@@ -18,6 +18,9 @@ _TYPES = {
     "position": "BIGINT",
     "seq": "BIGINT",
 }
+
+_DIVIDED_MAX = 4
+"""A field of more names is not divided at each of its dots."""
 
 
 def identifier(name: str) -> str:
@@ -41,6 +44,26 @@ def json_path(names: Iterable[str]) -> str:
         return literal("".join(f"/{name}" for name in pointers))
     escaped = (name.replace("\\", "\\\\").replace('"', '\\"') for name in levels)
     return literal("$" + "".join(f'."{name}"' for name in escaped))
+
+
+def member_paths(field: str) -> list[str]:
+    """Return the literals of the JSON paths that a field may stand for, members of members first:
+    names of members have dots, too, as those of OpenTelemetry do."""
+    return [json_path(path) for path in _divided(field)]
+
+
+def _divided(field: str) -> Iterator[tuple[str, ...]]:
+    names = field.split(".")
+    if len(names) > _DIVIDED_MAX:  # there would be hundreds
+        for depth in reversed(range(len(names))):
+            yield *names[:depth], ".".join(names[depth:])
+        return
+    member, dot, remaining = field.partition(".")
+    for path in _divided(remaining) if dot else ():
+        yield member, *path
+        yield f"{member}.{path[0]}", *path[1:]
+    if not dot:
+        yield (field,)
 
 
 def no_rows(columns: Iterable[str]) -> str:

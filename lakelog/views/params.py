@@ -21,7 +21,7 @@ from lakelog.errors import InvalidEvent, InvalidSetting, InvalidView
 from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb
 from lakelog.settings import span_us
-from lakelog.sql import json_path, literal
+from lakelog.sql import literal, member_paths
 from lakelog.values import parse_time, to_micros
 
 NOW = "now"
@@ -124,7 +124,8 @@ def field_sql(field: str | None) -> str:
         return "NULL::VARCHAR"
     if field in (*EVENT_COLUMNS, "seq"):
         return f'"{field}"::VARCHAR'
-    return f"(data ->> {json_path(field.removeprefix('data.').split('.'))})"
+    members = [f"data ->> {path}" for path in member_paths(field.removeprefix("data."))]
+    return f"({members[0]})" if len(members) == 1 else f"coalesce({', '.join(members)})"
 
 
 @functools.lru_cache(_TEXTS)

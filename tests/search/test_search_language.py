@@ -208,6 +208,36 @@ def test_long_numbers_are_compared_to_their_last_digit(home: Path) -> None:
         assert found(":=\N{ARABIC-INDIC DIGIT THREE}") == []
 
 
+@pytest.mark.parametrize("is_typed", [False, True])
+def test_names_of_members_have_dots(tmp_path: Path, is_typed: bool) -> None:
+    """A field finds a member of a member, and one whose own name has the dots, as those of
+    OpenTelemetry; the first of both where there are both."""
+    lake = lakelog.open(tmp_path / "lake")
+    payloads = [
+        {"http": {"route": "cart", "code": 200}},
+        {"http.route": "cart", "http.code": 404},
+        {"attributes": {"http.route": "/cart/7", "http": {"code": 500}}},
+        {"attributes": {"a.b": {"c": "deep"}}, "x.y.z.u.v": "wide"},
+        {"http": {"route": "shop"}, "http.route": "cart"},
+    ]
+    lake.append([{"type": "t", "source": str(n), "data": data} for n, data in enumerate(payloads)])
+    if is_typed:
+        lake.snapshot()
+        lake.compact()
+
+    def found(query: str) -> str:
+        rows = lake.search(query).fetchall()
+        return "".join(sorted(row[3] for row in rows))
+
+    assert found("http.route:cart") == "01"
+    assert found("data.http.route:=cart") == "01"
+    assert found("http.code>=400") == "1"
+    assert found("attributes.http.route:7") == "2"
+    assert found("attributes.http.code:500") == "2"
+    assert found("attributes.a.b.c:deep x.y.z.u.v:*") == "3"
+    assert found("http.route:*") == "014"
+
+
 def test_calls_in_strings_and_comments_stay(lake: lakelog.Lake) -> None:
     """Only a call is one: not a text, a name or a comment."""
     query = """SELECT 'search(x)' AS a, count(*) AS "search(y)" -- search(
