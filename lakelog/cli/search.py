@@ -232,6 +232,7 @@ def _emit_fields(
     state: Lake | PinnedLake, query_plan: Search, names: Sequence[str], target: OutputTarget
 ) -> None:
     """Write values of fields: those that are named, or the columns and members of payloads."""
+    nothing = f"no events with {' or '.join(names)}\n" if names else "no events\n"
     if not names:
         # FACETS are columns, which every event has; members of payloads follow.
         members = [name for (name,) in state.sql(query_plan.names()).fetchall()]
@@ -240,7 +241,7 @@ def _emit_fields(
     result = QueryResult.of_records(
         [dict(zip(("field", "value", "count"), r, strict=True)) for r in rows]
     )
-    emit_words(result, target, lambda: "".join(_facets(rows)) or "no events\n")
+    emit_words(result, target, lambda: "".join(_facets(rows)) or nothing)
 
 
 def _facets(rows: Iterable[tuple[object, ...]]) -> Iterator[str]:

@@ -95,6 +95,8 @@ def test_values_of_fields(path: str) -> None:
     assert values["source", "web-0"] == 10
     shown = run(path, "request", "--field", "status", "--format", "table").stdout
     assert shown.split() == ["status", "90", "200", "10", "503"]
+    shown = run(path, "*", "--field", "nosuch", "--field", "a.b", "--format", "table").stdout
+    assert shown == "no events with nosuch or a.b\n"
 
 
 def test_fields_of_any_name(tmp_path: Path) -> None:
