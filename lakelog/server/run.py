@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import importlib
 import re
@@ -266,8 +267,9 @@ def _listener(plan: ServerPlan) -> socket.socket:
         listener.close()
         # A name that is not known has a number of its own, which is none of the system.
         reason = error.strerror or str(error)
+        option = "port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "host"
         raise InvalidSetting(
-            f"cannot listen on {plan.host}:{plan.port}: {reason}: choose another --port"
+            f"cannot listen on {plan.host}:{plan.port}: {reason}: choose another --{option}"
         ) from None
     # Handed to a child that takes over from this process without closing the port.
     listener.set_inheritable(True)

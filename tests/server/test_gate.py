@@ -152,6 +152,16 @@ def test_beyond_this_machine_a_token_and_tls_are_needed(
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
+def test_an_address_that_cannot_be_had_says_which_option_to_change(tmp_path: Path) -> None:
+    """Another port is no advice for a host that is none."""
+    need_module("uvicorn")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for host, option in (("127.0.0.1", "--port"), ("nosuch.invalid", "--host")):
+            port = str(taken.getsockname()[1])
+            refused = run(str(tmp_path / "lake"), "serve", "--host", host, "--port", port, code=2)
+            assert refused.stderr.rstrip().endswith(f"choose another {option}")
+
+
 @pytest.mark.parametrize("package", ["uvicorn", "starlette", "prometheus_client"])
 def test_without_its_extra_a_server_names_it(tmp_path: Path, package: str) -> None:
     program = (
