@@ -25,6 +25,7 @@ from lakelog.anomalies import (
     score_rows,
 )
 from lakelog.cli.app import App, state_option, verb_group
+from lakelog.cli.arguments import moment
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_words, open_output
@@ -67,6 +68,8 @@ def anomalies(
         raise click.UsageError("--record and --at do not go together")
     if tag and ref:
         raise click.UsageError("--tag and --at do not go together")
+    for option_name, value in (("--since", since), ("--until", until)):
+        moment(option_name, value)  # which names the option
     with app.open() as lake:
         incident_list = incidents(
             lake.at(ref) if ref else lake,

@@ -186,6 +186,8 @@ def test_the_verb_lists_and_records_them(home: Path) -> None:
         recorded = lake.sql("SELECT count(*) FROM events WHERE type = 'ANOMALY'").fetchone()
         assert recorded == (len(rows),)
         assert finding_records(seen(lake)) == rows
+    misspelt = CliRunner().invoke(cli, [*options, "--until", "yesterday"])
+    assert "--until is a time such as" in misspelt.stderr
     refused = CliRunner().invoke(cli, [*options, "--record", "--at", "main"])
     assert "--record and --at do not go together" in refused.stderr
 
