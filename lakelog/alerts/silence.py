@@ -49,9 +49,10 @@ class Matcher:
         if comparison.operator.endswith("~"):
             try:
                 comparison.holds({})
-            except pa.ArrowInvalid as error:
-                reason = str(error).removeprefix("Invalid regular expression: ").partition(": ")[0]
-                raise InvalidSetting(f"{matcher[:80]!r}: {reason} (RE2 reads it)") from None
+            except pa.ArrowInvalid:
+                raise InvalidSetting(
+                    f"{matcher[:80]!r}: {comparison.value[:80]!r} is no regular expression of RE2"
+                ) from None
         return comparison
 
     def holds(self, labels: Mapping[str, str]) -> bool:
