@@ -25,7 +25,7 @@ from lakelog.anomalies import (
     score_rows,
 )
 from lakelog.cli.app import App, state_option, verb_group
-from lakelog.cli.arguments import moment
+from lakelog.cli.arguments import require_times
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_words, open_output
@@ -68,8 +68,7 @@ def anomalies(
         raise click.UsageError("--record and --at do not go together")
     if tag and ref:
         raise click.UsageError("--tag and --at do not go together")
-    for option_name, value in (("--since", since), ("--until", until)):
-        moment(option_name, value)  # which names the option
+    require_times(since, until)
     with app.open() as lake:
         incident_list = incidents(
             lake.at(ref) if ref else lake,

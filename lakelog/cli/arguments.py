@@ -60,6 +60,12 @@ def time_conditions(since: int | None, until: int | None = None) -> list[str]:
     return [f"time {sign} make_timestamptz({at})" for sign, at in bounds if at is not None]
 
 
+def require_times(since: str | None, until: str | None) -> None:
+    """Raise UsageError, which names the option, unless both are times."""
+    for option, value in (("--since", since), ("--until", until)):
+        moment(option, value)
+
+
 def moment(option: str, value: str | None) -> int | None:
     """Return the time that an option names, in microseconds. Raises UsageError."""
     if value is None:

@@ -13,7 +13,7 @@ import click
 import lakelog.search as searches
 from lakelog.cli import tail as lines
 from lakelog.cli.app import App, state_option, verb
-from lakelog.cli.arguments import moment
+from lakelog.cli.arguments import require_times
 from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import (
@@ -133,8 +133,7 @@ def search(
 
 def _plan(text: str, since: str | None, until: str | None) -> Search:
     # The language of searches knows only `time`, and not by which option it was given.
-    for option_name, value in (("--since", since), ("--until", until)):
-        moment(option_name, value)
+    require_times(since, until)
     return searches.Search.of(text, since, until)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lakelog import maintain
 from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.entries import Entry, IdRun, SegmentEntry
@@ -44,8 +45,6 @@ _CUT = range(65_536, 65_546)
 """Lengths of lines that an earlier version cut to 64 KiB."""
 _PARTS = "a line of over "
 """The beginning of the reason of a line that was quarantined in parts."""
-_TAKEN = "another event with its id "
-"""The beginning of the reason of an event whose id another machine has published."""
 _Placed = tuple[dict[str, Any], int, int]
 """An event, its position, and the index of its line."""
 Rules = Callable[[str], FormatDefinition | None]
@@ -313,7 +312,7 @@ def _parse(
         if not record or len(record) in _CUT or reason.startswith(("not UTF-8", _PARTS)):
             return None
         # As its id is known it would count as stored, and be in no place any more.
-        if reason.startswith(_TAKEN):
+        if reason == maintain.Sealer.TAKEN:
             return None
         events = _form(rule, record).events(record)
         for event in events:

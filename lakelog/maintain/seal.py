@@ -35,7 +35,7 @@ _NEWEST = 256
 """Segments in which the published event is looked for, the newest of a state."""
 _LINES = """
 SELECT DISTINCT ON (d.origin, d.position) d.ingested_at, d.origin, d.position,
-    'another event with its id was published first, by another machine' AS reason,
+    '{taken}' AS reason,
     CAST(json_object('id', d.id, 'type', d.type, 'source', d.source, 'subject', d.subject,
         'time', d.time, 'data', CAST(d.data AS JSON)) AS VARCHAR) AS line, d.writer, d.sequence
 FROM dropped_rows AS d JOIN ({rows}) AS e
@@ -68,6 +68,9 @@ class _Attempt:
 
 class Sealer:
     """Seals the tail of one branch; `connect` opens a database when rows have to be made."""
+
+    TAKEN = "another event with its id was published first, by another machine"
+    """Why an event is quarantined that cannot be published."""
 
     def __init__(self, store: Store, branch: str, tail: Tail, connect: Any) -> None:
         self._store, self._branch, self._tail, self._connect = store, branch, tail, connect
@@ -319,6 +322,6 @@ def _repeated_ids(
     cursor = connection.cursor()
     with contextlib.closing(cursor):
         cursor.register("dropped_rows", dropped_rows)
-        query = _LINES.format(rows=rows_sql(store.paths, entries))
+        query = _LINES.format(taken=Sealer.TAKEN, rows=rows_sql(store.paths, entries))
         found: pa.Table = cursor.sql(query).to_arrow_table()
     return found if found.num_rows else None

@@ -79,6 +79,13 @@ class Machines:
         if self.bucket:
             self._append_on_machine()
             return
+        events = self.push_from_clone()
+        before = self.state
+        remotes.pull(self.lake, "origin")
+        self._moved(before.add(*events))
+
+    def push_from_clone(self) -> list[Event]:
+        """Push events that a clone of the branch has appended, and return them."""
         self.do_push()
         branch, events = self.lake.branch_name, self.events()
         clone = str(self.home / f"clone{len(self.log)}")
@@ -86,9 +93,7 @@ class Machines:
             other.append([event.record for event in events])
             other.settle()
             remotes.push(other, "origin", branches=[branch])
-        before = self.state
-        remotes.pull(self.lake, "origin")
-        self._moved(before.add(*events))
+        return events
 
     def _append_on_machine(self) -> None:
         """Append in the other directory, after or before what waits in this one."""

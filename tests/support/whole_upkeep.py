@@ -94,8 +94,8 @@ class Upkeep:
 
         def bad(self) -> str: ...
 
-        def do_push(self) -> None:
-            """Push the branch, and clone what was pushed."""
+        def push_from_clone(self) -> list[Event]:
+            """Push events that a clone of the branch has appended, and return them."""
 
         def do_append(self) -> None:
             """Append dictionaries."""
@@ -262,14 +262,7 @@ class Upkeep:
         """Append here and in a clone, and merge what that has pushed."""
         if self.bucket:
             return
-        self.do_push()
-        branch, events = self.lake.branch_name, self.events()
-        clone = str(self.home / f"clone{len(self.log)}")
-        with lakelog.open(clone, create=False, branch=branch) as other:
-            other.append([event.record for event in events])
-            other.settle()
-            remotes.push(other, "origin", branches=[branch])
-        base = self.state
+        events, base = self.push_from_clone(), self.state
         for _ in range(self.dice.randint(0, 2)):
             name = self.dice.choice([*self._entrances(), "do_settle", "do_compact"])
             self.log.append(f"({name})")
