@@ -158,9 +158,9 @@ class FrameScans:
         # The longest line of JSON that the reader has to expect.
         longest = max(frame.raw for frame in frames)
         sources = [frame_rows.scan_sql(files.paths, longest, names)]
-        if entries := self._tables.choose(state, query):
-            ranges = self._tables.row_ranges(entries, query)
-            sources.insert(0, self._tables.rows_sql(entries, ranges=ranges))
+        chosen = self._tables.choose(state, query)
+        if chosen.entries:
+            sources.insert(0, self._tables.rows_sql(chosen.entries, ranges=chosen.ranges))
         union = " UNION ALL ".join(
             f"SELECT {', '.join(names)} FROM ({source})" for source in sources
         )
@@ -168,7 +168,9 @@ class FrameScans:
             return None
         self.left -= 1
         view = f"CREATE OR REPLACE TEMP VIEW events AS {union}"
-        return FrameScan(view, files, functools.partial(self._make_whole, entries, state, pending))
+        return FrameScan(
+            view, files, functools.partial(self._make_whole, chosen.entries, state, pending)
+        )
 
     def _make_whole(
         self,

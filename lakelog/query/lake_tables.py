@@ -168,7 +168,7 @@ class LakeTables:
         state, pending = pinned
         # An id may be there twice in the tail alone: then rows have to be looked at.
         query = Query(parsed=True, needs=[Predicate(subjects={subject})])
-        if self.only is not None or self.hides_tables or self.choice.segments(state, query):
+        if self.only is not None or self.hides_tables or self.choice.candidates(state, query):
             return None
         table = self.tail_rows(pending, state)
         name = arrays.texts((subject,))[0]  # a text of Python would load pandas, if it is there
@@ -198,15 +198,24 @@ class LakeTables:
             return None
         return f"SELECT {self.count(*pinned)}::BIGINT AS {sql.identifier(query.counts_all)}"
 
-    def choose(self, state: Manifest, query: Query) -> list[SegmentEntry]:
-        """Return the event segments that a query can need."""
-        if self.hides_tables or (query.of_newest and self.only is not None):  # of other events
-            return self.store.manifests.segments(state, "events")
-        return self.choice.segments(state, query)
+    def choose(self, state: Manifest, query: Query) -> View:
+        """Return the table of the event segments that a query can need."""
+        return self.with_words(self.candidates(state, query), query)
 
-    def row_ranges(self, entries: list[SegmentEntry], query: Query) -> RowRanges:
-        """Return the rows of segments that a query can need, where those are not all."""
-        return {} if self.hides_tables else self.choice.row_ranges(entries, query)
+    def candidates(self, state: Manifest, query: Query) -> View:
+        """Return the same, with the segments that have none of the words of a search."""
+        if self.hides_tables or (query.of_newest and self.only is not None):  # of other events
+            return View("events", self.store.manifests.segments(state, "events"), None)
+        return View("events", self.choice.candidates(state, query), None)
+
+    def with_words(self, view: View, query: Query) -> View:
+        """Return the table `events` without the segments, and the rows of others, that cannot have
+        the words of a search."""
+        if not query.has_words:
+            return view
+        ranges = {} if self.hides_tables else self.choice.row_ranges(view.entries, query)
+        entries = [entry for entry in view.entries if ranges.get(entry.key) != ()]
+        return view._replace(entries=entries, ranges=ranges)
 
     def with_short_patterns(self, query: Query, views: list[View]) -> Query:
         """Return a query whose searches are made for the words that there are: where all are of
@@ -226,18 +235,19 @@ class LakeTables:
         self.choice.verify(entries)
         return entries
 
-    def views(self, names: set[str], query: Query, pinned: Pinned) -> list[View]:
-        """The tables of these names as a query reads them, of one state."""
+    def views(
+        self, names: set[str], query: Query, pinned: Pinned, *, looks_up: bool = True
+    ) -> list[View]:
+        """The tables of these names as a query reads them, of one state; unless it `looks_up` the
+        words of a search, with the segments that have none of them (`with_words`)."""
         state, pending = pinned
         views, opens = [], self.opens_fields
         if "events" in names:
-            entries = self.choose(state, query)
-            ranges = self.row_ranges(entries, query)
+            view = self.candidates(state, query)
+            view = self.with_words(view, query) if looks_up else view
             tail = self.numbered_tail(pending, state)
             is_needle = query.parsed and bool(query.needles) and not self.hides_tables
-            views.append(
-                View("events", entries, tail, ranges=ranges, opens=opens, by_ranges=is_needle)
-            )
+            views.append(view._replace(tail=tail, opens=opens, by_ranges=is_needle))
         if "quarantine" in names:
             entries = self.store.manifests.segments(state, "quarantine")
             lines = self.rows_of(self.branch).quarantine(pending) if pending else None
@@ -346,15 +356,13 @@ class SegmentChoice:
         self._words = WordIndexes(store.paths, opens_fields)
         self._chosen: dict[tuple[object, ...], tuple[SegmentEntry, ...]] = {}
 
-    def segments(self, state: Manifest, query: Query) -> list[SegmentEntry]:
-        """Return the event segments of a state that a query can need. Raises DamagedSegment,
-        SnapshotGone where a filter has to be made."""
+    def candidates(self, state: Manifest, query: Query) -> list[SegmentEntry]:
+        """Return the event segments of a state that a query can need but for the words of a search.
+        Raises DamagedSegment, SnapshotGone where a filter has to be made."""
         if not query.parsed or not query.needs:
             return self._store.manifests.segments(state, "events")
         # By names first where there are any: their answers are remembered.
-        nearby = self._by_names(state, query) if query.needles else self._near(state, query.needs)
-        ranges = self.row_ranges(nearby, query)
-        return [entry for entry in nearby if ranges.get(entry.key) != ()]
+        return self._by_names(state, query) if query.needles else self._near(state, query.needs)
 
     def _by_names(self, state: Manifest, query: Query) -> list[SegmentEntry]:
         key = state.key, query.needles
@@ -367,7 +375,8 @@ class SegmentChoice:
         return list(entries)
 
     def row_ranges(self, entries: list[SegmentEntry], query: Query) -> RowRanges:
-        """Return the rows of segments that can have the words of a search."""
+        """Return the rows of segments that can have the words of a search; no row of a segment that
+        has none of them."""
         if not query.parsed or not query.needs or any(n.words is None for n in query.needs):
             return {}
         # Words of protected fields are not in the indexes, and rows that open them could match.

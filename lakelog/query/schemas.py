@@ -262,7 +262,7 @@ class TypeTables:
             table = provider.type_table(pinned, name)  # type: ignore[union-attr]
             types = {table.type}
             needs_of_type = [replace(n, types=types & (n.types or types)) for n in needs[name]]
-            entries = self._tables.choose(state, Query(parsed=True, needs=needs_of_type))
+            entries = self._tables.choose(state, Query(parsed=True, needs=needs_of_type)).entries
             tail = self._tables.numbered_tail(pending, state)
             view = View(_view_name(name), entries, tail, table.values, table)
             views.append(view._replace(opens=self._tables.opens_fields))

@@ -240,7 +240,7 @@ class Session:
         of_types = self.binder.types.views(parsed, (state, pending))
         segments = {entry.key for view in of_types for entry in view.entries}
         if parsed.needs or not of_types:
-            segments |= {entry.key for entry in self.tables.choose(state, parsed)}
+            segments |= {entry.key for entry in self.tables.choose(state, parsed).entries}
         return len(segments), state.totals.segments
 
     def count(self, digest: str | None = None) -> int:
@@ -400,8 +400,8 @@ class KeptPlan:
 class NeedlePlan:
     """Puts the segments into the query: needles read few, and to make views would take longer."""
 
-    def __init__(self, tables: LakeTables, cursors: QueryCursors) -> None:
-        self._tables, self._cursors = tables, cursors
+    def __init__(self, tables: LakeTables, tops: TopScans, cursors: QueryCursors) -> None:
+        self._tables, self._tops, self._cursors = tables, tops, cursors
 
     def applies(self, selection: LakeSelect) -> bool:
         """Whether certain ids, subjects or words are asked for, in segments alone."""
@@ -416,10 +416,10 @@ class NeedlePlan:
     def run(self, selection: LakeSelect) -> Stream | None:
         """Return the rows, None if more than one table, or many rows for words, are to be read."""
         query, pinned = selection.query, selection.pinned
-        views = self._tables.views(selection.names, query, pinned)
         # Rare words read few rows; many are read faster through a view.
-        if not query.needles and views[0].row_count > top_scans.LEAST:
+        if not query.needles and self._tops.are_many(query, pinned[0]):
             return None
+        views = self._tables.views(selection.names, query, pinned)
         if query.has_words:
             query = self._tables.with_short_patterns(query, views)
         rewritten = query.sql
@@ -446,12 +446,18 @@ class TablePlan:
 
     def run(self, selection: LakeSelect) -> Stream | None:
         """Return the rows."""
-        query, pinned = selection.query, selection.pinned
-        views = self._tables.views(selection.names, query, pinned)
+        query, pinned, tables = selection.query, selection.pinned, self._tables
+        is_top = query.has_limit and pinned[0].totals.events >= top_scans.LEAST
+        # Of a common word the newest segments have enough rows, and no others are looked into.
+        is_common = is_top and query.has_words and not query.needles
+        is_common = is_common and self._tops.are_many(query, pinned[0])
+        views = tables.views(selection.names, query, pinned, looks_up=not is_common)
         if query.has_words:
-            query = self._tables.with_short_patterns(query, views)
-        if query.has_limit and pinned[0].totals.events >= top_scans.LEAST:
+            query = tables.with_short_patterns(query, views)
+        if is_top:
             views = self._tops.bounded(query, pinned, views, params=selection.params)
+        if is_common:
+            views = [tables.with_words(v, query) if v.name == "events" else v for v in views]
         rewritten = query.sql
         if query.may_extract:
             rewritten, views = self._tables.over_columns(rewritten, pinned, views)
@@ -465,6 +471,6 @@ def plans_of(tables: LakeTables, binder: Binder, scans: FrameScans) -> tuple[Que
         CountPlan(tables, binder.cursors),
         ScanPlan(tables, scans),
         KeptPlan(tables, binder.cursors),
-        NeedlePlan(tables, binder.cursors),
+        NeedlePlan(tables, binder.tops, binder.cursors),
         TablePlan(tables, binder.tops, binder.cursors),
     )

@@ -26,6 +26,7 @@ from lakelog.engine.syntax import Node, SyntaxFault, nodes, sql_of
 from lakelog.engine.volatility import FunctionCall, Volatility
 from lakelog.entries import SegmentEntry
 from lakelog.libraries import duckdb
+from lakelog.manifest import Manifest
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
 from lakelog.query.schemas import RefSchemas
@@ -41,10 +42,10 @@ _SHARE = 20
 """The rows that are wanted are at most this part of all."""
 _PAYLOADS, _TIMES = 2_000_000, 50_000_000
 """In more events that a WHERE leaves nothing is looked for beforehand: in payloads, and at all."""
-_SAMPLES, _STEPS = (8, 2), (1, 1 << 17, 1 << 20)
-"""For rows that pass a WHERE one in so many blocks of the newest segment are looked through first,
-then the newest segments of so many events, if they are less than a quarter of all."""
-_CHANCE, _KEPT = 3, 128
+_SAMPLES, _STEPS = (None, 2), (1, 1 << 17, 1 << 20)
+"""For rows that pass a WHERE some blocks of the newest segment are looked through first, then one
+in so many, then the newest segments of so many events, if they are less than a quarter of all."""
+_CHANCE, _KEPT, _TOGETHER = 3, 128, 8
 
 
 class TopScans:
@@ -54,6 +55,18 @@ class TopScans:
         self._tables, self._refs = tables, refs
         self._pool = CursorPool(tables)
         self._asked: dict[str, TopRows | None] = {}
+
+    def are_many(self, query: Query, state: Manifest) -> bool:
+        """Whether the blocks that have the words of a search have many rows; the newest segments
+        are looked into first, and no more of them than it takes."""
+        row_count, candidates = 0, self._tables.candidates(state, query)
+        newest = sorted(candidates.entries, key=lambda entry: entry.time[1], reverse=True)
+        for start in range(0, len(newest), _TOGETHER):
+            view = candidates._replace(entries=newest[start : start + _TOGETHER])
+            row_count += self._tables.with_words(view, query).row_count
+            if row_count > LEAST:
+                return True
+        return False
 
     def bounded(
         self,
@@ -73,7 +86,7 @@ class TopScans:
             return views
         if not (is_of_type or views[0].name == "events"):
             return views
-        bounded = self._bounded(query.sql, "", views[0], pinned, cursor, params)
+        bounded = self._bounded(query, "", views[0], pinned, cursor, params)
         return [bounded] if bounded else views
 
     def of_ref(
@@ -91,13 +104,13 @@ class TopScans:
         ((schema, view),) = views.items()
         events = view._replace(name="events")
         pinned = self._refs.states.get(schema)
-        bounded = self._bounded(query.sql, schema, events, pinned, cursor, params)
+        bounded = self._bounded(query, schema, events, pinned, cursor, params)
         # Under another name than the schema has for all of them.
         return {schema: bounded._replace(name=f"{WIDE}{schema}")} if bounded else views
 
     def _bounded(
         self,
-        query: str,
+        query: Query,
         schema: str,
         view: View,
         pinned: Pinned | None,
@@ -105,13 +118,13 @@ class TopScans:
         params: object,
     ) -> View | None:
         total = view.row_count
-        top = self._wanted(query, schema, view.name) if total >= LEAST else None
+        top = self._wanted(query.sql, schema, view.name) if total >= LEAST else None
         # Wanting a large part of all rows, the query reads them anyway.
         if top is None or top.count * _SHARE > total:
             return None
         # The query itself says what is wrong with it, in its own words.
         with contextlib.suppress(duckdb.Error, SyntaxFault):
-            return self._with_bound(top, view, pinned, cursor, params)
+            return self._with_bound(top, query, view, pinned, cursor, params)
         return None
 
     def _wanted(self, query: str, schema: str, table: str) -> TopRows | None:
@@ -129,6 +142,7 @@ class TopScans:
     def _with_bound(
         self,
         top: TopRows,
+        query: Query,
         view: View,
         pinned: Pinned | None,
         cursor: duckdb.DuckDBPyConnection | None,
@@ -142,9 +156,10 @@ class TopScans:
             descending = str(order).upper().startswith("DESC")
         total = sum(entry.events for entry in view.entries)
         if top.is_filtered:
-            samples = (view.sample(descending, step) for step in _SAMPLES)
+            newest = self._nearest(query, view, 1, descending)
+            samples = (newest.sample(descending, step) for step in _SAMPLES)
             sizes = (size for size in _STEPS if size < total // 4)
-            nearest_views = (view.nearest(size, descending) for size in sizes)
+            nearest_views = (self._nearest(query, view, size, descending) for size in sizes)
             share = 1.0
             for nearest in itertools.chain(samples, nearest_views):
                 # As many of its rows pass as of those before; of none nothing is known.
@@ -154,7 +169,8 @@ class TopScans:
                 if bounded:
                     return bounded
                 share = max(count, _CHANCE) / max(nearest.row_count, 1)
-        if view.ranges:  # to look for rare words takes most of the time, in either step
+        # To look for rare words takes most of the time, in either step.
+        if self._tables.with_words(view, query).ranges:
             return None
         # The caller holds a lock, which other threads would wait for.
         if top.is_filtered and total > (_PAYLOADS if top.reads_payloads else _TIMES):
@@ -165,6 +181,14 @@ class TopScans:
             if some.row_count < LEAST:
                 return some
         return self._edge(top, descending, some, view, pinned, cursor, params)[0]
+
+    def _nearest(self, query: Query, view: View, count: int, descending: bool) -> View:
+        """The table of the segments that are nearest, of those that have the words of a search."""
+
+        def has_words(entry: SegmentEntry) -> bool:
+            return bool(self._tables.with_words(view._replace(entries=[entry]), query).entries)
+
+        return self._tables.with_words(view.nearest(count, descending, has_words), query)
 
     def _edge(
         self,

@@ -16,6 +16,7 @@ from tests.support.search_states import (
     require_right_answer,
     require_right_neighbours,
     shrink_indexes,
+    shrink_scans,
     states,
 )
 
@@ -32,8 +33,11 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def small_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Word indexes of few rows, that know the counts of all but the rarest words, or of none."""
+    """Word indexes of few rows, that know the counts of all but the rarest words, or of none; in
+    some plays the newest rows are looked for in two steps."""
     shrink_indexes(monkeypatch, is_counted=seed != 3)
+    if seed % 2:
+        shrink_scans(monkeypatch)
 
 
 @pytest.mark.rounds

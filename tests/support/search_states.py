@@ -13,6 +13,8 @@ import pytest
 import lakelog
 from lakelog.errors import LakelogError
 from lakelog.maintain import indexing
+from lakelog.query import session, top_scans
+from lakelog.query.sql import table_sql
 from lakelog.remotes import fetches as fetch
 from lakelog.search.answers import Search
 from lakelog.word_indexes import joint_filter, word_index, word_indexing
@@ -33,6 +35,16 @@ def shrink_indexes(patch: pytest.MonkeyPatch, *, is_counted: bool) -> None:
     patch.setattr(joint_filter, "_MOST", 50)
     if not is_counted:
         patch.setattr(word_indexing, "_PENDING_MAX", 100)
+
+
+def shrink_scans(patch: pytest.MonkeyPatch) -> None:
+    """Have the times of the newest rows looked for first even of few, in blocks of two rows."""
+    patch.setattr(session, "KEPT_EVENTS", 0)
+    patch.setattr(top_scans, "LEAST", 8)
+    patch.setattr(top_scans, "_SHARE", 1)
+    patch.setattr(top_scans, "_STEPS", (1, 20))
+    patch.setattr(top_scans, "_TOGETHER", 1)
+    patch.setattr(table_sql, "_VECTOR", 2)
 
 
 def random_events(dice: random.Random, numbers: range, *, is_ascii: bool) -> list[Event]:
@@ -114,6 +126,10 @@ def require_right_answer(lake: lakelog.Lake, events: list[Event], asked: Asked) 
     assert lake.sql(Search.of(asked.text).count()).fetchall() == [(len(wanted),)]
     times = [(row[0], row[-1]) for row in rows]
     assert times == sorted(times, reverse=True)
+    count = len(rows) // 3 + 1
+    assert lake.search(asked.text, limit=count).fetchall() == rows[:count], asked.text
+    oldest = lake.sql(Search.of(asked.text).events(count, oldest=True)).fetchall()
+    assert oldest == sorted(rows, key=lambda row: (row[0], row[-1]))[:count], asked.text
     bars = lake.sql(Search.of(asked.text).histogram()).fetchall()
     assert sum(count for _, count in bars) == len(wanted), asked.text
 

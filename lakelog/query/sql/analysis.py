@@ -138,7 +138,7 @@ class Query:
     has_words: bool = field(init=False, default=False)
     """Whether any mention asks for words."""
     row_ranges: dict[str, tuple[tuple[int, int], ...] | None] = field(
-        init=False, default_factory=dict, compare=False
+        default_factory=dict, compare=False
     )
     """The rows that may have the words, by the digests of segments that were looked at already;
     None for all rows."""
@@ -208,7 +208,7 @@ class Query:
         if (found := _SHAPES[shape]) is None:
             return cls.of(connection, query)
         needs = [need.renamed(names) for need in found.needs]
-        return dataclasses.replace(found, sql=query, needs=needs, shape=shape)
+        return dataclasses.replace(found, sql=query, needs=needs, shape=shape, row_ranges={})
 
     def own_tables(self, names: Container[str], *, has_values: bool = False) -> set[str] | None:
         """The tables among `names` that a SELECT names, or None if it may read anything else; also

@@ -30,6 +30,7 @@ _REWRITTEN: dict[tuple[object, ...], payload.Rewriting | None] = {}
 _REWRITTEN_MAX, _SHORT = 128, 512
 _VECTOR = 2_048
 """Rows that the engine takes at once."""
+_NEAR = 0, 1, 3, 7
 _NAMES = re.compile(r"\s*(?:with\b|--|/\*)", re.I)
 
 
@@ -65,29 +66,32 @@ class View(NamedTuple):
             for ranges in (self.ranges.get(entry.key),)
         )
 
-    def nearest(self, count: int, descending: bool) -> View:
-        """The table of the newest segments, or the oldest ones, that have so many events."""
+    def nearest(self, count: int, descending: bool, holds: Callable[[SegmentEntry], bool]) -> View:
+        """The table of the newest segments, or the oldest ones, that have so many events, of those
+        that hold something."""
         place = 1 if descending else 0
         entries, events = list[SegmentEntry](), 0
         # Segments sorted by their ends: those that reach furthest come first.
         for entry in sorted(self.entries, key=lambda e: e.time[place], reverse=descending):
-            if events < count:
+            if events < count and holds(entry):
                 entries.append(entry)
                 events += entry.events
         return self._replace(entries=entries)
 
-    def sample(self, descending: bool, step: int) -> View:
-        """The table of one in so many blocks of rows of the newest segment, or the oldest one."""
-        nearest = self.nearest(1, descending)
-        (entry,) = nearest.entries
+    def sample(self, descending: bool, step: int | None) -> View:
+        """The table of one in so many blocks of rows of its only segment; without a step of few
+        near its end, or its begin, as most segments have their events by time."""
+        (entry,) = self.entries
         # Rows of earlier conditions only: a sample must not read what the query leaves out.
         ranges = self.ranges.get(entry.key, ((0, entry.events - 1),))
-        samples = (
+        blocks = [
             (row, min(row + _VECTOR - 1, stop))
             for start, stop in ranges
-            for row in range(start, stop + 1, step * _VECTOR)
-        )
-        return nearest._replace(ranges={entry.key: tuple(samples)})
+            for row in range(start, stop + 1, _VECTOR)
+        ]
+        blocks = blocks[::-1] if descending else blocks
+        samples = blocks[::step] if step else [blocks[n] for n in _NEAR if n < len(blocks)]
+        return self._replace(ranges={entry.key: tuple(sorted(samples))})
 
 
 def columns(name: str) -> tuple[str, ...]:
