@@ -10,6 +10,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
+from lakelog.query.sql import analysis
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -117,3 +118,34 @@ def test_errors_of_a_look_up_are_those_of_the_query_as_it_is_written(make_lake: 
         assert wrong in failed.value.details
         with pytest.raises(QueryFailed, match='Referenced column "nope"'):
             lake.sql("SELECT nope FROM events WHERE subject = 's1'")
+
+
+def test_times_follow_the_zone_of_the_session(make_lake: MakeLake) -> None:
+    """A look-up with a time means by it what the session's zone says when it is asked."""
+    lake = make_lake()
+    for hour in (3, 13):
+        time = f"2026-11-01T{hour:02}:00:00Z"
+        lake.append({"type": "a", "subject": name, "time": time} for name in "xy")
+        lake.settle()
+    before_noon = "SELECT count(*) FROM events WHERE subject = '{}' AND time < '2026-11-01 12:00'"
+    assert lake.sql(before_noon.format("x")).fetchall() == [(1,)]
+    engine = lake.engine()
+    engine.execute("SET GLOBAL TimeZone = 'America/New_York'")
+    try:
+        for name in "yx":
+            assert lake.sql(before_noon.format(name)).fetchall() == [(2,)]
+    finally:
+        engine.execute("RESET GLOBAL TimeZone")
+
+
+def test_times_follow_the_clock(make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has asked for what is before now finds, whenever it asks again, what came
+    since. Without the day by which a bound is later, as that would have to pass."""
+    monkeypatch.setattr(analysis, "_SLACK", 0)
+    lake = make_lake()
+    until_now = "SELECT count(*) FROM events WHERE subject = '{}' AND time <= now()"
+    for count in (1, 2, 3):
+        lake.append({"type": "a", "subject": name} for name in "xy")
+        lake.settle()
+        for name in "xy":
+            assert lake.sql(until_now.format(name)).fetchall() == [(count,)]

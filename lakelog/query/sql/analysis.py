@@ -239,11 +239,14 @@ class Query:
 
 def _shaped(query: Query, places: Collection[str]) -> Query | None:
     """Return a query with places for names if its rows need to have each: then none is a piece of a
-    text or comment, and nothing else depends on which name it is."""
+    text or comment, and nothing else depends on which name it is. Times do not come again: they
+    depend on the clock and the session's zone."""
     sets = (getattr(need, column) for need in query.needs for column in _NAME_SETS)
     needed = {name for names in sets for name in names or ()}
     is_plain = query.parsed and not (query.types or query.of_refs or query.has_words)
-    return query if is_plain and all(place in needed for place in places) else None
+    is_timed = any(need.low > LOWEST or need.high < HIGHEST for need in query.needs)
+    is_shape = is_plain and not is_timed and all(place in needed for place in places)
+    return query if is_shape else None
 
 
 def _united(
