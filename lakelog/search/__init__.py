@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lakelog.search.answers import FACETS as FACETS
     from lakelog.search.answers import Search as Search
     from lakelog.search.answers import WordHistogram as WordHistogram
+    from lakelog.search.calls import SearchShape as SearchShape
     from lakelog.search.calls import counted_word as counted_word
     from lakelog.search.calls import expanded as expanded
     from lakelog.search.calls import for_ascii as for_ascii

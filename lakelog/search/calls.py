@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from lakelog import word_indexes
 from lakelog.errors import InvalidSearch, QueryFailed
@@ -93,6 +94,32 @@ def first_term(text: str) -> tuple[str | WordPiece, str] | None:
     need = word_indexes.WordPiece(word, begins=not is_open_before, ends=not is_open_behind)
     is_piece = is_open_before or is_open_behind
     return need if is_piece else word, condition.search_condition(term)
+
+
+@dataclass(frozen=True)
+class SearchShape:
+    """A query with `PLACE` for the only word that it searches for; `constant` is the one of the
+    search's condition, as `words.read` reads it."""
+
+    PLACE: ClassVar = "lakelogplace"
+    query: str
+    constant: str
+
+    @classmethod
+    def of(cls, query: str) -> SearchShape | None:
+        """Take a query apart whose only search is for a word of ASCII, or a piece of one; None for
+        any other."""
+        match = _TERM.search(query)
+        if match is None or query.count("'lakelog.words: ") != 1:
+            return None
+        term = first_term(query[match.start() :])
+        if term is None or not query.startswith(term[1], match.start()):
+            return None
+        is_open_before, is_open_behind = match[2] == "true", match[3] == "true"
+        place = TextMatch("", (cls.PLACE,), is_open_before, is_open_behind)
+        behind = query[match.start() + len(term[1]) :]
+        shape = query[: match.start()] + condition.search_condition(place) + behind
+        return cls(shape, match[0][2:-1])
 
 
 def for_ascii(query: str) -> str:

@@ -59,6 +59,8 @@ def mentioning(condition: str, values: Sequence[str]) -> str:
 def read(connection: duckdb.DuckDBPyConnection, constant: str) -> tuple[str, WordNeed | None]:
     """Return the alias of the table that such a constant is of, "" for any, and what its rows need
     to have. Raises ValueError, TypeError or LookupError for a text that is none."""
+    if not constant.startswith(PREFIX):
+        raise ValueError("it is not of a search")
     row, requirement = orjson.loads(constant.removeprefix(PREFIX))
     return row, _need(connection, requirement)
 

@@ -149,3 +149,28 @@ def test_times_follow_the_clock(make_lake: MakeLake, monkeypatch: pytest.MonkeyP
         lake.settle()
         for name in "xy":
             assert lake.sql(until_now.format(name)).fetchall() == [(count,)]
+
+
+def test_a_search_is_that_of_its_own_word(make_lake: MakeLake) -> None:
+    """Words that differ are told apart wherever else the query has them, in texts and comments."""
+    lake = make_lake()
+    lake.append(
+        {"type": "a", "subject": f"s{n}", "message": word}
+        for n, word in enumerate(("alpha", "beta", "alphabet", "lakelogplace", "x7"))
+    )
+    lake.settle()
+    found = {"alpha": ["s0"], "beta": ["s1"], "lakelogplace": ["s3"], "x7": ["s4"], "none": []}
+    found |= {"alpha*": ["s0", "s2"], "*beta": ["s1"], "*7": ["s4"], "*none": []}
+    calls = {
+        "SELECT subject FROM events WHERE search('{}') ORDER BY seq": 1,
+        "SELECT subject FROM events WHERE search('{0}') AND 'lakelogplace' <> '{0}' ORDER BY 1": 1,
+        "SELECT subject FROM events /* search('alpha') */ WHERE search('{}') ORDER BY seq": 1,
+        "SELECT subject FROM events WHERE search('{0}') OR search('{0}') ORDER BY seq": 1,
+        "SELECT $$ search('{0}') $$ || subject FROM events WHERE search('{0}') ORDER BY seq": 0,
+    }
+    for call, is_plain in calls.items():
+        for word, subjects in found.items():
+            if word == "lakelogplace" and "<>" in call:
+                subjects = []
+            wanted = [s if is_plain else f" search('{word}') {s}" for s in subjects]
+            assert [s for (s,) in lake.sql(call.format(word)).fetchall()] == wanted, (call, word)

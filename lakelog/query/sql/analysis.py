@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import re
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -33,13 +33,14 @@ from lakelog.query.sql.tree import (
     tree_of,
 )
 from lakelog.runtime.lazy import Lazy
+from lakelog.search import SearchShape
 from lakelog.tokenization import payload_text
 
 if TYPE_CHECKING:
-    from lakelog.search import words
+    from lakelog.search import words as search_words
     from lakelog.word_indexes import WordNeed
 else:
-    words = Lazy("lakelog.search.words")
+    search_words = Lazy("lakelog.search.words")
 
 LOWEST, HIGHEST = -(2**62), 2**62
 _SLACK = 86_400_000_000
@@ -57,6 +58,7 @@ _NAME_SETS = tuple(f"{column}s" for column in sorted(_NAMED_COLUMNS))
 _NAME_TEST = re.compile(r"\b((?:type|source|id|subject)\s*=\s*')([^']*)'(?!')", re.I)
 _PLACE = "lakelog.name."
 _SHAPES, _SHAPES_MAX, _SHAPE_LENGTH = dict[str, "Query | None"](), 128, 512
+_SEARCH_LENGTH = 2_048
 
 
 @dataclass
@@ -183,15 +185,21 @@ class Query:
         is_known = session is None or session_settings.adopt_zone(connection, session)
         # Unknown is what a comparison means under a collation, by which 'a' equals 'A'.
         constants = _Constants(connection, tree, params) if is_known else None
-        counts_all = _counts_all(tree["statements"][0]["node"], mentions)
-        return _united(query, mentions, constants, counts_all)
+        return _united(query, mentions, constants)
 
     @classmethod
     def of_shape(
         cls, connection: duckdb.DuckDBPyConnection, query: str, params: object = None
     ) -> Query:
-        """The same; a query that comes again with other names, as of a subject, is not parsed
-        again."""
+        """The same; a query that comes again with other names, as of a subject, or another word
+        that it searches for is not parsed again."""
+        search = None if params or len(query) > _SEARCH_LENGTH else SearchShape.of(query)
+        if search and (found := cls._kept(connection, search.query, _searching)):
+            words = search_words.read(connection, search.constant)[1]
+            needs = [Predicate(words=words)]
+            return dataclasses.replace(
+                found, sql=query, needs=needs, shape=search.query, row_ranges={}
+            )
         names = dict[str, str]()
 
         def without_name(test: re.Match[str]) -> str:
@@ -201,14 +209,25 @@ class Query:
         shape = _NAME_TEST.sub(without_name, query)
         if not names or params or len(query) > _SHAPE_LENGTH or _PLACE in query:
             return cls.of(connection, query, params)
-        if shape not in _SHAPES:
-            if len(_SHAPES) >= _SHAPES_MAX:
-                _SHAPES.clear()
-            _SHAPES[shape] = _shaped(cls.of(connection, shape), names)
-        if (found := _SHAPES[shape]) is None:
+        found = cls._kept(connection, shape, lambda query: _shaped(query, names))
+        if found is None:
             return cls.of(connection, query)
         needs = [need.renamed(names) for need in found.needs]
         return dataclasses.replace(found, sql=query, needs=needs, shape=shape, row_ranges={})
+
+    @classmethod
+    def _kept(
+        cls,
+        connection: duckdb.DuckDBPyConnection,
+        shape: str,
+        checked: Callable[[Query], Query | None],
+    ) -> Query | None:
+        """The query of a shape, parsed once; None for one that says more than its text."""
+        if shape not in _SHAPES:
+            if len(_SHAPES) >= _SHAPES_MAX:
+                _SHAPES.clear()
+            _SHAPES[shape] = checked(cls.of(connection, shape))
+        return _SHAPES[shape]
 
     def own_tables(self, names: Container[str], *, has_values: bool = False) -> set[str] | None:
         """The tables among `names` that a SELECT names, or None if it may read anything else; also
@@ -249,9 +268,13 @@ def _shaped(query: Query, places: Collection[str]) -> Query | None:
     return query if is_shape else None
 
 
-def _united(
-    query: str, mentions: Mentions, constants: _Constants | None, counts_all: str | None
-) -> Query:
+def _searching(query: Query) -> Query | None:
+    """Return a query that asks for nothing but the place for a word, else None."""
+    is_plain = query.parsed and not (query.types or query.of_refs)
+    return query if is_plain and query.needs == [Predicate(words=SearchShape.PLACE)] else None
+
+
+def _united(query: str, mentions: Mentions, constants: _Constants | None) -> Query:
     """Unite the mentions of a query; without constants, each may match any event."""
     needs, types, of_refs = [], [], dict[str, list[Predicate]]()
     tables = set[tuple[str, str]]()
@@ -281,7 +304,7 @@ def _united(
         ctes=frozenset(mentions.ctes),
         types=types,
         of_refs=of_refs if constants is not None else {ref: [Predicate()] for ref in of_refs},
-        counts_all=counts_all,
+        counts_all=mentions.counts_all,
         has_parameters=mentions.has_parameters,
         has_limit=mentions.has_limit,
     )
@@ -337,12 +360,12 @@ class _Constants:
 
     def _words(self, need: Predicate, test: ColumnTest, table: Node) -> None:
         constant = self._text(test.values[0])
-        if constant is None or not constant.startswith(words.PREFIX):
+        if constant is None:
             return
         try:
-            row, needed = words.read(self._connection, constant)
+            row, needed = search_words.read(self._connection, constant)
         except (ValueError, TypeError, LookupError):
-            return  # a text that begins so by chance
+            return  # any other text, which may begin so by chance
         # In a query inside of another, it may be of a row of the outer one.
         if row and str(row).lower() != str(table["alias"] or table["table_name"]).lower():
             return
@@ -449,24 +472,3 @@ def _is_constant(value: object) -> bool:
     if node_class == "FUNCTION" and value.get("function_name") not in _SAFE:
         return False
     return all(map(_is_constant, value.values()))
-
-
-def _counts_all(node: Node, mentions: Mentions) -> str | None:
-    """The result column's name if the node is SELECT count(*) FROM events and nothing else."""
-    empty = ("where_clause", "having", "sample", "qualify")
-    lists = ("modifiers", "group_expressions", "group_sets")
-    if node.get("type") != "SELECT_NODE" or len(node["select_list"]) != 1:
-        return None
-    (item,) = node["select_list"]
-    if item.get("function_name") != "count_star" or item.get("arguments"):
-        return None
-    if item["filter"] is not None or item["distinct"] or len(mentions.tables) != 1:
-        return None
-    (mention,) = mentions.tables
-    if mention.kind is not TableKind.EVENTS or mention.select is not node:
-        return None
-    if node["from_table"]["sample"] or node["from_table"].get("at_clause"):
-        return None
-    if any(node[k] is not None for k in empty) or any(node[k] for k in lists):
-        return None
-    return None if node["cte_map"]["map"] else item["alias"] or "count_star()"

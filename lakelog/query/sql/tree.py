@@ -73,6 +73,8 @@ class Mentions:
     has_limit: bool = False
     runs_text: bool = False
     """Whether a table function may read `events` without naming it in the tree."""
+    counts_all: str | None = None
+    """The result column's name if it is SELECT count(*) FROM events and nothing else."""
 
 
 def tree_of(connection: duckdb.DuckDBPyConnection, query: str) -> Node:
@@ -103,6 +105,7 @@ def mentions(statement: Node) -> Mentions:
         else:
             children = node
         pending += [child for child in reversed(children) if isinstance(child, (dict, list))]
+    result.counts_all = _counts_all(statement, result)
     return result
 
 
@@ -251,3 +254,24 @@ def select_one(item: Node, statement: Node) -> Node:
         "qualify": None,
     }
     return {**statement, "node": node}
+
+
+def _counts_all(node: Node, mentions: Mentions) -> str | None:
+    """The result column's name if the node is SELECT count(*) FROM events and nothing else."""
+    empty = ("where_clause", "having", "sample", "qualify")
+    lists = ("modifiers", "group_expressions", "group_sets")
+    if node.get("type") != "SELECT_NODE" or len(node["select_list"]) != 1:
+        return None
+    (item,) = node["select_list"]
+    if item.get("function_name") != "count_star" or item.get("arguments"):
+        return None
+    if item["filter"] is not None or item["distinct"] or len(mentions.tables) != 1:
+        return None
+    (mention,) = mentions.tables
+    if mention.kind is not TableKind.EVENTS or mention.select is not node:
+        return None
+    if node["from_table"]["sample"] or node["from_table"].get("at_clause"):
+        return None
+    if any(node[k] is not None for k in empty) or any(node[k] for k in lists):
+        return None
+    return None if node["cte_map"]["map"] else item["alias"] or "count_star()"
