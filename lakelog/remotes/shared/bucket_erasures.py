@@ -109,8 +109,11 @@ class BucketErasures:
         for key in sorted(keys):
             if key not in by_key or not by_key[key].is_swept:
                 record, rows = read_record(bucket, self._volume.url, key)
+                if key not in by_key:
+                    # An older copy of this directory may have been put in its place since.
+                    self.machines.withdraw(key)
+                    is_new = True
                 record.with_places_of(by_key.get(key, record)).save(self._paths, rows)
-                is_new |= key not in by_key
         if is_new:
             self._require(again=True)  # writers go on in new files
             self.destroy_keys()

@@ -64,6 +64,12 @@ class Machines:
         data = self._volume.sealed(document.encode(body))
         self._volume.bucket.replace(f"{_FOLDER}/{self._id}.json", data)
 
+    def withdraw(self, key: str) -> None:
+        """Say that this machine may have something of an erasure that it had confirmed."""
+        if key in self.confirmed:
+            self._confirmed = self.confirmed - {key}
+            self.confirm(())
+
     def listing(self) -> list[MachineNote]:
         """Return all machines, by name."""
         names = self._volume.bucket.names(_FOLDER)

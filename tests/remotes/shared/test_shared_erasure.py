@@ -100,6 +100,27 @@ def test_who_comes_later_has_nothing_and_waits_for_nobody(
     assert places_with(tmp_path, [ADA]) == []
 
 
+def test_an_old_copy_that_is_put_in_the_place_of_a_directory_is_cleaned_again(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    filled(machines, "a", "b")
+    machines["b"].search(ADA, rank=True).fetchall()
+    machines.close()
+    shutil.copytree(tmp_path / "b", tmp_path / "old")
+    machines.reopened("a").erase(subject=ADA, why="asked")
+    machines.reopened("b")
+    assert ended(machines, "b", "a").is_done
+    machines["b"].close()
+    shutil.rmtree(tmp_path / "b")
+    (tmp_path / "old").rename(tmp_path / "b")
+    machines.reopened("b").exchange()
+    erased = machines["b"].store.erased
+    erased.refresh()
+    assert not erased.segments().keys() & set(os.listdir(tmp_path / "b/cache/ranks"))
+    assert ended(machines, "b", "a").is_done
+    assert places_with(tmp_path, [ADA]) == []
+
+
 def test_what_an_offline_machine_publishes_later_is_refused_and_said(
     machines: SharedMachines, tmp_path: Path
 ) -> None:
