@@ -30,7 +30,7 @@ _REWRITTEN: dict[tuple[object, ...], payload.Rewriting | None] = {}
 _REWRITTEN_MAX, _SHORT = 128, 512
 _VECTOR = 2_048
 """Rows that the engine takes at once."""
-_NEAR = 0, 1, 3, 7
+_NEAR = 0, 1, 3, 7, 15, 31
 _NAMES = re.compile(r"\s*(?:with\b|--|/\*)", re.I)
 
 
@@ -79,8 +79,8 @@ class View(NamedTuple):
         return self._replace(entries=entries)
 
     def sample(self, descending: bool, step: int | None) -> View:
-        """The table of one in so many blocks of rows of its only segment; without a step of few
-        near its end, or its begin, as most segments have their events by time."""
+        """The table of one in so many blocks of rows of its only segment; without a step of few,
+        most of them near its end, or its begin: most segments have their events by time."""
         (entry,) = self.entries
         # Rows of earlier conditions only: a sample must not read what the query leaves out.
         ranges = self.ranges.get(entry.key, ((0, entry.events - 1),))
