@@ -175,3 +175,35 @@ def test_values_of_other_kinds_are_no_error(odd: Any, make_lake: MakeLake) -> No
     for name in ("llm_errors", "tool_calls"):
         assert lake.view(name).num_rows == 0
     assert lake.view("decisions").num_rows == 1
+
+
+def test_numbers_that_no_sum_holds(make_lake: MakeLake) -> None:
+    """Spans whose counts, cost or times are absurd do not take the answer from all others."""
+    lake = make_lake()
+    bound = (1 << 63) - 1
+    fields = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
+    names = ("input_tokens", "output_tokens", "cache_read.input_tokens", "reasoning.output_tokens")
+    for count, cost in ((7, 0.5), (bound, "NaN"), (-bound, "inf")):
+        usage = {f"gen_ai.usage.{name}": count for name in names} | {"gen_ai.usage.cost": cost}
+        lake.append({"type": "span", "data": {"attributes": fields | usage}})
+    times = {"startTimeUnixNano": -bound, "endTimeUnixNano": bound}
+    lake.append({"type": "span", "data": {"attributes": fields, **times}})
+    tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.id": "call"}
+    lake.append({"type": "span", "data": {"attributes": tool, **times}})
+    for _ in range(2):
+        (row,) = lake.view("llm_usage").to_pylist()
+        assert (row["calls"], row["input_tokens"], row["output_tokens"]) == (4, 7, 7)
+        assert (row["cached_tokens"], row["reasoning_tokens"], row["cost"]) == (7, 7, 0.5)
+        (call,) = lake.view("tool_calls").to_pylist()
+        assert call["seconds"] == pytest.approx(2 * bound / 1e9)
+        lake.settle()
+
+
+def test_calls_before_1970(make_lake: MakeLake) -> None:
+    """A call of a tool happened when its span says, also before 1970."""
+    lake = make_lake()
+    tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.id": "call"}
+    time = "1965-02-03T04:05:06+00:00"
+    lake.append({"time": time, "type": "span", "data": {"attributes": tool}})
+    (call,) = lake.view("tool_calls").to_pylist()
+    assert call["time"].isoformat() == time

@@ -6,9 +6,10 @@
 -- map
 SELECT time_bucket($bucket, time) AS bucket, source, provider, model, operation,
     count(*) AS calls, count_if(failed) AS errors,
-    sum(TRY_CAST(input AS BIGINT)) AS input, sum(TRY_CAST(output AS BIGINT)) AS output,
-    sum(TRY_CAST(cached AS BIGINT)) AS cached, sum(TRY_CAST(reasoning AS BIGINT)) AS reasoning,
-    sum(TRY_CAST(cost AS DOUBLE)) AS cost, sum(TRY_CAST(took AS BIGINT) // 1000) AS took
+    -- No count of tokens is longer: what one span claims must not be all that the sums can hold.
+    sum(TRY_CAST(input AS INTEGER)) AS input, sum(TRY_CAST(output AS INTEGER)) AS output,
+    sum(TRY_CAST(cached AS INTEGER)) AS cached, sum(TRY_CAST(reasoning AS INTEGER)) AS reasoning,
+    sum(cost) FILTER (isfinite(cost)) AS cost, sum(took // 1000) AS took
 FROM (
     SELECT time, source, coalesce(data ->> '$.attributes."gen_ai.provider.name"',
             data ->> '$.attributes."gen_ai.system"') AS provider,
@@ -22,8 +23,8 @@ FROM (
             data ->> '$.attributes."gen_ai.usage.completion_tokens"') AS output,
         data ->> '$.attributes."gen_ai.usage.cache_read.input_tokens"' AS cached,
         data ->> '$.attributes."gen_ai.usage.reasoning.output_tokens"' AS reasoning,
-        data ->> '$.attributes."gen_ai.usage.cost"' AS cost,
-        TRY_CAST(data ->> '$.endTimeUnixNano' AS BIGINT)
+        TRY_CAST(data ->> '$.attributes."gen_ai.usage.cost"' AS DOUBLE) AS cost,
+        TRY_CAST(data ->> '$.endTimeUnixNano' AS BIGINT)::HUGEINT
             - TRY_CAST(data ->> '$.startTimeUnixNano' AS BIGINT) AS took
     FROM segment WHERE type = 'span'
 )

@@ -38,7 +38,7 @@ WITH spans AS (
             'error': CASE WHEN data ->> '$.status.code' IN ('2', 'STATUS_CODE_ERROR')
                 THEN coalesce(data ->> '$.status.message',
                     data ->> '$.attributes."error.type"', 'unknown') END,
-            'took': TRY_CAST(data ->> '$.endTimeUnixNano' AS BIGINT)
+            'took': TRY_CAST(data ->> '$.endTimeUnixNano' AS BIGINT)::HUGEINT
                 - TRY_CAST(data ->> '$.startTimeUnixNano' AS BIGINT)})::VARCHAR
     FROM spans WHERE operation = 'execute_tool'
 )
@@ -49,7 +49,7 @@ SELECT id, kind, max(rank) AS rank, arg_max(fact, (rank, fact)) AS fact
 FROM partials GROUP BY id, kind
 -- finish
 WITH calls AS (
-    SELECT id, min(abs(rank)) AS place, max(fact) FILTER (kind = 'called') AS called,
+    SELECT id, min(CASE kind WHEN 'ran' THEN rank ELSE -rank END) AS place, max(fact) FILTER (kind = 'called') AS called,
         max(fact) FILTER (kind = 'ran') AS ran, max(fact) FILTER (kind = 'answered') AS answered
     FROM state GROUP BY id
 )
@@ -59,7 +59,7 @@ SELECT make_timestamptz((place >> 63)::BIGINT) AS time,
         WHEN ran IS NULL AND answered IS NULL THEN 'open' ELSE 'done' END AS status,
     coalesce(called ->> '$.arguments', ran ->> '$.arguments') AS arguments,
     coalesce(ran ->> '$.result', answered ->> '$.result') AS result, ran ->> '$.error' AS error,
-    (ran ->> '$.took')::BIGINT / 1e9 AS seconds, called ->> '$.model' AS model,
+    (ran ->> '$.took')::DOUBLE / 1e9 AS seconds, called ->> '$.model' AS model,
     coalesce(called ->> '$.source', ran ->> '$.source') AS source,
     coalesce(called ->> '$.trace_id', ran ->> '$.trace_id') AS trace_id
 FROM calls
