@@ -132,6 +132,10 @@ _PAGE = 2_000
 """Events of a page."""
 _CACHE_SECONDS = 30.0
 """How long a chunk is kept for other clients at the same position."""
+_PAGE_SHARE = 8
+"""The part of the ring's bytes that a page may have for clients that catch up. Chunks are kept for
+whoever asks next, half of the ring's bytes: a page that is larger would push its own first ones
+out, and be made again for each."""
 _SEAL_SECONDS, _SEAL_LOOK = 3.0, 0.2
 """How long events are left until they are sealed, if they come faster than they can be shown."""
 _LOOK_SHARE, _LOOK_SECONDS = 4, 0.05
@@ -190,6 +194,8 @@ class TailFeed:
         self._answers: set[asyncio.Future[CaughtUp]] = set()
         self._cache: OrderedDict[str, CaughtUp] = OrderedDict()
         self._cache_bytes = 0
+        self._page = _PAGE
+        """Events of a page for clients that catch up, by the size of those of the last one."""
         self._is_stale = False
         """Whether more has arrived than the ring has; set by the reader."""
         self.clients = 0
@@ -400,11 +406,14 @@ class TailFeed:
     ) -> None:
         """Read a page for those who ask for it."""
         try:
-            page = pages.page(position, pending, _PAGE)
+            page = pages.page(position, pending, self._page)
         except (LakelogError, OSError) as error:
             for request in requests:
                 self._call(_refuse, request.answer, error)
             return
+        if rows := page.events.num_rows:
+            limit = self._limits.tail_bytes // _PAGE_SHARE * rows // (page.events.nbytes or 1)
+            self._page = min(max(limit, 1), _PAGE)
         # The client is at the end of the lake, and the ring is not. The ring begins anew here; the
         # place that is left out tells those who stood at its end that they have to catch up.
         if page.is_end and self._is_stale:

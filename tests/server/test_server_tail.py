@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,12 @@ import pytest
 
 import lakelog
 from lakelog.server import TokenFile, TokenScope
+from lakelog.server.limits import ServerLimits
+from lakelog.server.tail_feed import TailFeed
+from lakelog.subscriptions import LivePages
+from lakelog.subscriptions.live_pages import LivePage
+from tests.conftest import MakeLake
+from tests.support.cli import run
 from tests.support.http_lake import HttpLake, lines, serving
 from tests.support.live_tail import SocketClient, StreamClient
 from tests.support.requirements import need_module
@@ -206,6 +211,34 @@ def test_a_slow_client_is_told_and_loses_nothing(tmp_path: Path) -> None:
         assert "behind" in names
 
 
+def test_what_a_slow_client_catches_up_with_is_read_about_once(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages are no larger than what is kept of them until the client asks for its next events."""
+    lake, events, read = make_lake(), 12_000, list[int]()
+    lake.append([{"type": "a", "message": "x" * 900}] * events)
+
+    def page(*arguments: Any, **more: Any) -> LivePage:
+        given = LivePages.page(pages, *arguments, **more)
+        read.append(given.events.num_rows)
+        return given
+
+    async def catch_up() -> int:
+        feed, position, count = TailFeed(lambda: pages, ServerLimits()), "beginning", 0
+        while count < events:
+            answer = await feed.catch_up(position)
+            assert answer.chunk is not None
+            position, count = answer.position, count + len(answer.chunk.lines)
+        feed.end()
+        await asyncio.to_thread(feed.join, time.monotonic() + 240)
+        return count
+
+    pages = LivePages(lake.subscriptions(), None)
+    monkeypatch.setattr(pages, "page", page)
+    assert asyncio.run(catch_up()) == events
+    assert sum(read) < 3 * events
+
+
 def test_who_begins_while_all_others_are_slow_is_not_kept_by_them(tmp_path: Path) -> None:
     """The ring is not read on for those who do not read; each still gets all that is its own."""
     need_module("uvicorn")
@@ -261,9 +294,8 @@ def test_only_a_token_that_reads_follows(tmp_path: Path) -> None:
     lakelog.open(path).close()
     tokens = {}
     for scope in ("read", "ingest"):
-        command = [sys.executable, "-m", "lakelog", "--lake", str(path), "token", "add", scope]
-        made = subprocess.run([*command, "--scope", scope], capture_output=True, check=True)
-        tokens[scope] = {"Authorization": f"Bearer {made.stdout.decode().strip()}"}
+        made = run(path, "token", "add", scope, "--scope", scope)
+        tokens[scope] = {"Authorization": f"Bearer {made.stdout.strip()}"}
     with serving(path) as server:
         assert status(StreamClient, server, {}) == 401
         for kind, answer in ((StreamClient, 200), (SocketClient, 101)):
