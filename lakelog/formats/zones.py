@@ -19,7 +19,7 @@ AREAS = "Africa|America|Antarctica|Asia|Atlantic|Australia|Europe|Indian|Pacific
 """How the names of zones begin that are named after cities."""
 NUMERIC = r"[+-](?:0\d|1[0-4]):?(?:00|15|30|45)"
 ODD_ZONE = (
-    rf" ?(?:[AaPp]\.?[Mm]\b|[\[(]?(?:{AREAS})/\w|\(?(?:UTC|GMT)[+-]\d"
+    rf" ?(?:[AaPp]\.?[Mm]\b|[\[(]?(?:{AREAS})/\w|\(?(?:UTC|GMT)[+-]\d{{1,2}}(?::?\d\d)?\b"
     rf"|\((?:UTC|GMT|Z|{ZONE_WORD})\))"
 )
 """Halves of the day, and zones, that only the style of leading times reads."""
