@@ -148,8 +148,8 @@ class Dialect(Format):
             return sqltext.none_sql(lines)
         members = self._members()
         # The time and the message leave the payload; a null in a merge patch removes a member.
-        moved = [_member(m[0]) for m in (self.time, self.message) if m and "/" not in m[0]]
-        nulls = "{" + ", ".join(f'"{k}":null' for k in moved) + "}"
+        moved = [_member(m[0]) for m in (self.time, self.message) if m]
+        nulls = "{" + ", ".join(f'"{k}":null' for k in moved if "/" not in k) + "}"
         text_members = {m for column in _TEXTS for m in getattr(self, column)} | set(self.types)
         column = {c: _first_sql(getattr(self, c), empty=c == "message") for c in _TEXTS}
         event_type = (
