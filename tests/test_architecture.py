@@ -90,7 +90,7 @@ ORDER = {
         pattern moments jsonl dialect lakelog_json dialects winevent docker
         journal documents otlp oos bulk line_starts pattern_format pattern_tables styles
         columns hash_headers grok re2 definition custom access logformat cef logfmt cri auditd
-        compose zeek w3c delimited plain date_orders leading_times mixture registry""",
+        compose zeek w3c date_orders leading_times delimited plain mixture registry""",
     "formats/uniform": """quoted_text payload_layout line_layout payload_columns uniform_lines
         typed_payloads""",
     "render": "values vectors display formats plots",

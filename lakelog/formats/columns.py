@@ -50,6 +50,7 @@ class LineTable:
 
     `split` gives the cells of a line, `split_sql` the same over `text`, or null where it is not
     sure. `moment` is made of texts and numbers of cells; without it the time is that of ingest.
+    `respelled` gives the ISO text of a time that is written otherwise, for the exact rule.
     `status` is the number of a cell that holds an HTTP status. `between` divides what lists hold.
     With `tabs` no cell holds one. With `nulls` a cell in quotes that holds nothing is an empty
     text.
@@ -66,6 +67,7 @@ class LineTable:
     between: str = ","
     tabs: bool = False
     nulls: bool = False
+    respelled: Callable[[str], str] = str
 
     def event(self, line: str) -> EventMembers:
         """Return the event of a line. Raises InvalidEvent."""
@@ -86,7 +88,7 @@ class LineTable:
                 event[column.place] = value
         moment_cells = [values[p] if isinstance(p, int) else p for p in self.moment]
         if any(isinstance(p, int) and values[p] is not None for p in self.moment):
-            event["time"] = "".join(p or "" for p in moment_cells)
+            event["time"] = self.respelled("".join(p or "" for p in moment_cells))
             # Refused here, with the reason of the time, and not later as a row.
             parse_time(event["time"])
         has_word = "level" in event

@@ -3,27 +3,30 @@
 The first line names the columns, and what divides it divides all lines. Columns that are named as a
 key of an event's envelope (time, level, message, source and so on) are that, `Level`, `Event
 DateTime` and their like too; a column is the time only if the first rows hold times there, or dates
-and times of day in two columns. An `id` is that of an event only beside a type. The others go into
-`data`, as a number where its text is the one that the number has. JSON in a column `data` is the
-payload itself. Cells in quotes may hold what divides, quotes doubled, and newlines: a line that
-ends within quotes continues up to the next one that closes them, if that comes within a mebibyte;
-else it stands for itself. A cell that is empty is null; in a file that lakelog exported one that is
-empty and in quotes is an empty text, and what a lake says of an event by itself is left out. The
-header is no event, and lines with other numbers of cells are none. A first line that is like those
-below it, with a level or a time at the same place, is no header, and the file is no table.
+and times of day in two columns, spelled in any way that a line may begin with. An `id` is that of
+an event only beside a type. The others go into `data`, as a number where its text is the one that
+the number has. JSON in a column `data` is the payload itself. Cells in quotes may hold what
+divides, quotes doubled, and newlines: a line that ends within quotes continues up to the next one
+that closes them, if that comes within a mebibyte; else it stands for itself. A cell that is empty
+is null; in a file that lakelog exported one that is empty and in quotes is an empty text, and what
+a lake says of an event by itself is left out. The header is no event, and lines with other numbers
+of cells are none; that of Windows' Event Viewer lacks the name of its last column, the message. A
+first line that is like those below it, with a level or a time at the same place, is no header, and
+the file is no table.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import Severity, assigned_columns
-from lakelog.formats import columns
+from lakelog.formats import columns, leading_times
 from lakelog.formats.columns import DATA, NOWHERE, Column, LineTable
+from lakelog.formats.date_orders import DateOrders
 from lakelog.formats.format import EventMembers, Format, Heads, Traits, utf8
 from lakelog.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
 from lakelog.libraries import np, pa, pc
@@ -33,7 +36,11 @@ from lakelog.values import parse_time
 _MARKS = (",", "\t", ";", "|")
 _WORD = re.compile(r"@?[^\W\d][\w .:()/#%-]{0,60}")
 _SURE, _MOST = 0.9, 0.8
-_ALIKE = {"level": "level", "loglevel": "level", "severity": "level", "message": "message"}
+_ALIKE = {
+    **dict.fromkeys(("level", "loglevel", "severity", "leveldisplayname"), "level"),
+    **dict.fromkeys(("source", "providername"), "source"),
+    "message": "message",
+}
 """Places of columns that are written otherwise, by their bare names."""
 _TIMES = (
     "timestamp",
@@ -47,12 +54,17 @@ _TIMES = (
     "timestamputc",
     "timegenerated",
     "timecreated",
+    "dateandtime",
+    "createdat",
+    "creationdate",
+    "creationtime",
     "date",
 )
 """Bare names of columns that may hold times, the surest first."""
-_DATE, _CLOCK = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?")
+_HOUR, _CLOCK = re.compile(r"\d{1,2}:\d\d"), re.compile(r"\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?")
 _FULL = re.compile(r"\d{4}-\d\d-\d\d|\d{9}")
 """How times begin, unlike columns of elapsed seconds."""
+_EVENT_VIEWER = ["Level", "Date and Time", "Source", "Event ID", "Task Category"]
 _SAMPLES = 20
 OPEN_MAX = 1 << 20
 """Bytes of the lines of one record, at most."""
@@ -79,7 +91,7 @@ class Delimited(Format):
         if len(full) < 2 or not is_header(full[0]):
             return 0.0
         mark, records = _mark(full[0]), [full[0]]
-        width = len(_cells(full[0], mark))
+        width = len(_names(full[0], mark))
         for before, line in itertools.pairwise(full):
             # Quotes are doubled within a cell, so an odd number of them means that one is open.
             if records[-1].count('"') % 2 and before:
@@ -118,8 +130,9 @@ class DelimitedFormat(Format):
         )
         # A header of one column has no delimiter at all.
         mark = _mark(self._header) or ","
-        names = columns.distinct(_cells(self._header, mark))
-        moment = _moment(names, _samples(head, mark, len(names)))
+        names = columns.distinct(_names(self._header, mark))
+        samples = _samples(head, mark, len(names))
+        moment = _moment(names, samples)
         placed = _placed(names, moment)
         # What a lake assigns to rows is assigned again when its export is ingested.
         assigned = assigned_columns(names)
@@ -133,6 +146,7 @@ class DelimitedFormat(Format):
             moment,
             tabs=mark == "\t",
             nulls=bool(assigned),
+            respelled=_Respelled(_text(moment, row) for row in samples),
         )
         self._whole = _alone(mark)
 
@@ -174,7 +188,7 @@ class DelimitedFormat(Format):
 def _is_row(line: str, rows: list[list[str]]) -> bool:
     """Whether a first line has what the rows below it have at the same place, so that it is one of
     them and names no columns: a time of day, a level, or the same text again."""
-    names = columns.distinct(_cells(line, _mark(line)))
+    names = columns.distinct(_names(line, _mark(line)))
     if not rows or _moment(names, rows):
         return False
     for name, *cells in zip(names, *rows, strict=True):
@@ -191,6 +205,11 @@ def _mark(header: str) -> str:
     bare = re.sub(r'"[^"]*"', "", header)
     mark = max(_MARKS, key=bare.count)
     return mark if bare.count(mark) else ""
+
+
+def _names(header: str, mark: str) -> list[str]:
+    names = _cells(header, mark)
+    return [*names, "Message"] if names == _EVENT_VIEWER else names
 
 
 def _cells(line: str, mark: str) -> list[str]:
@@ -220,18 +239,24 @@ def _moment(names: list[str], samples: list[list[str]]) -> tuple[str | int, ...]
     date, clock = bare.get("date", -1), bare.get("time", -1)
     for index, name in enumerate(names):
         cells = [row[index] for row in samples if row[index]]
-        whole = date < 0 or any(map(_FULL.match, cells))  # beside a date it is perhaps half of one
-        if name.removeprefix("@") in TIMES and (not cells or (whole and any(map(_is_time, cells)))):
+        # beside a date it is perhaps half of one
+        is_time = any(map(_is_whole, cells)) or (date < 0 and any(map(_is_time, cells)))
+        if name.removeprefix("@") in TIMES and (not cells or is_time):
             return (index,)
-    pairs = [(row[date], row[clock]) for row in samples] if min(date, clock) >= 0 else []
-    if pairs and all(_DATE.fullmatch(day) and _CLOCK.fullmatch(time) for day, time in pairs):
-        return (date, "T", clock)
+    pair = (date, "T", clock)
+    has_pair = min(date, clock) >= 0 and all(_HOUR.match(row[clock]) for row in samples)
+    if samples and has_pair and all(_is_whole(_text(pair, row)) for row in samples):
+        return pair
     for name in _TIMES:
         index = bare.get(name, -1)
         cells = [row[index] for row in samples if row[index]]
-        if index >= 0 and cells and all(_FULL.match(cell) and _is_time(cell) for cell in cells):
+        if index >= 0 and cells and all(map(_is_whole, cells)):
             return (index,)
     return ()
+
+
+def _text(moment: tuple[str | int, ...], row: list[str]) -> str:
+    return "".join(part if isinstance(part, str) else row[part] for part in moment)
 
 
 def _samples(head: bytes, mark: str, width: int) -> list[list[str]]:
@@ -254,12 +279,38 @@ def _records(lines: list[str]) -> Iterator[str]:
     yield from open_lines
 
 
+class _Respelled:
+    """The ISO text of times, in the order of day and month that the samples of a file allow."""
+
+    def __init__(self, samples: Iterable[str]) -> None:
+        self._orders = DateOrders()
+        self._orders.add(sample.encode() for sample in samples)
+
+    def __call__(self, moment: str) -> str:
+        if _is_time(moment):
+            return moment
+        with self._orders.settled():
+            found = leading_times.find(moment)
+        is_all = found is not None and (found.start, found.end) == (0, len(moment))
+        return found.iso if found is not None and is_all else moment
+
+
+def _is_whole(cell: str) -> bool:
+    """Whether a cell holds a date and a time of day, unlike those of elapsed seconds."""
+    if _is_time(cell):
+        return _FULL.match(cell) is not None
+    return not cell.isdigit() and _is_time(_ANY_ORDER(cell))
+
+
 def _is_time(cell: str) -> bool:
     try:
         parse_time(cell)
     except InvalidEvent:
         return False
     return True
+
+
+_ANY_ORDER = _Respelled(())
 
 
 def _is_level(cell: str) -> bool:

@@ -16,6 +16,7 @@ import lakelog
 from lakelog.audit.audit import audit
 from lakelog.formats import delimited, w3c, zeek
 from lakelog.formats.registry import FORMATS
+from lakelog.ingest import transform
 from tests.support.effort import share
 from tests.support.requirements import need
 from tests.support.table_heads import HEADS, W3C, ZEEK, made
@@ -211,6 +212,10 @@ def test_what_a_csv_record_is(lake: lakelog.Lake, tmp_path: Path) -> None:
         ),
         ("Message,Date,Time", "x,2024-05-01,10:00:00.5", None, None),
         ("time,message,Timestamp", "10:00:00,x,1714557600.5", None, {"time": "10:00:00"}),
+        ("Timestamp,Message", "5/1/2024 10:00:00.5 AM,x", None, None),
+        ("Created At;Message", "01.05.2024 12:00:00,5 +0200;x", None, None),
+        ("timestamp,message", "01/May/2024:10:00:00.5 +0000,x", None, None),
+        ("Date,Time,Message", "5/1/2024,10:00:00.5 AM,x", None, None),
     ],
 )
 def test_where_tables_have_their_times(
@@ -227,6 +232,36 @@ def test_where_tables_have_their_times(
     assert (grade, message, json.loads(payload or "null")) == (level, "x", data)
 
 
+@pytest.mark.parametrize("few", [0, 10_000])
+def test_rows_say_in_which_order_days_and_months_stand(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """A day above 12 in the first rows counts for all of them."""
+    monkeypatch.setattr(transform, "FEW", few)
+    path = tmp_path / "t.csv"
+    path.write_text("Timestamp,x\n05/01/2024 21:05,1\n15/01/2024 09:05,2\n06/01/2024 21:05,3\n")
+    assert lake.ingest(str(path)).arrivals == 0
+    rows = lake.sql("SELECT DISTINCT month(time), day(time) FROM events ORDER BY ALL").fetchall()
+    assert rows == [(1, 5), (1, 6), (1, 15)]
+
+
+def test_the_event_viewer_of_windows_names_no_messages(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Its header has a name less than its rows have cells."""
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "\ufeffLevel,Date and Time,Source,Event ID,Task Category\r\n"
+        'Information,11/24/2026 10:00:01 AM,Auditing,4624,Logon,"on\r\n\r\nSubject:\tada"\r\n'
+        "Error,11/24/2026 10:00:02 PM,Service,7000,None,no start\r\n"
+    )
+    report = lake.ingest(str(path))
+    assert (report.events, report.quarantined, report.arrivals) == (2, 0, 0)
+    query = "SELECT hour(time), level, source, message FROM events ORDER BY time"
+    assert lake.sql(query).fetchall() == [
+        (10, "INFO", "Auditing", "on\r\n\r\nSubject:\tada"),
+        (22, "ERROR", "Service", "no start"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("header", "row"),
     [
@@ -235,6 +270,7 @@ def test_where_tables_have_their_times(
         ("Date,Time,x", "Dec,06:55:46,1"),
         ("date,time,x", "081109,203615,1"),
         ("Date,x", "17/06/09,1"),
+        ("date,time,x", "5/1/2024,12.5,1"),
     ],
 )
 def test_what_is_no_time_stays_data(
