@@ -312,6 +312,8 @@ class LakeTables:
         """SQL for a table of verified segments and of the table that has the rows of a tail; unless
         it is said whether it `opens` protected fields, it does where it can."""
         opens = self.opens_fields if opens is None else opens
+        if opens:
+            self.engine()  # knows how, if fields became protected meanwhile
         rows = table_sql.rows_sql(
             self.store.paths, name, entries, tail, extractions, ranges, opens=opens
         )

@@ -51,6 +51,7 @@ class NewestEvents:
         if count <= 0:
             return []
         tables: list[pa.Table] = []
+        self._connect()  # knows how, if fields became protected meanwhile
         entries = self.matching_segments(self._store, self._connect, state, self._condition)
         entries.sort(key=lambda e: -int(e.seq[1]))
         step, columns = 1, ", ".join(self.COLUMNS)

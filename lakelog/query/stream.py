@@ -437,6 +437,7 @@ def _key(views: list[View]) -> tuple[object, ...]:
             view.bound,
             tuple(view.ranges.items()),
             view.is_kept,
+            view.opens,
         )
         for view in views
     )

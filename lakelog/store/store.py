@@ -169,7 +169,9 @@ class Store:
         self.format = format
         """The format in lakelog.json when it was last read; 0 where that is not known."""
         self.refs = Refs(self.volume, keys=lambda: self.paths.keys)
-        self.erased = ErasedStates(DirectoryVolume(self.paths.root))
+        self.erased = ErasedStates(
+            DirectoryVolume(self.paths.root), on_change=self.refresh_protection
+        )
         self.manifests = Manifests(self.volume, self.refs, self.erased, lambda: self.paths.keys)
         self.verified = VerifiedFiles(self.paths, attachment.fetch if attachment else None)
 

@@ -49,12 +49,19 @@ class SweptLake(Protocol):
 class ErasedStates:
     """The replacements of the states of one lake, read again when they changed."""
 
-    def __init__(self, volume: Volume, encrypt: Callable[[bytes], bytes] | None = None) -> None:
-        """`encrypt` is for a volume that does not encrypt by itself."""
+    def __init__(
+        self,
+        volume: Volume,
+        encrypt: Callable[[bytes], bytes] | None = None,
+        *,
+        on_change: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`encrypt` is for a volume that does not encrypt by itself. `on_change` is called when
+        anything may have been noted, of erasures and of protected fields."""
         self._volume, self._file = volume, ReplacementFile(volume, encrypt)
         self._stamp = self.generation = 0
         self._read_at = TICK_NS + 1
-        self._index = ReplacementIndex(self._file, b"")
+        self._index, self._on_change = ReplacementIndex(self._file, b""), on_change
 
     def refresh(self) -> int:
         """Read again what something was erased since; return how often that was so. Costs one look
@@ -63,6 +70,7 @@ class ErasedStates:
         # What was read within the same tick as the last change may have changed again unnoticed.
         if stamp != self._stamp or self._read_at <= stamp + TICK_NS:
             self._stamp, self._read_at = stamp, time.time_ns()
+            self._on_change()
             self._renew()
         return self.generation
 

@@ -7,6 +7,7 @@ import datetime
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -312,6 +313,76 @@ def test_a_push_of_a_clone_keeps_how_many_keys_were_destroyed(
     path.write_bytes(older)
     with lakelog.open(remote) as there, pytest.raises(InvalidKey, match="older file of keys"):
         there.sql(ROWS)
+
+
+_LEARNERS: dict[str, Callable[[lakelog.Lake], list[str]]] = {
+    "sql": lambda lake: [data for _, data in lake.sql(ROWS).fetchall()],
+    "lookup": lambda lake: _column(lake, "FROM events WHERE subject IN ('s0', 's3') ORDER BY seq"),
+    "quarantine": lambda lake: _column(lake, "FROM events, quarantine ORDER BY seq"),
+    "ref": lambda lake: _column(lake, 'FROM "main".events ORDER BY seq'),
+    "pinned": lambda lake: [data for _, data in lake.at("main").sql(ROWS).fetchall()],
+    "type": lambda lake: _column(lake, "FROM types.SIGNUP ORDER BY seq", "{'email': email}::JSON"),
+    "tail": lambda lake: [str(event["data"]) for event in lake.tail(10)],
+    "view": lambda lake: [row["data"] for row in lake.view(_MAILS).to_pylist()],
+    "subscription": lambda lake: _delivered(lake),
+}
+_MAILS = """-- name: mails
+-- map
+SELECT data, count(*) AS n FROM segment GROUP BY data
+-- merge
+SELECT data, sum(n) AS n FROM partials GROUP BY data
+-- finish
+SELECT data FROM state
+"""
+
+
+def _column(lake: lakelog.Lake, query: str, column: str = "data") -> list[str]:
+    return [data for (data,) in lake.sql(f"SELECT {column} {query}").fetchall()]
+
+
+def _delivered(lake: lakelog.Lake) -> list[str]:
+    payloads = list[str]()
+    with lake.subscribe("s") as subscription:
+        subscription.run(lambda event: payloads.append(str(event["data"])), once=True)
+    return payloads
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+@pytest.mark.parametrize("reader", _LEARNERS)
+def test_who_reads_learns_what_others_protect(
+    reader: str, is_sealed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has asked before another one protects fields has those that come then."""
+    protected.keys_in(tmp_path, monkeypatch)
+    read, root = _LEARNERS[reader], tmp_path / "lake"
+    with lakelog.open(root) as lake:
+        protected.append(lake, range(3))
+        lake.quarantine([("file", 0, "broken", "line")])
+        lake.settle()
+        read(lake)
+        with lakelog.open(root) as other:
+            other.protect(protected.FIELDS)
+            protected.append(other, range(3, 6))
+            if is_sealed or reader == "pinned":
+                other.settle()
+        del PROTECTIONS[str(root)]  # which was made known to another process alone
+        assert f"{PLANTED}3@" in "".join(read(lake))
+
+
+def test_keys_that_appear_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same query has the fields whenever their keys are there, also of a tag."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        protected.append(lake, range(3))
+        lake.settle()
+        lake.tag("v1")
+        for table in ("events", '"v1".events'):
+            query = f"SELECT data->>'email' FROM {table} ORDER BY (data->>'n')::INT"
+            with without_keys(tmp_path):
+                assert lake.sql(query).fetchall() == [(None,)] * 3
+            mails = [(f"{PLANTED}{n}@example.org",) for n in range(3)]
+            assert lake.sql(query).fetchall() == mails
+            with without_keys(tmp_path):
+                assert lake.sql(query).fetchall() == [(None,)] * 3
 
 
 def test_signatures_hold_over_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
