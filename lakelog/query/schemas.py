@@ -156,14 +156,14 @@ class RefSchemas:
         """Return the schema that holds `events` and `quarantine` of the state of a ref."""
         state, pending = pinned
         tail = self._tables.numbered_tail(pending, state)
-        schema_of_ref, shown = self._schemas.get(name), (state.key, self._tables.opens_fields)
+        schema_of_ref, content = self._schemas.get(name), (state.key, self._tables.opens_fields)
         # The same state and tail: the schema of the last query serves again.
-        if schema_of_ref and schema_of_ref[0] == shown and schema_of_ref[1] is tail:
+        if schema_of_ref and schema_of_ref[0] == content and schema_of_ref[1] is tail:
             return schema_of_ref[2]
         schema = self.new_schema(name)
         self._fill(schema, state, tail)
         self.states[schema] = pinned
-        self._schemas[name] = shown, tail, schema
+        self._schemas[name] = content, tail, schema
         self.drop_old_versions()
         return schema
 
