@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from rich.cells import cell_len
 
 import lakelog
 from lakelog.query.newest import NewestEvents
+from tests.support.cli import run_in
 
 EVENTS = [
     {
@@ -46,12 +48,9 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def tail(*words: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+def tail(*words: str, cwd: Path, code: int = 0) -> Result:
     """Run the verb."""
-    command = [sys.executable, "-m", "lakelog", "tail", *words]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
-    assert done.returncode == code, done.stderr
-    return done
+    return run_in(cwd, "tail", *words, code=code)
 
 
 @pytest.mark.thorough

@@ -15,17 +15,9 @@ from pathlib import Path
 import pytest
 
 from lakelog import open as open_lake
+from tests.support.cli import run_in
 
 LINE = b'{"type":"T","subject":"%d"}\n'
-
-
-def lakelog(*words: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a verb in a directory."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lakelog", *words], cwd=cwd, capture_output=True, text=True
-    )
-    assert done.returncode == code, done.stderr
-    return done
 
 
 def count(cwd: Path) -> int:
@@ -58,8 +50,8 @@ def here(tmp_path: Path) -> Path:
 
 def test_once_takes_what_is_there(here: Path) -> None:
     """--once ends after everything is taken in; a second time nothing is new."""
-    assert "3 new events from 1 file" in lakelog("watch", "logs", "--once", cwd=here).stderr
-    assert "0 new events" in lakelog("watch", "logs", "--once", cwd=here).stderr
+    assert "3 new events from 1 file" in run_in(here, "watch", "logs", "--once").stderr
+    assert "0 new events" in run_in(here, "watch", "logs", "--once").stderr
     assert count(here) == 3
 
 
@@ -67,15 +59,15 @@ def test_once_takes_what_is_there(here: Path) -> None:
 def test_a_lake_is_not_watched(here: Path) -> None:
     """The lake itself, its files, a link to it and another lake are refused, and nothing is stored;
     what is watched from above leaves it out."""
-    lakelog("watch", "logs", "--once", cwd=here)
-    lakelog("init", "other", cwd=here)
+    run_in(here, "watch", "logs", "--once")
+    run_in(here, "init", "other")
     (here / "link").symlink_to("lake")
     for root in ("lake", "lake/", "lake/wal", "link", "other"):
-        refused = lakelog("watch", root, "--once", cwd=here, code=2)
+        refused = run_in(here, "watch", root, "--once", code=2)
         assert refused.stderr.splitlines()[-1].startswith(
             f"lakelog: error: {root} holds the files of a lake"
         )
-    assert "0 new events" in lakelog("watch", ".", "--once", cwd=here).stderr
+    assert "0 new events" in run_in(here, "watch", ".", "--once").stderr
     assert count(here) == 3
 
 
@@ -100,12 +92,12 @@ def test_it_runs_until_it_is_told_to_end(here: Path) -> None:
             while not (here / "lake/cache/watch-main.json").exists():
                 assert time.monotonic() < until
                 time.sleep(0.05)
-            refused = lakelog("watch", "logs", cwd=here, code=1)
+            refused = run_in(here, "watch", "logs", code=1)
             assert "another process is watching logs" in refused.stderr
             with open(here / "logs/a.log", "ab") as file:
                 file.write(LINE % 3)
             wait_for(has, here, 4)
-            status = json.loads(lakelog("watch", "--status", "--json", cwd=here).stdout)
+            status = json.loads(run_in(here, "watch", "--status", "--json").stdout)
             assert status["running"]
             assert status["pid"] == running.pid
         finally:
@@ -113,36 +105,36 @@ def test_it_runs_until_it_is_told_to_end(here: Path) -> None:
             words = running.communicate()[1]
     assert running.returncode == 0
     assert "4 new events from 1 file" in words
-    status = json.loads(lakelog("watch", "--status", "--json", cwd=here).stdout)
+    status = json.loads(run_in(here, "watch", "--status", "--json").stdout)
     assert (status["running"], status["events"]) == (False, 4)
 
 
 def test_a_unit_for_systemd(here: Path) -> None:
     """The unit names the lake, the directories and the options by absolute paths."""
     words = ("watch", "logs", "--pattern", "*.log", "--print-unit")
-    unit = lakelog("--lake", "my lake", *words, cwd=here).stdout
+    unit = run_in(here, "--lake", "my lake", *words).stdout
     (command,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
     assert f"--lake '{here}/my lake' watch {here}/logs --pattern '*.log'" in command
     words = ("watch", "logs", "--source", "logs", "--interval", "2", "--poll", "--print-unit")
-    unit = lakelog(*words, cwd=here).stdout
+    unit = run_in(here, *words).stdout
     assert f"watch {here}/logs --source logs --interval 2 --poll\n" in unit
     assert os.path.isabs(command.split("=")[1].split()[0])
     words = ("watch", "logs", "--ignore-older", "30d", "--once")
-    unit = lakelog(*words, "--print-unit", cwd=here).stdout
-    lakelog(*shlex.split(unit.partition("-m lakelog ")[2].splitlines()[0]), cwd=here)
+    unit = run_in(here, *words, "--print-unit").stdout
+    run_in(here, *shlex.split(unit.partition("-m lakelog ")[2].splitlines()[0]))
 
 
 def test_mistakes(here: Path) -> None:
     """No directory, and no watcher to ask about, are one line each."""
-    assert "a directory is needed" in lakelog("watch", cwd=here, code=2).stderr
-    lakelog("init", cwd=here)
-    assert "no watcher has run" in lakelog("watch", "--status", cwd=here, code=1).stderr
+    assert "a directory is needed" in run_in(here, "watch", code=2).stderr
+    run_in(here, "init")
+    assert "no watcher has run" in run_in(here, "watch", "--status", code=1).stderr
 
 
 def test_it_is_renewed_when_nothing_comes(here: Path) -> None:
     """A watcher that rests is the same process, holds its files and needs half the memory."""
     program = WATCH.format(rest=0.5)
-    lakelog("init", cwd=here)
+    run_in(here, "init")
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=here, stderr=subprocess.PIPE, text=True
     ) as running:
@@ -165,7 +157,7 @@ def test_it_is_renewed_when_nothing_comes(here: Path) -> None:
 @pytest.mark.thorough
 def test_no_other_takes_its_place_while_it_is_renewed(here: Path) -> None:
     """The lock of a watcher is held from its start to its end, over every renewal."""
-    lakelog("init", cwd=here)
+    run_in(here, "init")
     program = WATCH.format(rest=0.1)
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, text=True) as running:

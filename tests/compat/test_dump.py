@@ -21,6 +21,7 @@ import redis
 import lakelog
 from lakelog import LogEntry, OMEGALogManager
 from lakelog.errors import InUse, InvalidEvent, InvalidSetting
+from tests.support.cli import run_in
 from tests.support.redis_server import RedisServer
 from tests.support.tree import ROOT
 
@@ -33,14 +34,6 @@ def logs(tmp_path: Path) -> Path:
     """A copy of the golden directory of logs."""
     shutil.copytree(GOLDEN / "logs", tmp_path / "logs")
     return tmp_path / "logs"
-
-
-def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command line; it must go well."""
-    command = [sys.executable, "-m", "lakelog", *words]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def answers(lake: lakelog.Lake) -> dict[str, Any]:
@@ -67,7 +60,8 @@ def answers(lake: lakelog.Lake) -> dict[str, Any]:
 @pytest.mark.thorough
 def test_the_golden_answers(logs: Path) -> None:
     """Counts, levels, times, statuses and sums of the golden input are exactly those expected."""
-    words = run(
+    words = run_in(
+        logs.parent,
         "dump",
         "--logs-dir",
         "logs",
@@ -78,16 +72,15 @@ def test_the_golden_answers(logs: Path) -> None:
         "--backup-interval",
         "3600",
         "--once",
-        cwd=logs.parent,
     ).stderr
     assert sum("Redis" in text for text in words.splitlines()) == 1
     with lakelog.open(str(logs.parent / "lake"), create=False) as lake:
         assert answers(lake) == ANSWERS["lake"]
-    listed = [json.loads(t) for t in run("backups", "list", cwd=logs.parent).stdout.splitlines()]
+    listed = [json.loads(t) for t in run_in(logs.parent, "backups", "list").stdout.splitlines()]
     found = {os.path.relpath(b["source"], logs): [b["size"], b["sha256"]] for b in listed}
     assert found == ANSWERS["backups"]
-    assert "0 damaged" in run("backups", "verify", cwd=logs.parent).stderr
-    assert "each is stored exactly once" in run("audit", cwd=logs.parent).stderr
+    assert "0 damaged" in run_in(logs.parent, "backups", "verify").stderr
+    assert "each is stored exactly once" in run_in(logs.parent, "audit").stderr
 
 
 def test_dump_runs_until_it_is_told_to_end(logs: Path) -> None:
@@ -99,7 +92,7 @@ def test_dump_runs_until_it_is_told_to_end(logs: Path) -> None:
                 (logs / name).write_text('{"type":"NEW"}\n')
             query = "SELECT count(*) AS n FROM events WHERE type = 'NEW'"
             until((logs.parent / "lake/cache/watch-main.json").exists)
-            until(lambda: json.loads(run("sql", query, cwd=logs.parent).stdout)["n"] >= 1)
+            until(lambda: json.loads(run_in(logs.parent, "sql", query).stdout)["n"] >= 1)
         finally:
             running.send_signal(signal.SIGTERM)
             words = running.communicate()[1]
@@ -261,7 +254,7 @@ def test_rotated_files_are_packed_and_removed(logs: Path) -> None:
     (logs / "app.log.1").write_text("2026-03-01T12:00:00Z INFO worker: again\n")
     os.utime(logs / "app.log.1", (1e9, 1e9))
     words = ["dump", "--once", "--backup-dir", "packed", "--backup-zstd", "--remove-processed"]
-    run(*words, "--backup-age", "30d", cwd=logs.parent)
+    run_in(logs.parent, *words, "--backup-age", "30d")
     assert not (logs / "app.log.1").exists()
     assert len(list((logs.parent / "packed").rglob("app_*.log.1.zst"))) == 1
     with pytest.raises(InvalidSetting, match="is not a duration"):

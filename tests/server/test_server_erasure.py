@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.cli import run
 from tests.support.http_lake import HttpLake, lines, serving
 from tests.support.requirements import need_module
-
-
-def command(path: Path, *arguments: str) -> None:
-    program = [sys.executable, "-m", "lakelog", "--lake", str(path)]
-    subprocess.run([*program, *arguments], check=True, capture_output=True)
 
 
 def answers(server: HttpLake) -> list[bytes]:
@@ -42,9 +36,9 @@ def test_a_subject_is_erased_beside_a_server(
     (tmp_path / "keys").mkdir()
     monkeypatch.setenv("LAKELOG_KEY", "ab" * 32)
     path = tmp_path / "lake"
-    command(path, "init")
+    run(path, "init")
     if is_protected:
-        command(path, "config", "protect", "mail")
+        run(path, "config", "protect", "mail")
     events = [
         {"type": "a", "subject": name, "data": {"mail": f"{name}@x.org"}} for name in ("ada", "bob")
     ]
@@ -52,7 +46,7 @@ def test_a_subject_is_erased_beside_a_server(
         assert server.ask("/ingest", lines(*events)).status == 200
         before = answers(server)
         assert any(b"bob@x.org" in body for body in before) is not is_protected
-        command(path, "erase", "--subject", "bob", "--rows", "--why", "a request", "--yes")
+        run(path, "erase", "--subject", "bob", "--rows", "--why", "a request", "--yes")
         after = answers(server)
         assert [body for body in after if b"bob" in body] == []
         assert b"ada" in after[0]
@@ -62,7 +56,7 @@ def test_what_was_erased_keeps_no_other_event_away(tmp_path: Path) -> None:
     """A sender that has it sends until it is accepted: it is left out, and not answered 503."""
     need_module("uvicorn")
     path = tmp_path / "lake"
-    command(path, "init")
+    run(path, "init")
     old = [
         {"type": "a", "subject": name, "time": "2026-11-01T00:00:00Z", "id": f"{name}{n}"}
         for n in range(2)
@@ -70,7 +64,7 @@ def test_what_was_erased_keeps_no_other_event_away(tmp_path: Path) -> None:
     ]
     with serving(path) as server:
         assert server.ask("/ingest", lines(*old[:2])).status == 200
-        command(path, "erase", "--subject", "bob", "--why", "a request", "--yes")
+        run(path, "erase", "--subject", "bob", "--why", "a request", "--yes")
         reply = server.ask("/ingest", lines(*old))
         assert (reply.status, json.loads(reply.body)["accepted"]) == (200, 2)
         assert server.ask("/ingest", lines(*old)).status == 200

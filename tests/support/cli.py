@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,14 @@ def run(lake: Path | str, *words: str, code: int = 0, **rest: Any) -> Result:
     """Run a command line on a lake; its exit code must be `code`."""
     environment = {"LAKELOG_AUTHOR": "tester", "COLUMNS": "80", **rest.pop("env", {})}
     result = CliRunner().invoke(cli, ["--lake", str(lake), *words], env=environment, **rest)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def run_in(directory: Path, *words: str, code: int = 0) -> Result:
+    """Run a command line in a directory; its exit code must be `code`."""
+    with contextlib.chdir(directory):
+        result = CliRunner().invoke(cli, words)
     assert result.exit_code == code, result.output
     return result
 
