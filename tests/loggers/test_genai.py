@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import inspect
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.support.requirements import need_module
 openai = need_module("openai")
 anthropic = need_module("anthropic")
 
+AUTHORITIES = ssl.create_default_context()
 ASK = [{"role": "user", "content": "hi"}]
 TEXT = "Hello, wörld!"
 SAID = [{"type": "text", "content": TEXT}]
@@ -46,9 +48,16 @@ def lake(make_lake: MakeLake) -> lakelog.Lake:
     return make_lake()
 
 
-def settings(server: ModelServer, package: Any) -> dict[str, Any]:
+def settings(server: ModelServer, package: Any, *, is_async: bool = False) -> dict[str, Any]:
     base = server.base + ("/v1" if package is openai else "")
-    return {"api_key": KEY, "base_url": base, "max_retries": 0}
+    connect = package.DefaultAsyncHttpxClient if is_async else package.DefaultHttpxClient
+    # Each client would read the certificates of all authorities, which takes as long as a test.
+    return {
+        "api_key": KEY,
+        "base_url": base,
+        "max_retries": 0,
+        "http_client": connect(verify=AUTHORITIES),
+    }
 
 
 @pytest.fixture
@@ -306,8 +315,8 @@ def test_an_asynchronous_streaming_response(
 
     async def main() -> None:
         async with (
-            openai.AsyncOpenAI(**settings(server, openai)) as gpt,
-            anthropic.AsyncAnthropic(**settings(server, anthropic)) as claude,
+            openai.AsyncOpenAI(**settings(server, openai, is_async=True)) as gpt,
+            anthropic.AsyncAnthropic(**settings(server, anthropic, is_async=True)) as claude,
         ):
             lakelog.instrument_openai(gpt, lake=lake)
             lakelog.instrument_anthropic(claude, lake=lake)
@@ -376,8 +385,8 @@ def test_asynchronous_clients(lake: lakelog.Lake, server: ModelServer) -> None:
 
     async def main() -> None:
         async with (
-            openai.AsyncOpenAI(**settings(server, openai)) as gpt,
-            anthropic.AsyncAnthropic(**settings(server, anthropic)) as claude,
+            openai.AsyncOpenAI(**settings(server, openai, is_async=True)) as gpt,
+            anthropic.AsyncAnthropic(**settings(server, anthropic, is_async=True)) as claude,
         ):
             lakelog.instrument_openai(gpt)
             lakelog.instrument_anthropic(claude)
@@ -628,7 +637,7 @@ def test_patching_twice_is_idempotent(lake: lakelog.Lake, server: ModelServer, g
     ]
 
     async def ask() -> None:
-        async with openai.AsyncOpenAI(**settings(server, openai)) as client:
+        async with openai.AsyncOpenAI(**settings(server, openai, is_async=True)) as client:
             await client.chat.completions.create(model="m", messages=ASK)
 
     read(gpt.chat.completions.create(model="m", messages=ASK, stream=True))
