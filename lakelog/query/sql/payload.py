@@ -20,7 +20,7 @@ from typing import Any
 
 from lakelog.engine.syntax import Node, SyntaxFault, nodes, parse, sql_of
 from lakelog.libraries import duckdb
-from lakelog.query.sql.extractions import Extraction, PathStep, extraction_mode, name, path_of
+from lakelog.query.sql.extractions import Extraction, PathStep, name, path_of
 from lakelog.query.sql.tree import FIELDS, WIDE, select_one
 
 Tables = Mapping[tuple[str, str], str]
@@ -327,12 +327,23 @@ def _is_unclear(node: Node, rows: set[str], stars: list[Node]) -> bool:
 
 def _comes_last(node: Node) -> bool:
     """Whether a part of a condition may keep the engine from testing it while it reads."""
+    if node.get("class") == "CAST":
+        type_name, chain = _simple_type(node["type_expr"]), path_of(node["child"])
+        is_column = bool(type_name and chain and chain[1] and chain[2] != FIELDS)
+        return not (node["try_cast"] or is_column or type_name == "VARCHAR" or _is_constant(node))
+    # A number that JSON is compared with makes a number of the JSON, which may fail.
+    if str(node.get("type")).startswith("COMPARE_"):
+        values = (v for value in node.values() for v in (value if type(value) is list else [value]))
+        return any(chain[1] and chain[2] == "json" for chain in map(path_of, values) if chain)
     if node.get("class") == "FUNCTION":
-        is_constant = not any(n.get("class") == "COLUMN_REF" for n in nodes(node))
-        return not is_constant and not extraction_mode(node) and node["function_name"] not in _EARLY
+        return not (path_of(node) or node["function_name"] in _EARLY or _is_constant(node))
     return node.get("class") in ("SUBQUERY", "CASE") or (
         node.get("class") == "LAMBDA" and path_of(node) is None
     )
+
+
+def _is_constant(node: Node) -> bool:
+    return not any(n.get("class") == "COLUMN_REF" for n in nodes(node))
 
 
 def _orders_by_all(node: Node) -> Iterator[Node]:
