@@ -12,7 +12,10 @@ import codecs
 import re
 
 from lakelog.errors import InvalidSetting
+from lakelog.libraries import pa, pc
 
+COLOUR = r"\x1b\[[\d;]*[A-Za-z]"
+"""An ANSI code for colours of a terminal."""
 _HANDLER = "lakelog-windows-1252"
 # All 256 characters, so that every byte sequence decodes, and encodes back to the same bytes.
 _OLDER = "".join(
@@ -54,6 +57,11 @@ class LineEncoding:
     def as_utf8(data: bytes) -> bytes:
         """Return text of an older encoding as UTF-8, all else as it is."""
         return LineEncoding.recoded(data) or data
+
+    @staticmethod
+    def uncoloured(lines: pa.Array) -> pa.Array:
+        """Return lines without the codes for colours."""
+        return pc.replace_substring_regex(lines, COLOUR, "")
 
     @staticmethod
     def original(decoded: str) -> bytes:

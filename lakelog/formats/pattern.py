@@ -21,6 +21,7 @@ from lakelog.event import Severity
 from lakelog.formats import sqltext
 from lakelog.formats.format import SPACE as SPACE
 from lakelog.formats.format import EventMembers, share, utf8
+from lakelog.formats.line_encoding import COLOUR
 from lakelog.formats.local_time import zone_of
 from lakelog.formats.zones import ZONES
 from lakelog.runtime.lazy import LazyProperty
@@ -47,8 +48,8 @@ _YEARLESS, _YEARS = "?", 8
 """A template's first character where the year is not said; leap years are that far apart."""
 _TAI = (1 << 62) + 10
 """The TAI64 label of the epoch, as those who write labels count."""
-_COLOUR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
-COLOURS = r"(?:\x1b\[[\d;]*[A-Za-z])*"
+_COLOUR = re.compile(COLOUR)
+COLOURS = f"(?:{COLOUR})*"
 """ANSI colour codes; they may precede a record, and stay in messages."""
 ESCAPE = r'\\(["\\])'
 """A quote or a backslash with a backslash before it."""
@@ -207,11 +208,13 @@ def parse(
         head, _, continuation = head.partition("\n")
         head = head.rstrip(SPACE)
     event = _first(patterns, head)
-    # Colours are removed only where the line does not fit with them: a message may hold them.
-    if event is None and "\x1b" in head:
-        event = _first(patterns, _COLOUR.sub("", head).strip(SPACE))
-        if event and event.get("message"):
-            event["message"] = _coloured(head, event["message"])
+    # Colours are removed only where the line does not fit with them, or a level may be among them:
+    # fields and messages may hold them.
+    if "\x1b" in head and "level" not in (event or {}):
+        bare = _first(patterns, uncoloured(head).strip(SPACE))
+        if bare and bare.get("message"):
+            bare["message"] = _coloured(head, bare["message"])
+        event = bare if event is None or (bare and "level" in bare) else event
     if event is None:
         raise InvalidEvent(otherwise)
     if continuation:
@@ -226,6 +229,11 @@ def _first(patterns: Sequence[Pattern], line: str) -> EventMembers | None:
         if values is not None:
             return pattern.event(values)
     return None
+
+
+def uncoloured(text: str) -> str:
+    """A text without the codes for colours."""
+    return _COLOUR.sub("", text)
 
 
 def _coloured(line: str, message: str) -> str:
@@ -279,12 +287,13 @@ def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[
 WITH trimmed AS (SELECT {TRIMMED} AS text, position{_REST if joined else ""} FROM lines),
 classified AS (SELECT *, {_kind_sql(patterns, kinds)} AS kind FROM trimmed WHERE {PLAIN}),
 cut AS (SELECT position, text, kind, {cuts}{continuation} FROM classified),
-fields AS (SELECT position, kind{continuation}, {columns} FROM cut),
+fields AS (SELECT position, kind{continuation}, contains(text, chr(27)) AS is_coloured,
+             {columns} FROM cut),
 timed AS (SELECT *, {_chosen(grades)} AS level{word},
             CASE WHEN iso = '-' THEN {NOW} ELSE {sqltext.time_sql("iso")} END AS time FROM fields)
 SELECT time, {types} AS type, NULL::VARCHAR AS category, source, subject, level,
   {message} AS message, {data} AS data, NULL::VARCHAR AS id, position,
-  NOT coalesce({sqltext.IN_RANGE}, false) AS slow
+  NOT coalesce({sqltext.IN_RANGE}, false) OR (is_coloured AND level IS NULL) AS slow
 FROM timed"""
 
 

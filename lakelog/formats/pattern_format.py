@@ -48,7 +48,7 @@ class PatternFormat(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are lines of this format."""
-        full = [line for line in lines if line.strip()]
+        full = [_bare(line) for line in lines if line.strip()]
         candidates = [line for line in full if self._head.match(line.lstrip())]
         if self.unlike is not None:
             candidates = [line for line in candidates if not self.unlike.match(line.lstrip())]
@@ -113,6 +113,15 @@ class PatternFormat(Format):
         # one regex for all: detection asks it of most lines
         heads = "|".join(rival.traits.head for rival in self.rivals)
         return re.compile(heads.encode(), re.ASCII)
+
+
+def _bare(line: bytes) -> bytes:
+    """A line without the codes for colours, within which its parts would not be seen."""
+    if b"\x1b" not in line:
+        return line
+    return pattern.uncoloured(line.decode("utf-8", "surrogateescape")).encode(
+        "utf-8", "surrogateescape"
+    )
 
 
 class IndentedFormat(FormatWrapper):

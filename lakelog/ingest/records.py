@@ -150,6 +150,8 @@ def _first(chunk: Chunk, form: Format) -> tuple[np.ndarray, bool | None]:
         is_head, is_open = np.concatenate([mask for mask, _ in answers]), answers[-1][1]
     else:
         array = _searchable(chunk)
+        if form.traits.by_line and b"\x1b" in chunk.text:
+            array = LineEncoding.uncoloured(array)
         is_head = np.array(pc.match_substring_regex(array, form.traits.begins))
         # A line with a time of its own belongs to no other, though the format does not read it.
         undecided = np.flatnonzero(~is_head) if form.traits.by_line else is_head[:0]

@@ -15,6 +15,7 @@ import lakelog
 from lakelog.audit.audit import audit
 from lakelog.formats import pattern, styles
 from lakelog.formats.registry import FORMATS
+from lakelog.ingest import transform
 from tests.support.effort import share
 from tests.support.samples import lines_of, samples_of
 from tests.support.text_facts import FACTS, SHARED
@@ -81,6 +82,53 @@ def test_colours_stay_in_messages(engine: Any) -> None:
     ]
     assert (exact["level"], exact["source"]) == ("ERROR", "a.b")
     assert exact["message"].endswith("\x1b[1mx\x1b[0m")
+
+
+RED, OFF = "\x1b[1;31m", "\x1b[0m"
+
+
+@pytest.mark.parametrize("few", [0, 10_000])
+@pytest.mark.parametrize(
+    ("name", "line", "event"),
+    [
+        ("applog", f"2026-11-24 10:00:01 {RED}ERROR{OFF} app: down", ("ERROR", None, "app: down")),
+        (
+            "loguru",
+            f"{RED}2026-11-24 10:00:01.123{OFF} | {RED}ERROR   {OFF} | {RED}a.b{OFF}:{RED}f{OFF}:"
+            f"{RED}5{OFF} - {RED}down",
+            ("ERROR", "a.b", f"{RED}down"),
+        ),
+        (
+            "spring",
+            f"2026-11-24T10:00:01.123Z {RED} WARN{OFF} {RED}1{OFF} {RED}---{OFF} {RED}[app] [ main]"
+            f" {OFF}{RED}c.e.App {OFF} {RED}:{OFF} down",
+            ("WARN", "c.e.App", "down"),
+        ),
+        ("runtime", f"{RED}ERROR{OFF}:    down", ("ERROR", None, "down")),
+        (
+            "access",
+            f'::1 - - [24/Nov/2026:10:00:01 +0000] "{RED}GET" 200 1',
+            ("INFO", None, f"{RED}GET"),
+        ),
+    ],
+)
+def test_colours_hide_no_level(
+    lake: lakelog.Lake,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+    name: str,
+    line: str,
+    event: tuple[str | None, ...],
+) -> None:
+    """Programs colour the time, the level and the logger, each by itself."""
+    monkeypatch.setattr(transform, "FEW", few)
+    path = tmp_path / "a.log"
+    path.write_text(f"{line}\n" * 3)
+    (file,) = lake.ingest(str(path)).files
+    assert (file.format, file.events, file.quarantined) == (name, 3, 0)
+    assert lake.sql("SELECT level, source, message FROM events").fetchall() == [event] * 3
+    assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
 
 
 @pytest.mark.needs("../shared")
