@@ -61,6 +61,7 @@ class LakeErasure(LakeUpkeep):
         # One `stat` an append, which tells whether anything was erased since.
         looked = self.store.erased.looked()
         if looked[0] and (self._refusal is None or self._refusal[0] != looked):
+            self.store.refresh_protection()
             self._refusal = looked, erased.Refusal(self.store.paths)
         return self._refusal[1] if looked[0] and self._refusal else None
 

@@ -170,7 +170,7 @@ class Store:
         """The format in lakelog.json when it was last read; 0 where that is not known."""
         self.refs = Refs(self.volume, keys=lambda: self.paths.keys)
         self.erased = ErasedStates(
-            DirectoryVolume(self.paths.root), on_change=self.refresh_protection
+            DirectoryVolume(self.paths.root), on_change=self._notice_protection
         )
         self.manifests = Manifests(self.volume, self.refs, self.erased, lambda: self.paths.keys)
         self.verified = VerifiedFiles(self.paths, attachment.fetch if attachment else None)
@@ -238,6 +238,11 @@ class Store:
     def refresh_protection(self) -> None:
         """Look which fields are protected now, whichever process said so. Raises InvalidKey."""
         self.config.protect(self.config.read() or {"protect": None})
+
+    def _notice_protection(self) -> None:
+        # The kernel keeps a process that answers others from a new lakelog.json: it opens no field.
+        with contextlib.suppress(PermissionError):
+            self.refresh_protection()
 
     def state(self, branch: str) -> Manifest:
         """Return the newest published state of a branch. Raises UnknownRef, Damaged."""
