@@ -8,6 +8,7 @@ again: after a rollback a stream has its versions anew, and a subscriber its pos
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 import orjson
@@ -18,13 +19,14 @@ from lakelog.erased.records import Erasure, listing
 from lakelog.errors import InvalidEvent
 from lakelog.libraries import np, pa, pc
 from lakelog.paths import Paths
-from lakelog.protect import MEMBER, Protection
+from lakelog.protect import MEMBER, Protection, sealed_blocks
 from lakelog.values import parse_time, to_micros
 
 _CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
 """The columns of an event that its writer gave."""
-
-
+_WORD = re.compile(r"[0-9A-Za-z_]+|[^\s0-9A-Za-z_]")
+_LINE_MAX, _BOUNDS_MAX = 4_096, 12
+"""Characters of a quarantined line, and bounds of words of a subject, that are looked at."""
 _GIVEN_AGAIN = f"^({StreamSubject.ORIGIN}|subscription:)"
 """Origins (a pattern) whose positions other events have on another branch, or after a rollback."""
 
@@ -39,7 +41,7 @@ class Refusal:
     def __init__(self, paths: Paths, key: str = "", *, by_arrival: bool = False) -> None:
         """That of all erasures, or of the one with a key. `by_arrival` refuses what has a time to
         come, too, if it was stored before: in a shared lake by a machine that did not know."""
-        self._by_arrival = by_arrival
+        self._paths, self._by_arrival = paths, by_arrival
         erasures = [erasure for erasure in listing(paths) if key in ("", erasure.key)]
         self._erasures = [(erasure, erasure.rows(paths)) for erasure in erasures]
         self._earlier: dict[str, list[str]] = {}
@@ -105,6 +107,8 @@ class Refusal:
         for erasure, rows in self._erasures:
             if erasure.subject and is_event:
                 refused |= _from_before(table, erasure, self._by_arrival)
+            if erasure.subject and self._by_arrival and "line" in columns:
+                refused |= self._naming(table, erasure)
             if rows.places and {"origin", "position"} <= columns:
                 refused |= self._known(table, erasure, rows.places)
             if rows.contents and columns.issuperset(_CONTENT):
@@ -113,6 +117,28 @@ class Refusal:
                     prints = self.contents(erasure, spelling)
                     refused |= np.array([p in rows.contents for p in prints])
         return refused
+
+    def _naming(self, lines: pa.Table, erasure: Erasure) -> np.ndarray:
+        """Return which quarantined lines were stored before an erasure of a subject that stands in
+        them as a word."""
+        refused: np.ndarray = np.asarray(_has_arrived(lines, erasure).combine_chunks())
+        before = lines.filter(pa.array(refused))
+        if fields := sealed_blocks.of_lake(self._paths):
+            before = fields.quarantined(before)
+        texts = before["line"].to_pylist()
+        refused[refused] = [any(map(erasure.is_of, self.words(text or ""))) for text in texts]
+        return refused
+
+    @staticmethod
+    def words(line: str) -> set[str]:
+        """What may be a subject in a quarantined line: whatever stands between two near bounds of
+        its words."""
+        bounds = sorted({b for match in _WORD.finditer(line[:_LINE_MAX]) for b in match.span()})
+        return {
+            line[low:high]
+            for number, low in enumerate(bounds)
+            for high in bounds[number + 1 : number + _BOUNDS_MAX]
+        }
 
     def _known(self, table: pa.Table, erasure: Erasure, places: frozenset[bytes]) -> np.ndarray:
         """Return which rows an erasure knows by their places."""
@@ -170,7 +196,11 @@ def _from_before(table: pa.Table, erasure: Erasure, by_arrival: bool = False) ->
     is_of = pc.is_in(table["subject"], value_set=pa.array(hits))
     is_older = pc.less_equal(table["time"].cast(pa.int64()), erasure.time)
     if by_arrival:
-        has_arrived = pc.less(table["ingested_at"].cast(pa.int64()), erasure.time)
-        is_older = pc.or_kleene(is_older, has_arrived)
+        is_older = pc.or_kleene(is_older, _has_arrived(table, erasure))
     from_before: np.ndarray = np.asarray(pc.and_(is_of, is_older).combine_chunks())
     return from_before
+
+
+def _has_arrived(table: pa.Table, erasure: Erasure) -> pa.ChunkedArray:
+    """Which rows were stored before an erasure."""
+    return pc.less(table["ingested_at"].cast(pa.int64()), erasure.time)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -26,10 +25,6 @@ from lakelog.libraries import pa, pc
 from lakelog.protect import sealed_blocks
 from lakelog.segments import Segment
 from lakelog.store import Policy, Store
-
-_WORD = re.compile(r"[0-9A-Za-z_]+|[^\s0-9A-Za-z_]")
-_LINE_MAX, _BOUNDS_MAX = 4_096, 12
-"""Characters of a quarantined line, and bounds of words of a subject, that are looked at."""
 
 
 class SettledLake(Protocol):
@@ -132,7 +127,9 @@ def mentions(store: Store, record: Erasure) -> Iterator[Leftover]:
         lines = (
             line for content in contents for line in content.decode(errors="replace").split("\n")
         )
-        if not record.subject or any(record.is_of(word) for line in lines for word in words(line)):
+        if not record.subject or any(
+            record.is_of(word) for line in lines for word in Refusal.words(line)
+        ):
             yield leftover
 
 
@@ -145,21 +142,13 @@ def _subjects(store: Store) -> Iterator[str]:
         if "subject" in table.column_names:
             names = pc.unique(table["subject"]).to_pylist()
         elif "line" in table.column_names:
-            names = (name for line in table["line"].to_pylist() for name in words(line or ""))
+            names = (
+                name for line in table["line"].to_pylist() for name in Refusal.words(line or "")
+            )
         for name in names:
             if name and name not in subjects:
                 subjects.add(name)
                 yield name
-
-
-def words(line: str) -> set[str]:
-    """What may be a subject in a line: whatever stands between two near bounds of its words."""
-    bounds = sorted({b for match in _WORD.finditer(line[:_LINE_MAX]) for b in match.span()})
-    return {
-        line[low:high]
-        for number, low in enumerate(bounds)
-        for high in bounds[number + 1 : number + _BOUNDS_MAX]
-    }
 
 
 def _tables(store: Store, columns: list[str] | None) -> Iterator[pa.Table]:

@@ -9,6 +9,7 @@ tells the caller to look up the cursors again. A dry run does the same work and 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -268,8 +269,18 @@ class Batch:
                 schemas.append(typed_columns.Schema.of_entry(self._job.store.paths, entry).plain())
         return list(dict.fromkeys(schemas))
 
+    def accepted(self, bad: list[RejectedLine]) -> list[RejectedLine]:
+        """Return those of lines that are no events but the ones that were erased, which are
+        counted."""
+        if not bad:
+            return bad
+        places = {name: [getattr(line, name) for line in bad] for name in ("origin", "position")}
+        refused = self._refusal.mask(pa.table(places)).tolist()
+        self.erased.update(itertools.compress(places["origin"], refused))
+        return [line for line, is_refused in zip(bad, refused, strict=True) if not is_refused]
+
     def add_bad(self, bad: list[RejectedLine]) -> None:
-        """Add lines that are no events."""
+        """Add lines that are no events and were accepted."""
         self.bad += bad
         self._bad_chars += sum(len(b.line) for b in bad)
 
@@ -317,10 +328,11 @@ class Batch:
         # The exact rule runs here, in the pool, while the main thread lets the engine decide the
         # next chunk.
         result.finish()
-        self.add_bad(result.bad)
         table = result.table
         count = table.num_rows if table is not None else 0
         self.lines += max(result.lines, count + len(result.bad))
+        result.bad = self.accepted(result.bad)
+        self.add_bad(result.bad)
         if table is None:
             return None
         # First, as sealing does: the id of an event that is refused is not known by that.

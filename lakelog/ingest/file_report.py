@@ -22,7 +22,7 @@ class FileReport:
     """Events whose time is that of their ingest, as none was found in their lines."""
     skipped: int = 0
     erased: int = 0
-    """Events that are refused, as they were erased."""
+    """Events and quarantined lines that are refused, as they were erased."""
     lines: int = 0
     """Lines ingested, including blank ones and those that are no events."""
     left: int = 0

@@ -157,7 +157,8 @@ class Gatherer:
     def _add_bad(self, reason: str, place: int, data: bytes) -> None:
         # The pool still adds the chunk before: bad lines stay in the order of the file.
         self._batch.wait()
-        self._batch.add_bad([RejectedLine(place, reason, readable(data), self.start.origin)])
+        bad = [RejectedLine(place, reason, readable(data), self.start.origin)]
+        self._batch.add_bad(self._batch.accepted(bad))
         self._crc.add([data], len(data))
         self._move(place + len(data), data)
 
@@ -194,7 +195,7 @@ class Gatherer:
         if self._place == self.start.bytes and size == self.start.unfinished:
             return size
         bad = RejectedLine(self._place, UNFINISHED, readable(self._pending), self.start.origin)
-        batch.unfinished.append(bad)
+        batch.unfinished += batch.accepted([bad])
         return size
 
     def flush(self, *, is_end: bool = False) -> None:

@@ -69,7 +69,7 @@ class IngestReport:
 
     @property
     def erased(self) -> int:
-        """Events that are refused, as they were erased."""
+        """Events and quarantined lines that are refused, as they were erased."""
         return sum(f.erased for f in self.files)
 
 

@@ -63,7 +63,7 @@ class _Attempt:
     """What had been erased by then, as `ErasedStates.looked` gives it."""
     pending_writes: list[Begun] = field(default_factory=list)
     refused: int = 0
-    """Events that were left out because they were erased."""
+    """Events and quarantined lines that were left out because they were erased."""
 
 
 class Sealer:
@@ -208,16 +208,15 @@ class Sealer:
         notes = PendingFrames.sealed_ranges(attempt.frames)
         connection = self._connect()
         lines = []
+        # Of a buffer, or of a writer that began before an erasure: others are refused at once.
+        refusal = Refusal(store.paths, by_arrival=store.attachment is not None)
         if any(not f.flags & Frame.QUARANTINED for f in frames):
-            # Of a buffer, or of a writer that began before an erasure: others are refused at once.
-            refusal = Refusal(store.paths, by_arrival=store.attachment is not None)
             table = frame_rows.events(connection, frames)
             protection = store.paths.protection if store.attachment is not None else None
             table = refusal.without(table, protection)
             if protection is not None:  # of which this machine may have heard after it stored them
                 columns = (table[name].to_pylist() for name in ("type", "data"))
                 protection.require_sealable(*columns)
-            attempt.refused = refusal.count
             if any(f.flags & Frame.KEYED for f in frames):
                 # The keys of rows that stay: those of duplicates are in another run already.
                 unique, attempt.keys = identities.unique_rows(store, table, state.ids)
@@ -244,8 +243,9 @@ class Sealer:
                     )
                 )
         if any(f.flags & Frame.QUARANTINED for f in frames):
-            lines.append(frame_rows.quarantined(connection, frames))
-        if lines:
+            lines.append(refusal.without(frame_rows.quarantined(connection, frames)))
+        attempt.refused = refusal.count
+        if any(map(len, lines)):
             # In the same move as the events: one watermark stands for both.
             attempt.entries.append(
                 write_segment(

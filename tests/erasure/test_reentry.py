@@ -64,6 +64,38 @@ def test_a_file_that_is_ingested_again(lake: Lake, tmp_path: Path) -> None:
     assert histories.places_with(tmp_path / "lake", [ADA]) == []
 
 
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("others", [0, 2])
+def test_lines_that_are_no_events_are_refused_again(
+    lake: Lake, tmp_path: Path, others: int, end: str
+) -> None:
+    """Of a file after a rollback of its cursor, and of a writer at the same place."""
+    lake.tag("before")
+    paths = [tmp_path / f"{number}.jsonl" for number in range(others + 1)]
+    for number, path in enumerate(paths):
+        path.write_text(f'{{"type":"A","source":"{number}"}}\nbroken bob\nbroken {ADA}{end}')
+    lake.ingest(paths)
+    lake.quarantine([("file", 5, "no event", f"bad {ADA}")])
+    assert lake.erase(subject=ADA, why="asked").erasure.lines == len(paths) + 1
+    lake.rollback("before")
+    report = lake.ingest(paths)
+    assert (report.events, report.skipped, report.quarantined, report.erased) == (
+        len(paths),
+        0,
+        len(paths),
+        len(paths),
+    )
+    lake.quarantine([("file", 5, "no event", f"bad {ADA}")])
+    lake.settle()
+    lines = lake.sql("SELECT line FROM quarantine").fetchall()
+    assert lines == [("broken bob",)] * len(paths)
+    result = audit(lake.store, lake.branch_name, lake.engine, list(map(str, paths)))
+    assert (result.wrong, result.failed) == ([], [])
+    assert lake.erasures()[0].is_done
+    lake.close()
+    assert histories.places_with(tmp_path / "lake", [ADA]) == []
+
+
 @pytest.mark.parametrize("count", [1, 2, 4, 12])
 @pytest.mark.parametrize("others", [0, 2])
 def test_a_file_that_grew_before_it_is_ingested_again(

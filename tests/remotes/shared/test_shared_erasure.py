@@ -17,7 +17,7 @@ import lakelog
 from lakelog.erasure import ErasureStatus, confirm
 from lakelog.errors import GcRefused, InvalidEvent, LakelogError, Unreachable
 from lakelog.lake import Lake
-from tests.support import seam
+from tests.support import protected, seam
 from tests.support.attached import Killed, SharedMachines, before_links, die, numbers
 from tests.support.cli import run
 from tests.support.effort import IS_WHOLE
@@ -135,6 +135,27 @@ def test_what_an_offline_machine_publishes_later_is_refused_and_said(
     assert any("2 erased events refused" in e.move.message for e in machines["a"].log())
     assert ended(machines, "b", "a").is_done
     assert places_with(tmp_path, [ADA]) == []
+
+
+@pytest.mark.parametrize("is_protected", [False, True])
+def test_lines_that_an_offline_machine_quarantined_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_protected: bool
+) -> None:
+    """Those with the subject as a word, also where they are sealed; not those of others."""
+    protected.keys_in(tmp_path, monkeypatch)
+    machines = SharedMachines(tmp_path)
+    filled(machines, "a", "b")
+    if is_protected:
+        machines["a"].protect(["email"])
+        machines["b"].exchange()
+    lines = [("file", n, "no event", f"bad {name}") for n, name in enumerate([ADA, f"{ADA}x", "u"])]
+    machines["b"].quarantine(lines)
+    machines["a"].erase(subject=ADA, why="asked", rows=True)
+    assert ended(machines, "b", "a").is_done
+    query = "SELECT line FROM quarantine ORDER BY position"
+    for name in "ab":
+        assert machines[name].sql(query).fetchall() == [(f"bad {ADA}x",), ("bad u",)]
+    machines.close()
 
 
 def test_what_is_under_way_while_it_is_erased_is_not_published(
