@@ -76,10 +76,14 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
     # Signatures before tags: each then has the tag that it signs.
     signatures = _read_all(store.paths.signatures)
     tags = _read_all(store.paths.tags)
-    needed = _needed(store, heads) if store.attachment is not None else set[str]()
-    damaged = _copy_objects(
-        store, copy_paths, lambda name: before.is_settled(name, heads), needed, result, progress
-    )
+    damaged, generation = list[str](), -1
+    # Once more where another machine of a shared lake has erased rows, and nobody here knew.
+    while generation != store.erased.refresh():
+        generation = store.erased.generation
+        needed = _needed(store, heads) if store.attachment is not None else set[str]()
+        damaged = _copy_objects(
+            store, copy_paths, lambda name: before.is_settled(name, heads), needed, result, progress
+        )
     damaged += _copy_states(store, copy_paths, result)
     # What stands in the place of erased states has to be known before a move names one.
     _copy_erasures(store, copy_paths, result)

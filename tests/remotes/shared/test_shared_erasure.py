@@ -221,6 +221,20 @@ def test_a_query_that_meets_a_segment_that_is_gone_finds_the_others(
     assert numbers(machines["b"]) == [1, 3, 11, 13]
 
 
+def test_a_backup_of_a_machine_that_has_not_heard_has_the_others(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    filled(machines, "a", "b")
+    machines["a"].erase(subject=ADA, why="asked")
+    for path in (tmp_path / "b" / "segments").rglob("*.parquet"):
+        path.unlink()
+    machines["b"].backup(tmp_path / "backup")
+    with lakelog.open(tmp_path / "backup", create=False) as backup:
+        assert numbers(backup) == [1, 3, 11, 13]
+        assert backup.verify().intact
+    assert places_with(tmp_path / "backup/segments", [ADA]) == []
+
+
 def test_a_machine_that_is_gone_for_good_is_given_up(machines: SharedMachines) -> None:
     filled(machines, "a", "b")
     status = machines["a"].erase(subject=ADA, why="asked")
