@@ -12,7 +12,7 @@ from contextvars import ContextVar
 AHEAD, TOKENS = 60, 6
 """Characters, and words, that may stand before a time."""
 MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
-GAP = r"(?:\]? ?[T_,;@|] ?\[?|\]?,? {1,2}(?:at |- |-- |\| )?\[?|::?|-)"
+GAP = r"(?:\]? ?[T_,;@|\t] ?\[?|\]?,? {1,3}(?:at |- |-- |\| )?\[?|::?|-)"
 """What stands between a date and a clock."""
 TRIPLE = r"(?P<a>\d{1,2})(?P<s>[-/.])(?P<b>\d{1,2})(?P=s)(?P<c>\d{4}|\d\d)"
 HEAD = AHEAD + 64

@@ -65,7 +65,7 @@ _LEVELS = (
     "|ALERT|EMERGENCY|EMERG|FATAL|PANIC"
 )
 _ANY_CASE = "|".join(f"{word}|{word.title()}|{word.lower()}" for word in _LEVELS.split("|"))
-_BRACKETED = re.compile(rf"[\[(<|] ?({_ANY_CASE}) *[\])>|]:?")
+_BRACKETED = re.compile(rf"[\[(<|] *({_ANY_CASE}) *[\])>|]:?")
 _PLAIN = re.compile(rf"({_LEVELS})\b:?(?![\w.=-])|({_ANY_CASE}):(?= )")
 _BEFORE = re.compile(rf"{COLOURS}[=\[(<]?({_ANY_CASE})\b[\])>:|=]*{COLOURS}[ \t|:-]*", re.ASCII)
 """A level before a time."""
