@@ -37,7 +37,9 @@ class LakeRecorder(persistence.Recorder):
     def __init__(self, store: lake.Lake, application: str = "", id_type: type = UUID) -> None:
         self.lake, self._application, self._id_type = store, application, id_type
         self._streams = NumberedStreams(
-            lambda events, expect: store.append(events, expect=expect).versions, store.sql
+            lambda events, expect: store.append(events, expect=expect).versions,
+            store.sql,
+            lambda: store.store.refs.head(store.branch_name).move.generation,
         )
 
     def _append(self, events_after: Callable[[int], list[JsonObject]]) -> None:

@@ -43,10 +43,15 @@ class NumberedStreams:
     """Appends to such streams of one lake, and keeps the heads of those seen last."""
 
     def __init__(
-        self, append: AppendExpected, ask: Callable[[str, list[object]], Relation]
+        self,
+        append: AppendExpected,
+        ask: Callable[[str, list[object]], Relation],
+        generation: Callable[[], int],
     ) -> None:
-        self._append, self._ask = append, ask
+        """`generation` says how often the branch was taken back so far."""
+        self._append, self._ask, self._generation_now = append, ask, generation
         self._heads: dict[str, StreamHead] = {}
+        self._generation = 0
 
     def append(
         self, events_after: Callable[[int], list[JsonObject]], counter: str, steady: str | None
@@ -55,7 +60,11 @@ class NumberedStreams:
         nothing; return the stream of a number that may not come now, None if all is stored. Each
         number of streams that begin with `steady` is the one before and 1.
         """
-        looked = set[str]()
+        looked, generation = set[str](), self._generation_now()
+        if generation != self._generation:
+            # The versions that a rollback took are given again, with other numbers.
+            self._heads.clear()
+            self._generation = generation
         while events := events_after(self._guess(counter).last_number):
             heads = {event["subject"]: self._guess(event["subject"]) for event in events}
             ends = dict(heads)

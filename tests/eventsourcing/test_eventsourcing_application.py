@@ -23,6 +23,7 @@ from eventsourcing.utils import Environment  # noqa: E402
 import lakelog  # noqa: E402
 from lakelog.cli import cli  # noqa: E402
 from lakelog.eventsourcing import Factory  # noqa: E402
+from lakelog.eventsourcing.recorders import LakeProcessRecorder  # noqa: E402
 
 
 class Dog(Aggregate):
@@ -226,3 +227,24 @@ def test_processes_share_a_sequence_without_a_gap(tmp_path, recorder):
     assert seen == list(range(1, 3 * count * 2 + count + 1))
     versions = [e.originator_version for e in recorder.select_events(shared)]
     assert versions == list(range(1, count + 1))
+
+
+def test_numbers_follow_a_rollback_of_another_process(tmp_path: Path) -> None:
+    """What a recorder has seen of a state that was taken back, it does not number by: also where
+    another one has stored as many times since, and more."""
+    with lakelog.open(tmp_path / "lake") as lake, lakelog.open(tmp_path / "lake") as other_lake:
+        here, there = (LakeProcessRecorder(each, "shop") for each in (lake, other_lake))
+
+        def stored(recorder: LakeProcessRecorder, name: str, count: int, read: int) -> list[int]:
+            events = [StoredEvent(UUID(int=ord(name)), n, "topic", b"") for n in range(count)]
+            return recorder.insert_events(events, tracking=Tracking("upstream", read))
+
+        assert stored(here, "a", 1, 1) == [1]
+        lake.tag("v1")
+        assert stored(here, "b", 1, 2) == [2]
+        other_lake.rollback("v1")
+        assert stored(there, "c", 3, 5) == [2, 3, 4]
+        with pytest.raises(IntegrityError):
+            stored(here, "d", 1, 4)
+        assert stored(here, "d", 1, 6) == [5]
+        assert [n.id for n in here.select_notifications(1, 10)] == [1, 2, 3, 4, 5]
