@@ -117,8 +117,9 @@ def certified(directory: Path) -> tuple[list[str], ssl.SSLContext]:
     """Options of `serve` for TLS with a certificate of this machine, and who trusts it."""
     certificate, key = directory / "cert.pem", directory / "key.pem"
     command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext"
-        f" subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout {key} -out {certificate}"
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+        " -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1"
+        f" -keyout {key} -out {certificate}"
     )
     subprocess.run(shlex.split(command), check=True, capture_output=True)
     options = ["--tls-certificate", str(certificate), "--tls-key", str(key)]
