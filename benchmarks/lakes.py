@@ -165,7 +165,7 @@ def template() -> pa.Table:
     payload = zstandard.ZstdCompressor().compress(text)
     frame = wal.Frame("0" * 32, 0, len(lines), 0, 0, 0, len(text), payload)
     paths = Paths(str(measure.WORK / "template"))
-    return frame_rows.events(connect(paths, DEFAULTS), [frame]).combine_chunks()
+    return frame_rows.events(lambda: connect(paths, DEFAULTS), [frame]).combine_chunks()
 
 
 def batches(count: int, size: int, **more: Any) -> Iterator[list[gen.Event]]:

@@ -402,15 +402,15 @@ class Account:
     def _ended(self) -> Transformer:
         """The transformer for a file that nobody writes to any more."""
         form, origin = self._tolerant(), self._cursor.origin
-        return Transformer(self._connect(), form, origin, self.file.label, "ended")
+        return Transformer(self._connect, form, origin, self.file.label, "ended")
 
     def _transformer(self, form: Format, label: str | None) -> Transformer:
         """The transformer for lines of a format, one for each."""
         key = form.NAME, label
         if key not in self._transformers:
-            connection, origin = self._connect(), self._cursor.origin
+            origin = self._cursor.origin
             # Joined formats must not complete the last record of a chunk: its continuation may be
             # in the next one.
             mode = "follow" if Transformer.joins(form) else "once"
-            self._transformers[key] = Transformer(connection, form, origin, label, mode)
+            self._transformers[key] = Transformer(self._connect, form, origin, label, mode)
         return self._transformers[key]

@@ -142,7 +142,7 @@ class Chooser:
                 if not condition_sql:
                     continue
                 decode = frame_rows.quarantined if is_quarantined else frame_rows.events
-                table = decode(connection, condition_sql)
+                table = decode(self._connect, condition_sql)
                 if protected_fields:
                     open_fields = (
                         protected_fields.quarantined if is_quarantined else protected_fields.events

@@ -146,7 +146,7 @@ def _frames(store: Store, connect: Connect) -> Iterator[tuple[str, list[pa.Table
             frames_of_kind = [f for f in frames if f.flags & Frame.QUARANTINED == is_quarantined]
             if frames_of_kind:
                 decode = frame_rows.quarantined if is_quarantined else frame_rows.events
-                tables.append(decode(connect(), frames_of_kind))
+                tables.append(decode(connect, frames_of_kind))
         yield path, tables
 
 

@@ -18,6 +18,7 @@ import orjson
 
 from lakelog import arrays, identities
 from lakelog.appends import StreamSubject
+from lakelog.database import Connect
 from lakelog.errors import DamagedWal
 from lakelog.event import identity_key
 from lakelog.frame_rows.frame_sql import COLUMNS, TIMES
@@ -69,26 +70,27 @@ FROM (SELECT *, from_json(line, '{"origin":"VARCHAR","position":"BIGINT","reason
       "line":"VARCHAR"}') AS j FROM lines)"""
 
 
-def events(connection: duckdb.DuckDBPyConnection, frames: list[Frame]) -> pa.Table:
-    """Return the rows of event frames, in frame order. Raises DamagedWal."""
+def events(connect: Connect, frames: list[Frame]) -> pa.Table:
+    """Return the rows of event frames, in frame order. A few of usual shapes need no engine. Raises
+    DamagedWal."""
     frames = [f for f in frames if not f.flags & Frame.QUARANTINED]
     rows = _rows_of_few(frames) if sum(f.events for f in frames) <= _FEW else None
     if rows is not None:
         return rows
     query = _VERSIONED_EVENTS if any(f.is_versioned for f in frames) else _EVENTS
-    return _run(connection, frames, query).cast(_schema())
+    return _run(connect, frames, query).cast(_schema())
 
 
-def quarantined(connection: duckdb.DuckDBPyConnection, frames: list[Frame]) -> pa.Table:
+def quarantined(connect: Connect, frames: list[Frame]) -> pa.Table:
     """Return the rows of quarantine frames. Raises DamagedWal."""
-    return _run(connection, [f for f in frames if f.flags & Frame.QUARANTINED], _QUARANTINE)
+    return _run(connect, [f for f in frames if f.flags & Frame.QUARANTINED], _QUARANTINE)
 
 
-def _run(connection: duckdb.DuckDBPyConnection, frames: list[Frame], query: str) -> pa.Table:
+def _run(connect: Connect, frames: list[Frame], query: str) -> pa.Table:
     """Return what a query makes of all lines, parsing some while the next are decompressed."""
     failed: list[DamagedWal] = []
     try:
-        return _answer(connection, _stream(frames, failed), query)
+        return _answer(connect(), _stream(frames, failed), query)
     except Exception:
         if failed:  # the engine has made an error of its own of it
             raise failed[0] from None

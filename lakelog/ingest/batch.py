@@ -178,11 +178,10 @@ class Job:
         """The transformer of lines of a file that follow the bytes `before`; or of several `files`,
         whose first bytes are `heads`. With `schemas`, of payloads that the lake has already, some
         become structs."""
-        engine = self.connect()
         # What is sealed has to be text first; compaction types what stays.
         schemas = None if self.store.paths.protection else schemas
         return Transformer(
-            engine,
+            self.connect,
             form,
             origin,
             source=self.label,
@@ -190,7 +189,7 @@ class Job:
             before=before,
             files=files,
             conformance=self.conformance,
-            payloads=TypedPayloads(engine, schemas) if schemas else None,
+            payloads=TypedPayloads(self.connect, schemas) if schemas else None,
             heads=heads,
         )
 

@@ -88,7 +88,7 @@ class Preview:
         # The same three steps as in an ingest, so that the preview cannot differ from it.
         form = FORMATS.specialize(FORMATS.by_name(name), head or data)
         form = FORMATS.tolerant(form, path, forced=requested is not None)
-        run = Transformer(connect(), form, "preview", label).run(
+        run = Transformer(connect, form, "preview", label).run(
             Chunk(data, 0, whole and not data.endswith(b"\n")), final=whole
         )
         outcomes = _outcomes(run, data, count, form)

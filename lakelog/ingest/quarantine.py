@@ -254,7 +254,7 @@ class _Retry:
                 placed += [(e, place, index) for e, place in zip(events, places, strict=False)]
         # A transformer stamps one origin on all of its rows.
         for origin, placed in by_origin.items():
-            transformer = Transformer(self._connect(), FORMATS.JSON_LINES, origin)
+            transformer = Transformer(self._connect, FORMATS.JSON_LINES, origin)
             events_of = transformer.rows_of([e for e, _, _ in placed], [p for _, p, _ in placed])
             lines = [index for _, _, index in placed]
             events_of = message_events.with_details_of(

@@ -61,9 +61,9 @@ class _Worker:
         engine.execute("SET threads = 1")  # the others are for other processes
         # What the process beside learnt of a long chunk is proved on a shorter one.
         schemas = [typed_columns.Schema.from_json(schema_json) for schema_json in load.schemas]
-        payloads = TypedPayloads(engine, lambda: schemas, lines_min=0) if schemas else None
+        payloads = TypedPayloads(lambda: engine, lambda: schemas, lines_min=0) if schemas else None
         self._transformer = Transformer(
-            engine, FORMATS.JSON_LINES, load.origin, source=load.source, payloads=payloads
+            lambda: engine, FORMATS.JSON_LINES, load.origin, source=load.source, payloads=payloads
         )
 
     def load(self, base: int, size: int) -> Loaded:

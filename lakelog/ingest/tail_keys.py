@@ -51,7 +51,7 @@ class TailKeys:
             current_parts = [_Part(whole, keys)]
         known_frames = frozenset().union(*(keys_part.frames for keys_part in current_parts))
         if fresh := [frame for place, frame in frames.items() if place not in known_frames]:
-            keys = IdentityKeys.of(frame_rows.events(connect(), fresh)["key"])
+            keys = IdentityKeys.of(frame_rows.events(connect, fresh)["key"])
             current_parts.append(_Part(frozenset(frames.keys() - known_frames), keys))
         self._parts = current_parts
         return [keys_part.keys for keys_part in current_parts if len(keys_part.keys)]

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lakelog import arrays, frame_rows, identities, sql, typed_columns
+from lakelog.database import Connect
 from lakelog.errors import InvalidEvent
 from lakelog.event import EVENT_COLUMNS, EncodedBatch
 from lakelog.formats import BulkAction, Format, LineEncoding, TypedPayloads, UniformLines
@@ -25,6 +26,7 @@ from lakelog.ingest.records import Records, is_left, joins, records, simple, wit
 from lakelog.ingest.time_carry import TimeCarry, Untimed
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.lines import Chunk, Source, visible
+from lakelog.runtime.lazy import LazyProperty
 from lakelog.values import to_micros
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
@@ -47,7 +49,7 @@ class Transformer:
 
     def __init__(
         self,
-        connection: duckdb.DuckDBPyConnection,
+        connect: Connect,
         form: Format,
         origin: str,
         source: str | None = None,
@@ -62,8 +64,7 @@ class Transformer:
         each, by where it begins, as are the first bytes of a file in `heads`. Lines that lack
         `conformance` are bad, which is checked of payloads as text; without it `payloads` says
         which become structs."""
-        self._connection, self._form = connection, form
-        self._beside = connection.cursor()
+        self._connect, self._form = connect, form
         self._origin, self._source, self._mode = origin, source, mode
         self._queries: list[str] | None = None
         self._uniform: UniformLines | None = None
@@ -71,6 +72,16 @@ class Transformer:
         self._carry = TimeCarry(form, before, files, heads)
         self._conformance = conformance
         self._payloads = None if conformance else payloads
+
+    @LazyProperty
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        """The database, which a few lines need not."""
+        return self._connect()
+
+    @LazyProperty
+    def _beside(self) -> duckdb.DuckDBPyConnection:
+        """A cursor of the database for what is no query over lines."""
+        return self._connection.cursor()
 
     @property
     def chunk(self) -> int:
@@ -411,7 +422,7 @@ class Transformer:
         """Make rows of events as WAL lines."""
         if not lines:
             return None
-        table = frame_rows.events(self._beside, [stripes.frame(lines, self._origin)])
+        table = frame_rows.events(lambda: self._beside, [stripes.frame(lines, self._origin)])
         table = table.drop_columns(["ingested_at", "origin", "writer", "sequence", "position"])
         table = table.append_column("position", arrays.integers(np.array(places, np.int64)))
         return self._finish(table, ingest_time)

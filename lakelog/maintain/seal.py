@@ -15,13 +15,14 @@ from typing import Any
 
 from lakelog import bloom, frame_rows, identities
 from lakelog.appends import StreamLock
+from lakelog.database import Connect
 from lakelog.disk import Begun, File, disk
 from lakelog.entries import IdRun, Record, SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.errors import StaleFiles
 from lakelog.event import EncodedBatch, Event
 from lakelog.identities import IdentityKeys
-from lakelog.libraries import duckdb, pa, pc
+from lakelog.libraries import pa, pc
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, Follow, publish, run_maintenance
 from lakelog.refs import Head
@@ -106,7 +107,7 @@ class Sealer:
         events: list[Event] = [{"type": "x", "data": {}}] * _SAMPLE
         place = len(events), 0, 0, disk.now_us()
         frame = Frame.unwritten(disk.random_hex(), EncodedBatch.of(events).text, *place)
-        table = frame_rows.events(self._connect(), [frame])
+        table = frame_rows.events(self._connect, [frame])
         encoder = SegmentEncoder("events", "arrival", disk.random_hex())
         encoder.add(table)
         encoder.finish()
@@ -206,12 +207,11 @@ class Sealer:
         # One commit for segment and id run: repair finds the run of a lost segment by it.
         commit, store = disk.random_hex(), self._store
         notes = PendingFrames.sealed_ranges(attempt.frames)
-        connection = self._connect()
         lines = []
         # Of a buffer, or of a writer that began before an erasure: others are refused at once.
         refusal = Refusal(store.paths, by_arrival=store.attachment is not None)
         if any(not f.flags & Frame.QUARANTINED for f in frames):
-            table = frame_rows.events(connection, frames)
+            table = frame_rows.events(self._connect, frames)
             protection = store.paths.protection if store.attachment is not None else None
             table = refusal.without(table, protection)
             if protection is not None:  # of which this machine may have heard after it stored them
@@ -220,7 +220,7 @@ class Sealer:
             if any(f.flags & Frame.KEYED for f in frames):
                 # The keys of rows that stay: those of duplicates are in another run already.
                 unique, attempt.keys = identities.unique_rows(store, table, state.ids)
-                if reported := _repeated_ids(store, connection, state, table, unique):
+                if reported := _repeated_ids(store, self._connect, state, table, unique):
                     lines.append(reported)
                 table = unique
                 attempt.ids += attempt.keys.write(store.paths, commit, attempt.pending_writes)
@@ -243,7 +243,7 @@ class Sealer:
                     )
                 )
         if any(f.flags & Frame.QUARANTINED for f in frames):
-            lines.append(refusal.without(frame_rows.quarantined(connection, frames)))
+            lines.append(refusal.without(frame_rows.quarantined(self._connect, frames)))
         attempt.refused = refusal.count
         if any(map(len, lines)):
             # In the same move as the events: one watermark stands for both.
@@ -292,11 +292,7 @@ def _covers(head: Head, goal: dict[str, int]) -> bool:
 
 
 def _repeated_ids(
-    store: Store,
-    connection: duckdb.DuckDBPyConnection,
-    state: Manifest,
-    sealed: pa.Table,
-    unique: pa.Table,
+    store: Store, connect: Connect, state: Manifest, sealed: pa.Table, unique: pa.Table
 ) -> pa.Table | None:
     """Return the quarantined lines of what was `sealed` and is not `unique`, where another machine
     of a shared lake has published the id first, with other content (F22.7); None of no event.
@@ -319,7 +315,7 @@ def _repeated_ids(
     entries = [entry for entry in newest if entry.key in keys]
     if not entries:
         return None
-    cursor = connection.cursor()
+    cursor = connect().cursor()
     with contextlib.closing(cursor):
         cursor.register("dropped_rows", dropped_rows)
         query = _LINES.format(taken=Sealer.TAKEN, rows=rows_sql(store.paths, entries))

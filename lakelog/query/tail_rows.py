@@ -172,7 +172,7 @@ class TailRows:
         """Rows of frames, of which those that were asked for before are not made again."""
         others = [f for f in frames if (f.writer, f.sequence) not in self._frame_tables]
         if others:
-            fresh, start = frame_rows.events(self._connect(), others), 0
+            fresh, start = frame_rows.events(self._connect, others), 0
             for frame in others:
                 self._frame_tables[frame.writer, frame.sequence] = fresh.slice(start, frame.events)
                 start += frame.events
@@ -195,7 +195,7 @@ class TailRows:
     def quarantine(self, pending: PendingFrames) -> pa.Table | None:
         """Return the tail's quarantined lines, or None if there are none."""
         frames = [f for fs in pending.frames.values() for f in fs if f.flags & Frame.QUARANTINED]
-        return frame_rows.quarantined(self._connect(), frames) if frames else None
+        return frame_rows.quarantined(self._connect, frames) if frames else None
 
     def _refresh(self, pending: PendingFrames) -> pa.Table | None:
         """Drop rows of sealed frames, add rows of new ones."""
@@ -218,7 +218,7 @@ class TailRows:
         self._upto = {w: fs[-1].sequence for w, fs in pending.frames.items()}
         if fresh:
             writers = [writer for _, writer in self._writers]
-            fresh_rows = _ordered(frame_rows.events(self._connect(), fresh), fresh, writers)
+            fresh_rows = _ordered(frame_rows.events(self._connect, fresh), fresh, writers)
             table = (
                 fresh_rows if self._table is None else pa.concat_tables([self._table, fresh_rows])
             )

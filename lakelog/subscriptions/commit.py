@@ -131,5 +131,5 @@ def _rows(access: BranchAccess, origin: str, position: int, events: list[Event])
     flags = Frame.KEYED if encoded.keyed else 0
     place = len(events), flags, position, disk.now_us()
     frame = Frame.unwritten(origin, encoded.text, *place)
-    table = frame_rows.events(access.connect(), [frame]).drop_columns(["writer", "sequence"])
+    table = frame_rows.events(access.connect, [frame]).drop_columns(["writer", "sequence"])
     return ChunkResult(table=table, lines=len(events))

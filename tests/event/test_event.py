@@ -46,7 +46,7 @@ def row(event: Any) -> dict[str, Any]:
     """Return the columns that are not null of one event, taken through a WAL frame."""
     lines = EncodedBatch.of([event]).lines
     data = wal.encode_frame(b"\n".join(lines), len(lines), 0, 0, 0, 0, zstandard.ZstdCompressor())
-    [made] = frame_rows.events(engine_for_rows(), list(wal.scan(data, 0, "w").frames)).to_pylist()
+    [made] = frame_rows.events(engine_for_rows, list(wal.scan(data, 0, "w").frames)).to_pylist()
     return {name: made[name] for name in COLUMNS if made[name] is not None}
 
 

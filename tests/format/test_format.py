@@ -285,8 +285,8 @@ def test_quarantined_lines_have_no_identity() -> None:
     data = wal.encode_frame(line, 1, 0, flags, 0, 0, zstandard.ZstdCompressor())
     frames = list(wal.scan(data, 0, "w").frames)
     con = database.connect(Paths("/nowhere"), lakelog.Settings())
-    assert frame_rows.events(con, frames).num_rows == 0
-    assert frame_rows.quarantined(con, frames)["position"].to_pylist() == [3]
+    assert frame_rows.events(lambda: con, frames).num_rows == 0
+    assert frame_rows.quarantined(lambda: con, frames)["position"].to_pylist() == [3]
     con.close()
 
 

@@ -290,7 +290,7 @@ def test_only_keyed_frames_have_keys() -> None:
         data = wal.encode_frame(line, 1, 0, flags, 0, 0, compressor)
         frames = list(wal.scan(data, 0, "w").frames)
         with contextlib.closing(lakelog.database.connection.connect(*engine_place())) as connection:
-            table = lakelog.frame_rows.rows.events(connection, frames)
+            table = lakelog.frame_rows.rows.events(lambda: connection, frames)
         assert table["key"].to_pylist() == [key]
 
 

@@ -238,7 +238,7 @@ def test_no_pattern_hangs(make_lake: MakeLake, text: str) -> None:
     """Patterns that take Python for ever (then this test ends at its timeout) are easy for RE2."""
     form = made(text)
     line = b"a" * 5000 + b"," * 5000
-    found = Transformer(make_lake().engine(), form, "o").run(Chunk((line + b"\n") * 600, 0))
+    found = Transformer(make_lake().engine, form, "o").run(Chunk((line + b"\n") * 600, 0))
     assert len(found.bad) == 600
 
 
@@ -342,9 +342,9 @@ def test_lines_of_a_record_are_told_by_a_rule(make_lake: MakeLake) -> None:
         ({"begins": ".", "continues": r"\s"}, ["one\n  at x\n\n  at y", "two", "four"]),
     ):
         form = made("%{WORD:level} %{GREEDYDATA:message}", **rules)
-        found = Transformer(make_lake().engine(), form, "o").run(Chunk(data, 0), final=True)
+        found = Transformer(make_lake().engine, form, "o").run(Chunk(data, 0), final=True)
         assert found.table["message"].to_pylist() == wanted
-        many = Transformer(make_lake().engine(), form, "o").run(Chunk(data * 300, 0), final=True)
+        many = Transformer(make_lake().engine, form, "o").run(Chunk(data * 300, 0), final=True)
         assert many.table["message"].to_pylist() == wanted * 300
 
 

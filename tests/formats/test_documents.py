@@ -44,7 +44,7 @@ def made(engine: Any, form: Any, data: bytes, *, sql: bool, **options: Any) -> C
     """What comes of bytes, by SQL as far as it goes or one by one."""
     few = (0, 0) if sql else (10**9, 10**9)
     with mock.patch.multiple(transform, FEW=few[0], _FEW_BYTES=few[1]):
-        return Transformer(engine, form, "o", **options).run(Chunk(data, 0), final=True)
+        return Transformer(lambda: engine, form, "o", **options).run(Chunk(data, 0), final=True)
 
 
 def both(engine: Any, form: Any, data: bytes) -> list[dict[str, Any]]:
@@ -137,9 +137,9 @@ def test_a_document_that_is_still_written_is_held_back(engine: Any) -> None:
     ends = [at + 1 for at, sign in enumerate(text[:-1]) if sign == 10]
     for end in ends:
         chunk = Chunk(text[:end], 0)
-        found = Transformer(engine, documents.FORM, "o", mode="follow").run(chunk)
+        found = Transformer(lambda: engine, documents.FORM, "o", mode="follow").run(chunk)
         assert found.length == 0
-    found = Transformer(engine, documents.FORM, "o", mode="follow").run(Chunk(text, 0))
+    found = Transformer(lambda: engine, documents.FORM, "o", mode="follow").run(Chunk(text, 0))
     assert (found.length, found.table.num_rows) == (len(text), 2)
 
 
@@ -325,7 +325,7 @@ def test_a_line_that_is_still_open_is_held_back(engine: Any) -> None:
     """Following a file, whole lines are taken at once, and pieces when their line ends."""
     whole, open_ = piece("one\n") + piece("two\n"), piece("thr")
     for data, taken in ((whole, len(whole)), (whole + open_, len(whole))):
-        found = Transformer(engine, docker.FORM, "o", mode="follow").run(Chunk(data, 0))
+        found = Transformer(lambda: engine, docker.FORM, "o", mode="follow").run(Chunk(data, 0))
         assert (found.length, found.table.num_rows) == (taken, 2)
 
 
@@ -431,7 +431,7 @@ def test_answers_of_cloudwatch(engine: Any) -> None:
     }
     for text, count, source in ((answer, 2, None), (json.dumps(data), 1, "/g")):
         form = fitted(text.encode())
-        rows = Transformer(engine, form, "o").run(Chunk(text.encode(), 0), final=True)
+        rows = Transformer(lambda: engine, form, "o").run(Chunk(text.encode(), 0), final=True)
         found = rows.table.to_pylist()
         assert (form.NAME, len(found)) == ("json", count)
         assert [found[0][c] for c in ("type", "source", "subject", "message")] == [

@@ -48,10 +48,10 @@ def test_both_ways_of_reading_agree_where_clocks_change(
     data = "".join(f"{text}\n" for text in texts).encode()
     form = FORMATS.specialize(FORMATS.by_name(FORMATS.in_zone(name, zone)), data)
     assert len(texts) > FEW
-    whole = Transformer(lake.engine(), form, "o").run(Chunk(data, 0), final=True)
+    whole = Transformer(lake.engine, form, "o").run(Chunk(data, 0), final=True)
     wanted = [parse_time(str(moment), local_time.zone_of(zone)) for moment in moments()]
     assert [t.astimezone(UTC) for t in whole.table["time"].to_pylist()] == wanted
-    few = Transformer(lake.engine(), form, "o").run(Chunk(data[:2000], 0), final=True)
+    few = Transformer(lake.engine, form, "o").run(Chunk(data[:2000], 0), final=True)
     got = [t.astimezone(UTC) for t in few.table["time"].to_pylist()]
     assert len(got) > 10
     assert got[:-1] == wanted[: len(got) - 1]

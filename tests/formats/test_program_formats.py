@@ -105,7 +105,7 @@ def test_the_level_of_two_lines(engine: Any, few: int) -> None:
     lines = ("SEVERE: gone\n\tat a.b(C.java:1)\n", "CONFIG: x\n", "loud: x\n", "")
     text = "".join(head + line for line in lines).encode()
     with mock.patch.object(transform, "FEW", few):
-        table = Transformer(engine, form, "o").run(Chunk(text, 0), final=True).table
+        table = Transformer(lambda: engine, form, "o").run(Chunk(text, 0), final=True).table
     assert table["level"].to_pylist() == ["ERROR", "INFO", None, None]
     assert table["message"][0].as_py() == "SEVERE: gone\n\tat a.b(C.java:1)"
 
@@ -115,7 +115,11 @@ def test_a_level_that_the_program_does_not_have(engine: Any, few: int) -> None:
     """A report of another kind than Erlang's own is an event without a level; its word stays."""
     lines = b"=ODD REPORT==== 14-Jul-2013::17:53:10 ===\nx\n"
     with mock.patch.object(transform, "FEW", few):
-        table = Transformer(engine, FORMATS["erlang"], "o").run(Chunk(lines, 0), final=True).table
+        table = (
+            Transformer(lambda: engine, FORMATS["erlang"], "o")
+            .run(Chunk(lines, 0), final=True)
+            .table
+        )
     (row,) = table.select(["level", "message", "data"]).to_pylist()
     assert row == {"level": None, "message": "x", "data": '{"level":"ODD"}'}
 

@@ -46,7 +46,7 @@ def test_partial_lines_are_joined_on_their_stream(engine: Any) -> None:
     text = "".join(line + "\n" for line in CRI[:8]).encode()
     for few in (0, 1000):
         with mock.patch.object(transform, "FEW", few):
-            table = Transformer(engine, cri.FORM, "o").run(Chunk(text, 0), final=True).table
+            table = Transformer(lambda: engine, cri.FORM, "o").run(Chunk(text, 0), final=True).table
         rows = table.to_pylist()
         found = [row["message"] for row in rows]
         assert found == ["one", "two three four", "three\tfive", None, "\tat a.b"]
@@ -60,7 +60,7 @@ def test_a_line_of_a_container_is_there_at_once(engine: Any) -> None:
     """While a file is followed only what is cut waits for its end."""
     for lines, taken in ((CRI[:1], 1), (CRI[:2], 1), (CRI[:5], 1), (CRI[:6], 6)):
         text = "".join(line + "\n" for line in lines).encode()
-        found = Transformer(engine, cri.FORM, "o", mode="follow").run(Chunk(text, 0))
+        found = Transformer(lambda: engine, cri.FORM, "o", mode="follow").run(Chunk(text, 0))
         assert found.length == sum(len(line) + 1 for line in lines[:taken])
 
 
@@ -68,7 +68,7 @@ def test_a_piece_without_end_stands_for_itself(engine: Any) -> None:
     """A stream that never ends its line holds nothing back for ever."""
     text = (CRI[1] + "\n").encode() + (CRI[7] + "\n").replace("stdout", "stderr").encode() * 50
     with mock.patch.object(cri.FORM, "traits", replace(cri.FORM.traits, record_max=500)):
-        table = Transformer(engine, cri.FORM, "o", mode="follow").run(Chunk(text, 0)).table
+        table = Transformer(lambda: engine, cri.FORM, "o", mode="follow").run(Chunk(text, 0)).table
     assert table["message"].to_pylist() == ["two", *["\tat a.b"] * 49]
 
 

@@ -68,7 +68,7 @@ class Reading:
             mock.patch.object(transform, "FEW", few),
             mock.patch.object(Transformer, "_exact", counted),
         ):
-            result = Transformer(engine, form, "o").run(Chunk(text, 0), final=True)
+            result = Transformer(lambda: engine, form, "o").run(Chunk(text, 0), final=True)
         table = [] if result.table is None else result.table.to_pylist()
         self.rows = shown(table, started)
         self.reasons = {bad.position: bad.reason for bad in result.bad}

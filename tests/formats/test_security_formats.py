@@ -98,7 +98,7 @@ def events(engine: Any, text: str) -> list[dict[str, Any]]:
     """What a file of Windows events holds."""
     data = text.encode()
     assert FORMATS.detect(data[:4096], data, "x.xml").NAME == "winevent"
-    made = Transformer(engine, winevent.FORM, "o").run(Chunk(data, 0), final=True)
+    made = Transformer(lambda: engine, winevent.FORM, "o").run(Chunk(data, 0), final=True)
     assert not made.bad, made.bad
     return list(made.table.to_pylist())
 
@@ -211,6 +211,6 @@ def test_an_event_that_is_still_written_is_held_back(engine: Any) -> None:
     """While a file is followed an event waits for its end."""
     for end, taken in ((len(SERVICE) - 20, 0), (len(SERVICE), 1)):
         data = (SERVICE[:end] + "\n").encode()
-        made = Transformer(engine, winevent.FORM, "o", mode="follow").run(Chunk(data, 0))
+        made = Transformer(lambda: engine, winevent.FORM, "o", mode="follow").run(Chunk(data, 0))
         assert (0 if made.table is None else made.table.num_rows) == taken
         assert not made.bad

@@ -74,7 +74,7 @@ def _take_spoilt(engine: Any, form: Any, raw: bytes, data: Any) -> None:
         spoilt[at : at + data.draw(st.integers(0, 2))] = piece
     text = bytes(spoilt) + b"\n"
     with mock.patch.object(transform, "FEW", data.draw(st.sampled_from([0, 1000]))):
-        made = Transformer(engine, form, "o").run(Chunk(text, 0), final=True)
+        made = Transformer(lambda: engine, form, "o").run(Chunk(text, 0), final=True)
     found = made.table["position"].to_pylist() if made.table is not None else []
     bad = [b.position for b in made.bad]
     lines = [line + b"\n" for line in text.split(b"\n")[:-1]]
@@ -254,7 +254,7 @@ def test_a_stack_trace_is_one_event(engine: Any, few: int) -> None:
     """Lines without a time go behind the message before them, however lines are decided."""
     text = (TRACE + NEXT + NEXT).encode()
     with mock.patch.object(transform, "FEW", few):
-        made = Transformer(engine, styles.APPLOG, "o").run(Chunk(text, 0), final=True)
+        made = Transformer(lambda: engine, styles.APPLOG, "o").run(Chunk(text, 0), final=True)
     assert made.table["message"].to_pylist() == [
         "failed\n" + TRACE.partition("\n")[2].rstrip(),
         "on it goes",
@@ -283,7 +283,7 @@ def test_a_record_that_may_go_on_is_held_back(
     """The last record waits for its end where more may come."""
     parts = [NEXT, TRACE, TRACE[:-1] if open_end else TRACE]
     chunk = Chunk("".join(parts).encode(), 100, open_end)
-    made = Transformer(engine, styles.APPLOG, "o", mode=mode).run(chunk, final=final)
+    made = Transformer(lambda: engine, styles.APPLOG, "o", mode=mode).run(chunk, final=final)
     assert made.table.num_rows == taken
     assert made.length == len("".join(parts[:taken]))
 
@@ -291,7 +291,7 @@ def test_a_record_that_may_go_on_is_held_back(
 def test_what_continues_nothing_is_quarantined_as_one(engine: Any) -> None:
     """Lines at a file's beginning that belong to a record before it are kept together."""
     text = ("\tat a.b\n\tat c.d\n" + NEXT).encode()
-    made = Transformer(engine, styles.APPLOG, "o").run(Chunk(text, 0), final=True)
+    made = Transformer(lambda: engine, styles.APPLOG, "o").run(Chunk(text, 0), final=True)
     assert [(b.position, b.reason) for b in made.bad] == [(0, "a line that continues another")]
     assert made.bad[0].line == "\tat a.b\n\tat c.d"
     assert made.table["position"].to_pylist() == [16]
@@ -300,7 +300,7 @@ def test_what_continues_nothing_is_quarantined_as_one(engine: Any) -> None:
 def test_a_record_without_end_is_cut_into_lines(engine: Any) -> None:
     """Lines that would make an endless record stand for themselves; the first one is an event."""
     text = (NEXT + "and more of it\n" * 80_000).encode()
-    made = Transformer(engine, styles.APPLOG, "o", mode="follow").run(Chunk(text, 0))
+    made = Transformer(lambda: engine, styles.APPLOG, "o", mode="follow").run(Chunk(text, 0))
     assert made.table["message"].to_pylist() == ["on it goes"]
     assert len(made.bad) == 80_000 - 1
     assert made.length == len(text) - len("and more of it\n")

@@ -170,7 +170,7 @@ def test_a_chunk_holds_its_lines_in_order(engine: Any, lines: list[bytes], few: 
     """However its lines are decided, a chunk gives their rows in order, and the bad lines."""
     exact = one_by_one(engine, jsonl.FORM, lines)
     with mock.patch.object(transform, "FEW", few):
-        made = Transformer(engine, jsonl.FORM, "o").run(
+        made = Transformer(lambda: engine, jsonl.FORM, "o").run(
             Chunk(b"".join(x + b"\n" for x in lines), 0)
         )
     found = shown(made.table) if made.table is not None else {}

@@ -72,7 +72,7 @@ LINES = st.lists(
 def decided(engine: Any, lines: list[bytes]) -> dict[int, Any]:
     """The rows that are cut from lines, by position."""
     chunk = Chunk(b"".join(line + b"\n" for line in lines), 0)
-    transformer = Transformer(engine, jsonl.FORM, "o")
+    transformer = Transformer(lambda: engine, jsonl.FORM, "o")
     transformer._uniform = uniform_lines([HEAD + b"1}"])
     assert transformer._uniform is not None
     lines_of = records(chunk, jsonl.FORM, "once", final=True)

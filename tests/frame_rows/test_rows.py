@@ -57,9 +57,9 @@ def frame(lines: list[bytes], flags: int, nth: int = 0) -> wal.Frame:
 
 def both(engine: Any, frames: list[wal.Frame]) -> tuple[Any, Any]:
     """The rows of a few lines, read one by one, and as the query for many parses them."""
-    few = frame_rows.events(engine, frames)
+    few = frame_rows.events(lambda: engine, frames)
     with mock.patch.object(rows, "_FEW", -1):
-        return few, frame_rows.events(engine, frames)
+        return few, frame_rows.events(lambda: engine, frames)
 
 
 @settings(max_examples=share(150), deadline=None)
@@ -158,8 +158,8 @@ def test_a_frame_with_other_lines_than_it_says_is_damage(
     if way.startswith("no"):
         frames[1] = replace(frames[1], payload=compressor.compress(text + b"x"))
     with pytest.raises(DamagedWal, match="does not hold what its header says"):
-        frame_rows.events(engine, frames)
-    assert frame_rows.events(engine, frames[:0]).num_rows == 0
+        frame_rows.events(lambda: engine, frames)
+    assert frame_rows.events(lambda: engine, frames[:0]).num_rows == 0
 
 
 def test_lines_that_are_whole_only_together_are_refused(engine: duckdb.DuckDBPyConnection) -> None:
@@ -172,7 +172,7 @@ def test_lines_that_are_whole_only_together_are_refused(engine: duckdb.DuckDBPyC
         b'{"time" :%b,"type" :"B","x":1},{"time" :%b,"type":"C","x":2}' % (time, time),
     ]
     with pytest.raises(duckdb.Error, match="Malformed JSON"):
-        frame_rows.events(engine, [frame(lines, 0)])
+        frame_rows.events(lambda: engine, [frame(lines, 0)])
 
 
 def test_lines_of_several_layouts_keep_their_order(engine: duckdb.DuckDBPyConnection) -> None:
@@ -201,8 +201,8 @@ def test_many_frames_are_parsed_some_at_a_time(
         replace(frame(EncodedBatch.of(events(f"T{n}", 20)).lines, 0, n), writer=f"w{n % 3}")
         for n in range(40)
     ]
-    whole = frame_rows.events(engine, frames)
+    whole = frame_rows.events(lambda: engine, frames)
     for size in (1, 3000, 1 << 30):
         monkeypatch.setattr(rows, "_DECOMPRESSED", size)
-        assert frame_rows.events(engine, frames).equals(whole)
+        assert frame_rows.events(lambda: engine, frames).equals(whole)
     assert whole["writer"].to_pylist()[::20] == [f"w{n % 3}" for n in range(40)]

@@ -563,8 +563,8 @@ def branch_answer(path: str, name: str) -> Answer:
         pending = Tail(store.paths, store.refs, name).collect()
         frames = [frame for each in pending.frames.values() for frame in each]
         with contextlib.closing(database.connect(store.paths, store.settings)) as con:
-            tail = as_rows(frame_rows.events(con, frames), ["origin", "position"])
-            quarantined = frame_rows.quarantined(con, frames).num_rows
+            tail = as_rows(frame_rows.events(lambda: con, frames), ["origin", "position"])
+            quarantined = frame_rows.quarantined(lambda: con, frames).num_rows
         counted = [row[10:12] for row in events]
         next_seq = store.manifests.load(pending.head.move.snapshot).next_seq
         return {

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.database import connection
 from lakelog.errors import InvalidSetting
 from lakelog.ingest import batch, transform
 from lakelog.lines import source
@@ -572,3 +573,23 @@ def test_real_json_lines(lake: lakelog.Lake, name: str, counts: tuple[int, int])
     assert report.events + report.quarantined == sum(counts)
     assert report.events >= counts[0]
     assert lake.count() == report.events
+
+
+def test_a_few_lines_are_ingested_and_sealed_without_the_engine(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To start it takes longer than to store them."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the engine was started")
+
+    (tmp_path / "a.jsonl").write_text('{"type": "a", "data": {"n": 1}}\n' * 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "connect_engine", refuse)
+        assert lake.ingest(str(tmp_path / "a.jsonl")).events == 9
+        lake.append([{"type": "b", "id": "1"}])
+        lake.sealer().settle()
+    assert lake.sql("SELECT type, count(*) FROM events GROUP BY 1 ORDER BY 1").fetchall() == [
+        ("a", 9),
+        ("b", 1),
+    ]

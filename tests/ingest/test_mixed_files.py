@@ -190,7 +190,7 @@ def test_plain_text_is_read_alike_however_long_it_is(engine: Any) -> None:
     form = FORMATS.tolerant(form, "x.log", forced=False)
     columns = ["position", "type", "source", "subject", "level", "message", "data"]
     few, many = (
-        Transformer(engine, form, "o").run(Chunk(whole, 0), final=True).table
+        Transformer(lambda: engine, form, "o").run(Chunk(whole, 0), final=True).table
         for whole in (data, data + text.encode() * 2500)
     )
     many = many.slice(0, few.num_rows)
@@ -240,7 +240,7 @@ def test_both_ways_agree_on_mixed_lines(engine: Any, first: str) -> None:
     for few in (0, 10**6):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(transform, "FEW", few)
-            made = Transformer(engine, form, "o").run(Chunk(data, 0), final=True)
+            made = Transformer(lambda: engine, form, "o").run(Chunk(data, 0), final=True)
         assert made.bad == []
         columns = ["position", "type", "level", "source", "message", "data"]
         found.append((made.table.select(columns).to_pylist(), times_of(made.table)))

@@ -233,7 +233,7 @@ def test_real_lines_with_bytes_changed(form: Any, name: str, data: Any) -> None:
     with duckdb.connect(":memory:", config={"threads": "1"}) as engine:
         engine.execute("SET TimeZone = 'UTC'")
         with mock.patch.object(transform, "FEW", 0):
-            made = Transformer(engine, form, "o").run(Chunk(text, 0), final=True)
+            made = Transformer(lambda: engine, form, "o").run(Chunk(text, 0), final=True)
     rows = made.table.num_rows if made.table is not None else 0
     lines = [line + b"\n" for line in text.split(b"\n")[:-1]]
     for at in range(len(lines) - 1, 0, -1):

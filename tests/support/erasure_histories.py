@@ -240,7 +240,7 @@ def frames_of(lake: Lake) -> list[bytes]:
             (wal.Frame.QUARANTINED, frame_rows.quarantined),
         ):
             if chosen := [f for f in frames if f.flags & wal.Frame.QUARANTINED == flag]:
-                contents.append(repr(decode(lake.engine(), chosen).to_pylist()).encode())
+                contents.append(repr(decode(lake.engine, chosen).to_pylist()).encode())
     return contents
 
 

@@ -50,7 +50,7 @@ HEADS = {
 def made(engine: Any, form: Any, data: bytes, few: int) -> tuple[dict[int, Any], list[int]]:
     """The rows by position and the places of bad lines; times of ingest are left out."""
     with mock.patch.object(transform, "FEW", few):
-        found = Transformer(engine, form, "o").run(Chunk(data, 0), final=True)
+        found = Transformer(lambda: engine, form, "o").run(Chunk(data, 0), final=True)
     table = found.table.to_pylist() if found.table is not None else []
     for row in table:
         row["data"] = parsed(row["data"])

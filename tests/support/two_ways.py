@@ -231,7 +231,7 @@ def shown(table: Any) -> dict[int, dict[str, Any]]:
 
 def one_by_one(engine: duckdb.DuckDBPyConnection, form: Any, lines: list[bytes]) -> dict[int, Any]:
     """What the exact rule makes of each line: its row, or the reason it is none."""
-    transformer = Transformer(engine, form, "o")
+    transformer = Transformer(lambda: engine, form, "o")
     found: dict[int, Any] = {}
     good, places, at = [], [], 0
     for line in lines:
@@ -251,7 +251,7 @@ def decided(
     engine: duckdb.DuckDBPyConnection, form: Any, query: str, lines: list[bytes]
 ) -> dict[int, Any]:
     """The rows that a query decides, by position."""
-    transformer = Transformer(engine, form, "o")
+    transformer = Transformer(lambda: engine, form, "o")
     data = b"".join(line + b"\n" for line in lines)
     array, starts = arrays.split_lines(data)
     index = np.arange(len(array), dtype=np.int64)

@@ -209,7 +209,7 @@ def _no_line_is_slow(form: Any, lines: list[bytes]) -> None:
 
 def _nothing_is_lost(form: Any, text: bytes) -> None:
     """Every full line gives one row or one bad line, or goes on a record."""
-    made = Transformer(engine(os.getpid()), form, "o").run(Chunk(text, 0), final=True)
+    made = Transformer(lambda: engine(os.getpid()), form, "o").run(Chunk(text, 0), final=True)
     found = made.table["position"].to_pylist() if made.table is not None else []
     places = sorted(found + [b.position for b in made.bad])
     full = list(_full_lines(text[: made.length]))

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lakelog import typed_columns
+from lakelog.database import Connect
 from lakelog.formats.uniform.payload_columns import PayloadColumns
 from lakelog.formats.uniform.uniform_lines import UniformLines
-from lakelog.libraries import duckdb, np, pa
+from lakelog.libraries import np, pa
 from lakelog.lines import Source
 from lakelog.typed_columns import FieldColumns, Schema
 
@@ -26,12 +27,12 @@ class TypedPayloads:
 
     def __init__(
         self,
-        connection: duckdb.DuckDBPyConnection,
+        connect: Connect,
         known_schemas: Callable[[], list[Schema]],
         lines_min: int | None = None,
     ) -> None:
         """Chunks of `lines_min` lines are long, by default of LINES."""
-        self._connection, self._known = connection, known_schemas
+        self._connect, self._known = connect, known_schemas
         self._least = LINES if lines_min is None else lines_min
         self._columns: PayloadColumns | None = None
         self._left = _TIMES
@@ -47,7 +48,7 @@ class TypedPayloads:
             self._left -= 1
             known_schemas = [*([self.fields.schema] if self.fields else ()), *self._known()]
             self._columns = uniform.learn(
-                self._connection, data, starts, dict.fromkeys(known_schemas)
+                self._connect(), data, starts, dict.fromkeys(known_schemas)
             )
         self.fields = self._columns.fields if self._columns else self.fields
         return self._columns

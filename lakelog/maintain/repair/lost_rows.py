@@ -183,7 +183,7 @@ def _frames(sources: list[Store], seal: _Seal) -> tuple[dict[str, list[Frame]], 
 
 def _rows(store: Store, state: Manifest, seal: _Seal, frames: list[Frame], engine: Any) -> pa.Table:
     """Return the rows of frames, without those that the seal dropped, or that are there."""
-    table = frame_rows.events(engine, frames)
+    table = frame_rows.events(lambda: engine, frames)
     if any(f.flags & Frame.KEYED for f in frames):
         # The run of the seal has the keys of these very rows; once it is merged no run tells.
         is_own = seal.runs <= set(state.ids)

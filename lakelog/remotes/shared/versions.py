@@ -15,6 +15,7 @@ from lakelog.disk import Begun, disk
 from lakelog.entries import IdRun, SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.errors import LakelogError
+from lakelog.libraries import duckdb
 from lakelog.maintain import Sealer
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
@@ -67,8 +68,13 @@ class VersionedAppend:
         moment = Clock.following(head.move.time, disk.now_us())
         place = batch.events, batch.flags, 0, moment
         frame = Frame.unwritten(self.origin, batch.text, *place)
-        with contextlib.closing(database.connect(store.paths, store.settings)) as engine:
-            table = frame_rows.events(engine, [frame])
+        with contextlib.ExitStack() as stack:
+
+            def connect() -> duckdb.DuckDBPyConnection:
+                engine = database.connect(store.paths, store.settings)
+                return stack.enter_context(contextlib.closing(engine))
+
+            table = frame_rows.events(connect, [frame])
         table, keys = identities.unique_rows(store, table, state.ids)
         runs = keys.write(store.paths, commit, pending_writes)
         entry = write_segment(
