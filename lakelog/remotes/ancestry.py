@@ -127,9 +127,11 @@ def is_ahead(store: Store, site: Site, branch: KnownBranch, local: Move, remote:
         and _is_unchanged(store, local, common.local.number)
     ):
         return True
-    # An empty branch is behind everything; else the remote has to have passed our very state.
+    # An empty branch is behind everything; else the remote has to have passed our very state, or
+    # one that was only maintained here since.
+    own = set(_same_events(store, local))
     return _is_empty(store, local) or any(
-        move.snapshot == local.snapshot for move in _late_moves(site, remote)
+        move.snapshot in own for move in _late_moves(site, remote)
     )
 
 
@@ -211,6 +213,14 @@ def _is_unchanged(store: Store, local: Move, since: int) -> bool:
         if move.number <= local.number and move.op not in MAINTENANCE:
             return False
     return since <= local.number
+
+
+def _same_events(store: Store, local: Move) -> Iterator[str]:
+    """Yield the states of the local branch since which it was only maintained."""
+    for move in _since_rewind(store, local, over_merges=False):
+        yield move.snapshot
+        if move.op not in MAINTENANCE:
+            return
 
 
 def _merged_places(moves: Iterable[Move]) -> Iterator[MovePosition]:

@@ -109,6 +109,24 @@ def test_a_clone_gets_the_erasure_with_a_pull(pushed: Lake, tmp_path: Path) -> N
     assert pushed.verify().intact
 
 
+def test_a_backup_gets_the_erasure_from_a_remote_that_it_did_not_know(tmp_path: Path) -> None:
+    """Erasing here what was erased there is nothing that the remote lacks."""
+    with lakelog.open(tmp_path / "lake", settings=SETTINGS) as lake:
+        add(lake, 0)
+        lake.backup(tmp_path / "backup")
+        remotes.add_tested(lake.store, "home", str(tmp_path / "far"))
+        remotes.push(lake, "home", branches=["main"])
+        key = lake.erase(subject=ADA, why="asked").erasure.key
+        add(lake, 10, 1)
+        remotes.push(lake, "home", branches=["main"])
+    with lakelog.open(tmp_path / "backup", create=False) as backup:
+        remotes.add_tested(backup.store, "home", str(tmp_path / "far"))
+        result = remotes.pull(backup, "home")
+        assert (result.refs["main"], result.erased) == ("updated", [key])
+        assert backup.count() == 3
+        assert backup.verify().intact
+
+
 @pytest.mark.parametrize("member", ["subject", "subjects"])
 def test_a_record_there_that_has_no_digests_is_refused(
     pushed: Lake, tmp_path: Path, member: str
