@@ -152,10 +152,13 @@ def _read(lake: Lake, subject: str, skipped: int) -> tuple[list[EventMark], list
 
 
 def _payload(text: str, event: FoldEvent) -> Json:
-    # Of an integer beyond 64 bits orjson makes a float, or nothing.
+    # Of an integer beyond 64 bits orjson makes a float or nothing, and of 1e400 an error.
     try:
-        return json.loads(text) if _LONG_INTEGER.search(text) else orjson.loads(text)
-    except ValueError as error:
+        if not _LONG_INTEGER.search(text):
+            with contextlib.suppress(ValueError):
+                return orjson.loads(text)
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise QueryFailed(f"{event.label}: its payload cannot be read: {error}") from None
 
 

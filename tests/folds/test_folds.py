@@ -99,6 +99,13 @@ def test_integers_of_any_length_are_added_up(lake: lakelog.Lake) -> None:
         fold().of(lake, "b")
 
 
+def test_a_number_beyond_floats_is_infinite(lake: lakelog.Lake) -> None:
+    """What may be stored can be folded: one event does not hide the others of its subject."""
+    lake.append(payments(1)[0] | {"data": orjson.Fragment('{"amount": 1e400}')})
+    lake.append(payments(1, amount=5))
+    assert fold().of(lake, "a").state == {"sum": float("inf"), "events": 2}
+
+
 def test_a_saved_state_is_that_of_any_process(lake: lakelog.Lake, home: Path) -> None:
     """Sets in code have another order in each, by the seed of their hashes."""
     lake.append(payments(20))
