@@ -284,3 +284,29 @@ def test_crowds_of_alike_texts_are_parted_cleanly(home: Path) -> None:
     assert made.manifest["near"]["crowded"] > 0
     assert made.certificate.leaks == ()
     assert train.check(str(home / "out")).clean
+
+
+def test_a_split_names_a_column_of_rows_of_several_events(home: Path) -> None:
+    """A path that is kept is such a column; of any other one the recipe's key is named."""
+    events = [
+        {
+            "type": "ab"[n % 2],
+            "subject": f"s{n // 10}",
+            "source": "x",
+            "time": f"2026-01-01T{n // 60:02d}:{n % 60:02d}:00Z",
+        }
+        | {"data": {"options": ["a"], "chosen": "a", "kind": "kl"[n // 10 % 2]}}
+        for n in range(600)
+    ]
+    decision = {"decision": "a", "outcome": ["b"], "options": "data.options"}
+    decision |= {"chosen": "data.chosen", "window": "1h", "keep": ["data.kind"]}
+    split = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    with lake_of(home / "lake", events) as lake:
+        by_kind = recipe("decision", shape=decision, split={**split, "stratify": "data.kind"})
+        train.export(lake, by_kind, home / "by-kind")
+        assert {row["kind"] for row in rows(home / "by-kind")} == {"k", "l"}
+        for kind, shape in (("decision", decision), ("sequence", {})):
+            for key in ("group", "stratify"):
+                by_source = recipe(kind, shape=shape, split={**split, key: "source"})
+                with pytest.raises(ExportRefused, match=rf"\[split\] {key}: .* column 'source'"):
+                    train.export(lake, by_source, home / "out")

@@ -11,12 +11,18 @@ subject comes first, the outcome belongs to that one.
 
 from __future__ import annotations
 
+from lakelog.errors import ExportRefused
 from lakelog.settings import span_us
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import RowQuery, column_of, quoted, text_of
 from lakelog.train.shapes.rows import member
 
 _COLUMNS = ("time", "type")
+_OWN_COLUMNS = {
+    "decision": ("subject", "time", "type", "options", "chosen"),
+    "sequence": ("subject", "time", "label"),
+}
+"""Columns by which rows can be split whatever a recipe keeps."""
 
 
 def decision(selection: RowQuery, recipe: Recipe) -> str:
@@ -192,7 +198,7 @@ def _group(recipe: Recipe, table: str) -> str:
     """The group: whose events belong together, unless the recipe groups by a kept column."""
     group = recipe.split["group"]
     is_own = group in (None, recipe.shape["by"], "subject")
-    return f"{table}.subject" if is_own else f"({table}.{quoted(column_of(group))})::VARCHAR"
+    return f"{table}.subject" if is_own else _carried_column(recipe, "group", table)
 
 
 def _stratum(recipe: Recipe, label: str, table: str) -> str:
@@ -200,4 +206,15 @@ def _stratum(recipe: Recipe, label: str, table: str) -> str:
     if stratum is None:
         return "NULL::VARCHAR"
     own_columns = {"outcome": label, "label": label, "chosen": f"{table}.chosen"}
-    return own_columns.get(stratum, f"{table}.{quoted(stratum)}::VARCHAR")
+    return own_columns.get(stratum) or _carried_column(recipe, "stratify", table)
+
+
+def _carried_column(recipe: Recipe, key: str, table: str) -> str:
+    """SQL for the column that a key of the split names, of a row made of several events. Raises
+    ExportRefused where it has none."""
+    name = column_of(recipe.split[key])
+    columns = map(column_of, recipe.shape["keep"])
+    if name not in (*_OWN_COLUMNS[recipe.kind], *columns):
+        way = "it has subject and label" if recipe.kind == "sequence" else "add it to [shape] keep"
+        raise ExportRefused(f"[split] {key}: a row of {recipe.kind} has no column {name!r}: {way}")
+    return f"({table}.{quoted(name)})::VARCHAR"
