@@ -13,17 +13,20 @@ from lakelog import train
 from lakelog.anomalies import incidents
 from lakelog.cli import cli
 from lakelog.forecasts import metric_series
+from tests.support import lakes
 from tests.support.log_days import BEGIN, days, during
+
+
+def recorded_findings(path: str) -> None:
+    with lakelog.open(path, settings={"seal": "never"}) as lake:
+        lake.append(days(4, during(BEGIN - 2 * 96, {"requests": 150, "errors": 6})))
+    for verb in (["anomalies", "--every", "15m"], ["patterns"]):
+        assert run(Path(path), *verb, "--record") is not None
 
 
 @pytest.fixture
 def path(home: Path) -> Path:
-    path = home / "lake"
-    with lakelog.open(path, settings={"seal": "never"}) as lake:
-        lake.append(days(4, during(BEGIN - 2 * 96, {"requests": 150, "errors": 6})))
-    for verb in (["anomalies", "--every", "15m"], ["patterns"]):
-        assert run(path, *verb, "--record") is not None
-    return path
+    return Path(lakes.copied(recorded_findings, home))
 
 
 def run(path: Path, *arguments: str) -> str:

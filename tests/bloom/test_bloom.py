@@ -13,23 +13,31 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.bloom import filters as bloom
 from lakelog.disk import disk
+from tests.conftest import MakeLake
+from tests.support import lakes
 
 SEGMENTS, ROWS = 20, 1500
 TEXTS = st.lists(st.none() | st.text(max_size=60), max_size=300)
 
 
-@pytest.fixture
-def many(lake: lakelog.Lake) -> lakelog.Lake:
+def many_segments(path: str) -> None:
     """A lake of twenty segments, each with ids and subjects of its own."""
-    for part in range(SEGMENTS):
-        lake.append(
-            [
-                {"type": "T", "id": f"{part}/{n}", "subject": f"s{part * 7 + n % 7:03d}"}
-                for n in range(ROWS)
-            ]
-        )
-        lake.settle()
-    return lake
+    with lakes.opened(path) as lake:
+        for part in range(SEGMENTS):
+            lake.append(
+                [
+                    {"type": "T", "id": f"{part}/{n}", "subject": f"s{part * 7 + n % 7:03d}"}
+                    for n in range(ROWS)
+                ]
+            )
+            lake.settle()
+
+
+@pytest.fixture
+def many(home: Path, make_lake: MakeLake) -> lakelog.Lake:
+    """A copy of such a lake."""
+    lakes.copied(many_segments, home)
+    return make_lake()
 
 
 def found(lake: lakelog.Lake, where: str, params: dict[str, str] | None = None) -> tuple[int, int]:
