@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lakelog.errors import InvalidSetting
 from lakelog.event import BookkeepingEvent
+from lakelog.forecasts.models import LARGEST
 from lakelog.lake import Lake
 from lakelog.libraries import Floats, np
 from lakelog.pinned import PinnedLake
@@ -87,8 +88,8 @@ def _of(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:
     values = ", ".join(f"json_extract_string(data, {path})" for path in member_paths(field))
     # A payload that is no JSON has no fields, and must not fail the query.
     value = f"try_cast(CASE WHEN json_valid(data) THEN coalesce({values}) END AS DOUBLE)"
-    # NaN and infinities would spoil the mean.
-    return f"{condition} AND isfinite({value})", f"avg({value})"
+    # NaN, infinities and what cannot be added up would spoil the mean.
+    return f"{condition} AND abs({value}) <= {LARGEST}", f"avg({value})"
 
 
 def _type_and_field(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:

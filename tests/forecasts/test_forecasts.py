@@ -178,6 +178,16 @@ def test_a_clock_that_was_in_1970_once_hides_no_series(make_lake: MakeLake) -> N
     assert [*metric_series(early, "events", HOUR * 10**6).values] == [1, 1]
 
 
+def test_numbers_that_cannot_be_added_up_spoil_no_mean(make_lake: MakeLake) -> None:
+    """One absurd value leaves the others of its field to be forecast."""
+    lake = make_lake()
+    for odd in ("NaN", "inf", 1e308, -1.7e308):
+        lake.append({"type": "metric", "time": START, "data": {"n": odd}})
+    lake.append([{"type": "metric", "time": START + n * HOUR, "data": {"n": n}} for n in range(9)])
+    series = metric_series(lake, "metric.n", HOUR * 10**6)
+    assert [*series.values] == [*range(8)]
+
+
 def run(lake: Path, *arguments: str) -> Result:
     return CliRunner().invoke(cli, ["--lake", str(lake), "forecast", *arguments])
 
