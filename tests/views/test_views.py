@@ -36,6 +36,19 @@ def test_a_view_is_what_plain_python_makes_of_the_events(make_lake: MakeLake, na
         )
 
 
+def test_a_mean_of_finite_numbers_is_finite(make_lake: MakeLake) -> None:
+    """Also where their sum is not, in the tail and in segments."""
+    lake = make_lake(seal="never")
+    for number in (1.5e308, 1.7e308, -1.6e308, -1.7e308, 0.25, 4e-310):
+        lake.append({"type": "t", "data": {"duration_ms": number}})
+        lake.append({"type": "u", "data": {"duration_ms": abs(number)}})
+    for _ in range(2):
+        means = {r["type"]: r["mean"] for r in lake.view("percentiles").to_pylist()}
+        assert means["t"] == pytest.approx(-0.1e308 / 6)
+        assert means["u"] == pytest.approx(1.5e308 / 6 + 1.7e308 / 3 + 1.6e308 / 6)
+        lake.settle()
+
+
 def test_percentiles_and_distinct_counts_keep_their_stated_errors(make_lake: MakeLake) -> None:
     """Percentiles are within 1 % of a value that is there; distinct counts within a few 1.6 %."""
     lake = make_lake()

@@ -5,7 +5,8 @@
 -- map
 SELECT type, sign(x)::TINYINT AS side,
     CASE WHEN x = 0 THEN 0 ELSE ceil(ln(abs(x)) / ln(1.02)) END::INTEGER AS slot,
-    count(*) AS n, min(x) AS low, max(x) AS high, sum(x) AS total
+    -- Divided by a power of two, which loses nothing: no sum of numbers is infinite then.
+    count(*) AS n, min(x) AS low, max(x) AS high, sum(x / pow(2, 64)) AS total
 FROM (
     SELECT type, TRY_CAST($field AS DOUBLE) AS x FROM segment
     WHERE $type IS NULL OR type = $type
@@ -26,5 +27,5 @@ SELECT type, sum(n)::BIGINT AS events, min(low) AS low,
     min(middle) FILTER (upto >= 0.9 * total_n) AS p90,
     min(middle) FILTER (upto >= 0.95 * total_n) AS p95,
     min(middle) FILTER (upto >= 0.99 * total_n) AS p99,
-    max(high) AS high, sum(total) / sum(n) AS mean
+    max(high) AS high, sum(total) / sum(n) * pow(2, 64) AS mean
 FROM ranked GROUP BY type ORDER BY type
