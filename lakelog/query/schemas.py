@@ -211,7 +211,6 @@ _AFTER = frozenset(
     " USING UNION EXCEPT INTERSECT HAVING SELECT WINDOW QUALIFY OFFSET ; ) ,".split()
 )
 """What stands after a table without an alias, in those."""
-_LASTS = re.compile(r"\s*prepare\b|\bcreate\b.*\b(?:view|macro|function)\b", re.I | re.S)
 
 
 _VIEW = re.compile(rf'"{TYPES}\.((?:[^"]|"")*)"(?: AS "\1")?')
@@ -243,7 +242,7 @@ class TypeTables:
                 self._refs.type_view(ref.ref, ref.name, view) if ref.ref else view
             )
         # What a statement makes is read by later ones that do not name the type.
-        if not query.parsed and _LASTS.search(query.sql):
+        if query.lasts:
             self._lasting |= {ref.name for ref in types if not ref.ref}
         return replace(query, sql=_replaced(query.sql, types, names), types=types)
 

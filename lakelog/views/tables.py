@@ -77,6 +77,7 @@ class ViewTables:
             collections.OrderedDict()
         )
         self._checked: dict[str, ViewDefinition] = {}
+        self._lasting: set[str] = set()
         self._fields: tuple[str, pa.Table | None, ledger.Ledger] | None = None
         self._mined: tuple[str, pa.Table | None, tuple[pa.Table, pa.Table]] | None = None
 
@@ -388,6 +389,17 @@ class ViewTables:
         """Make a table of each view that a query names and no table hides, all of one state; see
         TableProvider."""
         names = _names(query)
+        if query.lasts:
+            self._lasting |= names
+        lasting, self._lasting = self._lasting, set()  # what a view itself reads, it names
+        try:
+            return self._offer(cursor, names | lasting, digest)
+        finally:
+            self._lasting = lasting
+
+    def _offer(
+        self, cursor: duckdb.DuckDBPyConnection, names: set[str], digest: str | None
+    ) -> Pinned | None:
         if not names:
             return None
         pinned = self._tables.state(digest)
@@ -410,7 +422,7 @@ class ViewTables:
 
     def reads_events(self, query: Query) -> bool:
         """Whether a table that a query names is SQL over `events`; see TableProvider."""
-        return _EVENT_PATTERNS in _names(query)
+        return _EVENT_PATTERNS in _names(query) | self._lasting
 
     def attach(self, cursor: duckdb.DuckDBPyConnection) -> None:
         """Make the tables over `events`; see TableProvider."""

@@ -135,6 +135,29 @@ def test_each_statement_sees_what_was_just_appended(
     assert ask(asker, "SELECT count(*) FROM query('FROM events')") == [(25,)]
 
 
+def test_views_of_the_lake_are_answered_anew_under_those_of_the_user(
+    asker: StatementRunner, lake: lakelog.Lake
+) -> None:
+    """Also under macros and prepared statements, and where each query has a session of its own."""
+    for statement in (
+        "CREATE VIEW patterned AS SELECT count(*) FROM event_patterns",
+        "CREATE VIEW read AS SELECT count(*) FROM origins",
+        "CREATE VIEW newest AS SELECT * FROM status",
+        "CREATE MACRO counted() AS (SELECT sum(items)::BIGINT FROM newest)",
+        "PREPARE p AS SELECT sum(items)::BIGINT FROM status",
+    ):
+        ask(asker, statement)
+    lake.sql("CREATE VIEW newest AS SELECT sum(items)::BIGINT FROM status")
+    for count in (1, 2, 3):
+        event = {"type": "PING", "subject": str(count), "message": "took 3 ms"}
+        lake.append(event)
+        (items,) = lake.sql("SELECT sum(items)::BIGINT FROM status").fetchall()
+        assert ask(asker, "SELECT counted()") == ask(asker, "EXECUTE p") == [items]
+        assert lake.sql("FROM newest").fetchall() == [items]
+        assert ask(asker, "FROM patterned") == [(count,)]
+        assert ask(asker, "FROM read") == ask(asker, "SELECT count(*) FROM origins")
+
+
 def test_statements_take_turns_with_segments_and_tail(asker: StatementRunner) -> None:
     """A table that is the tail alone does not stand in the way of the next statement."""
     recent = "SELECT count(type) FROM events WHERE time > now() + INTERVAL 1 DAY"

@@ -59,6 +59,7 @@ _NAME_TEST = re.compile(r"\b((?:type|source|id|subject)\s*=\s*')([^']*)'(?!')", 
 _PLACE = "lakelog.name."
 _SHAPES, _SHAPES_MAX, _SHAPE_LENGTH = dict[str, "Query | None"](), 128, 512
 _SEARCH_LENGTH = 2_048
+_LASTS = re.compile(r"\s*prepare\b|\bcreate\b.*\b(?:view|macro|function)\b", re.I | re.S)
 
 
 @dataclass
@@ -228,6 +229,11 @@ class Query:
                 _SHAPES.clear()
             _SHAPES[shape] = checked(cls.of(connection, shape))
         return _SHAPES[shape]
+
+    @property
+    def lasts(self) -> bool:
+        """Whether later statements that do not name its tables may read them."""
+        return not self.parsed and bool(_LASTS.search(self.sql))
 
     def own_tables(self, names: Container[str], *, has_values: bool = False) -> set[str] | None:
         """The tables among `names` that a SELECT names, or None if it may read anything else; also
