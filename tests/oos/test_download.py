@@ -133,7 +133,7 @@ def test_a_login_reaches_the_first_server_alone(tmp_path: Path) -> None:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         base = f"127.0.0.1:{server.server_port}"
         try:

@@ -269,7 +269,7 @@ class Receiver(BaseHTTPRequestHandler):
 def test_an_address_gets_the_events(lake: lakelog.Lake, home: Path) -> None:
     """By POST; a server that is busy or hangs up is asked again."""
     server = HTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         url = f"http://127.0.0.1:{server.server_port}/events?kind=replay"
         result = run(home / "lake", "--speed", "max", "--to-http", url)
@@ -291,7 +291,7 @@ def test_an_address_gets_long_events_in_requests_of_a_megabyte(home: Path) -> No
     with lakelog.open(home / "lake") as lake:
         lake.append([{"type": "e", "data": {"text": "x" * length}} for length in lengths])
     with HTTPServer(("127.0.0.1", 0), Bounded) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/"
         result = run(home / "lake", "--speed", "max", "--to-http", url)
         server.shutdown()
