@@ -18,6 +18,7 @@ import pytest
 import lakelog
 from tests.support import lakes, real_files, spark_rows
 from tests.support.requirements import need
+from tests.support.scratch import memory
 
 _EACH = 4
 Rows = list[dict[str, Any]]
@@ -42,7 +43,7 @@ PAYLOADS: list[dict[str, Any]] = [
 def made() -> Iterator[list[str]]:
     """Segments of every kind: those of other tests, and payloads and real logs as they were sealed,
     loaded, compacted and made small."""
-    home = Path(tempfile.mkdtemp(prefix="lakelog-"))
+    home = Path(tempfile.mkdtemp(prefix="lakelog-", dir=memory()))
     homes = [str(lakes.at_rest(build)) for build in dict.fromkeys(lakes.ALL.values())]
     log = real_files.DATA / "web" / "apache_combined_access.log"
     for state in ("sealed", "compacted", "smallest"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -312,7 +313,7 @@ class InfluxPlace(Place):
 def real_influx() -> Iterator[RealInflux]:
     """A server for the tests of a module; skips where there is none."""
     need("influxd")
-    folder = Path(tempfile.mkdtemp("", "lakelog-influx-"))
+    folder = Path(tempfile.mkdtemp("", "lakelog-influx-", os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     server = RealInflux(folder)
     try:
         yield server

@@ -25,6 +25,7 @@ from lakelog.disk import disk
 from lakelog.entries.entry import Record, Removal, SegmentEntry
 from lakelog.moves.publication import Change, publish, run_maintenance
 from lakelog.segments import segment
+from tests.support.scratch import memory
 
 Refs = list[tuple[str, str]]
 REFS: dict[Callable[[str], object], Any] = {}
@@ -285,7 +286,7 @@ ALL: dict[str, Callable[[str], Refs]] = {
 @functools.cache
 def at_rest(build: Callable[[str], object]) -> Path:
     """Return a lake built once for all tests of this process; copy it to change it."""
-    folder = tempfile.mkdtemp(prefix="lakelog-")
+    folder = tempfile.mkdtemp(prefix="lakelog-", dir=memory())
     atexit.register(shutil.rmtree, folder, True)
     REFS[build] = build(f"{folder}/lake")
     return Path(folder, "lake")

@@ -19,6 +19,7 @@ from lakelog.cli.shell.statements import StatementRunner
 from lakelog.entries.entry import SegmentEntry
 from lakelog.errors import QueryFailed
 from tests.support.effort import share
+from tests.support.scratch import memory
 
 DAYS = 16
 START = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
@@ -44,7 +45,7 @@ def _day(number: int) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def days() -> Iterator[lakelog.Lake]:
     """A lake of sixteen segments, a day each; the first four sorted, the last day in the tail."""
-    path = tempfile.mkdtemp(prefix="lakelog-")
+    path = tempfile.mkdtemp(prefix="lakelog-", dir=memory())
     with lakelog.open(f"{path}/lake", settings={"seal": "never", "segment_rows": 8}) as lake:
         for number in range(DAYS):
             lake.append(_day(number))
