@@ -90,19 +90,24 @@ def export(
         # What lakelog itself noted is left out here; the engine would take longer for it.
         data = map(BookkeepingEvent.without, reader)
         reader = pa.RecordBatchReader.from_batches(reader.schema, data)
-    # One file needs no sharding and no partitions, and may be a pipe or a device.
-    if goal.is_file:
-        return _write_file(reader, goal, is_events, progress)
-    opener = _opener(goal.format, "", is_events)
-    return tables.write(
-        reader,
-        goal.path,
-        opener,
-        goal.extension,
-        shard_rows=shard_rows,
-        partition_by=goal.partition_by,
-        progress=progress,
-    )
+    try:
+        # One file needs no sharding and no partitions, and may be a pipe or a device.
+        if goal.is_file:
+            return _write_file(reader, goal, is_events, progress)
+        return tables.write(
+            reader,
+            goal.path,
+            _opener(goal.format, "", is_events),
+            goal.extension,
+            shard_rows=shard_rows,
+            partition_by=goal.partition_by,
+            progress=progress,
+        )
+    except pa.ArrowNotImplementedError as error:
+        raise ExportRefused(
+            f"a column is of a type that {goal.format} or a name of a directory cannot hold: cast"
+            f" it, as in CAST(x AS VARCHAR) ({error})"
+        ) from None
 
 
 def _format(form: str | None, ending: FileEnding) -> str:

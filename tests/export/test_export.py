@@ -222,6 +222,22 @@ def test_python_exports_states_frames_and_partitions(lake: Path, home: Path) -> 
     assert not [p for p in home.iterdir() if p.name[0] in "xy"]
 
 
+@pytest.mark.parametrize(
+    ("query", "arguments"),
+    [
+        ("SELECT max(time) - min(time) AS took FROM events", ["-o", "took.parquet"]),
+        ("SELECT type, [type] AS types FROM events", ["-o", "out", "--partition-by", "types"]),
+    ],
+)
+def test_a_type_that_files_cannot_hold(lake: Path, query: str, arguments: list[str]) -> None:
+    """It is refused with what to do, and leaves nothing behind."""
+    arguments[1] = str(lake.parent / arguments[1])
+    result = export(lake, query, *arguments)
+    assert result.exit_code == 1
+    assert "cannot hold: cast it, as in CAST(x AS VARCHAR)" in result.stderr
+    assert [path.name for path in lake.parent.iterdir()] == ["lake"]
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_the_table_is_written_as_a_query_of_it(home: Path, ending: str) -> None:
     """Of a table named `events` the payloads are known to be JSON: the text is what it is where
