@@ -54,8 +54,8 @@ ORDER = {
     "paths": "file_names lake_paths",
     "document": "checksum",
     "volume": "volume move_pack replacements erased_states",
-    "manifest": "manifest_text folding manifest manifests",
-    "refs": "ref merge_note refs branch_life",
+    "manifest": "manifest_text manifest manifests",
+    "refs": "ref refs branch_life",
     "store": """attachment policy signatures verified_files machine lake_config
         new_directory store hosts
         sealer_process clock""",
@@ -67,7 +67,7 @@ ORDER = {
     "sql": "quoting",
     "arrays": "buffers",
     "database": "block_ranges engine_files parquet_files connection",
-    "identities": "key_sql identity_run",
+    "identities": "identity_run",
     "bloom": "filters",
     "tokenization": "tokens",
     "frame_rows": "frame_sql rows",

@@ -11,10 +11,10 @@ from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
     from lakelog.identities.identity_run import IdentityKeys as IdentityKeys
+    from lakelog.identities.identity_run import id_key as id_key
     from lakelog.identities.identity_run import join as join
     from lakelog.identities.identity_run import runs_to_merge as runs_to_merge
     from lakelog.identities.identity_run import stored_keys as stored_keys
     from lakelog.identities.identity_run import unique_rows as unique_rows
-    from lakelog.identities.key_sql import id_key as id_key
 
 __getattr__, __all__ = lazy_face(__name__)

@@ -9,8 +9,9 @@ Integers are stored little-endian. A key is 12 bytes of SHA-256, so a match need
 look: a false one has probability below 1e-8 at 1e10 events. Equal first parts are ordered by
 their second. Runs are read by memory map.
 
-`IdentityKeys` are the keys of a run or of a table, in the order of a run; `unique_rows` drops the
-rows of a table whose keys are stored already.
+`IdentityKeys` are the keys of a run or of a table, in the order of a run; `id_key` is the SQL for
+what `event.identity_key` makes in Python; `unique_rows` drops the rows of a table whose keys are
+stored already.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lakelog import arrays, document
+from lakelog.appends import StreamSubject
 from lakelog.disk import Begun, File, Folder
 from lakelog.entries import IdRun
 from lakelog.errors import DamagedIds
@@ -298,3 +300,20 @@ def runs_to_merge(runs: Iterable[IdRun]) -> list[IdRun]:
         if len(classes[level]) >= FAN:
             return classes[level]
     return []
+
+
+def id_key(row: str = "", *, of_streams: bool = False) -> str:
+    """Return the identity key of a row's source and id (FORMAT.md, F13.1), where it has an id; with
+    `of_streams` that of its stream and version where it has these (F13.6), NULL without any.
+
+    `row` stands before the names, such as `j.`.
+    """
+    key = f"sha256(coalesce({row}source, '') || chr(0) || {row}id)[1:24]"
+    if not of_streams:
+        return key
+    subject = f"substr({row}origin, {len(StreamSubject.ORIGIN) + 1})"
+    text = f"'{StreamSubject.ORIGIN}' || sha256({subject}) || ':' || {row}position::VARCHAR"
+    return (
+        f"CASE WHEN starts_with({row}origin, '{StreamSubject.ORIGIN}') THEN sha256({text})[1:24]"
+        f" WHEN {row}id <> '' THEN {key} END"
+    )

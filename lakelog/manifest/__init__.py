@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.manifest.folding import fold as fold
     from lakelog.manifest.manifest import BOTTOM as BOTTOM
     from lakelog.manifest.manifest import FAN as FAN
     from lakelog.manifest.manifest import LEVEL_MAX as LEVEL_MAX
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from lakelog.manifest.manifest import Totals as Totals
     from lakelog.manifest.manifest import add_up as add_up
     from lakelog.manifest.manifest import empty as empty
+    from lakelog.manifest.manifest import fold as fold
     from lakelog.manifest.manifest import of_json as of_json
     from lakelog.manifest.manifests import Manifests as Manifests
 

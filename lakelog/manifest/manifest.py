@@ -22,7 +22,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import orjson
 
@@ -35,10 +34,8 @@ FAN = 16
 LEVEL_MAX = 2
 BOTTOM = LEVEL_MAX + 1
 """The level of pages that have only entries that were live when they were written."""
-_CACHED = 256
 _ON_DISK = {"recent": "tail"}
 """Keys of a manifest that are not the name of their attribute."""
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -174,3 +171,17 @@ def encode(manifest: Manifest) -> bytes:
     body = {_ON_DISK.get(name, name): getattr(manifest, name) for name in names}
     body["tail"] = [entry.to_json() for entry in manifest.recent]
     return orjson.dumps({"format": FILE_FORMAT, **body})
+
+
+def fold(runs: list[tuple[Entry, ...]], oldest: bool) -> tuple[Entry, ...]:
+    """Merge runs of entries, oldest first: the newest entry of a key wins. The `oldest` run of a
+    manifest needs no tombstones."""
+    newest: dict[tuple[str, str], Entry] = {}
+    for run in runs:
+        for entry in run:
+            key = (entry.what, entry.key)
+            # A dict keeps the place of a key that is set again; live entries go by the last `add`.
+            newest.pop(key, None)
+            newest[key] = entry
+    # Below any other page a tombstone may still hide something, so only the oldest run drops it.
+    return tuple(e for e in newest.values() if not (oldest and isinstance(e, Removal)))

@@ -11,8 +11,8 @@ from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
     from lakelog.refs.branch_life import BranchLife as BranchLife
-    from lakelog.refs.merge_note import MergeNote as MergeNote
     from lakelog.refs.ref import Head as Head
+    from lakelog.refs.ref import MergeNote as MergeNote
     from lakelog.refs.ref import Move as Move
     from lakelog.refs.ref import Ref as Ref
     from lakelog.refs.ref import Tag as Tag
