@@ -47,6 +47,13 @@ class Folder:
         """Remove it, which is empty, if it is there."""
         disk.remove_dir(self.path)
 
+    def remove_with_files(self) -> None:
+        """Remove it with the files in it, if it is there; it has no folders. Raises OSError where
+        somebody writes into it."""
+        for name in self.names():
+            disk.unlink(f"{self.path}/{name}")
+        disk.remove_dir(self.path)
+
     def temporary_path(self) -> str:
         """A fresh temporary path in it; gc removes temporary files that are left over."""
         return disk.temporary_path(self.path)

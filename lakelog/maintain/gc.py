@@ -251,10 +251,7 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
         for name in Folder(paths.cache).names():
             path = f"{paths.cache}/{name}"
             if name.startswith(SPILL) and now_us - _newest(path) >= _DAY:
-                for file in Folder(path).names():
-                    File(f"{path}/{file}").remove()
-                # Only empty ones: somebody may write into it at this moment.
-                Folder(path).remove()
+                Folder(path).remove_with_files()
         for name in Folder(paths.buffers).names():
             path = f"{paths.buffers}/{name}"
             # What has lines is stored by the next process that logs.

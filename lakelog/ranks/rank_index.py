@@ -89,7 +89,8 @@ def is_whole(paths: Paths, digest: str) -> bool:
 def drop(paths: Paths, digests: Iterable[str]) -> None:
     """Remove the indexes of segments, or the folders of such names."""
     for digest in digests:
-        _remove(paths.ranks(digest))
+        with contextlib.suppress(OSError):
+            Folder(paths.ranks(digest)).remove_with_files()
 
 
 def build(paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection) -> None:
@@ -247,14 +248,8 @@ def _folder(paths: Paths) -> Iterator[str]:
     try:
         yield folder
     finally:
-        _remove(folder)
-
-
-def _remove(folder: str) -> None:
-    with contextlib.suppress(OSError):
-        for name in Folder(folder).names():
-            File(f"{folder}/{name}").remove()
-        Folder(folder).remove()
+        with contextlib.suppress(OSError):
+            Folder(folder).remove_with_files()
 
 
 @contextlib.contextmanager

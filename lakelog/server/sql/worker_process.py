@@ -10,7 +10,7 @@ import sys
 
 import orjson
 
-from lakelog.disk import File, Folder
+from lakelog.disk import Folder
 from lakelog.keys import VAULT
 from lakelog.runtime import interpreter
 from lakelog.server.sql import query_limits as wire
@@ -133,7 +133,9 @@ class WorkerProcess:
         self.kill()
         await self._process.wait()
         if self._spill:
-            await asyncio.to_thread(_remove, self._spill)
+            with contextlib.suppress(OSError):  # else gc does it, a day later
+                # It holds only files of the engine, which makes no folders in it.
+                await asyncio.to_thread(Folder(self._spill).remove_with_files)
 
     async def ending(self) -> str:
         """Wait until it has ended, and return what by."""
@@ -148,11 +150,3 @@ class WorkerProcess:
         assert self._process.stdin is not None
         self._process.stdin.write(data)
         await self._process.stdin.drain()
-
-
-def _remove(folder: str) -> None:
-    with contextlib.suppress(OSError):  # else gc does it, a day later
-        # It holds only files of the engine, which makes no folders in it.
-        for name in Folder(folder).names():
-            File(f"{folder}/{name}").remove()
-        Folder(folder).remove()
