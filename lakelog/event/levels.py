@@ -6,32 +6,16 @@ import re
 
 from lakelog.values import JsonObject
 
-_LEVELS = {
-    "TRACE": "TRACE",
-    "VERBOSE": "TRACE",
-    "FINEST": "TRACE",
-    "DEBUG": "DEBUG",
-    "DBUG": "DEBUG",
-    "FINE": "DEBUG",
-    "INFO": "INFO",
-    "INFORMATION": "INFO",
-    "INFORMATIONAL": "INFO",
-    "NOTICE": "INFO",
-    "WARN": "WARN",
-    "WARNING": "WARN",
-    "ERROR": "ERROR",
-    "ERR": "ERROR",
-    "EROR": "ERROR",
-    "SEVERE": "ERROR",
-    "FATAL": "FATAL",
-    "CRITICAL": "FATAL",
-    "CRIT": "FATAL",
-    "ALERT": "FATAL",
-    "EMERG": "FATAL",
-    "EMERGENCY": "FATAL",
-    "PANIC": "FATAL",
-    "DPANIC": "FATAL",
+_SEVERITIES = {
+    "TRACE": "TRACE VERBOSE FINEST",
+    "DEBUG": "DEBUG DBUG FINE",
+    "INFO": "INFO INFORMATION INFORMATIONAL NOTICE",
+    "WARN": "WARN WARNING",
+    "ERROR": "ERROR ERR EROR SEVERE",
+    "FATAL": "FATAL CRITICAL CRIT ALERT EMERG EMERGENCY PANIC DPANIC",
 }
+"""The six, the least severe first, with their names in other systems."""
+_SEVERITY_OF = {name: severity for severity, names in _SEVERITIES.items() for name in names.split()}
 _OFFSET = re.compile(r"(DEBUG|INFO|WARN|ERROR)[+-][0-9]{1,3}")
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,23}")
 """What names a level that is no known severity."""
@@ -40,13 +24,13 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,23}")
 class Severity:
     """Names of levels, and the six severities they stand for."""
 
-    ALL = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+    ALL = tuple(_SEVERITIES)
     """The six, the least severe first."""
 
     @staticmethod
     def of(level: str) -> str | None:
         """Return the severity that a level's name stands for, None if it is not known."""
-        return _LEVELS.get(level.strip().upper())
+        return _SEVERITY_OF.get(level.strip().upper())
 
     @staticmethod
     def without_offset(word: str) -> str:
