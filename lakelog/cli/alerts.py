@@ -18,9 +18,6 @@ from lakelog.errors import InvalidSetting
 from lakelog.render import micros
 from lakelog.values import JsonObject
 
-_ROWS_SHOWN = 10
-
-
 NAME = argument(
     shell_complete=completing(lambda lake: [rule.name for rule in RuleBook(lake).rules()])
 )

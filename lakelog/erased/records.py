@@ -254,12 +254,3 @@ def _decoded(path: str, decode: Callable[[bytes], _T]) -> _T:
         return decode(File(path).read(DOCUMENT_MAX))
     except (NotIntact, KeyError, TypeError, ValueError) as error:
         raise DamagedRef(path, f"the erasure is damaged: {error}") from None
-
-
-def subjects_hit(erasures: Iterable[Erasure], subjects: Iterable[str]) -> dict[str, Erasure]:
-    """Return those of the subjects that were erased, each with its newest erasure."""
-    hits: dict[str, Erasure] = {}
-    for erasure in erasures:
-        if erasure.subject:
-            hits |= {subject: erasure for subject in subjects if erasure.is_of(subject)}
-    return hits

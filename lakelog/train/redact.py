@@ -187,7 +187,7 @@ class Cleaner:
     ) -> None:
         kinds = recipe.redact["kinds"]
         self._connection, self._columns, self._names = connection, columns, list(types)
-        self._kinds, self._pool = kinds, pool
+        self._pool = pool
         self.counts: dict[str, int] = dict.fromkeys(kinds, 0)
         self._deep = bool(recipe.redact["deep"] and kinds)
         if self._deep:

@@ -48,7 +48,6 @@ from lakelog.train.staging import Stage
 from lakelog.train.tables import Array, JsonMap, require_extra
 from lakelog.workers import WorkerPool
 
-_BATCH = 65_536
 _STAGE = ".stage"
 StageCallback = Callable[[str], None]
 
