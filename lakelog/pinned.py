@@ -126,7 +126,7 @@ class LakeState(ABC):
         # Here, not in the function below: the query may name tables in variables of our caller.
         scope = sys._getframe(1)
         copies.note(self._session.store.paths, "export", os.path.abspath(out))
-        result = exports.export(
+        return exports.export(
             lambda query, values: self._session.ask(query, values, self._digest, scope),
             query,
             exports.destination(out, format, partition_by),
@@ -134,7 +134,6 @@ class LakeState(ABC):
             shard_rows=shard_rows,
             progress=progress,
         )
-        return result
 
     def to_polars(self) -> polars.LazyFrame:
         """The events as a Polars LazyFrame, which reads what a query needs when it is

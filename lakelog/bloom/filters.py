@@ -92,18 +92,15 @@ class Filters:
         data = self._cached.get(digest)
         if data is not None:
             if self._size > _MEMORY // 2:  # else none has to go, and their order does not matter
-                self._touch(digest)
+                with self._mutex.hold_once():
+                    if digest in self._cached:
+                        self._cached.move_to_end(digest)
             return data
         # Not under the mutex: other threads need not wait for this read.
         data = _read(self._paths, digest)
         if data is not None:
             self._remember(digest, data)
         return data
-
-    def _touch(self, digest: str) -> None:
-        with self._mutex.hold_once():
-            if digest in self._cached:
-                self._cached.move_to_end(digest)
 
     def _remember(self, digest: str, data: bytes) -> None:
         with self._mutex.hold_once():

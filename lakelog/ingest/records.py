@@ -47,7 +47,8 @@ def records(chunk: Chunk, form: Format, mode: str, *, final: bool) -> Records:
     record, "settled" only an unfinished line and the record it may belong to.
     """
     if not joins(form):
-        return _single(chunk if not chunk.open_end else without_cut_line(chunk, form, mode))
+        chunk = chunk if not chunk.open_end else without_cut_line(chunk, form, mode)
+        return Records(chunk.lines[0], None, chunk.lines[1], len(chunk.data))
     array, starts = chunk.lines
     if not len(array):
         return Records(array, None, starts, 0)
@@ -123,11 +124,6 @@ def is_text(data: bytes) -> bool:
     except UnicodeDecodeError as error:
         return error.reason == "unexpected end of data"
     return True
-
-
-def _single(chunk: Chunk) -> Records:
-    array, starts = chunk.lines
-    return Records(array, None, starts, len(chunk.data))
 
 
 def without_cut_line(chunk: Chunk, form: Format, mode: str) -> Chunk:

@@ -116,7 +116,10 @@ class _Before:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._tops = {name: _top(store.paths, name) for name in store.refs.all_branches()}
+        self._tops = dict[str, int]()
+        for branch in store.refs.all_branches():
+            names = Folder(store.paths.head_dir(branch)).names()
+            self._tops[branch] = max(FileNames(names).moves, default=0)
         self._segments = set(store.paths.digests("segments"))
         self._added: set[str] | None = None
 
@@ -139,10 +142,6 @@ class _Before:
             states |= {store.refs.read(branch, number).snapshot for number in numbers}
         load = store.manifests.load
         return {e.key for state in states for e in store.manifests.segments(load(state))}
-
-
-def _top(paths: Paths, branch: str) -> int:
-    return max(FileNames(Folder(paths.head_dir(branch)).names()).moves, default=0)
 
 
 def _prepare(store: Store, target: str) -> Paths:

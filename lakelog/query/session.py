@@ -259,11 +259,8 @@ class Session:
         with tables.mutex.hold():
             tables.close()
             self.binder.clear()
-            self._renew()
-
-    def _renew(self) -> None:
-        self.binder.renew_cursors()
-        self._plans = plans_of(self.tables, self.binder, self.scans)
+            self.binder.renew_cursors()
+            self._plans = plans_of(self.tables, self.binder, self.scans)
 
 
 def _after_fork() -> None:

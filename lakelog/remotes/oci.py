@@ -142,7 +142,7 @@ class OciRemote(remotes.Remote):
         """Yield the names of refs, of documents of erasures, and of objects that a list names: the
         latter cost a request for each tag."""
         if folder.startswith(_LISTED_FOLDERS):
-            yield from self._names_of_objects(folder)
+            yield from self._tag_references().names(folder)
             return
         tags = list(self._repository.tags())
         if folder == "":
@@ -164,9 +164,6 @@ class OciRemote(remotes.Remote):
                     yield f"{file}.{match['key']}.json"
                 elif folder == "refs/tags" and not (match["key"] or match["move"]):
                     yield f"{file}.json"
-
-    def _names_of_objects(self, folder: str) -> Iterator[str]:
-        yield from self._tag_references().names(folder)
 
     def _tag_references(self) -> oci_erasing.TagReferences:
         # Once only: it costs a request for each tag.

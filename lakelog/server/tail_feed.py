@@ -312,7 +312,8 @@ class TailFeed:
             _, oldest = self._cache.popitem(last=False)
             self._cache_bytes -= oldest.size
         for request in requests:
-            _settle_with(request.answer, follows[0])
+            if not request.answer.done():
+                request.answer.set_result(follows[0])
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, set()
@@ -436,11 +437,6 @@ def _chunks(
     events: pa.Table, positions: list[str], rewound: BranchRewound | None, end: str
 ) -> tuple[TailChunk, ...]:
     return tuple(chunks_of(events, positions)) if rewound is None else (state_chunk(rewound, end),)
-
-
-def _settle_with(answer: asyncio.Future[CaughtUp], result: CaughtUp) -> None:
-    if not answer.done():
-        answer.set_result(result)
 
 
 def _refuse(answer: asyncio.Future[CaughtUp], error: Exception) -> None:

@@ -102,10 +102,7 @@ def _undisturbed(lake: Lake, directories: Mapping[str, str]) -> Iterator[list[st
         with filesystems.held(paths, shared=True):
             # Half of a restore is no state to save: whoever held these noted that, and died.
             targets = [step.target for step in rollbacks.pending_steps()]
-            if is_last or not any(_overlap(path, target) for path in paths for target in targets):
+            pairs = [(path, target) for path in paths for target in targets]
+            if is_last or not any(contains(a, b) or contains(b, a) for a, b in pairs):
                 yield notes
                 return
-
-
-def _overlap(path: str, other_path: str) -> bool:
-    return contains(path, other_path) or contains(other_path, path)

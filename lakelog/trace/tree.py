@@ -95,7 +95,8 @@ def tree_of(id: str, events: Iterable[LinkedEvent]) -> TraceTree:
             offset = (event.time - start).total_seconds() * 1000 if start else 0.0
             is_top = depth == 0
             # An event that names a parent which is not in the trace.
-            is_orphan = is_top and not is_cycle and _names_parent(event)
+            has_parent = event.causation_id is not None or event.parent_id is not None
+            is_orphan = is_top and not is_cycle and has_parent
             placed.append(TraceEvent(depth, offset, event, is_orphan, is_top and is_cycle))
             # Reversed, as the last one is taken first: siblings stay in order.
             pending += [(child, depth + 1) for child in reversed(children[place])]
@@ -107,10 +108,6 @@ def tree_of(id: str, events: Iterable[LinkedEvent]) -> TraceTree:
         if not is_placed[place]:
             place_below(place, is_cycle=True)
     return TraceTree(id, tuple(placed))
-
-
-def _names_parent(event: LinkedEvent) -> bool:
-    return event.causation_id is not None or event.parent_id is not None
 
 
 def _parents(events: Sequence[LinkedEvent]) -> list[int | None]:

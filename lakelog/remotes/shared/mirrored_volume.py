@@ -93,7 +93,7 @@ class MirroredVolume(DirectoryVolume):
         try:
             return super().read(key, longest)
         except FileNotFoundError:
-            if not _is_object(key):
+            if key.split("/")[0] not in OBJECTS:
                 raise
             try:
                 self.fetch(key)
@@ -442,10 +442,6 @@ class MirroredVolume(DirectoryVolume):
     def _mirror(self, key: str, data: bytes) -> None:
         with contextlib.suppress(FileExistsError):
             super().create(key, data)
-
-
-def _is_object(key: str) -> bool:
-    return key.split("/")[0] in OBJECTS
 
 
 def _place(key: str) -> tuple[str, int]:

@@ -7,7 +7,6 @@ import dataclasses
 from lakelog.history import Snapshot
 from lakelog.lake import Lake
 from lakelog.query import Finding
-from lakelog.rollback import Preflight
 from lakelog.rollback import rollback as rollbacks
 from lakelog.server.api.question import DashboardQuestion, cut
 from lakelog.server.arrivals import RequestRefused
@@ -95,10 +94,7 @@ def _finding(finding: Finding) -> dict[str, object]:
 
 def preflight(question: DashboardQuestion) -> dict[str, object]:
     """What a rollback to the state `to` would do to events and cursors; nothing is changed."""
-    return _planned(rollbacks.preview(question.lake, question.text("to")))
-
-
-def _planned(plan: Preflight) -> dict[str, object]:
+    plan = rollbacks.preview(question.lake, question.text("to"))
     return {
         "target": plan.target,
         "findings": [

@@ -238,9 +238,7 @@ def refusal(error: BaseException) -> QueryRefused:
         return QueryRefused(
             "memory_limit", "the query needs more memory than it may take", _TOO_MUCH
         )
-    if isinstance(error, QueryFailed):
-        return QueryRefused("query_failed", message)
-    if isinstance(error, (InvalidSearch, InvalidView)):
+    if isinstance(error, (QueryFailed, InvalidSearch, InvalidView)):
         return QueryRefused("query_failed", message)
     if isinstance(error, UnknownRef):
         return QueryRefused("unknown_ref", message, "at is a tag, branch, snapshot or time", 404)
