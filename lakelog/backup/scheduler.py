@@ -128,7 +128,7 @@ class BackupScheduler:
         except CopyStopped:
             return
         except Exception as error:  # a thread that died of it would be missed by nobody
-            self._complain(root, _reason(error, root))
+            self._complain(root, _reason(error))
 
     def halt(self) -> None:
         """Abort the copy in progress; safe to call from a signal handler."""
@@ -185,7 +185,7 @@ class BackupScheduler:
                     number += same is not None
                     wait = self._plan.interval
                 except OSError as error:
-                    full = _reason(error, self._directory.root)
+                    full = _reason(error)
             is_settled = same is not None or not file.size
             if same is not None and self._plan.remove:
                 is_settled = self._remove(file, same)
@@ -376,7 +376,7 @@ def _refuse_nested(root: str, roots: list[str]) -> None:
             )
 
 
-def _reason(error: Exception, root: str) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in _FULL:
         return (
             "the disk of the backups is full: free space there; nothing is lost, watching goes on"

@@ -10,7 +10,8 @@ from lakelog.formats.line_encoding import LineEncoding
 
 
 class EncodedFormat(FormatWrapper):
-    """A format whose lines are in an encoding; all else is that of `form`."""
+    """A format whose lines are in an encoding; all else is that of `form`, also its query: it is of
+    lines that were decoded before, as the engine reads UTF-8 alone."""
 
     def __init__(self, form: Format, encoding: str, name: str) -> None:
         super().__init__(form, name, replace(form.traits, encoding=LineEncoding.codec_of(encoding)))
@@ -31,10 +32,6 @@ class EncodedFormat(FormatWrapper):
     def over(self, change: Callable[[Format], Format]) -> EncodedFormat:
         """Return the format that a change makes of the one below, in the same encoding."""
         return EncodedFormat(change(self._form), self._encoding, self.NAME)
-
-    def _query(self) -> str:
-        # Of lines that were decoded before: the engine reads UTF-8 alone.
-        return self._form.QUERY
 
     def cheaper(self, lines: list[bytes]) -> list[str]:
         """Return the queries of the format for lines that look like these, once decoded."""

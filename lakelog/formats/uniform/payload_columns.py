@@ -69,7 +69,6 @@ def learn(
     counts = Counter(layout for _, layout in layout_by_payload if layout)
     layouts = [layout for layout, _ in counts.most_common(LAYOUTS_MAX)]
     sample = cut_lines(layouts)
-    best, least_share = None, _SHARE
     for schema in known_schemas:
         best = _tried(engine, schema, layouts, sample, payloads)
         if best and best[1] >= _KNOWN:
@@ -77,7 +76,7 @@ def learn(
     # What has no layout stays text, and may be no JSON.
     inferred = infer(payload for payload, layout in layout_by_payload if layout)
     best = _tried(engine, inferred, layouts, sample, payloads) if inferred else None
-    return _encoded(inferred, *best) if inferred and best and best[1] >= least_share else None
+    return _encoded(inferred, *best) if inferred and best and best[1] >= _SHARE else None
 
 
 def _tried(

@@ -57,13 +57,13 @@ def restrict(rights: Iterable[tuple[str, int]]) -> bool:
     size = {1: 8, 2: 8, 3: 8, 4: 16, 5: 16}.get(number, 24)
     # What no rule allows is refused for all rights that are handled: those the kernel knows.
     attributes = struct.pack("=QQQ", all_files, network, scopes)[:size]
-    ruleset = _checked(libc, libc.syscall(_CREATE_RULESET, attributes, size, 0))
+    ruleset = _checked(libc.syscall(_CREATE_RULESET, attributes, size, 0))
     try:
         for path, allowed in rights:
             _allow(libc, ruleset, path, allowed & all_files)
         # The kernel refuses unprivileged processes that could still gain rights by exec.
-        _checked(libc, libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
-        _checked(libc, libc.syscall(_RESTRICT_SELF, ruleset, 0))
+        _checked(libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
+        _checked(libc.syscall(_RESTRICT_SELF, ruleset, 0))
     finally:
         os.close(ruleset)
     return True
@@ -79,12 +79,12 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: str, allowed: int) -> None:
         if not os.path.isdir(path):
             allowed &= _OF_FILES
         rule = struct.pack("=Qi", allowed, fd)
-        _checked(libc, libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0))
+        _checked(libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0))
     finally:
         os.close(fd)
 
 
-def _checked(libc: ctypes.CDLL, result: int) -> int:
+def _checked(result: int) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
