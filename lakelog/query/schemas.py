@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog import sql
 from lakelog.disk import File
@@ -30,6 +30,9 @@ from lakelog.query.sql.analysis import Predicate, Query, TypeRef
 from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.tree import TYPES, WIDE
 from lakelog.runtime.closest import did_you_mean
+
+if TYPE_CHECKING:
+    from lakelog.query.sql.extractions import TypeTable
 
 _SCHEMA = re.compile(r"\blakelog_\d+\b")
 VERSIONS_MAX = 64
@@ -222,7 +225,7 @@ class TypeTables:
 
     def __init__(self, tables: LakeTables, refs: RefSchemas) -> None:
         self._tables, self._refs = tables, refs
-        self._lasting: set[str] = set()
+        self._lasting: dict[str, TypeTable | None] = {}
 
     def replaced(self, cursor: duckdb.DuckDBPyConnection, query: Query) -> Query:
         """Return a query that reads views in the place of tables of types.
@@ -243,7 +246,9 @@ class TypeTables:
             )
         # What a statement makes is read by later ones that do not name the type.
         if query.lasts:
-            self._lasting |= {ref.name for ref in types if not ref.ref}
+            for ref in types:
+                if not ref.ref:
+                    self._lasting.setdefault(ref.name, None)
         return replace(query, sql=_replaced(query.sql, types, names), types=types)
 
     def views(self, query: Query, pinned: Pinned) -> list[View]:
@@ -258,7 +263,18 @@ class TypeTables:
         views = []
         provider, (state, pending) = self._tables.provider, pinned
         for name in needs if provider else ():
-            table = provider.type_table(pinned, name)  # type: ignore[union-attr]
+            try:
+                table = provider.type_table(pinned, name)  # type: ignore[union-attr]
+            except QueryFailed:
+                last_table = self._lasting.get(name)
+                if any(ref.name == name for ref in query.types):
+                    raise
+                # What does not name it goes on: it was taken back, or there never was such a type.
+                if last_table is None:
+                    continue
+                table = last_table
+            if name in self._lasting:
+                self._lasting[name] = table
             types = {table.type}
             needs_of_type = [replace(n, types=types & (n.types or types)) for n in needs[name]]
             entries = self._tables.choose(state, Query(parsed=True, needs=needs_of_type)).entries

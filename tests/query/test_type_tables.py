@@ -116,6 +116,20 @@ def test_statements_that_give_no_tree_read_types_too(lake: lakelog.Lake) -> None
     assert len(lake.sql("FROM long").fetchall()) == 3
 
 
+def test_a_view_over_a_type_stops_no_other_statement(lake: lakelog.Lake) -> None:
+    """Neither one of a type that never was nor one whose events a rollback took."""
+    with pytest.raises(QueryFailed, match="no events of type nope"):
+        lake.sql("CREATE VIEW typo AS FROM types.nope")
+    assert lake.sql("SELECT len(list(type)) > 0 FROM quarantine, events").fetchall()
+    lake.tag("before")
+    lake.append([{"type": "LATE", "data": {"n": 1}}])
+    lake.sql("CREATE VIEW late AS SELECT count(*) FROM types.LATE")
+    assert lake.sql("FROM late").fetchall() == [(1,)]
+    lake.rollback("before")
+    assert lake.sql("FROM late").fetchall() == [(0,)]
+    lake.sql("SET threads = 1")
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [
