@@ -61,11 +61,11 @@ def test_a_program_without_sources_appends_and_asks(tmp_path: Path) -> None:
     for name in sources("lakelog"):
         target = tmp_path / "app" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        # What was compiled when the source was imported, or is compiled now.
-        kept = importlib.util.cache_from_source(str(ROOT / name))
-        if not os.path.exists(kept):
-            py_compile.compile(str(ROOT / name))
-        shutil.copy(kept, target.with_suffix(".pyc"))
+        # What was compiled when this very source was imported, or is compiled now.
+        source, compiled = ROOT / name, Path(importlib.util.cache_from_source(str(ROOT / name)))
+        if not compiled.exists() or compiled.stat().st_mtime < source.stat().st_mtime:
+            py_compile.compile(str(source))
+        shutil.copy(compiled, target.with_suffix(".pyc"))
     for data in (path for path in (ROOT / "lakelog").rglob("*") if path.is_file()):
         if data.suffix not in (".py", ".pyc"):
             target = tmp_path / "app" / data.relative_to(ROOT)

@@ -74,14 +74,9 @@ class Transformer:
         self._payloads = None if conformance else payloads
 
     @LazyProperty
-    def _connection(self) -> duckdb.DuckDBPyConnection:
-        """The database, which a few lines need not."""
-        return self._connect()
-
-    @LazyProperty
     def _beside(self) -> duckdb.DuckDBPyConnection:
-        """A cursor of the database for what is no query over lines."""
-        return self._connection.cursor()
+        """A cursor of the database, which a few lines need not, for what is no query of lines."""
+        return self._connect().cursor()
 
     @property
     def chunk(self) -> int:
@@ -286,7 +281,7 @@ class Transformer:
         count = lines.num_rows
         table = lines if len(index) == count else lines.take(arrays.integers(index))
         # A cursor of its own: this thread and the one that parses exactly share a connection.
-        cursor = self._connection.cursor()
+        cursor = self._connect().cursor()
         try:
             if zone := self._traits.zone:
                 cursor.execute(f"SET TimeZone = {sql.literal(zone)}")  # of this cursor alone

@@ -229,12 +229,6 @@ class LakeTables:
             return query
         return replace(query, sql=for_ascii(query.sql))
 
-    def verified_segments(self, state: Manifest) -> list[SegmentEntry]:
-        """Return all segments of a state. Raises DamagedSegment, SnapshotGone."""
-        entries = self.store.manifests.segments(state)
-        self.choice.verify(entries)
-        return entries
-
     def views(
         self, names: set[str], query: Query, pinned: Pinned, *, looks_up: bool = True
     ) -> list[View]:
@@ -293,11 +287,6 @@ class LakeTables:
         in it unless it `opens` them. Raises DamagedSegment."""
         self.choice.verify(entries)
         return self.view_sql("events", entries, None, extractions, ranges, opens=opens)
-
-    def needle_sql(self, view: View) -> str:
-        """The same for a view without rows of the tail."""
-        self.choice.verify(view.entries, by_ranges=view.by_ranges)
-        return self.view_sql("events", view.entries, None, view.more, view.ranges, opens=view.opens)
 
     def view_sql(
         self,

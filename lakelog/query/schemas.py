@@ -190,7 +190,8 @@ class RefSchemas:
 
     def _fill(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:
         cursor = self._tables.connect().cursor()
-        entries = self._tables.verified_segments(state)
+        entries = self._tables.store.manifests.segments(state)
+        self._tables.choice.verify(entries)
         for table in Query.TABLES:
             segments = [e for e in entries if e.kind == table]
             source = None

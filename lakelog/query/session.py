@@ -425,7 +425,10 @@ class NeedlePlan:
         if len(views) != 1 or table_sql.has_names(rewritten):
             return None
         view = views[0]
-        rows = self._tables.needle_sql(view)
+        self._tables.choice.verify(view.entries, by_ranges=view.by_ranges)
+        rows = self._tables.view_sql(
+            "events", view.entries, None, view.more, view.ranges, opens=view.opens
+        )
         shape = query.shape if rewritten is query.sql else ""
         rewritten = table_sql.inlined(rewritten, view.name, rows)
         return self._cursors.stream(rewritten, [], selection.params, shape=shape, is_once=True)

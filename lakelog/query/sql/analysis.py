@@ -57,6 +57,7 @@ _NAMED_COLUMNS = frozenset(("type", "source", "id", "subject"))
 _NAME_SETS = tuple(f"{column}s" for column in sorted(_NAMED_COLUMNS))
 _NAME_TEST = re.compile(r"\b((?:type|source|id|subject)\s*=\s*')([^']*)'(?!')", re.I)
 _PLACE = "lakelog.name."
+_Check = Callable[["Query"], "Query | None"]
 _SHAPES, _SHAPES_MAX, _SHAPE_LENGTH = dict[str, "Query | None"](), 128, 512
 _SEARCH_LENGTH = 2_048
 _LASTS = re.compile(r"\s*prepare\b|\bcreate\b.*\b(?:view|macro|function)\b", re.I | re.S)
@@ -196,8 +197,7 @@ class Query:
         that it searches for is not parsed again."""
         search = None if params or len(query) > _SEARCH_LENGTH else SearchShape.of(query)
         if search and (found := cls._kept(connection, search.query, _searching)):
-            words = search_words.read(connection, search.constant)[1]
-            needs = [Predicate(words=words)]
+            needs = [Predicate(words=search_words.read(connection, search.constant)[1])]
             return dataclasses.replace(
                 found, sql=query, needs=needs, shape=search.query, row_ranges={}
             )
@@ -218,16 +218,13 @@ class Query:
 
     @classmethod
     def _kept(
-        cls,
-        connection: duckdb.DuckDBPyConnection,
-        shape: str,
-        checked: Callable[[Query], Query | None],
+        cls, connection: duckdb.DuckDBPyConnection, shape: str, check: _Check
     ) -> Query | None:
         """The query of a shape, parsed once; None for one that says more than its text."""
         if shape not in _SHAPES:
             if len(_SHAPES) >= _SHAPES_MAX:
                 _SHAPES.clear()
-            _SHAPES[shape] = checked(cls.of(connection, shape))
+            _SHAPES[shape] = check(cls.of(connection, shape))
         return _SHAPES[shape]
 
     @property
