@@ -191,9 +191,10 @@ def _may_rest(watcher: Watcher, compaction: CompactionRuns, active_at: float) ->
         or watcher.is_behind
         or watcher.is_busy
     )
-    # Without the engine loaded a new process would be as large as this one.
+    # With neither of these loaded, a new process would be as large as this one.
+    is_large = not {"duckdb", "pyarrow"}.isdisjoint(sys.modules)
     quiet = idle and not compaction.running
-    return quiet and "duckdb" in sys.modules and time.monotonic() - active_at > REST_AFTER
+    return quiet and is_large and time.monotonic() - active_at > REST_AFTER
 
 
 class _RetryingRounds:

@@ -33,7 +33,7 @@ from lakelog.ingest.definitions import Formats, LakeFormat
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
-from lakelog.libraries import pa
+from lakelog.libraries import np, pa
 from lakelog.lines import Source, Split
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
@@ -273,9 +273,11 @@ class Batch:
         counted."""
         if not bad:
             return bad
-        places = {name: [getattr(line, name) for line in bad] for name in ("origin", "position")}
-        refused = self._refusal.mask(pa.table(places)).tolist()
-        self.erased.update(itertools.compress(places["origin"], refused))
+        origins = [line.origin for line in bad]
+        positions = arrays.integers(np.array([line.position for line in bad], np.int64))
+        places = pa.table({"origin": arrays.texts(origins), "position": positions})
+        refused = self._refusal.mask(places).tolist()
+        self.erased.update(itertools.compress(origins, refused))
         return [line for line, is_refused in zip(bad, refused, strict=True) if not is_refused]
 
     def add_bad(self, bad: list[RejectedLine]) -> None:

@@ -146,8 +146,9 @@ def _dead_events(access: BranchAccess, name: str) -> tuple[Head, list[DeadEvent]
     """The same, and the head at which it is so."""
     head, letters = _unsettled(access, name)
     state, store = access.state(head), access.store
-    events = dict[int, ReadEvent]()
-    seqs = {(data["origin"], data["position"]): seq for seq, data in letters.items()}
+    # Of earlier builds a letter holds the event itself.
+    events = {seq: data["event"] for seq, data in letters.items() if "event" in data}
+    seqs = {(d["origin"], d["position"]): seq for seq, d in letters.items() if "event" not in d}
     if seqs:
         # The engine joins them: it takes a long time to read a list of thousands.
         record = registry.require(access, state, name)

@@ -85,7 +85,7 @@ def test_an_inversion_in_a_query_is_found_at_its_first_answer(
     lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `count` did: rows of a tail were made in the database, under the lock of the queries."""
-    lake.append({"id": "a", "type": "t"})
+    lake.append({"id": f"a{n}", "type": "t"} for n in range(2_000))  # few need no database
     session = lake._session
     connect = session.connect
 
