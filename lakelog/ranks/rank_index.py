@@ -38,7 +38,7 @@ _HEAP = 64_000_000
 """Bytes of words that are held until they are written."""
 _WORD_MAX = 32_768
 """tantivy keeps no longer words."""
-_LIST, _MARK = "meta.json", "lakelog"
+_LIST, _MARK, _TRIES = "meta.json", "lakelog", 3
 
 
 class RankedRow(NamedTuple):
@@ -248,8 +248,11 @@ def _folder(paths: Paths) -> Iterator[str]:
     try:
         yield folder
     finally:
-        with contextlib.suppress(OSError):
-            Folder(folder).remove_with_files()
+        # A thread of tantivy may make a file for its lock meanwhile.
+        for _ in range(_TRIES):
+            with contextlib.suppress(OSError):
+                Folder(folder).remove_with_files()
+                break
 
 
 @contextlib.contextmanager
