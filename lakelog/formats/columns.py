@@ -88,9 +88,13 @@ class LineTable:
                 event[column.place] = value
         moment_cells = [values[p] if isinstance(p, int) else p for p in self.moment]
         if any(isinstance(p, int) and values[p] is not None for p in self.moment):
-            event["time"] = self.respelled("".join(p or "" for p in moment_cells))
-            # Refused here, with the reason of the time, and not later as a row.
-            parse_time(event["time"])
+            event["time"] = "".join(p or "" for p in moment_cells)
+            try:
+                parse_time(event["time"])
+            except InvalidEvent:
+                event["time"] = self.respelled(event["time"])
+                # Refused here, with the reason of the time, and not later as a row.
+                parse_time(event["time"])
         has_word = "level" in event
         if self.status is not None and values[self.status]:
             event["level"] = STATUS.of(str(values[self.status]))

@@ -280,15 +280,14 @@ def _records(lines: list[str]) -> Iterator[str]:
 
 
 class _Respelled:
-    """The ISO text of times, in the order of day and month that the samples of a file allow."""
+    """The ISO text of times that are spelled otherwise, in the order of day and month that the
+    samples of a file allow."""
 
     def __init__(self, samples: Iterable[str]) -> None:
         self._orders = DateOrders()
         self._orders.add(sample.encode() for sample in samples)
 
     def __call__(self, moment: str) -> str:
-        if _is_time(moment):
-            return moment
         with self._orders.settled():
             found = leading_times.find(moment)
         is_all = found is not None and (found.start, found.end) == (0, len(moment))

@@ -211,7 +211,7 @@ def parse(
     # Colours are removed only where the line does not fit with them, or a level may be among them:
     # fields and messages may hold them.
     if "\x1b" in head and "level" not in (event or {}):
-        bare = _first(patterns, uncoloured(head).strip(SPACE))
+        bare = _first(patterns, _COLOUR.sub("", head).strip(SPACE))
         if bare and bare.get("message"):
             bare["message"] = _coloured(head, bare["message"])
         event = bare if event is None or (bare and "level" in bare) else event
@@ -229,11 +229,6 @@ def _first(patterns: Sequence[Pattern], line: str) -> EventMembers | None:
         if values is not None:
             return pattern.event(values)
     return None
-
-
-def uncoloured(text: str) -> str:
-    """A text without the codes for colours."""
-    return _COLOUR.sub("", text)
 
 
 def _coloured(line: str, message: str) -> str:

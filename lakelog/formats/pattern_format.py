@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from lakelog.errors import InvalidEvent
 from lakelog.formats import line_starts, pattern
 from lakelog.formats.format import EventMembers, Format, FormatWrapper, Traits
+from lakelog.formats.line_encoding import COLOUR
 from lakelog.formats.pattern import COLOURS, Level, Pattern
 from lakelog.runtime.lazy import LazyProperty
 
 UNTIMED_SCORE = 0.9
 """The score of a line without a time, of formats that know their lines by more than a time."""
 _FIRST_WORD = "^([A-Za-z]{3,9}):"
+_COLOUR = re.compile(COLOUR.encode())
 _BY_LINE = Traits(by_line=True)
 _FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\r]*\n)*([ \t]*)([^\n]*)")
 """The first line that is not blank, after its indentation."""
@@ -48,7 +50,8 @@ class PatternFormat(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are lines of this format."""
-        full = [_bare(line) for line in lines if line.strip()]
+        # Within colours the parts of a line would not be seen.
+        full = [_COLOUR.sub(b"", line) for line in lines if line.strip()]
         candidates = [line for line in full if self._head.match(line.lstrip())]
         if self.unlike is not None:
             candidates = [line for line in candidates if not self.unlike.match(line.lstrip())]
@@ -113,15 +116,6 @@ class PatternFormat(Format):
         # one regex for all: detection asks it of most lines
         heads = "|".join(rival.traits.head for rival in self.rivals)
         return re.compile(heads.encode(), re.ASCII)
-
-
-def _bare(line: bytes) -> bytes:
-    """A line without the codes for colours, within which its parts would not be seen."""
-    if b"\x1b" not in line:
-        return line
-    return pattern.uncoloured(line.decode("utf-8", "surrogateescape")).encode(
-        "utf-8", "surrogateescape"
-    )
 
 
 class IndentedFormat(FormatWrapper):

@@ -437,11 +437,12 @@ class SegmentChoice:
         return SnapshotGone(f"segment {entry.key[:12]} was collected by gc: run the query again")
 
     def _near(self, state: Manifest, needs: list[Predicate]) -> list[SegmentEntry]:
-        entries = self._store.manifests.segments_between(state, *_times(needs))
-        events = [entry for entry in entries if entry.kind == "events"]
+        manifests = self._store.manifests
         # Most queries need all segments: the manifest knows nothing of words.
-        needs_all = any(need == Predicate(words=need.words) for need in needs)
-        return events if needs_all else near(events, needs)
+        if any(need == Predicate(words=need.words) for need in needs):
+            return manifests.segments(state, "events")
+        entries = manifests.segments_between(state, *_times(needs))
+        return near([entry for entry in entries if entry.kind == "events"], needs)
 
     def _holding(self, state: Manifest, needs: list[Predicate]) -> list[SegmentEntry]:
         attachment, manifests = self._store.attachment, self._store.manifests

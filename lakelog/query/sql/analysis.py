@@ -266,7 +266,7 @@ def _shaped(query: Query, places: Collection[str]) -> Query | None:
     sets = (getattr(need, column) for need in query.needs for column in _NAME_SETS)
     needed = {name for names in sets for name in names or ()}
     is_plain = query.parsed and not (query.types or query.of_refs or query.has_words)
-    is_timed = any(need.low > LOWEST or need.high < HIGHEST for need in query.needs)
+    is_timed = any(need.is_bounded for need in query.needs)
     is_shape = is_plain and not is_timed and all(place in needed for place in places)
     return query if is_shape else None
 

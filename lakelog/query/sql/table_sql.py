@@ -31,6 +31,7 @@ _REWRITTEN_MAX, _SHORT = 128, 512
 _VECTOR = 2_048
 """Rows that the engine takes at once."""
 _NEAR = 0, 1, 3, 7, 15, 31
+"""Which blocks of rows are samples of a segment, counted from its end or its begin."""
 _NAMES = re.compile(r"\s*(?:with\b|--|/\*)", re.I)
 
 

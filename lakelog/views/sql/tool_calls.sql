@@ -49,7 +49,8 @@ SELECT id, kind, max(rank) AS rank, arg_max(fact, (rank, fact)) AS fact
 FROM partials GROUP BY id, kind
 -- finish
 WITH calls AS (
-    SELECT id, min(CASE kind WHEN 'ran' THEN rank ELSE -rank END) AS place, max(fact) FILTER (kind = 'called') AS called,
+    SELECT id, min(CASE kind WHEN 'ran' THEN rank ELSE -rank END) AS place,
+        max(fact) FILTER (kind = 'called') AS called,
         max(fact) FILTER (kind = 'ran') AS ran, max(fact) FILTER (kind = 'answered') AS answered
     FROM state GROUP BY id
 )

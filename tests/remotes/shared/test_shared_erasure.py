@@ -211,23 +211,25 @@ def test_an_offer_of_before_is_not_taken_and_leaves_the_bucket(
     assert places_with(tmp_path, [ADA]) == []
 
 
+def erased_unheard(machines: SharedMachines, place: Path) -> None:
+    """Erase on "a"; "b" has not heard of it, and its copies of segments are gone."""
+    filled(machines, "a", "b")
+    machines["a"].erase(subject=ADA, why="asked")
+    for path in (place / "b" / "segments").rglob("*.parquet"):
+        path.unlink()
+
+
 def test_a_query_that_meets_a_segment_that_is_gone_finds_the_others(
     machines: SharedMachines, tmp_path: Path
 ) -> None:
-    filled(machines, "a", "b")
-    machines["a"].erase(subject=ADA, why="asked")
-    for path in (tmp_path / "b" / "segments").rglob("*.parquet"):
-        path.unlink()
+    erased_unheard(machines, tmp_path)
     assert numbers(machines["b"]) == [1, 3, 11, 13]
 
 
 def test_a_backup_of_a_machine_that_has_not_heard_has_the_others(
     machines: SharedMachines, tmp_path: Path
 ) -> None:
-    filled(machines, "a", "b")
-    machines["a"].erase(subject=ADA, why="asked")
-    for path in (tmp_path / "b" / "segments").rglob("*.parquet"):
-        path.unlink()
+    erased_unheard(machines, tmp_path)
     machines["b"].backup(tmp_path / "backup")
     with lakelog.open(tmp_path / "backup", create=False) as backup:
         assert numbers(backup) == [1, 3, 11, 13]
