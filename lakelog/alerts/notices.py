@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lakelog.alerts.judgement import AlertChange
 from lakelog.alerts.rule import AlertRule
-from lakelog.alerts.standing import FIRING, RESOLVED, micros_of, text_of
+from lakelog.alerts.standing import FIRING, RESOLVED, fingerprint, micros_of, text_of
 from lakelog.values import JsonObject
 
 _FIELD = re.compile(r"\{([^{}]+)\}")
@@ -126,7 +126,9 @@ def _ended(document: JsonObject) -> str:
 def alertmanager_body(notice: Notice) -> JsonObject:
     """Return what Alertmanager sends to a webhook (version 4), for receivers that read that."""
     alert, document = alertmanager_alert(notice), notice.document
-    status = {"status": document["state"], "fingerprint": notice.id.partition("-")[0]}
+    # Receivers know by it which alert is over: it is of the labels, and not of the change.
+    key = fingerprint(document["rule"], document["labels"])
+    status = {"status": document["state"], "fingerprint": key}
     labels = alert["labels"]
     return {
         "version": "4",

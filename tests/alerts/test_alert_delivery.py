@@ -235,6 +235,7 @@ def test_alertmanager_s_forms_are_as_it_has_them(alerts: AlertLake, hook: Receiv
     )
     alerts.errors(1)
     alerts.round()
+    key = overview(alerts.lake)["alerts"][0]["fingerprint"]
     alerts.round(20 * MINUTE)
     by_path: dict[str, list[Any]] = {}
     for one in hook.received:
@@ -243,6 +244,8 @@ def test_alertmanager_s_forms_are_as_it_has_them(alerts: AlertLake, hook: Receiv
     labels = {"alertname": "r", "severity": "warning", "source": "web"}
     assert (fired["version"], fired["status"], fired["commonLabels"]) == ("4", "firing", labels)
     assert resolved["alerts"][0]["status"] == "resolved"
+    # By which receivers know the alert that is over.
+    assert [one["alerts"][0]["fingerprint"] for one in (fired, resolved)] == [key, key]
     ((first,), (last,)) = by_path["/api/v2/alerts"]
     assert first["labels"] == last["labels"] == labels
     assert first["startsAt"] == last["startsAt"]
