@@ -75,7 +75,7 @@ class _MethodCall:
     def __init__(self, method: Method) -> None:
         self._method = method
         # The fold tells other code by this.
-        self.__code__ = method.__code__
+        self.__func__ = method
 
     def __call__(self, instance: Json, event: FoldEvent) -> Json:
         self._method(instance, event)

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from types import CodeType
+from types import CodeType, FunctionType, ModuleType
 from typing import Generic, TypeVar
 
 import orjson
@@ -41,8 +41,11 @@ SELECT seq, arrival, max(version) OVER () AS version,
     CASE WHEN number > $skipped
         THEN {'id': id, 'time': time, 'type': type, 'data': data::VARCHAR} END
 FROM stream ORDER BY number"""
-_PARTS = "__code__ __defaults__ __kwdefaults__ __func__ func args keywords".split()
+_PARTS = "__code__ __defaults__ __kwdefaults__ __func__ __self__ func args keywords".split()
 """Of functions, methods and partial calls."""
+_CALL = "__call__"
+"""Of the type of an object that is called like a function."""
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _LONG_INTEGER = re.compile(r"\d{19}")
 _HANDLED = Mapping[str, Apply[StateT]]
 
@@ -89,12 +92,12 @@ class Fold(Generic[StateT]):
         # Compiled code tells whether a saved state is of these very functions.
         functions: list[Callable[..., object]] = [
             initial,
-            *self._handlers.values(),
+            # Sorted, as the order in which handlers are given changes nothing.
+            *(self._handlers[name] for name in sorted(self._handlers)),
             *(u.upcast for u in upcasters),
             dump,
             load,
         ]
-        # Sorted, as the order in which handlers are given changes nothing.
         names = [*sorted(self._handlers), *(f"{u.type} {u.version}" for u in upcasters)]
         self._code = _fingerprint(functions, f"{revision} {names}")
 
@@ -163,34 +166,42 @@ def _payload(text: str, event: FoldEvent) -> Json:
 
 
 def _fingerprint(functions: list[Callable[..., object]], names: str) -> str:
-    digest, memo = hashlib.sha256(names.encode()), dict[int, object]()
+    digest, memo = hashlib.sha256(names.encode()), dict[int, tuple[int, object]]()
     for function in functions:
         for fact in _facts(function, memo):
-            digest.update(fact)
+            # With its length, as 1 and 23 are not 12 and 3.
+            digest.update(b"%d %b" % (len(fact), fact))
     return digest.hexdigest()
 
 
-def _facts(element: object, memo: dict[int, object]) -> Iterator[bytes]:
+def _facts(element: object, memo: dict[int, tuple[int, object]]) -> Iterator[bytes]:
     """What tells code from other code, each part once."""
     if element is None or isinstance(element, (int, float, str, bytes)):
         yield repr(element).encode()
+    elif isinstance(element, (set, frozenset)):  # in another order in each process
+        yield repr(sorted(map(repr, element))).encode()
     elif isinstance(element, CodeType):
         # Names and constants as well: the byte code alone says only which of them.
         yield element.co_code
         yield repr(element.co_names).encode()
         for constant in element.co_consts:
-            if isinstance(constant, CodeType):
-                yield from _facts(constant, memo)
-            elif isinstance(constant, frozenset):  # in another order in each process
-                yield repr(sorted(map(repr, constant))).encode()
-            else:
-                yield repr(constant).encode()
-    elif id(element) not in memo:
-        memo[id(element)] = element
-        # Functions in C have no code that could be compared.
-        yield getattr(element, "__qualname__", type(element).__qualname__).encode()
+            yield from _facts(constant, memo)
+    elif id(element) in memo:
+        yield b"part %d" % memo[id(element)][0]
+    else:
+        memo[id(element)] = len(memo), element
+        yield _name(element).encode()
         for inner in _parts(element):
             yield from _facts(inner, memo)
+        yield b"end"
+
+
+def _name(element: object) -> str:
+    if isinstance(element, (tuple, list, dict)):
+        return type(element).__qualname__
+    # Functions in C have no code that could be compared. A value that is no function says what it
+    # is; where it is in memory is another place in each process.
+    return getattr(element, "__qualname__", None) or _ADDRESS.sub("", repr(element))
 
 
 def _parts(element: object) -> Iterator[object]:
@@ -200,11 +211,25 @@ def _parts(element: object) -> Iterator[object]:
     elif isinstance(element, dict):
         yield from itertools.chain(*element.items())
     elif isinstance(element, type):
-        yield from (
-            v for n, v in vars(element).items() if n == "__init__" or not n.startswith("__")
-        )
+        for name, value in vars(element).items():
+            if not name.startswith("__") or isinstance(value, FunctionType):
+                yield value
+        yield from element.__bases__
     else:
         yield from (getattr(element, name, None) for name in _PARTS)
+        yield getattr(type(element), _CALL, None)
         for cell in getattr(element, "__closure__", None) or ():
             with contextlib.suppress(ValueError):  # nothing is in it yet
                 yield cell.cell_contents
+        if isinstance(element, FunctionType):
+            yield from _constants(element.__code__, element.__globals__)
+
+
+def _constants(code: CodeType, module: dict[str, object]) -> Iterator[object]:
+    """The values of its module that code names; functions and classes are programs of their own."""
+    for value in map(module.get, code.co_names):
+        if not callable(value) and not isinstance(value, ModuleType):
+            yield value
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _constants(constant, module)

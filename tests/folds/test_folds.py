@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import decimal
 import enum
 import functools
 import os
@@ -202,6 +204,75 @@ def test_a_saved_state_is_not_used_where_a_handler_was_made_otherwise(lake: lake
         return aggregate("till", every=5)(Till).fold
 
     assert [till(first).of(lake, "a").state.sum for first in (0, 100)] == [20, 120]
+
+
+def test_a_saved_state_is_not_used_where_types_changed_their_handlers(lake: lakelog.Lake) -> None:
+    """Two of them swapped, in a mapping or by their decorators, or one that others have as well."""
+
+    def add(state: int, _: FoldEvent) -> int:
+        return state + 1
+
+    def take(state: int, _: FoldEvent) -> int:
+        return state - 1
+
+    def counter(first: str, other: str) -> Fold[Any]:
+        class Counter:
+            count = 0
+
+            @on(first)
+            def add(self, _: FoldEvent) -> None:
+                self.count += 1
+
+            @on(other)
+            def take(self, _: FoldEvent) -> None:
+                self.count -= 1
+
+        return aggregate("counter", every=5)(Counter).fold  # type: ignore[attr-defined,no-any-return]
+
+    lake.append([*payments(20), *({"type": "repaid", "subject": "a"} for _ in range(5))])
+    for handlers, total in (
+        ({"paid": add, "repaid": take, "void": take}, 15),
+        ({"repaid": add, "paid": take, "void": take}, -15),
+        ({"repaid": add, "paid": add, "void": take}, 25),
+    ):
+        assert Fold("f", int, handlers, every=5).of(lake, "a").state == total
+    counts = [counter(*types).of(lake, "a").state.count for types in KINDS]
+    assert counts == [15, -15]
+
+
+KINDS = (("paid", "repaid"), ("repaid", "paid"))
+FEE = decimal.Decimal(1)
+
+
+@dataclasses.dataclass
+class Tariff:
+    """What a handler may look at."""
+
+    fee: int
+
+
+def test_a_saved_state_is_not_used_where_values_of_handlers_changed(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any kind, and those that a module names."""
+
+    def closing_over(value: object) -> Any:
+        return lambda state, event: str(value)
+
+    lake.append(payments(20))
+    for pair in (
+        ({"a"}, {"b"}),
+        ((1, 23), (12, 3)),
+        ([[1], 2], [[1, 2]]),
+        (Tariff(1), Tariff(2)),
+        (decimal.Decimal(1), decimal.Decimal(2)),
+    ):
+        folds = [Fold("v", str, {"paid": closing_over(value)}, every=5) for value in pair]
+        assert [f.of(lake, "a").state for f in folds] == [str(value) for value in pair]
+    for fee in (1, 2):
+        monkeypatch.setitem(globals(), "FEE", decimal.Decimal(fee))
+        handlers = {"paid": lambda state, event: state + int(FEE)}
+        assert Fold("fee", int, handlers, every=5).of(lake, "a").state == 20 * fee
 
 
 CENTS = Upcaster("paid", 1, lambda data: {"amount": data["euros"] * 100})
