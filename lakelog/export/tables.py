@@ -208,9 +208,11 @@ class _Sink:
             coded = strings.dictionary_encode(null_encoding="encode")
             values = [f"{column}={_encode(v)}" for v in coded.dictionary.to_pylist()]
             # A mixed-radix code per row: one filter per partition instead of one per column and
-            # value.
+            # value. Only what rows have gets a name: all pairs of two columns take gigabytes.
             codes = codes * len(values) + coded.indices.to_numpy()
-            names = [f"{n}/{v}" if n else v for n in names for v in values]
+            present, codes = np.unique(codes, return_inverse=True)
+            pairs = [divmod(code, len(values)) for code in present.tolist()]
+            names = [os.path.join(names[n], values[v]) for n, v in pairs]
         # dict.fromkeys keeps the order of first rows; numpy.unique would sort.
         for code in dict.fromkeys(codes.tolist()):
             yield names[code], table.filter(pa.array(codes == code))

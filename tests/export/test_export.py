@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import duckdb
@@ -114,6 +115,23 @@ def test_partitions_of_an_empty_text_and_of_a_space_are_two(lake: Path, home: Pa
     source = f"read_parquet('{home}/out/**/*.parquet', hive_partitioning = true)"
     keys = duckdb.sql(f"SELECT k FROM {source}").fetchall()
     assert set(keys) == {("",), (" ",), (None,)}
+
+
+def test_only_partitions_that_rows_have_take_memory(lake: Path, home: Path) -> None:
+    """Columns of many values that go together have few partitions."""
+    query = "SELECT i % 100 AS a, i % 100 AS b, i % 100 AS c, i FROM range(400) AS r(i)"
+    with lakelog.open(lake) as opened:
+        tracemalloc.start()
+        try:
+            done = opened.export(query, home / "out", partition_by=["a", "b", "c"])
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert (done.rows, len(done.files)) == (400, 100)
+    assert peak < 20_000_000
+    rows = pyarrow.dataset.dataset(home / "out", partitioning="hive").to_table().to_pylist()
+    assert sorted(row["i"] for row in rows) == [*range(400)]
+    assert all(row["a"] == row["b"] == row["c"] == row["i"] % 100 for row in rows)
 
 
 def test_the_day_of_the_time_is_a_partition(lake: Path, home: Path) -> None:
