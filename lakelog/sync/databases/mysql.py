@@ -32,7 +32,12 @@ _SESSION = (
     "SET SESSION sql_mode ="
     " 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
     " time_zone = '+00:00', innodb_lock_wait_timeout = 30, default_storage_engine = InnoDB,"
-    " sql_select_limit = 18446744073709551615, sql_big_selects = 1"
+    " sql_select_limit = 18446744073709551615, sql_big_selects = 1, sql_safe_updates = 0,"
+    # A batch may take longer, and reads the lake in its transaction.
+    " wait_timeout = 28800"
+    # Only MariaDB reads the first comment, and only MySQL the second.
+    "/*M!100300 , max_statement_time = 0, idle_transaction_timeout = 0,"
+    " idle_write_transaction_timeout = 0 */ /*!50708 , max_execution_time = 0 */"
 )
 _LOCK = "lakelog_sync"
 _SECONDS = 30

@@ -137,6 +137,8 @@ def test_revoked_right(path: str, place: MysqlPlace, right: str) -> None:
         "default_storage_engine = 'MyISAM'",
         "sql_select_limit = 1",
         "max_join_size = 10",
+        "sql_safe_updates = 1",
+        "max_statement_time = 0.00001",
     ],
 )
 def test_defaults_of_the_server(path: str, place: MysqlPlace, setting: str) -> None:
@@ -149,6 +151,7 @@ def test_defaults_of_the_server(path: str, place: MysqlPlace, setting: str) -> N
         synced(path, target, mode="append")
         assert target.has_struck
         assert target_checked(path, place) == (0, 0, 0)
+        assert synced(path, place.url, mode="replace").is_rebuilt
     finally:
         restored = f"'{before}'" if isinstance(before, str) else before
         place.ask(f"SET GLOBAL {name} = {restored}")
