@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from lakelog.analyze import dedupe
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.sync.databases import postgres
 from lakelog.sync.sync import target_of
+from lakelog.sync.syncer import SyncResult
 from lakelog.sync.target import SyncTarget
 from tests.support.cli import run
 from tests.support.effort import share
@@ -197,6 +199,24 @@ def test_another_encoding_of_clients(
         place.ask("ALTER ROLE postgres RESET ALL")
         place.ask(f"ALTER DATABASE {place.database} RESET ALL")
         monkeypatch.delenv("PGCLIENTENCODING", raising=False)
+    assert place.rows() == expected(path)
+
+
+def test_another_isolation_of_transactions(path: str, place: PostgresPlace) -> None:
+    """A sync that waited for another one sees what that has written, whatever the database says."""
+    place.ask(f"ALTER DATABASE {place.database} SET default_transaction_isolation = 'serializable'")
+
+    def outrun(_: SyncTarget) -> None:
+        # The first one has the lock: the second waits for it in a transaction of its own.
+        waiting.append(pool.submit(synced, path, place.url, on_error="quarantine"))
+        query = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while not place.ask(query):
+            assert not waiting[0].done()
+
+    waiting: list[Future[SyncResult]] = []
+    with ThreadPoolExecutor(1) as pool:
+        synced(path, Faulty(place.target(), "begin", "after", 1, outrun))
+    assert (waiting[0].result().total, waiting[0].result().quarantined) == (120, 0)
     assert place.rows() == expected(path)
 
 
