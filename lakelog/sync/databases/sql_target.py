@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -22,6 +23,8 @@ from lakelog.sync.target import (
 )
 
 _POINT = "lakelog_attempt"
+_DIGITS = re.compile(r"\(\d+(?:, *(-?\d+))?\)")
+"""What a declared numeric has in parentheses: digits in all, and those after the point."""
 
 
 class SqlTarget(SyncTarget):
@@ -120,7 +123,11 @@ class SqlTarget(SyncTarget):
             return "" if self._is_declared(expected.lower(), declared) else expected
         plain = declared.split("(")[0].strip()
         own_type = expected.lower().split("(")[0]
-        return "" if plain in self.ACCEPTED.get(column.kind, (own_type,)) else expected
+        is_accepted = plain in self.ACCEPTED.get(column.kind, (own_type,))
+        # Of too few digits after the point, it would round values without a word.
+        digits = _DIGITS.search(declared) if column.kind == "numeric" else None
+        is_short = digits is not None and int(digits[1] or 0) < column.scale
+        return "" if is_accepted and not is_short else expected
 
     def begin(self, table: str, version: int) -> None:
         """Start a transaction on a table of this version; see SyncTarget."""

@@ -182,17 +182,21 @@ def test_table_without_transactions(path: str, place: MysqlPlace, table: str) ->
     assert place.rows() == expected(path)
 
 
-@pytest.mark.parametrize("declared", ["time DATETIME", "time TIMESTAMP(3)", "n DOUBLE(10, 0)"])
+@pytest.mark.parametrize(
+    "declared", ["time DATETIME", "time TIMESTAMP(3)", "n DOUBLE(10, 0)", "exact DECIMAL(10, 2)"]
+)
 def test_column_with_too_few_digits(path: str, place: MysqlPlace, declared: str) -> None:
     """One that would cut fractions off is refused, and not filled with other values."""
     place.ask(f"CREATE TABLE events (seq BIGINT PRIMARY KEY, {declared})")
     name, declared_type = declared.lower().split(" ", 1)
     said = f"column {name} is {declared_type}".replace(", ", ",")
+    query = """SELECT time, (data->>'n')::DOUBLE AS n, (data->>'n')::DECIMAL(9, 3) AS exact
+        FROM events"""
     with pytest.raises(SyncRefused, match=re.escape(said)):
-        synced(path, place.url, query="SELECT time, (data->>'n')::DOUBLE AS n FROM events")
-    whole = "DOUBLE" if name == "n" else "DATETIME(6)"
+        synced(path, place.url, query=query)
+    whole = {"n": "DOUBLE", "exact": "DECIMAL(10, 3)"}.get(name, "DATETIME(6)")
     place.ask(f"ALTER TABLE events MODIFY {name} {whole}")
-    synced(path, place.url, query="SELECT time, (data->>'n')::DOUBLE AS n FROM events")
+    synced(path, place.url, query=query)
     assert target_checked(path, place) == (0, 0, 0)
 
 

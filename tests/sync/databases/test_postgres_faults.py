@@ -278,6 +278,10 @@ def test_types_by_column(path: str, place: PostgresPlace) -> None:
     place.ask("ALTER TABLE events ALTER n TYPE smallint")
     with pytest.raises(SyncRefused, match="smallint out of range"):
         synced(path, place.url, query=query.replace("(data->>'n')::BIGINT", "seq * 10000"))
+    # It would round them without a word.
+    place.ask("ALTER TABLE events ALTER n TYPE integer, ALTER exact TYPE numeric(9, 2)")
+    with pytest.raises(SyncRefused, match=r"column exact is numeric\(9,2\), where numeric is"):
+        synced(path, place.url, query=query.replace("seq AS", "(seq / 8)::DECIMAL(9, 3) AS"))
     place.ask("ALTER TABLE events ALTER data TYPE text[] USING NULL")
     with pytest.raises(SyncRefused, match=r"column data is text\[\], where text is needed"):
         synced(path, place.url, query=query)
