@@ -121,7 +121,9 @@ _MEMBERS = {
 }
 _DECIDED = """events_of AS NOT MATERIALIZED (
     SELECT *, json_extract_string(details, [{paths}]) AS answer
-    FROM (SELECT *, coalesce(data -> '$.details', data) AS details,
+    FROM (SELECT *, CASE WHEN json_exists(data, '$.details.decision_id')
+                OR json_exists(data, '$.details.chosen')
+            THEN data -> '$.details' ELSE data END AS details,
             epoch_us(time)::HUGEINT * 9223372036854775808
                 + coalesce(seq, 9223372036854775807) AS place
         FROM events WHERE type IN ('decision', 'outcome'))

@@ -155,6 +155,19 @@ def test_events_of_the_ai_logger_are_read_as_it_writes_them(tmp_path: Path) -> N
             assert point.calibration.error == pytest.approx(0.75 - 20 / 30)
 
 
+@pytest.mark.parametrize("details", [None, "as agreed", {"cost": 3}, []])
+def test_details_that_name_no_decision_are_members_like_others(
+    tmp_path: Path, details: object
+) -> None:
+    """Other programs have a member of this name, too: what is beside it is the decision."""
+    events = decision(1), outcome(1, reward=1)
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(e | {"data": e["data"]["details"] | {"details": details}} for e in events)
+        (point,) = DecisionHistory(lake).points()[0]
+        assert (point.point, point.decisions, point.rated) == ("repair", 1, 1)
+        assert lake.sql("SELECT point, reward FROM decisions").fetchall() == [("repair", 1.0)]
+
+
 def test_words_of_outcomes_count_where_they_are_known(tmp_path: Path) -> None:
     """`success` and the like are 1 and 0; of other words --reward says what they are worth."""
     words = ["success", "failed", "thanked", "left", "3.5", "", True, None]

@@ -1,5 +1,5 @@
 -- name: decisions
--- version: 3
+-- version: 4
 -- about: Decisions, each with its latest outcome, by the id of the decision.
 -- params: point text = null; limit int = null
 -- main: time, decision_id, point, chosen, outcome, reward
@@ -14,7 +14,9 @@ SELECT details ->> '$.decision_id' AS id,
     CASE WHEN type = 'outcome' THEN to_json([subject, source, details ->> '$.decision_point',
         details ->> '$.chosen', details ->> '$.outcome', details ->> '$.reward'])::VARCHAR END AS o
 FROM (
-    SELECT type, place, subject, source, coalesce(data -> '$.details', data) AS details
+    SELECT type, place, subject, source,
+        CASE WHEN json_exists(data, '$.details.decision_id') OR json_exists(data, '$.details.chosen')
+            THEN data -> '$.details' ELSE data END AS details
     FROM segment WHERE type IN ('decision', 'outcome')
 )
 WHERE id IS NOT NULL
