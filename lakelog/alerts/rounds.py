@@ -51,9 +51,10 @@ class RuleStatus:
     what was wrong.
 
     `missed` counts the questions that the last gap left out, `log_time` is the `$now` of a rule
-    whose clock is the log.
+    whose clock is the log, `rule` is the time of the rule that was asked.
     """
 
+    rule: int = 0
     time: int = 0
     answered: int = 0
     log_time: int = 0
@@ -157,14 +158,18 @@ class Evaluator:
             # A rule of that name that comes back begins anew.
             for name in self._status.keys() - self._rules.keys():
                 del self._status[name]
+            # So does one that is replaced: its rows have not stood for the new question.
+            for name, rule in self._rules.items():
+                if name not in self._status or self._status[name].rule != rule.time:
+                    self._status[name] = RuleStatus(rule.time)
 
     def _is_due(self, rule: AlertRule) -> bool:
-        status = self._status.get(rule.name, RuleStatus())
-        return rule.is_removed or judgement.is_due(rule, self._clock(), status.time)
+        is_due = judgement.is_due(rule, self._clock(), self._status[rule.name].time)
+        return rule.is_removed or is_due
 
     def _evaluate(self, rule: AlertRule) -> int:
         """Ask a rule; return how many alerts changed, -1 where it cannot be answered."""
-        moment, status = self._clock(), self._status.setdefault(rule.name, RuleStatus())
+        moment, status = self._clock(), self._status[rule.name]
         if rule.is_removed:
             return self._leave(rule, moment)
         # Made for the first question: many lakes have no rules.

@@ -76,6 +76,20 @@ def test_it_fires_after_it_held_for_long_enough(alerts: AlertLake) -> None:
     assert alerts.changes()[2:] == [("web", "pending"), ("web", "firing")]
 
 
+def test_a_rule_that_is_replaced_counts_as_new(alerts: AlertLake) -> None:
+    """It is asked at once, and its rows wait from the beginning."""
+    alerts.add(wait=2 * MINUTE, every=MINUTE)
+    alerts.errors(3)
+    for _ in range(2):
+        assert not alerts.round(MINUTE)
+    alerts.add(wait=2 * MINUTE, every=MINUTE, above=2)
+    assert not alerts.round(SECOND)
+    assert not alerts.round(MINUTE)
+    assert len(alerts.round(MINUTE)) == 1
+    alerts.add(above=3)
+    assert len(alerts.round(SECOND)) == 1
+
+
 def test_a_gap_alone_does_not_make_an_alert_fire(alerts: AlertLake) -> None:
     """Of a machine that slept nobody knows whether the condition held."""
     alerts.add(wait=10 * MINUTE, window=MINUTE)
