@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lakelog.alerts.question import AlertRow
-from lakelog.alerts.rule import AlertRule
+from lakelog.alerts.rule import AlertRule, sink_id
 from lakelog.alerts.silence import Silence
 from lakelog.alerts.standing import FIRING, PENDING, RESOLVED, Alert, fingerprint
 
@@ -21,8 +21,8 @@ CATCH_UP = 86_400_000_000
 
 @dataclass(frozen=True)
 class AlertChange:
-    """An alert that goes to a state. `silence` names the one by which nobody is told, `is_told` if
-    the sinks of the rule shall know."""
+    """An alert that goes to a state. `silence` names the one by which nobody is told, `receivers`
+    are the ids of the sinks of the rule that shall know."""
 
     labels: Mapping[str, str]
     state: str
@@ -30,7 +30,7 @@ class AlertChange:
     value: float | None
     before: Alert | None
     silence: str = ""
-    is_told: bool = False
+    receivers: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -76,6 +76,7 @@ def judge(
     brought up to date.
     """
     changes, seen_before = list[AlertChange](), dict(stood)
+    everybody = tuple(map(sink_id, rule.sinks))
     # What is no row any more has to wait from the beginning.
     stood.clear()
     for row in rows:
@@ -91,27 +92,29 @@ def judge(
             # It waits on, and nothing changed.
             if not is_new and state == PENDING:
                 continue
-            is_told = state == FIRING and not silence
+            receivers = everybody if state == FIRING and not silence else ()
             reason = ""
-        # Nobody was told of it, and now everybody may be: the receivers hear of it late.
-        elif alert.silence and not alert.receivers and not silence:
-            state, is_told, reason = FIRING, True, "its silence is over"
+        # Who was not told of it, as it was silenced or the rule had other receivers, hears late.
+        elif not silence and (late := tuple(e for e in everybody if e not in alert.receivers)):
+            is_silence_over = alert.silence and not alert.receivers
+            state, receivers = FIRING, late
+            reason = "its silence is over" if is_silence_over else "its rule has other receivers"
         else:
             continue
-        # Since it began to fire, and not since its silence ended.
+        # Since it began to fire, and not since somebody else is told.
         since = alert.since if alert is not None and alert.state == FIRING else time_us
         changes.append(
-            AlertChange(row.labels, state, since, row.value, alert, silence, is_told, reason)
+            AlertChange(row.labels, state, since, row.value, alert, silence, receivers, reason)
         )
     keys = {fingerprint(rule.name, row.labels) for row in rows}
     for key, alert in present.items():
         if key not in keys:
             # Whoever knows that it fires has to know that it ended, silenced or not.
-            is_told = alert.state == FIRING and bool(alert.receivers)
+            receivers = everybody if alert.state == FIRING and alert.receivers else ()
             reason = "the rule was removed" if rule.is_removed else ""
             changes.append(
                 AlertChange(
-                    alert.labels, RESOLVED, time_us, alert.value, alert, "", is_told, reason
+                    alert.labels, RESOLVED, time_us, alert.value, alert, "", receivers, reason
                 )
             )
     return changes

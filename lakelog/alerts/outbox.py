@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lakelog.alerts.notices import Notice
-from lakelog.alerts.rule import AlertRule
+from lakelog.alerts.rule import AlertRule, sink_id
 from lakelog.alerts.sinks import known
-from lakelog.alerts.sinks.sink import AlertSink, DeliveryFailed, sink_id
+from lakelog.alerts.sinks.sink import AlertSink, DeliveryFailed
 from lakelog.alerts.standing import (
     DELIVERED,
     FAILED,
@@ -99,13 +99,15 @@ class Outbox:
 
     def _attempt(self, delivery: PendingDelivery) -> _DeliveryAttempt:
         # The addresses as they were when the change was made.
-        addresses = {sink["id"]: sink["to"] for sink in delivery.document["sinks"]}
-        sink, address = self._sinks.get(delivery.sink), addresses[delivery.sink]
+        entries = {sink["id"]: sink for sink in delivery.document["sinks"]}
+        sink, entry = self._sinks.get(delivery.sink), entries[delivery.sink]
+        address = entry["to"]
         if sink is None:
             return _DeliveryAttempt(delivery, GIVEN_UP, address, "no rule has it any more")
-        notice = Notice(
-            f"{delivery.change}-{delivery.sink}", delivery.attempts + 1, delivery.document
-        )
+        # It may have heard of the alert by another change than the others.
+        ended = {name: entry[name] for name in ("resolves",) if name in entry}
+        document = {**delivery.document, **ended}
+        notice = Notice(f"{delivery.change}-{delivery.sink}", delivery.attempts + 1, document)
         # Before, as one that gave no answer may have it.
         self._log.note_delivery(address)
         try:

@@ -25,9 +25,8 @@ from lakelog.alerts.judgement import AlertChange
 from lakelog.alerts.notices import document_of
 from lakelog.alerts.outbox import Outbox, shown
 from lakelog.alerts.question import RuleQueries
-from lakelog.alerts.rule import AlertRule
+from lakelog.alerts.rule import AlertRule, sink_id
 from lakelog.alerts.silence import Silence
-from lakelog.alerts.sinks.sink import sink_id
 from lakelog.alerts.standing import FIRING, AlertLog, change_event
 from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import LakelogError
@@ -229,7 +228,7 @@ class Evaluator:
         self, rule: AlertRule, changes: list[AlertChange], moment: int, since: int, until: int
     ) -> None:
         """Make changes durable, with all that receivers will be told."""
-        sinks = [{"id": sink_id(sink), "to": shown(sink)} for sink in rule.sinks]
+        sinks = {sink_id(sink): shown(sink) for sink in rule.sinks}
         number, events = self._log.read().number, list[Event]()
         until_sampled = time.monotonic() + _SAMPLING_SECONDS
         for place, change in enumerate(changes):
@@ -245,7 +244,10 @@ class Evaluator:
                 number=number + place + 1,
                 time_us=moment,
                 # A silenced change is kept, and names nobody to tell.
-                sinks=sinks if change.is_told else [],
+                sinks=[
+                    {"id": each, "to": sinks[each], **_ended(change, each)}
+                    for each in change.receivers
+                ],
                 samples=lines,
                 link=samples.link(rule, change.labels, since, until, self.site),
                 lake=self._lake.store.lake_id,
@@ -254,6 +256,15 @@ class Evaluator:
             events.append(change_event(document))
         if events:
             self._log.append(events)
+
+
+def _ended(change: AlertChange, sink: str) -> dict[str, str]:
+    """What a sink was sent of an alert that is over, where that is another change than the newest
+    one."""
+    before = change.before
+    if before is None or before.receivers.get(sink, before.change) == before.change:
+        return {}
+    return {"resolves": before.receivers[sink]}
 
 
 @contextlib.contextmanager

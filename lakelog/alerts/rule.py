@@ -8,6 +8,7 @@ question, until the last receiver knows that it is over.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -158,6 +159,12 @@ class AlertRule:
             if value is not None:
                 values[column.name] = _READ[str(column.type).partition("[")[0]](value)
         return cls(name=name, **values)  # type: ignore[arg-type]
+
+
+def sink_id(spelled: str) -> str:
+    """Return what stands for a sink in events."""
+    # Of the whole text: a rule's receivers may differ in their options alone.
+    return hashlib.sha256(spelled.encode()).hexdigest()[:12]
 
 
 _SPELLED = {

@@ -17,11 +17,11 @@ from lakelog.alerts.notices import Notice, document_of
 from lakelog.alerts.outbox import problem_of, shown
 from lakelog.alerts.question import DELIVERY, AlertRow, RuleQueries
 from lakelog.alerts.rounds import RuleStatus, is_evaluated, read_status
-from lakelog.alerts.rule import AlertRule
+from lakelog.alerts.rule import AlertRule, sink_id
 from lakelog.alerts.samples import link, samples
 from lakelog.alerts.silence import Silence
 from lakelog.alerts.sinks import known
-from lakelog.alerts.sinks.sink import DeliveryFailed, sink_id
+from lakelog.alerts.sinks.sink import DeliveryFailed
 from lakelog.alerts.standing import (
     FIRING,
     GIVEN_UP,

@@ -37,7 +37,8 @@ _ALL = 2**31
 @dataclass(frozen=True)
 class Alert:
     """An alert that is pending or firing since a time (us). `change` is the id of the change that
-    made it so, `receivers` are the ids of the sinks that shall know that it fires."""
+    made it so, `receivers` are the sinks that shall know that it fires, by their ids, each with the
+    id of the change that says so."""
 
     rule: str
     labels: Mapping[str, str]
@@ -46,7 +47,7 @@ class Alert:
     change: str
     value: float | None = None
     silence: str = ""
-    receivers: tuple[str, ...] = ()
+    receivers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -114,15 +115,19 @@ class AlertStanding:
             # Other programs write 3.0 as 3 where events went through them.
             None if value is None else float(value),
             str(document.get("silenced") or ""),
-            tuple(addresses),
+            dict.fromkeys(addresses, change),
         )
+        before = self.alerts.get(alert.fingerprint)
+        # Others are told of what fires already: those who know of it still do.
+        if before is not None and before.state == alert.state == FIRING:
+            alert = replace(alert, receivers={**before.receivers, **alert.receivers})
         micros_of(document["time"])  # read when a delivery fails
         # A resolved alert is none any more; its deliveries go on.
         if alert.state == RESOLVED:
             self.alerts.pop(alert.fingerprint, None)
         else:
             self.alerts[alert.fingerprint] = alert
-        for sink in alert.receivers:
+        for sink in addresses:
             waiting = PendingDelivery(change, sink, number, document)
             self.deliveries[change, sink] = waiting
 

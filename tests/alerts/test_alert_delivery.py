@@ -262,11 +262,31 @@ def test_a_receiver_that_no_rule_has_any_more_is_given_up(
     alerts.errors(1)
     alerts.round()
     alerts.add(sinks=("log",))
-    alerts.round(SECOND)
-    assert [e["outcome"] for e in history(alerts.lake) if e["event"] == "delivery"] == [
-        "failed",
-        "given up",
-    ]
+    assert any(line.startswith("alert firing") for line in alerts.round(SECOND))
+    deliveries = [e for e in history(alerts.lake) if e["event"] == "delivery"]
+    assert [e["outcome"] for e in deliveries if e["to"] != "log"] == ["failed", "given up"]
+
+
+def test_a_receiver_that_is_new_is_told_what_fires_already(
+    alerts: AlertLake, hook: Receiver
+) -> None:
+    """Each hears once that it fires and once that it is over, by the id that it was sent."""
+    alerts.add(sinks=("log",))
+    alerts.errors(1)
+    assert len(alerts.round()) == 1
+    alerts.add(sinks=("log", hook.url))
+    assert not alerts.round(SECOND) + alerts.round(MINUTE)
+    alerts.round(20 * MINUTE)
+    fired, resolved = hook.received
+    assert (fired.body["state"], fired.body["reason"]) == ("firing", "its rule has other receivers")
+    assert (resolved.body["state"], resolved.body["resolves"]) == (
+        "resolved",
+        fired.id.partition("-")[0],
+    )
+    assert [line.split()[1] for line in alerts.lines] == ["firing", "resolved"]
+    first, *_, over = (e for e in history(alerts.lake) if e["event"] == "change")
+    (log,) = (sink for sink in over["sinks"] if sink["to"] == "log")
+    assert log["resolves"] == first["id"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ A sink is a text that the rule keeps, so it names where a secret is and never th
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from typing import Protocol
@@ -36,12 +35,6 @@ class AlertSink(Protocol):
 
     def deliver(self, notice: Notice) -> None:
         """Hand over a notification, within SECONDS. Raises DeliveryFailed."""
-
-
-def sink_id(spelled: str) -> str:
-    """Return what stands for a sink in events."""
-    # Of the whole text: a rule's receivers may differ in their options alone.
-    return hashlib.sha256(spelled.encode()).hexdigest()[:12]
 
 
 def divided(spelled: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, str]]:
