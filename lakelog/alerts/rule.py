@@ -246,7 +246,7 @@ def add(store: Store, branch: str, rule: AlertRule, *, replace: bool = False) ->
 
 
 def remove(store: Store, branch: str, name: str, *, is_told: bool) -> None:
-    """Publish that a rule is no more; `is_told` if a receiver still has to know. Raises
+    """Publish that a rule is no more; `is_told` if a receiver may still have to know. Raises
     UnknownRef."""
     rule = find(store, branch, name)
     tombstone = dataclasses.replace(rule, is_removed=True)

@@ -95,8 +95,13 @@ class RuleBook:
     def remove(self, name: str) -> int:
         """Remove a rule; return how many alerts of it fire, whose receivers will hear that it is
         over. Raises UnknownRef."""
-        alerts = read_standing(self._lake).of_rule(name).values()
-        rules.remove(self._lake.store, self._lake.branch_name, name, is_told=bool(alerts))
+        standing, store = read_standing(self._lake), self._lake.store
+        alerts = standing.of_rule(name).values()
+        is_awaited = any(d.document["rule"] == name for d in standing.deliveries.values())
+        # Who is asking rules now may be about to say that one more alert of it fires.
+        is_asked = is_evaluated(store, self._lake.branch_name)
+        is_told = bool(alerts) or is_awaited or is_asked
+        rules.remove(store, self._lake.branch_name, name, is_told=is_told)
         return sum(bool(alert.receivers) for alert in alerts)
 
     def silence(self, matchers: list[str], span: int, comment: str = "") -> Silence:

@@ -253,6 +253,24 @@ def test_alertmanager_s_forms_are_as_it_has_them(alerts: AlertLake, hook: Receiv
     assert last["endsAt"] > last["startsAt"]
 
 
+def test_what_waits_is_told_though_its_rule_is_removed(make_lake: MakeLake, hook: Receiver) -> None:
+    """Also where the alert was over before, and nobody evaluated."""
+    lake = make_lake()
+    with watched(lake) as alerts:
+        alerts.add(sinks=(hook.url,))
+        alerts.errors(1)
+        alerts.round()
+        hook.mode = "503"
+        alerts.round(20 * MINUTE)
+    assert RuleBook(lake).remove("r") == 0
+    hook.mode = "200"
+    with watched(lake) as later:
+        later.time = alerts.time
+        later.round(SECOND)
+    told = [one.body["state"] for one in hook.received if one.is_answered]
+    assert told == ["firing", "resolved"]
+
+
 def test_a_receiver_that_no_rule_has_any_more_is_given_up(
     alerts: AlertLake, hook: Receiver
 ) -> None:

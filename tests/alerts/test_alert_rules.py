@@ -307,6 +307,34 @@ def test_a_removed_rule_resolves_what_was_told(alerts: AlertLake) -> None:
     assert not list(alerts.lake.store.manifests.records(state, "alert"))
 
 
+def test_a_rule_that_is_removed_while_it_is_asked_leaves_no_alert(make_lake: MakeLake) -> None:
+    """What it fired meanwhile is over with the next round."""
+    lake = make_lake()
+    lines = list[str]()
+
+    def say(line: str) -> None:
+        if not lines:
+            RuleBook(lake).remove("b")
+        lines.append(line)
+
+    with evaluating(lake, say, threading.Event()) as evaluator:
+        assert evaluator is not None
+        LakeViews(lake).create("mine", "SELECT 1 AS value")
+        for name in "ab":
+            RuleBook(lake).add(AlertRule(name, view="mine", above=0))
+        LakeViews(lake).drop("mine")
+        RuleBook(lake).add(AlertRule("b", query="SELECT 1 AS value"), replace=True)
+        evaluator.round()
+        evaluator.round()
+        evaluator.round()
+    assert [line.split(":")[0] for line in lines] == [
+        "alert a",
+        "alert firing warning b",
+        "alert resolved warning b",
+    ]
+    assert not overview(lake)["alerts"]
+
+
 def test_events_that_only_look_like_those_of_alerts_change_nothing(alerts: AlertLake) -> None:
     """Whoever may append may append them."""
     alerts.add()
