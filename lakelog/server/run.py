@@ -78,6 +78,12 @@ def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
             super().on_message_begin()
             deadlines.begin(self.transport)
 
+        def on_header(self, name: bytes, value: bytes) -> None:
+            # Behind a body it would be taken for one of the head (RFC 9110, 6.5.1), once a proxy
+            # has looked at that.
+            if self.is_head:
+                super().on_header(name, value)
+
         def on_headers_complete(self) -> None:
             deadlines.end(self.transport)
             self.is_head, self.unfinished = False, 0

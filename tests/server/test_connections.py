@@ -112,6 +112,22 @@ def test_a_long_head_and_its_long_body_are_read() -> None:
             assert b"hello" in read_until(connection, b"\r\n0\r\n\r\n")
 
 
+def test_what_follows_a_body_is_no_part_of_the_head() -> None:
+    """A trailer that came with it at once would else name a token, or an encoding."""
+
+    async def told(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        names = b" ".join(name for name, _ in scope["headers"])
+        await send({"type": "http.response.body", "body": b"<" + names + b">"})
+
+    body = b"2\r\nab\r\n0\r\nAuthorization: Bearer x\r\n\r\n"
+    with served(told) as port, connected(port) as connection:
+        for _ in range(2):
+            connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+            answer = read_until(connection, b"\r\n0\r\n\r\n")
+            assert b"<host transfer-encoding>" in answer
+
+
 def is_closed(connection: socket.socket) -> bool:
     try:
         return connection.recv(1) == b""
