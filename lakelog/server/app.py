@@ -295,6 +295,8 @@ def _failed(error: Exception, request: Request) -> Answer:
 
 
 async def _wrong(request: Request, error: Exception) -> Response:
-    # Starlette's error of a route has the methods that it has.
-    headers = {**SECURITY, **(getattr(error, "headers", None) or {})}
+    # Starlette's error has the methods of one route, and a path may have several.
+    fitting = (r for r in request.app.routes if r.matches(request.scope)[0] != routing.Match.NONE)
+    methods = {method for route in fitting for method in route.methods}
+    headers = {**SECURITY, "Allow": ", ".join(sorted(methods))}
     return responses.JSONResponse({"error": "that path has other methods"}, 405, headers)

@@ -71,6 +71,16 @@ def test_what_is_not_there_is_not_found(server: HttpLake, path: str) -> None:
     assert server.ask(path).status == server.ask(path, method="HEAD").status == 404
 
 
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [("GET /ingest", "OPTIONS, POST"), ("DELETE /a/_bulk", "POST, PUT"), ("POST /", "GET, HEAD")],
+)
+def test_a_path_says_which_methods_it_has(server: HttpLake, asked: str, allowed: str) -> None:
+    method, path = asked.split()
+    reply = server.ask(path, method=method)
+    assert (reply.status, reply.headers["allow"]) == (405, allowed)
+
+
 def test_a_sender_of_cloud_events_is_given_consent(server: HttpLake) -> None:
     """As the specification of webhooks has it, before the first event."""
     asked = {"WebHook-Request-Origin": "eventemitter.example.com", "WebHook-Request-Rate": "120"}
