@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from lakelog.decisions.challengers import RecordedInput
 from lakelog.decisions.decision_rows import ANSWERS, DecisionScope, decided, details_of
@@ -66,8 +65,9 @@ def read(
 
 
 _DECISIONS = """
-SELECT seq, id, time::VARCHAR, subject, message, details::VARCHAR, worth FROM decided
-ORDER BY time, seq"""
+SELECT seq, id, time::VARCHAR, subject, message, details::VARCHAR, worth,
+    CASE WHEN propensity > 0 AND propensity <= 1 THEN propensity END
+FROM decided ORDER BY time, seq"""
 
 _CALLS = """
 recorded AS (
@@ -92,6 +92,7 @@ def _decision(
     message: str | None,
     details: str,
     reward: float | None,
+    propensity: float | None,
 ) -> RecordedAnswer:
     members = details_of(details)
     decision_id = members.get("decision_id")
@@ -105,16 +106,8 @@ def _decision(
         "context": {name: value for name, value in members.items() if name not in ANSWERS},
     }
     name = str(id or decision_id or f"seq {seq}")
-    propensity: Any = members.get("propensity", members.get("probability"))
-    is_propensity = isinstance(propensity, (int, float)) and 0 < propensity <= 1
     return RecordedAnswer(
-        name,
-        seq,
-        subject or name,
-        recorded,
-        members["chosen"],
-        reward,
-        float(propensity) if is_propensity else None,
+        name, seq, subject or name, recorded, members["chosen"], reward, propensity
     )
 
 

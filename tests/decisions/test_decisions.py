@@ -20,6 +20,7 @@ from lakelog.decisions import (
     CallableChallenger,
     CommandChallenger,
     DecisionComparison,
+    DecisionHistory,
     Question,
     Recorded,
     compare,
@@ -95,6 +96,18 @@ def test_a_better_policy_is_found_with_an_interval_that_holds_the_truth(
         found += comparison.overall.verdict == "win"
     assert held >= RUNS - max(7 * RUNS // 100, 1)
     assert found >= RUNS - max(RUNS // 100, 1)
+
+
+def test_a_propensity_is_read_as_by_the_estimate_of_a_policy(home: Path) -> None:
+    """As text, or by its other name where this one is empty."""
+    events = generated(40, 1, has_propensity=True)[0]
+    for members in (event["data"] for event in events[::2]):
+        members["probability"] = str(members["propensity"])
+        members["propensity"] = None
+    with lakelog.open(home / "lake") as lake:
+        lake.append(events)
+        assert gain_of(lake).has_propensities
+        assert DecisionHistory(lake).estimate("repair", "ask").has_propensities
 
 
 def test_agreements_changes_wins_and_losses_are_counted(lake: lakelog.Lake) -> None:
