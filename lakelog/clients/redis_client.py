@@ -346,12 +346,32 @@ def _discovery(config: RedisConfig) -> Callable[[], ServerAddress] | None:
     return discover
 
 
+class _CommandPacker:
+    """Packs words of commands that stand for bytes which are no text, too: hiredis refuses them,
+    whatever the connection's `encoding_errors` are."""
+
+    def __init__(self, packer: Any) -> None:
+        self._packer = packer
+
+    def pack(self, *words: Any) -> Any:
+        """Return a command as a server takes it."""
+        try:
+            return self._packer.pack(*words)
+        except UnicodeEncodeError:
+            encoded = (
+                word.encode(errors="surrogateescape") if isinstance(word, str) else word
+                for word in words
+            )
+            return self._packer.pack(*encoded)
+
+
 def _connection_class(base_class: Any, discover: Callable[[], ServerAddress] | None) -> Any:
     class Connection(base_class):  # type: ignore[misc]
         """A connection that introduces itself, and looks for the primary first."""
 
         def __init__(self, **options: object) -> None:
             super().__init__(**options)
+            self._command_packer: Any = _CommandPacker(self._command_packer)
             self.register_connect_callback(self._introduce)
 
         def connect(self) -> None:

@@ -205,6 +205,10 @@ def test_bytes_that_are_no_text_survive(manager: RedisManager, server: RedisServ
     text = manager.get_key_with_type_detection("raw")
     assert text.encode("utf-8", "surrogateescape") == b"\xff\0x"
     assert manager.get_cached("raw") is None
+    # Other programs have such keys, too, which a pattern meets.
+    manager.client.eval(r"return redis.call('SET', 'page:\255', '1')", 0)
+    assert manager.get_key_with_type_detection("page:\udcff") == 1
+    assert manager.invalidate("page:*") == 1
 
 
 # --- faults ---
