@@ -46,6 +46,8 @@ _KINDS: dict[str, Callable[[Any, str], object]] = {
     "set": lambda client, key: client.smembers(key),
     "zset": lambda client, key: client.zrange(key, 0, -1, withscores=True),
 }
+_TTL_MAX = 10**18
+"""Milliseconds that Redis can still add to its clock."""
 _ERROR_RATE, _MEMORY_SHARE, _EXPIRY_DAYS = 0.05, 0.9, 14
 
 
@@ -99,8 +101,8 @@ class RedisManager:
     def set_cached(self, key: str, value: object, ttl: float | None = None) -> bool:
         """Store any JSON value, for `ttl` seconds or until it is invalidated.
 
-        Raises ValueError for what JSON does not have and for a `ttl` that is not above 0,
-        Unreachable.
+        Raises ValueError for what JSON does not have and for a `ttl` that is not above 0, or beyond
+        what Redis can count; Unreachable.
         """
         try:
             encoded = orjson.dumps(value)
@@ -109,9 +111,7 @@ class RedisManager:
                 raise TypeError("NaN and infinities are not JSON serializable")
         except TypeError as error:
             raise ValueError(f"{key}: {error}") from None
-        if ttl is not None and not ttl > 0:
-            raise ValueError(f"{key}: a ttl is a number of seconds above 0, not {ttl!r}")
-        milliseconds = None if ttl is None else max(1, math.ceil(ttl * 1000))
+        milliseconds = None if ttl is None else _milliseconds(key, ttl)
         return bool(self._on("SET", key, lambda client: client.set(key, encoded, px=milliseconds)))
 
     def get_cached(self, key: str) -> Any:
@@ -314,8 +314,19 @@ def _is_of(item: Scalar, kinds: type | Sequence[type]) -> bool:
     return isinstance(item, allowed) and (not isinstance(item, bool) or bool in allowed)
 
 
+def _milliseconds(key: str, seconds: float) -> int:
+    """Return a time to live in milliseconds. Raises ValueError."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        if 0 < seconds * 1000 <= _TTL_MAX:
+            return math.ceil(seconds * 1000)
+    raise ValueError(f"{key}: a ttl is a number of seconds above 0, not {seconds!r}")
+
+
 def _is_score(score: object) -> bool:
-    return isinstance(score, int | float) and not math.isnan(score)
+    is_number = isinstance(score, int | float) and not isinstance(score, bool)
+    with contextlib.suppress(OverflowError):
+        return is_number and not math.isnan(float(score))  # type: ignore[arg-type]
+    return False  # an integer beyond what a double holds
 
 
 def _needs_attention(figures: JsonObject) -> bool:

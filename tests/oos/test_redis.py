@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -85,9 +86,9 @@ def test_cached_values_come_back_until_they_expire(manager: RedisManager) -> Non
     assert manager.client.pttl("b") <= 50
     time.sleep(0.1)
     assert manager.get_cached("b") is None
-    for ttl in (0, -1, float("nan")):
+    for ttl in (0, -1, float("nan"), float("inf"), 1e300, "60", timedelta(seconds=1)):
         with pytest.raises(ValueError, match="ttl"):
-            manager.set_cached("c", 1, ttl=ttl)
+            manager.set_cached("c", 1, ttl=ttl)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not JSON serializable"):
         manager.set_cached("c", object())
     for number in (float("nan"), float("-inf")):
@@ -125,7 +126,7 @@ def test_sorted_sets(manager: RedisManager) -> None:
     assert manager.zadd("z", {"b": 3, "c": 9}) == 1
     assert manager.zrange("z") == ["a", "b", "c"]
     assert manager.zrange("z", 0, 1, withscores=True) == [("a", 1.5), ("b", 3.0)]
-    for wrong in ({}, {"a": "x"}, {"a": float("nan")}):
+    for wrong in ({}, {"a": "x"}, {"a": float("nan")}, {"a": 10**400}, {"a": True}):
         with pytest.raises(ValueError, match="scores"):
             manager.zadd("z", wrong)  # type: ignore[arg-type]
 
