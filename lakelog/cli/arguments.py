@@ -66,13 +66,14 @@ def require_times(since: str | None, until: str | None) -> None:
         moment(option, value)
 
 
-def moment(option: str, value: str | None) -> int | None:
-    """Return the time that an option names, in microseconds. Raises UsageError."""
+def moment(option: str, value: str | None, asked_us: int | None = None) -> int | None:
+    """Return the time that an option names, in microseconds: a span ends when it was asked for, now
+    unless another time is given. Raises UsageError."""
     if value is None:
         return None
     try:
         # A span first: no time can be taken for one.
-        return disk.now_us() - span_us(value)
+        return (disk.now_us() if asked_us is None else asked_us) - span_us(value)
     except InvalidSetting:
         pass
     try:

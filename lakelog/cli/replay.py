@@ -17,13 +17,14 @@ import click
 import lakelog.decisions as decisions
 import lakelog.replay as replays
 from lakelog.cli.app import App, state_option, verb
-from lakelog.cli.arguments import moment, time_conditions
+from lakelog.cli.arguments import moment, require_times, time_conditions
 from lakelog.cli.options import combined, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OutputTarget, emit_record
 from lakelog.cli.render.tables import render
 from lakelog.cli.render.terminal import many
 from lakelog.decisions import DecisionComparison
+from lakelog.disk import disk
 from lakelog.erased import copies
 from lakelog.errors import LakelogError
 from lakelog.replay import ReplayTarget
@@ -171,24 +172,30 @@ def replay(
     """
     if sum(map(bool, (to_command, to_http, to_stdout))) > 1:
         raise click.UsageError("--to-command, --to-http and --to-stdout are one at a time")
-    conditions = time_conditions(moment("--since", since), moment("--until", until))
-    conditions += [where] if where is not None else []
+    require_times(since, until)
+
+    def conditions(asked_us: int) -> tuple[str, ...]:
+        times = moment("--since", since, asked_us), moment("--until", until, asked_us)
+        return (*time_conditions(*times), *([where] if where is not None else []))
+
     if against.command is not None:
         if to_command or to_http or to_stdout or rate or cursor:
             raise click.UsageError("--against gives no events out: leave the other targets away")
-        _compare(app, against, tuple(conditions), at or "")
+        _compare(app, against, conditions(disk.now_us()), at or "")
         return
     against.require_command()
     stop = threading.Event()
     pace = replays.ReplayPace(
         replays.parse_speed(speed), replays.parse_rate(rate) if rate else None, stop
     )
-    selection = replays.ReplaySelection(tuple(conditions), at or "")
     with app.open() as lake, app.progress("replaying", "events") as progress, _pausing(pace):
         target = _target(to_command, to_http)
         if target.name:
             copies.note(lake.store.paths, "replay", target.name)
         try:
+            # Where it goes on, spans are those of its beginning: later ones would skip events.
+            asked_us = replays.asked_us(cursor, lake)
+            selection = replays.ReplaySelection(conditions(asked_us), at or "", asked_us)
             job = replays.Replay(lake, selection, pace, target, cursor=cursor, progress=progress)
             replayed = job.run()
         # The target's own end may fail as well: the first error says what went wrong.

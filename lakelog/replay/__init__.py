@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lakelog.replay.pace import parse_speed as parse_speed
     from lakelog.replay.replay import Replay as Replay
     from lakelog.replay.replay import ReplaySelection as ReplaySelection
+    from lakelog.replay.replay import asked_us as asked_us
     from lakelog.replay.targets import CommandTarget as CommandTarget
     from lakelog.replay.targets import HttpTarget as HttpTarget
     from lakelog.replay.targets import ReplayTarget as ReplayTarget

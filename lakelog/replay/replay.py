@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import orjson
 
 from lakelog import arrays
-from lakelog.disk import File
+from lakelog.disk import File, disk
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.libraries import pa
@@ -35,13 +35,15 @@ Due = tuple[pa.RecordBatch, bytes]
 
 @dataclass(frozen=True)
 class ReplayCursor:
-    """How far a replay has come: the state, and time and seq of the last event delivered."""
+    """How far a replay has come: the state, time and seq of the last event delivered, and when it
+    was asked for."""
 
     lake: str
     state: str
     time: int
     seq: int
     events: int
+    asked_us: int | None = None
 
     @classmethod
     def load(cls, path: str, lake: Lake) -> ReplayCursor | None:
@@ -65,6 +67,15 @@ class ReplayCursor:
         File(os.path.abspath(path)).replace(orjson.dumps(asdict(self)) + b"\n")
 
 
+def asked_us(cursor: str | None, lake: Lake) -> int:
+    """Return when a replay was asked for, in microseconds: now, or when that of a cursor was.
+    Raises InvalidSetting for what is no cursor of the lake."""
+    saved_cursor = ReplayCursor.load(cursor, lake) if cursor else None
+    if saved_cursor is None or saved_cursor.asked_us is None:
+        return disk.now_us()
+    return saved_cursor.asked_us
+
+
 @dataclass(frozen=True)
 class Replayed:
     """What a replay did: events that were delivered, and whether all were."""
@@ -76,10 +87,11 @@ class Replayed:
 @dataclass(frozen=True)
 class ReplaySelection:
     """Which events are replayed: those for which SQL conditions hold, of a state, "" for the
-    present one."""
+    present one; and when that was asked for, in microseconds, by which conditions may have been."""
 
     conditions: tuple[str, ...] = ()
     ref: str = ""
+    asked_us: int | None = None
 
 
 class Replay:
@@ -100,7 +112,7 @@ class Replay:
         saved_cursor = ReplayCursor.load(cursor, lake) if cursor else None
         self._lake = lake.store.lake_id
         self._state = self._pin(lake, selection.ref, saved_cursor)
-        self._conditions = selection.conditions
+        self._conditions, self._asked_us = selection.conditions, selection.asked_us
         self._cursor = saved_cursor
 
     def _pin(self, lake: Lake, ref: str, cursor: ReplayCursor | None) -> PinnedLake:
@@ -178,6 +190,7 @@ class Replay:
                 int(arrays.numbers(batch.column("time"))[final]),
                 int(arrays.numbers(batch.column("seq"))[final]),
                 events + batch.num_rows,
+                self._asked_us,
             )
             self._cursor.save(self._path)
 

@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 
 import lakelog
 from lakelog.cli import cli
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting
 from lakelog.replay.pace import AT_ONCE, ReplayPace, parse_rate, parse_speed
 from lakelog.replay.replay import Replay, ReplaySelection
@@ -134,6 +135,20 @@ def test_a_replay_that_failed_goes_on_behind_what_was_delivered(
     Replay(lake, ReplaySelection(ref=ref), free, rest, cursor=path).run()
     assert [event["subject"] for event in kept.events + rest.events] == wanted
     assert replayed(lake, cursor=path) == []
+
+
+def test_a_span_is_that_before_the_beginning_where_a_replay_goes_on(
+    lake: lakelog.Lake, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours later, events that were still to come are not too old by then."""
+    cursor, words = home / "c", ("--speed", "max", "--since", "1h", "--cursor", str(home / "c"))
+    monkeypatch.setattr(disk, "now_us", lambda: (START + 1_000) * 1_000_000)
+    assert len(run(home / "lake", *words).stdout.splitlines()) == 60
+    saved = json.loads(cursor.read_text())
+    # As if it had been stopped behind the second event.
+    cursor.write_text(json.dumps(saved | {"time": START * 1_000_000, "seq": 1 << 40}))
+    monkeypatch.setattr(disk, "now_us", lambda: (START + 10_000) * 1_000_000)
+    assert len(run(home / "lake", *words).stdout.splitlines()) == 58
 
 
 def test_a_cursor_of_another_lake_is_refused(lake: lakelog.Lake, home: Path) -> None:
