@@ -38,6 +38,16 @@ class PreparedMove:
     file: Begun
 
 
+@dataclass(frozen=True)
+class _CachedHead:
+    """A head, the keys of its move and of the next one, and which file its move was read from."""
+
+    head: Head
+    key: str
+    next_key: str
+    identity: object
+
+
 class Refs:
     """Reads and links the refs of one lake; caches the last head of each branch."""
 
@@ -53,10 +63,7 @@ class Refs:
         self._keys = keys
         self._volume = volume
         self._decode_move, self._decode_tag = decode_move, decode_tag
-        self._heads: dict[str, Head] = {}
-        # Of living branches, with the keys of the newest move and of the next one: each append that
-        # expects a version asks for both.
-        self._probes: dict[str, tuple[Head, str, str]] = {}
+        self._heads: dict[str, _CachedHead] = {}
         self._packed: dict[str, dict[int, bytes]] = {}
         self._texts: dict[str, tuple[bytes, str]] = {}
         self._durable: dict[str, str] = {}
@@ -65,25 +72,41 @@ class Refs:
 
     def head(self, branch: str) -> Head:
         """Return the newest move. Raises UnknownRef for no such branch, DamagedRef."""
-        exists = self._volume.exists
-        if probe := self._probes.get(branch):
-            newest, key, next_key = probe
-            # In this order: the newest move is packed only once others follow it.
-            if not exists(next_key) and exists(key):
-                return newest
-        head = self._heads.get(branch)
-        start = head.move.number if head else self._start(branch)
-        number = self._newest(branch, start)
-        # The cached head may have been packed since: then nothing follows it that could be probed.
+        cached, volume = self._heads.get(branch), self._volume
+        # In this order: the newest move is packed only once others follow it.
+        if (
+            cached is None
+            or volume.exists(cached.next_key)
+            or volume.identity(cached.key) != cached.identity
+        ):
+            cached = self._look(branch, cached)
+        if cached.head.move.op == "delete":
+            raise UnknownRef(f"branch {branch!r} was deleted")
+        return cached.head
+
+    def _look(self, branch: str, cached: _CachedHead | None) -> _CachedHead:
+        """Read the newest move of a branch, if it is not the one that is cached."""
+        identity = self._volume.identity
+        if cached is not None and identity(cached.key) != cached.identity:
+            # It was packed, or an older copy of the lake or another one took the place of this one:
+            # there moves have the same numbers and say something else.
+            self.forget()
+            cached = None
+        number = self._newest(branch, cached.head.move.number if cached else self._start(branch))
+        # It may have been packed since: then nothing follows it that could be probed.
         while not self.exists(branch, number):
             number = self._newest(branch, self._start(branch))
-        if head is None or number != head.move.number:
-            head = self.read_head(branch, number)
-            self._heads[branch] = head
-        if head.move.op == "delete":
-            raise UnknownRef(f"branch {branch!r} was deleted")
-        self._probes[branch] = head, KEYS.move(branch, number), KEYS.move(branch, number + 1)
-        return head
+        if cached is None or number != cached.head.move.number:
+            # Before its bytes: of a file that is replaced meanwhile it is another one.
+            seen = identity(KEYS.move(branch, number))
+            cached = self._cache(self.read_head(branch, number), seen)
+        return cached
+
+    def _cache(self, head: Head, identity: object) -> _CachedHead:
+        branch, number = head.move.branch, head.move.number
+        keys = KEYS.move(branch, number), KEYS.move(branch, number + 1)
+        cached = self._heads[branch] = _CachedHead(head, *keys, identity)
+        return cached
 
     def head_number(self, branch: str, start: int = 0) -> int:
         """The number of the newest move, of a deleted branch too; `start` is one that may exist.
@@ -220,8 +243,9 @@ class Refs:
         """Cache a head that this process made, and replace the hint, if the disk has room: the move
         is durable by now, and whoever has no hint lists the directory."""
         branch, number = head.move.branch, head.move.number
-        self._heads[branch] = head
-        self._remember(head.move, KEYS.move(branch, number))
+        key = KEYS.move(branch, number)
+        self._cache(head, self._volume.identity(key))
+        self._remember(head.move, key)
         if hint:
             hint_document = document.encode({"branch": branch, "number": number})
             with contextlib.suppress(OSError):
@@ -230,7 +254,6 @@ class Refs:
     def forget(self) -> None:
         """Clear the caches (after a fork, or a repair)."""
         self._heads.clear()
-        self._probes.clear()
         self._packed.clear()
         self._texts.clear()
         self._durable.clear()

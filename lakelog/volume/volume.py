@@ -33,6 +33,10 @@ class Volume(Protocol):
     def exists(self, key: str) -> bool:
         """Whether a file is there now."""
 
+    def identity(self, key: str) -> object:
+        """What no other file has that ever was at a key, None if there is none; of volumes in whose
+        place no other one comes it may be the same of all that are there."""
+
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder; none if it is not there."""
 
@@ -106,6 +110,10 @@ class DirectoryVolume:
     def exists(self, key: str) -> bool:
         """Whether a name is there now."""
         return File(self._prefix + key).exists()
+
+    def identity(self, key: str) -> tuple[int, int, int] | None:
+        """Device, inode and time; None if there is no file."""
+        return File(self._prefix + key).identity()
 
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder; none if it is not there."""

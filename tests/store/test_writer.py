@@ -295,6 +295,28 @@ def test_an_append_to_a_lake_that_was_restored_is_refused(
     assert rows(again) == [1, 4]
 
 
+def test_a_restored_lake_that_came_as_far_is_read_anew(make_lake: MakeLake) -> None:
+    """It has moves of the same numbers, which say something else: who had it open before reads
+    those, and publishes behind them."""
+    lake = make_lake()
+    lake.append(numbers(1))
+    lake.settle()
+    copy = f"{lake.path}-copy"
+    lake.backup(copy)
+    lake.append(numbers(2))
+    number = lake.settle().move.number
+    assert rows(lake) == [1, 2]
+    remove(lake.path, is_moved=False)
+    shutil.copytree(copy, lake.path)
+    with make_lake() as other:
+        other.append(numbers(3))
+        assert other.settle().move.number == number
+        assert rows(lake) == [1, 3]
+        lake.snapshot("after it was restored")
+        assert rows(other) == [1, 3]
+        other.verify().require()
+
+
 def test_a_changed_setting_is_not_another_lake(make_lake: MakeLake) -> None:
     """lakelog.json is another file then, and the writer goes on, in its file and in the next."""
     lake = make_lake(rotate_events=2)
