@@ -85,7 +85,8 @@ def decided(scope: DecisionScope) -> str:
     order of time, and `worth`, NULL if it is not known."""
     clauses = [f"(\n{condition}\n)" for condition in scope.conditions]
     if scope.point is not None:
-        clauses.append(f"{_MEMBERS['decision_point_text']} = {literal(scope.point)}")
+        # Decisions that name no point are listed as those of a point without a name.
+        clauses.append(f"coalesce({_MEMBERS['decision_point_text']}, '') = {literal(scope.point)}")
     clauses += [f"{member(name)} = {literal(value)}" for name, value in scope.context]
     condition = "".join(f" AND {clause}" for clause in clauses)
     return _DECIDED.format(condition=condition, reward=scope.reward, largest=WORTH_MAX, **_MEMBERS)

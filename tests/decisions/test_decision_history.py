@@ -168,6 +168,15 @@ def test_details_that_name_no_decision_are_members_like_others(
         assert lake.sql("SELECT point, reward FROM decisions").fetchall() == [("repair", 1.0)]
 
 
+def test_decisions_that_name_no_point_are_shown_as_they_are_listed(tmp_path: Path) -> None:
+    """As one point without a name."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append([decision(1, decision_point=None), outcome(1, reward=1)])
+        history = DecisionHistory(lake)
+        (point,) = history.points()[0]
+        assert history.report(point.point).rated == point.rated == 1
+
+
 def test_words_of_outcomes_count_where_they_are_known(tmp_path: Path) -> None:
     """`success` and the like are 1 and 0; of other words --reward says what they are worth."""
     words = ["success", "failed", "thanked", "left", "3.5", "", True, None]
