@@ -25,6 +25,7 @@ from lakelog.collect.turns import Reading, Turns
 from lakelog.files import CursorIndex, FileScan, FileState, LogName, Selection, printable
 from lakelog.ingest import FileReport, Ingester, Job
 from lakelog.lake import Lake
+from lakelog.refs import Head, was_at
 
 STABLE = 2.0
 """Seconds for which a copy must not have changed before it is read."""
@@ -59,7 +60,8 @@ class Watcher:
         self._old_files, self._from_end = OldFiles(ignore_older), from_end
         self._reporter = Reporter(lake, self._roots, say or (lambda message: None))
         self._has_moved = False
-        self._generation, self._is_rewound = 0, False
+        self._head: Head | None = None
+        self._is_rewound = False
         self._begun: dict[str, bool] = {}
         self._successors = Successors(self._roots, source, self.selection)
         self._job = Job(lake.store, lake.branch_name, lake.engine, form, source, follows=True)
@@ -136,7 +138,7 @@ class Watcher:
         self._tell_repeats()
         if new:
             self._lake.sealer().maintain()
-        self._is_rewound = False
+        self._end_round()
         self._reporter.count(listing, start, new)
         # At the end: a backup is taken of what was ingested, not before it.
         if self._after is not None:
@@ -236,11 +238,19 @@ class Watcher:
 
     def _begin_round(self) -> None:
         self._has_moved = False
-        generation = self._lake.store.refs.head(self._lake.branch_name).move.generation
-        # A rollback takes cursors back, also those of files in which nothing changes. Until a round
-        # has come to its end, they are all to be read.
-        self._is_rewound |= generation != self._generation
-        self._generation = generation
+        self._look_at_branch()
+
+    def _end_round(self) -> None:
+        self._is_rewound = False
+        self._look_at_branch()  # for what this round published is what a backup lacks
+
+    def _look_at_branch(self) -> None:
+        refs, seen = self._lake.store.refs, self._head
+        self._head = head = refs.head(self._lake.branch_name)
+        # A rollback takes cursors back, and so does a backup that is restored, also those of files
+        # in which nothing changes. Until a round has come to its end, they are all to be read.
+        self._is_rewound |= head.move.generation != (seen.move.generation if seen else 0)
+        self._is_rewound |= seen is not None and not was_at(refs, head, seen)
 
     def _index(self) -> CursorIndex:
         """The cursors of now."""

@@ -7,6 +7,7 @@ import itertools
 from dataclasses import dataclass
 
 from lakelog.errors import DamagedRef, UnknownRef
+from lakelog.refs.ref import Head
 from lakelog.refs.refs import Refs
 
 
@@ -52,3 +53,15 @@ class BranchLife:
                 f"branch {branch!r} was deleted since this lake was opened: nothing was stored;"
                 " open the lake again"
             )
+
+
+def was_at(refs: Refs, head: Head, seen: Head) -> bool:
+    """Whether a branch that is at a head was once where this process saw it: it was not if an older
+    copy of the lake, or another lake, took the place of that one."""
+    number = seen.move.number
+    if number >= head.move.number:
+        return head.digest == seen.digest
+    try:
+        return refs.read(seen.move.branch, number).commit == seen.move.commit
+    except (UnknownRef, DamagedRef):
+        return True  # gc dropped the move, or it is damaged: nothing tells any more

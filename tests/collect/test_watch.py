@@ -11,6 +11,7 @@ import gzip
 import json
 import lzma
 import os
+import shutil
 import threading
 import time
 from collections import Counter
@@ -46,6 +47,26 @@ def test_a_rollback_is_noticed_though_no_file_changes(lake: lakelog.Lake, tmp_pa
     assert watcher.round() == 0
     assert lake.count() == 2
     watcher.close()
+
+
+@pytest.mark.parametrize("is_as_far", [False, True])
+def test_a_restored_backup_is_noticed_though_no_file_changes(
+    lake: lakelog.Lake, tmp_path: Path, is_as_far: bool
+) -> None:
+    """The same, also where the restored lake has as many moves by then as the one before."""
+    place = Place(tmp_path / "logs")
+    (place.root / "a.log").write_text('{"n":1}\n{"n":2}\n')
+    lake.backup(str(tmp_path / "copy"))
+    with contextlib.closing(Watcher(lake, [str(place.root)])) as watcher:
+        assert watcher.round() == 2
+        shutil.rmtree(lake.path)
+        shutil.copytree(tmp_path / "copy", lake.path)
+        if is_as_far:
+            with lakelog.open(lake.path) as other:
+                other.snapshot("restored")
+        assert watcher.round() == 2
+        assert watcher.round() == 0
+    assert lake.count() == 2
 
 
 @pytest.mark.matrix
