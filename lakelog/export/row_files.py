@@ -84,7 +84,10 @@ def export(
     # behind.
     statement = f"SELECT * FROM {query.strip()}" if _NAME.fullmatch(query) else query
     query_text = _with_date(statement, goal.partition_by, ask, params)
-    reader = ask(query_text, params).to_arrow_reader(_BATCH)
+    relation = ask(query_text, params)
+    # As `lakelog sql` names them: of two columns of one name JSON lines would have the last one.
+    names = relation.limit(0).columns
+    reader = _named(relation.to_arrow_reader(_BATCH), names)
     is_events = _is_events(query, reader.schema.names)
     if is_events:
         # What lakelog itself noted is left out here; the engine would take longer for it.
@@ -108,6 +111,15 @@ def export(
             f"a column is of a type that {goal.format} or a name of a directory cannot hold: cast"
             f" it, as in CAST(x AS VARCHAR) ({error})"
         ) from None
+
+
+def _named(reader: pa.RecordBatchReader, names: Sequence[str]) -> pa.RecordBatchReader:
+    """Give the columns of a stream these names."""
+    if reader.schema.names == list(names):
+        return reader
+    fields = (field.with_name(name) for field, name in zip(reader.schema, names, strict=True))
+    batches = (batch.rename_columns(names) for batch in reader)
+    return pa.RecordBatchReader.from_batches(pa.schema(fields), batches)
 
 
 def _format(form: str | None, ending: FileEnding) -> str:

@@ -256,6 +256,19 @@ def test_a_type_that_files_cannot_hold(lake: Path, query: str, arguments: list[s
     assert [path.name for path in lake.parent.iterdir()] == ["lake"]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet", "rows/"])
+def test_columns_of_one_name_are_named_as_sql_names_them(lake: Path, home: Path, name: str) -> None:
+    """No value is lost where a format or a reader knows columns by their names."""
+    query, out = "SELECT 1 AS a, 2 AS a, 3 AS \"A\", {'b': 4} AS s", home / name
+    assert export(lake, query, "-o", out).exit_code == 0
+    read = {"jsonl": "read_json", "csv": "read_csv"}.get(name.partition(".")[2], "read_parquet")
+    files = f"{home}/rows/*" if name == "rows/" else out
+    found = duckdb.sql(f"FROM {read}('{files}')")
+    with lakelog.open(lake) as opened:
+        assert found.columns == opened.sql(query).limit(1).columns == ["a", "a_1", "A_2", "s"]
+    assert found.fetchall()[0][:3] == (1, 2, 3)
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_the_table_is_written_as_a_query_of_it(home: Path, ending: str) -> None:
     """Of a table named `events` the payloads are known to be JSON: the text is what it is where
