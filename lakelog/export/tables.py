@@ -169,6 +169,9 @@ def _check_columns(names: list[str], partition_by: Sequence[str]) -> None:
     for name in partition_by:
         if name not in names:
             raise ExportRefused(f"no column {name!r} to partition by: there are {', '.join(names)}")
+        # A path would leave the directory; readers skip what is hidden, and split at the first `=`.
+        if name.startswith(".") or {*"/=\0"} & {*name}:
+            raise ExportRefused(f"{name!r} is no name for directories: rename the column with AS")
     if partition_by and len(set(partition_by)) == len(names):
         raise ExportRefused("nothing would be left in the files: partition by fewer columns")
 
