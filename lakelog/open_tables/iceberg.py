@@ -17,6 +17,7 @@ from lakelog import typed_columns
 from lakelog.disk import File
 from lakelog.entries import SegmentEntry
 from lakelog.errors import ExportRefused
+from lakelog.libraries import pa
 from lakelog.open_tables import field_columns, publishing
 from lakelog.open_tables.field_columns import NumberConflict
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
@@ -29,11 +30,10 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.manifest import DataFile
     from pyiceberg.schema import Schema
-    from pyiceberg.table import Table
+    from pyiceberg.table import Table, Transaction
     from pyiceberg.table import update as updates
 
     from lakelog.lake import Lake
-    from lakelog.libraries import pa
     from lakelog.manifest import Manifest
 else:
     catalogs, exceptions = Lazy("pyiceberg.catalog"), Lazy("pyiceberg.exceptions")
@@ -138,11 +138,11 @@ class _IcebergTable:
                     producer.delete_data_file(self._files[key])
 
     def commit_rows(self, state: str, rows: pa.Table) -> None:
-        with _lost():
-            with self._table.update_schema() as update:
-                update.union_by_name(rows.schema)
+        # One commit, and rows come whole: readers see no column without its values.
+        with _lost(), self._table.transaction() as transaction:
+            _fit_columns(transaction, rows.schema)
             is_new = self._table.current_snapshot() is None
-            write = self._table.append if is_new else self._table.overwrite
+            write = transaction.append if is_new else transaction.overwrite
             write(rows, snapshot_properties={STATE: state})
 
     def finish(self, state: Manifest) -> None:
@@ -189,6 +189,27 @@ def _evolve(catalog: Catalog, table: Table, schema: Schema) -> None:
     )
     changes = (updates.AddSchemaUpdate(schema=schema), updates.SetCurrentSchemaUpdate())
     catalog.commit_table(table, requirements, changes)
+
+
+def _fit_columns(transaction: Transaction, schema: pa.Schema) -> None:
+    """Give a table the columns of rows that replace all of its rows. A column that is gone, or
+    whose type Iceberg does not let become the new one, ends; one of its name has a new number."""
+    with transaction.update_schema(allow_incompatible_changes=True) as update:
+        for column in transaction.table_metadata.schema().fields:
+            if not _is_kept(transaction, column.name, schema):
+                update.delete_column((column.name,))
+    with transaction.update_schema() as update:
+        update.union_by_name(schema)
+
+
+def _is_kept(transaction: Transaction, name: str, schema: pa.Schema) -> bool:
+    if name not in schema.names:
+        return False
+    try:  # what is never committed
+        transaction.update_schema().union_by_name(pa.schema([schema.field(name)]))
+    except (ValueError, exceptions.ValidationError):
+        return False
+    return True
 
 
 def _data_files(added: Sequence[TableFile]) -> list[DataFile]:

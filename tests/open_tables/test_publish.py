@@ -175,6 +175,29 @@ def test_types_and_queries_are_tables(shop: Shop) -> None:
     }
 
 
+def test_columns_of_rows_follow_their_query(shop: Shop) -> None:
+    """A field of another kind, one more, and one that went with a rollback: also in a table with
+    no other column, the columns are those of SQL."""
+    query = "SELECT * EXCLUDE (time, ingested_at) FROM types.t ORDER BY seq"
+    for name, data in (("a", {"n": 1}), ("b", {"n": "x", "m": 1.5})):
+        shop.lake.append({"type": "t", "data": data})
+        shop.lake.settle()
+        shop.lake.tag(name)
+        shop.publish("logs.n", query="SELECT n FROM types.t ORDER BY seq")
+        shop.publish("logs.t", query=query)
+    assert shop.arrow("logs.n").to_pylist() == [{"n": "1"}, {"n": "x"}]
+    assert shop.arrow("logs.t").to_pylist() == rows_of(shop, query)
+    shop.lake.rollback("a")
+    shop.publish("logs.t", query=query)
+    assert shop.arrow("logs.t").to_pylist() == rows_of(shop, query)
+
+
+def rows_of(shop: Shop, query: str) -> list[dict[str, Any]]:
+    """The rows of a query by SQL."""
+    rows: list[dict[str, Any]] = shop.lake.sql(query).to_arrow_table().to_pylist()
+    return rows
+
+
 @pytest.mark.rounds
 @pytest.mark.parametrize("name", ["iceberg", "delta"])
 def test_the_table_follows_random_histories(tmp_path: Path, name: str) -> None:
