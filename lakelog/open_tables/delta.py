@@ -18,6 +18,7 @@ import orjson
 from lakelog import typed_columns
 from lakelog.disk import File, disk
 from lakelog.entries import SegmentEntry
+from lakelog.errors import ExportRefused
 from lakelog.libraries import pa
 from lakelog.open_tables import published_state, publishing, struct_columns
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
@@ -38,6 +39,7 @@ else:
 
 _QUIET = ("VACUUM", "SET TBLPROPERTIES", "CREATE TABLE", "ADD COLUMN")
 """How operations begin that change no row."""
+_CAST = "cast what Delta cannot hold, as in CAST(x AS VARCHAR)"
 
 
 def publish_delta(
@@ -84,11 +86,12 @@ class _DeltaTable:
     def _create(self, source: TableSource) -> deltalake.DeltaTable:
         of_rows = publishing.schema_of_rows
         schema = of_rows(self._lake, source) if source.sql else struct_columns.event_columns()
+        columns = _columns(schema)
         self._folder.make()
         with _lost():
             return deltalake.DeltaTable.create(
                 self._uri,
-                deltalake.Schema.from_arrow(schema),
+                columns,
                 mode="ignore",  # who was faster made the same table
                 configuration=publishing.identity(self._lake, source),
                 storage_options=self._options,
@@ -165,6 +168,7 @@ class _DeltaTable:
             )
 
     def commit_rows(self, state: str, rows: pa.Table) -> None:
+        _columns(rows.schema)
         with _lost():
             deltalake.write_deltalake(
                 self._table,
@@ -193,6 +197,19 @@ def _lost() -> Iterator[None]:
         yield
     except exceptions.CommitFailedError as error:
         raise LostCommit from error
+
+
+def _columns(schema: pa.Schema) -> deltalake.Schema:
+    """Return columns as Delta has them. Raises ExportRefused for a type that it lacks."""
+    try:
+        columns = deltalake.Schema.from_arrow(schema)
+    except Exception as error:
+        # After it stands where in deltalake that was.
+        raise ExportRefused(f"{str(error).splitlines()[0]}: {_CAST}") from None
+    # deltalake (1.6) writes such tables, and reads none.
+    if "timestamp_nanos" in columns.to_json():
+        raise ExportRefused(f"a column has times in nanoseconds: {_CAST}")
+    return columns
 
 
 def _paths(table: deltalake.DeltaTable) -> list[str]:

@@ -168,6 +168,20 @@ def test_foreign_tables_are_refused(shop: DeltaShop) -> None:
         shop.publish()
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("INTERVAL 1 DAY", r"Interval\(MonthDayNano\)"),
+        ("[TIMESTAMP_NS '2026-01-01']", "nanoseconds"),
+    ],
+)
+def test_types_that_delta_lacks_are_refused(shop: DeltaShop, value: str, words: str) -> None:
+    """One line says what to do, and no table is begun that nobody can read."""
+    with pytest.raises(ExportRefused, match=rf"^[^\n]*{words}[^\n]*: cast what .* VARCHAR\)$"):
+        shop.publish(query=f"SELECT {value} AS x")
+    assert not folder(shop).exists()
+
+
 @pytest.mark.parametrize("target", ["{}/file", "foo://bucket/table"], ids=["file", "scheme"])
 def test_failing_storage_is_one_line(shop: DeltaShop, target: str) -> None:
     """What storage says comes as one line that names the table, and nothing is tagged."""
