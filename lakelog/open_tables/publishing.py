@@ -170,7 +170,9 @@ def _publish(
         return PublishResult(target, state.digest, state.totals.events, is_new=False)
     tag_name = published_state.keep(lake, target, table.id, state.digest)
     if source.sql:
-        rows = lake.at(state.digest).sql(source.sql).to_arrow_table()
+        relation = lake.at(state.digest).sql(source.sql)
+        # As the schema has them, where names differ: no table has two columns of one name.
+        rows = relation.to_arrow_table().rename_columns(relation.limit(0).columns)
         table.commit_rows(state_name, rows)
         result = PublishResult(target, state.digest, rows.num_rows, added=1, copied=1)
     else:

@@ -192,6 +192,13 @@ def test_columns_of_rows_follow_their_query(shop: Shop) -> None:
     assert shop.arrow("logs.t").to_pylist() == rows_of(shop, query)
 
 
+def test_columns_of_one_name_are_named_as_sql_names_them(shop: Shop) -> None:
+    """Of a join, say; readers of tables know no case either."""
+    shop.lake.append(orders(1))
+    shop.publish(query='SELECT 1 AS a, 2 AS a, 3 AS "A"')
+    assert shop.arrow().to_pylist() == [{"a": 1, "a_1": 2, "A_2": 3}]
+
+
 def rows_of(shop: Shop, query: str) -> list[dict[str, Any]]:
     """The rows of a query by SQL."""
     rows: list[dict[str, Any]] = shop.lake.sql(query).to_arrow_table().to_pylist()
