@@ -39,6 +39,9 @@ else:
 
 _QUIET = ("VACUUM", "SET TBLPROPERTIES", "CREATE TABLE", "ADD COLUMN")
 """How operations begin that change no row."""
+_NO_BOUNDS = {"delta.dataSkippingNumIndexedCols": "0"}
+"""Has deltalake write no least and greatest values of rows into the log, which names subjects that
+are erased later."""
 _CAST = "cast what Delta cannot hold, as in CAST(x AS VARCHAR)"
 
 
@@ -93,7 +96,7 @@ class _DeltaTable:
                 self._uri,
                 columns,
                 mode="ignore",  # who was faster made the same table
-                configuration=publishing.identity(self._lake, source),
+                configuration=publishing.identity(self._lake, source) | _NO_BOUNDS,
                 storage_options=self._options,
                 raise_if_key_not_exists=False,
             )
