@@ -169,6 +169,26 @@ def _order_of_locks() -> Iterator[None]:
     assert not found, "\n".join(found)
 
 
+@pytest.fixture(autouse=True)
+def _no_lower_priority() -> Iterator[None]:
+    """A test that lowers the priority of its own process fails: all tests that follow in that
+    process, and what they start, would wait for every other program."""
+    before = _priority()
+    yield
+    policy, niceness = after = _priority()
+    if after != before:
+        with contextlib.suppress(OSError):  # only root raises it again
+            os.sched_setscheduler(0, before[0], os.sched_param(0))
+            os.nice(before[1] - niceness)
+    assert after == before, f"the scheduler is {policy}, and the niceness {niceness}"
+
+
+def _priority() -> tuple[int, int]:
+    """Return the scheduling policy of this process, where there are several, and its niceness."""
+    policy = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else 0
+    return policy, os.getpriority(os.PRIO_PROCESS, 0)
+
+
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A folder for lakes, in memory where there is room, gone after the test.
