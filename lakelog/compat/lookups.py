@@ -14,7 +14,6 @@ the branch moves; older rows are read again when they are needed.
 from __future__ import annotations
 
 import heapq
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -242,8 +241,7 @@ class Lookups:
         if "processed" not in self._answers:
             numbers: set[int] = set()
             for key, place in self._newest(2**31, _LOWEST, _HIGHEST, omega.PROCESSED, None):
-                ids = json.loads(self._pack(key).row(place)["data"] or "{}").get("ids")
-                numbers.update(ids if isinstance(ids, list) else [])
+                numbers.update(omega.marked_ids(self._pack(key).row(place)["data"]))
             self._answers["processed"] = numbers
         result: set[int] = self._answers["processed"]
         return result

@@ -19,6 +19,7 @@ out of `omega.events`. An imported row has its first `created_at` in its id (`im
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -86,13 +87,25 @@ def newest_sql(condition: str, limit: int) -> str:
 def rows_sql(table: str = "events", where: str = "true", marks: str = "") -> str:
     """Return SQL of `omega.events` over the lake's events for which a condition holds; `marks` is
     the table that says which are processed, if it is another."""
-    marked = f"""SELECT unnest(from_json({_JSON}->'$.ids', '["BIGINT"]')) FROM {marks or table}
-        WHERE type = '{PROCESSED}'"""
+    # Anybody may store such an event: a null among the ids would leave it open for all other rows.
+    marked = f"""SELECT try_cast(mark AS BIGINT) FROM
+        (SELECT unnest({_JSON}->'$.ids[*]') AS mark FROM {marks or table}
+            WHERE type = '{PROCESSED}')
+        WHERE json_type(mark) IN ('BIGINT', 'UBIGINT') AND try_cast(mark AS BIGINT) IS NOT NULL"""
     return f"""SELECT {NUMBER} AS id, epoch_us(time) / 1e6 AS timestamp, type AS event_type,
         {_JSON}->>'$.action' AS action, source, {DATA_JSON} AS data_json,
         NULL::BLOB AS data_compressed, {_HASH} AS hash, {NUMBER} IN ({marked}) AS processed,
         {_CREATED} AS created_at
         FROM {table} WHERE type NOT IN ({_quoted_list(OWN)}) AND ({where})"""
+
+
+def marked_ids(data: str | None) -> list[int]:
+    """Return the ids that an event of type PROCESSED names, as `rows_sql` reads them."""
+    try:
+        ids = json.loads(data or "null")["ids"]
+    except (ValueError, TypeError, KeyError):
+        return []
+    return [mark for mark in ids if type(mark) is int] if isinstance(ids, list) else []
 
 
 def number_of(source: str | None, id: str | None, origin: str | None, position: int | None) -> int:

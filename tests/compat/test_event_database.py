@@ -265,6 +265,22 @@ def test_of_a_batch_with_an_invalid_event_nothing_is_stored(
     assert database.get_events() == []
 
 
+@pytest.mark.parametrize(
+    "data",
+    [{"ids": [[1], {"a": 1}, None, "7", 1.5, True, 2**70]}, {"ids": 7}, "text", [1], 5, None],
+)
+def test_marks_of_other_programs(database: EventDatabase, data: Any) -> None:
+    """What is no mark marks nothing, and leaves the others as they are, in the table as well."""
+    marked, other = (database.store_event({"event_type": name}) for name in "ab")
+    database.mark_processed([marked])
+    database.lake.append({"type": omega.PROCESSED, "data": data})
+    for _ in range(2):
+        rows = {row["id"]: row["processed"] for row in database.get_events()}
+        assert rows == {row["id"]: row["processed"] for row in table(database)}
+        assert rows == {marked: True, other: False}
+        database.lake.settle()
+
+
 def test_mistakes_are_one_line(database: EventDatabase, tmp_path: Path) -> None:
     """Numbers that are none, spans that are none, and a path that is an SQLite database."""
     with pytest.raises(InvalidEvent, match="'7' is no number of an event"):
