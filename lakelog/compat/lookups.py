@@ -26,7 +26,7 @@ from lakelog.compat.packs import Pack
 from lakelog.entries import Counts, SegmentEntry
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.libraries import np, pa
+from lakelog.libraries import np, pa, pc
 from lakelog.maintain import Stats
 from lakelog.values import JsonObject
 from lakelog.wal import Tail
@@ -273,11 +273,23 @@ class Lookups:
         }
 
     def _span(self) -> tuple[float | None, float | None]:
-        """The times of the oldest and the newest event, whatever its type."""
-        times = [t for e in self._entries for t in e.time]
+        """The times of the oldest and the newest row."""
+        times: list[int] = []
+        mixed: list[SegmentEntry] = []
+        for entry in self._entries:
+            is_plain = isinstance(entry.types, dict) and not entry.types.keys() & set(omega.OWN)
+            if is_plain:
+                times += entry.time
+            else:
+                mixed.append(entry)
         if self._live[0] is not None and self._live[0].num_rows:
-            live = self._live[0]["time"].cast("int64").to_numpy()
-            times += [int(live.min()), int(live.max())]
+            is_own = pc.is_in(self._live[0]["type"], pa.array(omega.OWN))
+            live = self._live[0]["time"].filter(pc.invert(is_own)).cast("int64").to_numpy()
+            times += [int(live.min()), int(live.max())] if len(live) else []
+        for entry in mixed:
+            # Its own times may be those of marks: it is read where it could reach beyond the rest.
+            if not times or entry.time[0] < min(times) or entry.time[1] > max(times):
+                times += self._pack(entry.key).span()
         return (min(times) / 1e6, max(times) / 1e6) if times else (None, None)
 
 

@@ -74,6 +74,11 @@ class Pack:
         times, rows = self._times[matches].tolist(), self._rows[matches].tolist()
         return list(zip(times, rows, strict=True))[::-1]
 
+    def span(self) -> list[int]:
+        """Return the times of the oldest and the newest row, of none where there is none."""
+        times = self._times[~self._own]
+        return [int(times[0]), int(times[-1])] if len(times) else []
+
     def row(self, place: int) -> JsonObject:
         """Return the columns of one row; times as integers, us."""
         return self.rows([place])[0]

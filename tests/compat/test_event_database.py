@@ -91,6 +91,11 @@ def test_a_program_of_the_older_store(tmp_path: Path) -> None:
         assert stats["total_events"] == 4
         assert stats["event_types"] == {"signal": 3, "mutation": 1}
         assert stats["database_size_mb"] >= 0
+        for _ in range(2):
+            # The mark is no event of the older store, and its time none of one.
+            stats = database.get_database_stats()
+            assert (stats["oldest"], stats["newest"]) == (START, START + 3)
+            database.lake.settle()
         assert database.cleanup_old_events(days_to_keep=30) == 4
         assert database.get_events() == []
 
