@@ -44,6 +44,7 @@ TABLES = {
     ),
 }
 """The tables that are read, and their columns; those that a database lacks count as null."""
+_UNMARKED = (None, 0, b"", b"0", b"false", b"f", b"no", b"n", b"off")
 _ROWS, _BYTES = 500, 8_000_000  # stored at once
 _DATA_MAX = 64_000_000
 """Bytes of the data of one row; a stream that unpacks to more is not unpacked."""
@@ -211,7 +212,9 @@ def _event_of(record: EventRow) -> EventRow:
     if row["timestamp"] is None:
         raise InvalidEvent("no timestamp")
     row["data"] = _data(record)
-    marked = record["processed"] not in (None, 0, b"", b"0", b"false")
+    mark = record["processed"]
+    # Text where the column had no type: each program spells false in its own way.
+    marked = (mark.lower() if isinstance(mark, bytes) else mark) not in _UNMARKED
     return {**_numbered("events", number, created, row), "marked": marked}
 
 

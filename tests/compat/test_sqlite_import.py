@@ -110,6 +110,15 @@ def test_every_row_comes_back_in_its_columns(
         assert [{k: v for k, v in f.items() if k != "data"} for f in found if f] == events
 
 
+def test_marks_that_are_text(lake: lakelog.Lake, old: sqlite3.Connection, tmp_path: Path) -> None:
+    """Words for false mark no event."""
+    words = ("False", "FALSE", "f", "no", "0", "", "True", "t", "1")
+    add(old, [(START, "e", str(n), "s", None, None, w, START) for n, w in enumerate(words)])
+    sqlite_import.load(lake, str(tmp_path / "events.db"))
+    rows = {r["action"]: r["processed"] for r in table(lake, "events") if r["event_type"] == "e"}
+    assert [rows[str(n)] for n in range(len(words))] == [False] * 6 + [True] * 3
+
+
 def test_the_import_is_idempotent(
     lake: lakelog.Lake, old: sqlite3.Connection, tmp_path: Path
 ) -> None:
