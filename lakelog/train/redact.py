@@ -38,8 +38,17 @@ _ESCAPES = {
     "\\/": "\ufdd5",
     "\\b": "\ufdd6",
     "\\f": "\ufdd7",
+    # In JSON within JSON, at any depth: what is left of it behind an escaped backslash.
+    "\ufdd0n": "\ufdd8",
+    "\ufdd0r": "\ufdd9",
+    "\ufdd0t": "\ufdda",
+    "\ufdd0b": "\ufddb",
+    "\ufdd0f": "\ufddc",
 }
-"""JSON escapes and the noncharacters that stand for them while patterns look for word ends."""
+"""JSON escapes and the noncharacters that stand for them while patterns look for word ends. A text
+that is not JSON may have some of it."""
+_WORD_END = r"(?:\b|\\[nrtbf])"
+"""A word's end in a text that still has its escapes."""
 _UNICODE = r"\\u00[2-7]"
 # The list of names is a Bloom filter: a BIT value of 512 KB that a lambda in SQL can test.
 _BITS = 1 << 22
@@ -106,6 +115,7 @@ def text_columns(types: dict[str, str], json: tuple[str, ...] = ("data",)) -> li
 def with_hints(sql: str, columns: list[TextColumn], kinds: list[str]) -> str:
     """Return SQL with a column `__h0`, `__h1`, ... for each: whether it may hold something."""
     hints = "|".join(f"(?:{KINDS[name].hint})" for name in KINDS if name in kinds)
+    hints = hints.replace(r"\b", _WORD_END)
     flags = [
         # One alternation of all hints per column, evaluated in the scan of the lake. JSON may hide
         # an @ as \u0040, so such escapes are a hint of their own.
@@ -345,8 +355,6 @@ def cleaning_sql(sql: str, cleaning: Cleaning) -> str:
 
 def _unescaped_sql(column: TextColumn) -> str:
     """The text with JSON escapes replaced by characters that belong to no word."""
-    if not column.json:
-        return column.text
     replaced = column.text
     for escape, char in _ESCAPES.items():
         replaced = f"replace({replaced}, {text_of(escape)}, '{char}')"
@@ -354,12 +362,13 @@ def _unescaped_sql(column: TextColumn) -> str:
 
 
 def _escaped_sql(cell: str, column: TextColumn) -> str:
-    """The text with its escapes restored; a number that became a mark is quoted."""
-    if not column.json:
-        return cell
+    """The text with its escapes restored; a number in JSON that became a mark is quoted."""
     restored = cell
-    for escape, char in _ESCAPES.items():
+    for escape, char in reversed(_ESCAPES.items()):
         restored = f"replace({restored}, '{char}', {text_of(escape)})"
+    restored = f"CASE WHEN contains({column.text}, '\\') THEN {restored} ELSE {cell} END"
+    if not column.json:
+        return restored
     restored = f"CASE WHEN {cell} = {_unescaped_sql(column)} THEN {column.text} ELSE {restored} END"
     # A number in JSON that became <CARD> has no quotes. They are added only if the text does not
     # parse without them; the last resort is a JSON string of the whole text.

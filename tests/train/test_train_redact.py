@@ -267,6 +267,36 @@ def test_json_stays_json(home: Path) -> None:
     assert counts == {"email": 2, "ip": 2, "card": 3, "iban": 1}
 
 
+def test_a_word_begins_behind_an_escape(home: Path) -> None:
+    """Of JSON that is a payload, a text, or within other JSON."""
+    secrets = "AKIAIOSFODNN7EXAMPLE DE89370400440532013000 10.20.30.40 4111111111111111".split()
+
+    def nested(value: str, depth: int) -> str:
+        return nested(json.dumps({"v": value}), depth - 1) if depth else value
+
+    texts = [
+        nested(f"a{character}{secret}{character}{depth}", depth)
+        for secret in secrets
+        for character in '\n\r\t\b\f"\\'
+        for depth in range(4)
+    ]
+    # Each by itself: a row that has a hint is looked at as a whole.
+    events = [{"type": "T", "data": {"v": text}} for text in texts]
+    events += [{"type": "T", "message": text} for text in texts]
+    made = recipe(
+        "events",
+        "SELECT message, data FROM events",
+        redact={"kinds": ["key", "iban", "ip", "card"]},
+        split={"train": 1.0},
+        dedupe={"exact": False},
+    )
+    with lake_of(home / "lake", events) as lake:
+        train.export(lake, made, home / "out")
+    found = [f"{row['message']} {row['data']}" for row in rows(home / "out")]
+    assert len(found) == len(events)
+    assert not [text for text in found if any(secret in text for secret in secrets)]
+
+
 def test_the_deeper_pass_names_its_extra_or_finds_more(home: Path) -> None:
     """Without the library one sentence names the extra; with it more is taken out."""
     from importlib.util import find_spec
