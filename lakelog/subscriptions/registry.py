@@ -138,10 +138,11 @@ def external_start(access: BranchAccess, start: str) -> Position:
 
 
 def rewound(
-    access: BranchAccess, generation: int, place: Position, head: Head
+    access: BranchAccess, generation: int | None, place: Position, head: Head
 ) -> SubscriptionRewound:
-    """Return the error that says what a position became after the branch was rewound."""
-    seq = min(place.seq, _common(access, generation, head))
+    """Return the error that says what a position became after the branch was rewound, or, without
+    its generation, after an older copy of the lake took its place."""
+    seq = 0 if generation is None else min(place.seq, _common(access, generation, head))
     position = BranchPosition(access.store.lake_id, access.branch, head.move.generation, seq)
     return SubscriptionRewound(
         f"branch {access.branch!r} was rewound since this position was stored: events from {seq} on"

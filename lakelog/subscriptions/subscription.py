@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from lakelog import arrays
 from lakelog.errors import InvalidSetting, SubscriptionRewound
 from lakelog.libraries import pa
-from lakelog.refs import Head
+from lakelog.refs import Head, was_at
 from lakelog.subscriptions import catch_up, registry
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.commit import CommitRequest, PositionMoved, commit
@@ -164,9 +164,11 @@ class Subscription:
                     return
                 continue
             # Only published events have positions that can be stored.
-            head = access.settle()
+            seen, head = head, access.settle()
             if head.move.generation != generation:
                 raise registry.rewound(access, generation, place, head)
+            if not was_at(access.store.refs, head, seen):
+                raise registry.rewound(access, None, place, head)
             state = access.state(head)
             condition = registry.condition_of(self._condition_sql, _ALL)
             for table in catch_up.read(access.store, access.connect, state, condition, place, size):

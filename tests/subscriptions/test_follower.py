@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -203,6 +204,30 @@ def test_a_rollback_is_said(lake: lakelog.Lake) -> None:
     lake.compact()
     assert more(following) == []
     assert following.last(2)["type"].to_pylist() == ["t2", "t4"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_restored_backup_is_said(make_lake: MakeLake, tmp_path: Path, count: int) -> None:
+    """What comes after it has numbers of events that were given, which mean others now."""
+    lake = make_lake()
+    lake.append({"type": "t0"})
+    lake.settle()
+    lake.backup(tmp_path / "copy")
+    following = follower(lake)
+    following.last(0)
+    lake.append([{"type": "t1"}, {"type": "t2"}])
+    lake.settle()
+    assert more(following) == ["t1", "t2"]
+    shutil.rmtree(lake.path)
+    shutil.copytree(tmp_path / "copy", lake.path)
+    with lakelog.open(lake.path, create=False) as other:
+        other.append([{"type": f"t{n}"} for n in range(3, 3 + count)])
+        assert more(following) == ["<restore>", *(f"t{n}" for n in range(3, 3 + count))]
+        other.settle()
+        assert more(following) == []
+        (tmp_path / "more.jsonl").write_text('{"type":"t6"}\n')
+        other.ingest(tmp_path / "more.jsonl")
+        assert more(following) == ["t6"]
 
 
 def test_many_streams_before_a_rollback(lake: lakelog.Lake) -> None:

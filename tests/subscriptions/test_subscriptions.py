@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -383,6 +384,26 @@ def test_a_position_of_a_newer_copy_is_refused(make_lake: MakeLake, tmp_path: Pa
         for batch in (first, last):
             with pytest.raises(InvalidSetting, match="newer copy"):
                 restored.subscribe(None, from_=batch.position)
+
+
+def test_a_backup_that_is_restored_ends_batches(make_lake: MakeLake, tmp_path: Path) -> None:
+    """Its next events have numbers of some that were handed out, and would be left out."""
+    lake = make_lake()
+    lake.append(numbers(2))
+    lake.backup(tmp_path / "copy")
+    lake.append(numbers(4, 2))
+    with lake.subscribe(None) as subscription:
+        batches = subscription.batches(timeout=5)
+        assert [json.loads(e["data"])["n"] for e in next(batches).events] == [0, 1, 2, 3, 4, 5]
+        shutil.rmtree(lake.path)
+        shutil.copytree(tmp_path / "copy", lake.path)
+        with lakelog.open(lake.path, create=False) as restored:
+            restored.append(numbers(1, 90))
+            with pytest.raises(SubscriptionRewound) as caught:
+                next(batches)
+            with restored.subscribe(None, from_=caught.value.position) as again:
+                (batch,) = again.batches(timeout=0.05)
+    assert [json.loads(e["data"])["n"] for e in batch.events] == [0, 1, 90]
 
 
 def test_batches_are_committed_by_their_reader(make_lake: MakeLake) -> None:
