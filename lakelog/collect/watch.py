@@ -245,12 +245,12 @@ class Watcher:
         self._look_at_branch()  # for what this round published is what a backup lacks
 
     def _look_at_branch(self) -> None:
-        refs, seen = self._lake.store.refs, self._head
+        refs, earlier = self._lake.store.refs, self._head
         self._head = head = refs.head(self._lake.branch_name)
         # A rollback takes cursors back, and so does a backup that is restored, also those of files
         # in which nothing changes. Until a round has come to its end, they are all to be read.
-        self._is_rewound |= head.move.generation != (seen.move.generation if seen else 0)
-        self._is_rewound |= seen is not None and not was_at(refs, head, seen)
+        self._is_rewound |= head.move.generation != (earlier.move.generation if earlier else 0)
+        self._is_rewound |= earlier is not None and not was_at(refs, head, earlier)
 
     def _index(self) -> CursorIndex:
         """The cursors of now."""

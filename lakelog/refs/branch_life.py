@@ -55,13 +55,13 @@ class BranchLife:
             )
 
 
-def was_at(refs: Refs, head: Head, seen: Head) -> bool:
+def was_at(refs: Refs, head: Head, earlier: Head) -> bool:
     """Whether a branch that is at a head was once where this process saw it: it was not if an older
     copy of the lake, or another lake, took the place of that one."""
-    number = seen.move.number
+    number = earlier.move.number
     if number >= head.move.number:
-        return head.digest == seen.digest
+        return head.digest == earlier.digest
     try:
-        return refs.read(seen.move.branch, number).commit == seen.move.commit
+        return refs.read(earlier.move.branch, number).commit == earlier.move.commit
     except (UnknownRef, DamagedRef):
         return True  # gc dropped the move, or it is damaged: nothing tells any more

@@ -98,8 +98,8 @@ class Refs:
             number = self._newest(branch, self._start(branch))
         if cached is None or number != cached.head.move.number:
             # Before its bytes: of a file that is replaced meanwhile it is another one.
-            seen = identity(KEYS.move(branch, number))
-            cached = self._cache(self.read_head(branch, number), seen)
+            file = identity(KEYS.move(branch, number))
+            cached = self._cache(self.read_head(branch, number), file)
         return cached
 
     def _cache(self, head: Head, identity: object) -> _CachedHead:

@@ -87,8 +87,8 @@ class Follower:
 
     def _replaced(self, head: Head) -> Iterator[BranchRewound]:
         """Go on at a head, and yield what that is, if the branch never was where it was seen."""
-        seen, self._head = self._head, head
-        if seen is not None and not was_at(self._access.store.refs, head, seen):
+        earlier, self._head = self._head, head
+        if earlier is not None and not was_at(self._access.store.refs, head, earlier):
             # An older copy of the lake took its place: its numbers mean other events. What its tail
             # has of the events that were given is known by its writers.
             assert self._position is not None

@@ -164,10 +164,10 @@ class Subscription:
                     return
                 continue
             # Only published events have positions that can be stored.
-            seen, head = head, access.settle()
+            earlier, head = head, access.settle()
             if head.move.generation != generation:
                 raise registry.rewound(access, generation, place, head)
-            if not was_at(access.store.refs, head, seen):
+            if not was_at(access.store.refs, head, earlier):
                 raise registry.rewound(access, None, place, head)
             state = access.state(head)
             condition = registry.condition_of(self._condition_sql, _ALL)
