@@ -21,7 +21,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -346,23 +346,12 @@ def _discovery(config: RedisConfig) -> Callable[[], ServerAddress] | None:
     return discover
 
 
-class _CommandPacker:
-    """Packs words of commands that stand for bytes which are no text, too: hiredis refuses them,
-    whatever the connection's `encoding_errors` are."""
-
-    def __init__(self, packer: Any) -> None:
-        self._packer = packer
-
-    def pack(self, *words: Any) -> Any:
-        """Return a command as a server takes it."""
-        try:
-            return self._packer.pack(*words)
-        except UnicodeEncodeError:
-            encoded = (
-                word.encode(errors="surrogateescape") if isinstance(word, str) else word
-                for word in words
-            )
-            return self._packer.pack(*encoded)
+def _encoded(words: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the words of a command with those of text as bytes: hiredis refuses words that stand
+    for bytes which are no text, whatever the connection's `encoding_errors` are."""
+    return tuple(
+        word.encode(errors="surrogateescape") if isinstance(word, str) else word for word in words
+    )
 
 
 def _connection_class(base_class: Any, discover: Callable[[], ServerAddress] | None) -> Any:
@@ -371,7 +360,6 @@ def _connection_class(base_class: Any, discover: Callable[[], ServerAddress] | N
 
         def __init__(self, **options: object) -> None:
             super().__init__(**options)
-            self._command_packer: Any = _CommandPacker(self._command_packer)
             self.register_connect_callback(self._introduce)
 
         def connect(self) -> None:
@@ -380,6 +368,14 @@ def _connection_class(base_class: Any, discover: Callable[[], ServerAddress] | N
             if discover is not None and self._sock is None:
                 self.host, self.port = discover()
             super().connect()
+
+        def send_command(self, *words: Any, **options: Any) -> None:
+            """Send a command."""
+            super().send_command(*_encoded(words), **options)
+
+        def pack_commands(self, commands: Iterable[Iterable[Any]]) -> Any:
+            """Return the commands of a pipeline as a server takes them."""
+            return super().pack_commands(map(_encoded, commands))
 
         def _introduce(self, _: object) -> None:
             # Only for others to see: users of few rights have none to CLIENT SETNAME.

@@ -209,6 +209,7 @@ def test_bytes_that_are_no_text_survive(manager: RedisManager, server: RedisServ
     # Other programs have such keys, too, which a pattern meets.
     manager.client.eval(r"return redis.call('SET', 'page:\255', '1')", 0)
     assert manager.get_key_with_type_detection("page:\udcff") == 1
+    assert manager.client.pipeline().exists("page:\udcff").execute() == [1]
     assert manager.invalidate("page:*") == 1
 
 
