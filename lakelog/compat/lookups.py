@@ -14,6 +14,7 @@ the branch moves; older rows are read again when they are needed.
 from __future__ import annotations
 
 import heapq
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -241,7 +242,7 @@ class Lookups:
         if "processed" not in self._answers:
             numbers: set[int] = set()
             for key, place in self._newest(2**31, _LOWEST, _HIGHEST, omega.PROCESSED, None):
-                numbers.update(omega.marked_ids(self._pack(key).row(place)["data"]))
+                numbers.update(_marked_ids(self._pack(key).row(place)["data"]))
             self._answers["processed"] = numbers
         result: set[int] = self._answers["processed"]
         return result
@@ -296,3 +297,12 @@ class Lookups:
 def _may(counts: Counts, name: str | None) -> bool:
     """Whether a segment may hold a value, by its statistics."""
     return name is None or isinstance(counts, str) or name in counts
+
+
+def _marked_ids(data: str | None) -> list[int]:
+    """Return the ids that an event of type PROCESSED names, as the table reads them."""
+    try:
+        ids = json.loads(data or "null")["ids"]
+    except (ValueError, TypeError, KeyError):
+        return []
+    return [mark for mark in ids if type(mark) is int] if isinstance(ids, list) else []

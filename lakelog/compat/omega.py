@@ -19,7 +19,6 @@ out of `omega.events`. An imported row has its first `created_at` in its id (`im
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -97,15 +96,6 @@ def rows_sql(table: str = "events", where: str = "true", marks: str = "") -> str
         NULL::BLOB AS data_compressed, {_HASH} AS hash, {NUMBER} IN ({marked}) AS processed,
         {_CREATED} AS created_at
         FROM {table} WHERE type NOT IN ({_quoted_list(OWN)}) AND ({where})"""
-
-
-def marked_ids(data: str | None) -> list[int]:
-    """Return the ids that an event of type PROCESSED names, as `rows_sql` reads them."""
-    try:
-        ids = json.loads(data or "null")["ids"]
-    except (ValueError, TypeError, KeyError):
-        return []
-    return [mark for mark in ids if type(mark) is int] if isinstance(ids, list) else []
 
 
 def number_of(source: str | None, id: str | None, origin: str | None, position: int | None) -> int:
