@@ -68,6 +68,8 @@ SELECT * FROM ({_LINKED.format(condition="true")})
 WHERE seq IN (SELECT seq FROM found) OR id IN (SELECT causation FROM above)"""
 _IDS_MAX = 256
 """So many ids are looked up in the word indexes; for more, all events that have any are read."""
+_ROUNDS_MAX = 16
+"""So often causes of causes are looked up: reading all takes as long as a few looks."""
 
 
 def trace_of(ask: AskState, id: str) -> TraceTree:
@@ -107,10 +109,11 @@ def _with_causes(ask: AskState, members: list[LinkedEvent]) -> list[LinkedEvent]
     events = {event.seq: event for event in members}
     effects_of = {event.id for event in members if event.id}
     causes = {event.causation_id for event in members if event.causation_id}
-    asked_effects, asked_causes = set[str](), set[str]()
+    asked_effects, asked_causes, rounds = set[str](), set[str](), 0
     while effects_of > asked_effects or causes > asked_causes:
         # A chain that goes through the whole lake is read in one go.
-        if len(effects_of | causes) > _IDS_MAX:
+        rounds += 1
+        if rounds > _ROUNDS_MAX or len(effects_of | causes) > _IDS_MAX:
             return None
         fresh_effects, fresh_causes = effects_of - asked_effects, causes - asked_causes
         asked_effects, asked_causes = set(effects_of), set(causes)

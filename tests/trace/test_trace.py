@@ -15,7 +15,8 @@ from click.testing import CliRunner
 import lakelog
 from lakelog.cli import cli
 from lakelog.errors import UnknownRef
-from lakelog.trace import TraceTree
+from lakelog.query import Relation
+from lakelog.trace import TraceTree, trace_of
 from tests.support.effort import IS_WHOLE
 
 START = 1_790_000_000
@@ -190,6 +191,20 @@ def test_causes_and_effects_are_looked_up_or_read(lake: lakelog.Lake, effects: i
     for _ in ("tail", "sealed"):
         assert {message for _, message in shape(lake.trace("c3"))} == wanted
         lake.compact()
+
+
+def test_a_long_chain_of_causes_takes_a_few_queries(lake: lakelog.Lake) -> None:
+    """Not one for each of its steps."""
+    events = [{"type": "t", "id": f"c{n}", "data": {"causationId": f"c{n - 1}"}} for n in range(60)]
+    lake.append(events)
+    queries: list[str] = []
+
+    def ask(query: str) -> Relation:
+        queries.append(query)
+        return lake.sql(query)
+
+    assert len(trace_of(ask, "c59")) == 60
+    assert len(queries) < 25
 
 
 def test_an_id_of_any_characters_finds_its_trace(lake: lakelog.Lake, home: Path) -> None:
