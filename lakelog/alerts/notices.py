@@ -17,6 +17,7 @@ from lakelog.alerts.standing import FIRING, RESOLVED, fingerprint, micros_of, te
 from lakelog.values import JsonObject
 
 _FIELD = re.compile(r"\{([^{}]+)\}")
+_NO_LABEL = re.compile(r"^(?=[0-9])|^$|[^A-Za-z0-9_]")
 _FOREVER = "9999-01-01T00:00:00Z"
 """When an alert that fires ends, for a receiver that would else take it for ended by itself."""
 _SKEW_US = 60_000_000
@@ -107,8 +108,10 @@ def alertmanager_alert(notice: Notice) -> JsonObject:
     annotations = {"summary": document["message"], "notification": notice.id}
     if document["samples"]:
         annotations["samples"] = "\n".join(document["samples"])
+    labels = {**document["rule_labels"], **document["labels"]}
     alert: JsonObject = {
-        "labels": {**document["rule_labels"], **document["labels"], **names},
+        # It refuses an alert with a label of any other name, as columns may have.
+        "labels": {**{_NO_LABEL.sub("_", n): v for n, v in labels.items()}, **names},
         "annotations": annotations,
         "startsAt": document["since"] if is_firing else document["fired"],
         "endsAt": _FOREVER if is_firing else _ended(document),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -269,6 +270,18 @@ def test_what_waits_is_told_though_its_rule_is_removed(make_lake: MakeLake, hook
         later.round(SECOND)
     told = [one.body["state"] for one in hook.received if one.is_answered]
     assert told == ["firing", "resolved"]
+
+
+def test_alertmanager_gets_names_of_labels_that_it_takes(alerts: AlertLake, hook: Receiver) -> None:
+    """A column without a name of its own has that of its expression."""
+    expression = "SELECT '{\"host\": \"a\"}'::JSON->>'host', 'b' AS \"2nd\", 'c' AS \"é.x\", 1 AS n"
+    alerts.add(query=expression, sinks=(f"alertmanager+http://127.0.0.1:{hook.port}",))
+    alerts.round()
+    ((alert,),) = (one.body for one in hook.received)
+    names = {"alertname", "severity", "_2nd", "__x"}
+    assert names < alert["labels"].keys()
+    assert all(re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", name) for name in alert["labels"])
+    assert {*alert["labels"].values()} == {"r", "warning", "a", "b", "c"}
 
 
 def test_a_receiver_that_no_rule_has_any_more_is_given_up(
