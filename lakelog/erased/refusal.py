@@ -24,7 +24,7 @@ from lakelog.values import parse_time, to_micros
 
 _CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
 """The columns of an event that its writer gave."""
-_WORD = re.compile(r"[0-9A-Za-z_]+|[^\s0-9A-Za-z_]")
+_WORD = re.compile(r"\w+|[^\s\w]")
 _LINE_MAX, _BOUNDS_MAX = 4_096, 12
 """Characters of a quarantined line, and bounds of words of a subject, that are looked at."""
 _GIVEN_AGAIN = f"^({StreamSubject.ORIGIN}|subscription:)"

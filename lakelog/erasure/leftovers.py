@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from lakelog.database import SPILL
 from lakelog.disk import File, Folder, NotIntact
 from lakelog.entries import Record
 from lakelog.erasure import rewriting
-from lakelog.erasure.selection import Chooser, frames_by_file
+from lakelog.erasure.selection import Chooser, frames_by_file, spellings
 from lakelog.errors import Damaged, LakelogError
 from lakelog.keys import VAULT
 from lakelog.paths import INDEX, FileName
@@ -33,7 +32,6 @@ from lakelog.values import JsonObject
 
 _PIECE = 1 << 20
 _ZSTD, _LINE = b"\xb5\x2f\xfd", re.compile(rb"lkn1:[0-9A-Za-z+/=]+")
-_ESCAPE = re.compile(r"(\\u)([0-9a-f]{4})")
 _HASHED = ("bloom", "words", "merkle", "verified.jsonl", "streams", "clock")
 """What in cache/ has no text of events but of segments that are there."""
 _MEMBERS = ("author", "message", "name", "branch")
@@ -95,14 +93,10 @@ def named(findings: list[Leftover]) -> list[JsonObject]:
 
 def _needles(subject: str) -> list[re.Pattern[bytes]]:
     """A subject as it may be spelled, as it is and in JSON; not as part of a longer word."""
-    plain = subject.encode("utf-8", "surrogatepass")
-    escaped = orjson.dumps(subject)[1:-1] if subject.isprintable() else plain
-    ascii_only = json.dumps(subject)[1:-1]
-    in_capitals = _ESCAPE.sub(lambda match: match[1] + match[2].upper(), ascii_only)
-    spelled = dict.fromkeys((plain, escaped, ascii_only.encode(), in_capitals.encode()))
+    needles = (spelled.encode("utf-8", "surrogatepass") for spelled in spellings(subject))
     return [
         re.compile(rb"(?<![0-9A-Za-z])" + re.escape(needle) + rb"(?![0-9A-Za-z])")
-        for needle in spelled
+        for needle in needles
     ]
 
 

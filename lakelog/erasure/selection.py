@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+import orjson
 
 from lakelog import bloom, database, frame_rows, sql
 from lakelog.database import Connect
@@ -23,8 +26,22 @@ from lakelog.store import Store, VerifiedFiles
 from lakelog.wal import Frame, Tail
 
 _PAYLOAD = re.compile(r"\b(data|fields)\b", re.I)
+_IN_WORD = r"\p{L}\p{M}\p{N}_"
+_BEFORE = rf"(^|[^{_IN_WORD}]|\\[bfnrt]|\\u00[0-7][0-9A-Fa-f])"
+_AFTER = rf"($|[^{_IN_WORD}\\]|\\($|[^u])|\\u00[0-7]|\\u[0-9A-Fa-f]{{0,3}}($|[^0-9A-Fa-f]))"
+"""What may stand beside a word in text and in JSON, where a letter may be written as its number."""
+_ESCAPE = re.compile(r"(\\u)([0-9a-f]{4})")
 EVER = 1 << 62
 """A time after any (us)."""
+
+
+def spellings(subject: str) -> list[str]:
+    """A subject as it may be written: as it is, and in JSON."""
+    # What is not printable may be half of a pair, which has no other form.
+    escaped = orjson.dumps(subject)[1:-1].decode() if subject.isprintable() else subject
+    ascii_only = json.dumps(subject)[1:-1]
+    in_capitals = _ESCAPE.sub(lambda match: match[1] + match[2].upper(), ascii_only)
+    return list(dict.fromkeys((subject, escaped, ascii_only, in_capitals)))
 
 
 @dataclass(frozen=True)
@@ -49,8 +66,9 @@ class Selector:
         """The condition over the columns of a quarantined line; never NULL."""
         if not self.subject:
             return "false"
-        word = f"regexp_escape({sql.literal(self.subject)})"
-        pattern = f"'(^|[^0-9A-Za-z_])' || {word} || '($|[^0-9A-Za-z_])'"
+        escaped = (f"regexp_escape({sql.literal(word)})" for word in spellings(self.subject))
+        words = " || '|' || ".join(escaped)
+        pattern = f"'{_BEFORE}(' || {words} || '){_AFTER}'"
         arrived = f"epoch_us(ingested_at) <= {self.until}"
         matching = f"regexp_matches(line, {pattern})"
         return f"coalesce({matching} AND {arrived}, false)"

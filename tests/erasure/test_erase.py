@@ -11,15 +11,51 @@ import pytest
 import lakelog
 from lakelog import proofs, ranks
 from lakelog.disk import disk
+from lakelog.erased import Refusal
 from lakelog.errors import InvalidEvent, NotAllowed, QueryFailed, UnknownRef
 from lakelog.lake import Lake
 from lakelog.moves import publication as publish
 from lakelog.proofs import snapshot_tree
+from tests.conftest import MakeLake
 from tests.support import erasure_histories as histories
 from tests.support.requirements import need
 
 ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
 SETTINGS = {"seal": "never"}
+
+
+@pytest.mark.parametrize(
+    ("subject", "goes", "stays"),
+    [
+        ("Иван", '{"user":"Иван"', '{"user":"Иванов"'),
+        (
+            "Иван",
+            r'{"user":"\u0418\u0432\u0430\u043d"',
+            r'{"user":"\u0418\u0432\u0430\u043d\u043e"',
+        ),
+        ("Zoé", r'{"user":"Zo\u00E9"', r'{"user":"Zo\u00e9e"'),
+        ('a "q" b', r'{"user":"a \"q\" b"', r'{"user":"a \"q\" bc"'),
+        ("ada", r'{"text":"and\nada\u0027s"', r'{"text":"ada\u0435"'),
+        ("ada", r"C:\home\ada\users", r"C:\home\adas\users"),
+    ],
+)
+def test_a_line_goes_in_which_a_subject_is_a_word(
+    make_lake: MakeLake, subject: str, goes: str, stays: str
+) -> None:
+    """In any script, and however JSON writes it; one in which it is a part of another stays."""
+    lake = make_lake()
+    lake.quarantine(
+        [("file", number, "no event", text) for number, text in enumerate((goes, stays))]
+    )
+    lake.erase(subject=subject, why="asked")
+    assert lake.sql("SELECT line FROM quarantine").fetchall() == [(stays,)]
+
+
+def test_words_of_a_line_are_whole_in_any_script() -> None:
+    """By which a machine of a shared lake refuses lines from before an erasure."""
+    words = Refusal.words("bad Иванов, ada@x")
+    assert words >= {"Иванов", "ada", "ada@x"}
+    assert "Иван" not in words
 
 
 def filled(path: Path, batches: int = 3) -> Lake:
