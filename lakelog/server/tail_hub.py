@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 
+from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.conditions import TailCondition, check_condition
@@ -122,10 +123,8 @@ class TailClient:
         self._is_gone = False
 
     async def chunks(self) -> AsyncGenerator[TailChunk, None]:
-        """Yield what follows, and from time to time a chunk without events: how far that is.
-
-        Raises LakelogError, OSError.
-        """
+        """Yield what follows, and from time to time a chunk without events: how far that is. The
+        last one says why it ends, where that is a fault."""
         feed, answer = self._feed, self._first
         if answer.chunk is None:
             yield quiet_chunk(answer.position)
@@ -151,7 +150,12 @@ class TailClient:
                     yield quiet_chunk(position)
             if self.is_over:
                 break
-            answer = await feed.catch_up(position)
+            try:
+                answer = await feed.catch_up(position)
+            except (LakelogError, OSError) as error:
+                if not self.is_over:  # its own fault, such as a condition that fits no longer
+                    yield failure_chunk(position, str(error))
+                    return
         if self.has_failed and feed.failure is not None:
             yield failure_chunk(position, str(feed.failure))
 

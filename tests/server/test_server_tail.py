@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -14,9 +14,12 @@ from urllib.parse import urlencode
 import pytest
 
 import lakelog
+from lakelog.lake import Lake
 from lakelog.server import TokenFile, TokenScope
+from lakelog.server.conditions import condition_of
 from lakelog.server.limits import ServerLimits
 from lakelog.server.tail_feed import TailFeed
+from lakelog.server.tail_hub import TailClient, TailHub
 from lakelog.subscriptions import LivePages
 from lakelog.subscriptions.live_pages import LivePage
 from tests.conftest import MakeLake
@@ -251,6 +254,44 @@ def test_who_begins_while_all_others_are_slow_is_not_kept_by_them(tmp_path: Path
             assert newcomer.numbers(1) == [-1]
         for slow in (first, second):
             assert slow.numbers(batches * size + 1) == [*range(batches * size), -1]
+
+
+async def followed(lake: Lake, where: str, each: Callable[[TailClient], object]) -> list[str]:
+    """The types of what a client is given that begins at the beginning; `each` is called with it
+    as soon as it waits for more."""
+    hub = TailHub(lake, ServerLimits())
+    client, names = await hub.client(condition_of(where, ""), "beginning"), list[str]()
+    async for chunk in client.chunks():
+        names.append(chunk.name)
+        asyncio.get_running_loop().call_soon(each, client)
+    hub.end()
+    await asyncio.to_thread(hub.join)
+    return names
+
+
+def test_who_catches_up_is_told_why_it_ends(make_lake: MakeLake) -> None:
+    """Of a condition that fits the first events, and not a later one."""
+    lake = make_lake()
+    for payload in [{"n": 1}] * 5_000, [{"n": "none"}]:
+        lake.append([{"type": "a", "data": data} for data in payload])
+        lake.settle()
+    names = asyncio.run(followed(lake, "(data->>'n')::INT > 0", bool))
+    assert names[-1] == "failure"
+    assert not any(names[:-1])
+
+
+@pytest.mark.parametrize(
+    "end", [TailClient.leave, lambda client: client._hub.end()], ids=["leave", "stop"]
+)
+def test_a_client_that_leaves_is_no_fault(
+    make_lake: MakeLake, end: Callable[[TailClient], object]
+) -> None:
+    """Nor is a stop, while it catches up."""
+    lake = make_lake()
+    lake.append([{"type": "a", "message": "x" * 900}] * 5_000)
+    names = asyncio.run(followed(lake, "", end))
+    assert names
+    assert not any(names)
 
 
 def test_a_stop_ends_streams_and_the_next_server_goes_on(tmp_path: Path) -> None:
