@@ -321,13 +321,19 @@ def test_loki_push_as_protobuf_in_snappy(server: HttpLake) -> None:
     stamp = b"\x08" + _varint(1_790_000_000) + b"\x10" + _varint(5_000)
     pair = part(1, b"trace") + part(2, b"t2")
     entry = part(1, stamp) + part(2, b"a line") + part(3, pair)
-    stream = part(1, rb'{app="snap", path="C:\\x"}') + part(2, entry)
+    labels = rb'{app="snap", path="C:\\x", go="a\tb\u00a0\"\x7f", no="\d\t"}'
+    stream = part(1, labels) + part(2, entry)
     body = pa.Codec("snappy").compress(part(1, stream)).to_pybytes()
     assert server.ask("/loki/api/v1/push", body).status == 204
     (event,) = stored(server, "snap")
     data = json.loads(event["data"])
     assert event["message"] == "a line"
-    assert data["labels"] == {"app": "snap", "path": "C:\\x"}
+    assert data["labels"] == {
+        "app": "snap",
+        "path": "C:\\x",
+        "go": 'a\tb\u00a0"\x7f',
+        "no": r"\d\t",
+    }
     assert data["metadata"] == {"trace": "t2"}
     # A length of four gigabytes in front of nothing.
     assert server.ask("/loki/api/v1/push", b"\xff\xff\xff\xff\x0fx").status == 413

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from lakelog.errors import LakelogError
+from lakelog.server.protocols.loki import unescaped
 
 
 class LogQLFault(LakelogError):
@@ -194,10 +195,6 @@ _TOKEN = re.compile(
     |(?P<mark>\|=|\|~|\|>|!=|!~|!>|=~|==|>=|<=|[{}()\[\],=<>|+\-*/%^])""",
     re.X,
 )
-_ESCAPE = re.compile(
-    r"\\(?:([abfnrtv\\\"'`])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.))"
-)
-_CONTROL = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 LENGTH_MAX = 131_072
 
 
@@ -260,17 +257,7 @@ def _value(category: str, spelling: str, query: str, place: int) -> str | float:
 
 
 def _unescaped(spelling: str, query: str, place: int) -> str:
-    def replaced(match: re.Match[str]) -> str:
-        simple, two, four, eight, octal, unknown = match.groups()
-        if simple:
-            return _CONTROL.get(simple, simple)
-        if unknown:
-            raise fault(
-                query, place, f"\\{unknown} is no escape: write `…` for a regular expression"
-            )
-        code = int(octal, 8) if octal else int(two or four or eight, 16)
-        if code > 0x10FFFF:
-            raise fault(query, place, "an escape that is no character")
-        return chr(code)
-
-    return _ESCAPE.sub(replaced, spelling)
+    try:
+        return unescaped(spelling)
+    except ValueError as error:
+        raise fault(query, place, str(error)) from None

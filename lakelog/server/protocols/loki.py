@@ -8,6 +8,7 @@ before it is opened (grafana.com/docs/loki, reference of the HTTP API; snappy's 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from typing import Any
@@ -34,6 +35,10 @@ message_factory = Lazy("google.protobuf.message_factory")
 _SERVICES = ("service_name", "service", "app", "application", "job", "container", "host")
 _LEVELS = ("level", "detected_level", "severity")
 _LABEL = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)')
+_ESCAPE = re.compile(
+    r"\\(?:([abfnrtv\\\"'`])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.))"
+)
+_CONTROL = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _TEXT_MAX = 128 << 20
 _VARINT_BYTES = 10
 _LOKI = "logproto"
@@ -186,10 +191,32 @@ def _varint(body: bytes) -> bytes:
     return body[:end]
 
 
+def unescaped(spelling: str) -> str:
+    """A text of Go, as it stands in selectors, without its quotes and escapes. Raises
+    ValueError."""
+
+    def replaced(match: re.Match[str]) -> str:
+        simple, two, four, eight, octal, unknown = match.groups()
+        if simple:
+            return _CONTROL.get(simple, simple)
+        if unknown:
+            raise ValueError(f"\\{unknown} is no escape: write `…` for a regular expression")
+        code = int(octal, 8) if octal else int(two or four or eight, 16)
+        if code > 0x10FFFF:
+            raise ValueError("an escape that is no character")
+        return chr(code)
+
+    return _ESCAPE.sub(replaced, spelling)
+
+
+def _label(spelling: str) -> str:
+    # One that Go does not write is left as it came: its lines are told all the same.
+    with contextlib.suppress(ValueError):
+        return unescaped(spelling)
+    return spelling
+
+
 def _labels(selector: str) -> dict[str, str]:
     """The labels of `{name="value", …}`."""
     inner = selector.strip().removeprefix("{").removesuffix("}")
-    return {
-        match[1]: re.sub(r'\\(["\\n])', lambda m: "\n" if m[1] == "n" else m[1], match[2])
-        for match in _LABEL.finditer(inner)
-    }
+    return {match[1]: _label(match[2]) for match in _LABEL.finditer(inner)}
