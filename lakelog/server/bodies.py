@@ -136,10 +136,16 @@ async def read_body(request: Request, limits: ServerLimits) -> bytes:
 
 
 async def body_of(
-    headers: Mapping[str, str], receive: Receive, limits: ServerLimits, *, is_there: bool = False
+    headers: Mapping[str, str],
+    receive: Receive,
+    limits: ServerLimits,
+    *,
+    is_there: bool = False,
+    reserve: Callable[[int], None] = lambda _: None,
 ) -> bytes:
     """Return the body that the messages of a request bring, decompressed, up to
     `limits.text_bytes`. With `is_there` it is in the first message, and no timer is set for it.
+    `reserve` gets how many bytes have come, and raises RequestRefused where they are too many.
 
     Raises RequestRefused: 400 for a client that left or a broken stream, 408 for one that is too
     slow, 413 for what is too large, 415 for an encoding that is not known.
@@ -153,11 +159,11 @@ async def body_of(
         message = await receive()
         body = _content(message)
         if message.get("more_body", False):
-            body += await _waited_for(receive, limits)
+            body += await _waited_for(receive, limits, reserve)
         if len(body) > limits.body_bytes:
             raise too_large(limits.body_bytes)
     else:
-        body = await _waited_for(receive, limits)
+        body = await _waited_for(receive, limits, reserve)
     if encoding == "identity":
         return body
     if len(body) < _INLINE:
@@ -167,7 +173,9 @@ async def body_of(
     )
 
 
-async def _waited_for(receive: Receive, limits: ServerLimits) -> bytes:
+async def _waited_for(
+    receive: Receive, limits: ServerLimits, reserve: Callable[[int], None]
+) -> bytes:
     """The bytes of a body, which come in time. Raises RequestRefused."""
     chunks, size = list[bytes](), 0
     try:
@@ -177,6 +185,7 @@ async def _waited_for(receive: Receive, limits: ServerLimits) -> bytes:
                 size += len(chunk)
                 if size > limits.body_bytes:
                     raise too_large(limits.body_bytes)
+                reserve(size)
     except TimeoutError:
         raise _too_slow(limits) from None
     except asyncio.CancelledError:

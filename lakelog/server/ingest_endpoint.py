@@ -36,7 +36,7 @@ LATER = {"Retry-After": "5"}
 SECURITY = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _LOG = logging.getLogger("lakelog.server")
 _ROOM = 1 << 16
-"""Reserved for a body of unknown length."""
+"""Reserved for a body of unknown length, before it comes."""
 _STREAMED = 1 << 20
 """Bytes of a body without an end that are stored together."""
 _FAULT = {"error": "a fault of the server: its log says more"}
@@ -97,9 +97,11 @@ class IngestEndpoint:
             if isinstance(protocol, JournalUpload):
                 uploader = caller.name, scope["path"]
                 return await self._streamed(protocol, request, receive, uploader)
-            with self._intake.room(int(declared) if declared.isdigit() else _ROOM):
+            with self._intake.room(int(declared) if declared.isdigit() else _ROOM) as reserve:
                 is_there = WHOLE_BODY in scope.get("extensions", ())
-                body = await body_of(request.headers, receive, self._limits, is_there=is_there)
+                body = await body_of(
+                    *(request.headers, receive, self._limits), is_there=is_there, reserve=reserve
+                )
                 if protocol.is_whole:
                     require_parsable(body, self._limits)
                 identity = (

@@ -66,18 +66,27 @@ class EventIntake(Generic[AnswerType]):
         self._own.close()
 
     @contextmanager
-    def room(self, size: int) -> Iterator[None]:
-        """Reserve memory for a body. Raises RequestRefused if there is none left."""
-        # One body alone is always let in: refused for its size, it could never be stored.
-        if self._waiting_bytes and self._waiting_bytes + size > self._limits.waiting_bytes:
-            raise RequestRefused(
-                429, "too much waits to be stored: try again", {"Retry-After": _RETRY_SECONDS}
-            )
-        self._waiting_bytes += size
+    def room(self, size: int) -> Iterator[Callable[[int], None]]:
+        """Reserve memory for a body; yield what reserves more for one that turns out to have so
+        many bytes. Both raise RequestRefused if there is none left."""
+        reserved = 0
+
+        def reserve(total: int) -> None:
+            nonlocal reserved
+            more, others = max(total - reserved, 0), self._waiting_bytes - reserved
+            # One body alone is always let in: refused for its size, it could never be stored.
+            if more and others and self._waiting_bytes + more > self._limits.waiting_bytes:
+                raise RequestRefused(
+                    429, "too much waits to be stored: try again", {"Retry-After": _RETRY_SECONDS}
+                )
+            reserved += more
+            self._waiting_bytes += more
+
         try:
-            yield
+            reserve(size)
+            yield reserve
         finally:
-            self._waiting_bytes -= size
+            self._waiting_bytes -= reserved
 
     async def once(
         self,

@@ -25,7 +25,9 @@ import zstandard
 import lakelog
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.bodies import body_of, decompressed, texts_of
+from lakelog.server.intake import EventIntake
 from lakelog.server.limits import ServerLimits
+from tests.conftest import MakeLake
 from tests.support.http_lake import HttpLake, lines, serving
 from tests.support.requirements import need_module
 
@@ -248,6 +250,37 @@ def test_a_body_of_no_declared_length_has_the_same_bound(is_there: bool) -> None
     with pytest.raises(RequestRefused) as refused:
         reading(101)
     assert refused.value.status == 413
+
+
+def test_bodies_of_no_declared_length_have_the_room_of_others(make_lake: MakeLake) -> None:
+    """As they come: one more is refused, and those before it are read to their ends."""
+
+    async def reading(intake: EventIntake[object], size: int, may_end: asyncio.Event) -> int:
+        async def receive() -> dict[str, Any]:
+            if sent:
+                await may_end.wait()
+            sent.append(size)
+            return {"type": "http.request", "body": bytes(size), "more_body": len(sent) < 2}
+
+        sent = list[int]()
+        with intake.room(1) as reserve:
+            return len(await body_of({}, receive, limits, reserve=reserve))
+
+    async def together() -> tuple[int, ...]:
+        intake, may_end = EventIntake[object](make_lake(), limits), asyncio.Event()
+        readings = [asyncio.create_task(reading(intake, size, may_end)) for size in (400, 40)]
+        await asyncio.sleep(0)
+        with pytest.raises(RequestRefused) as refused:
+            await reading(intake, 600, may_end)
+        assert refused.value.status == 429
+        may_end.set()
+        sizes = await asyncio.gather(*readings)
+        assert await reading(intake, 2_000, may_end) == 4_000  # alone, it is let in
+        intake.close()
+        return tuple(sizes)
+
+    limits = ServerLimits(waiting_bytes=1_000)
+    assert asyncio.run(together()) == (800, 80)
 
 
 def test_a_body_that_comes_too_slowly_is_refused() -> None:
