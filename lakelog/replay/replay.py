@@ -110,6 +110,9 @@ class Replay:
         """`cursor` is a file that keeps how far it came, and from which it goes on."""
         self._pace, self._target, self._path, self._progress = pace, target, cursor, progress
         saved_cursor = ReplayCursor.load(cursor, lake) if cursor else None
+        # Before anything is delivered that no cursor would know of.
+        if cursor and not os.path.isdir(folder := os.path.dirname(os.path.abspath(cursor))):
+            raise InvalidSetting(f"{folder}: no such directory: create it first")
         self._lake = lake.store.lake_id
         self._state = self._pin(lake, selection.ref, saved_cursor)
         self._conditions, self._asked_us = selection.conditions, selection.asked_us

@@ -151,6 +151,14 @@ def test_a_span_is_that_before_the_beginning_where_a_replay_goes_on(
     assert len(run(home / "lake", *words).stdout.splitlines()) == 58
 
 
+def test_nothing_is_delivered_where_no_cursor_can_be(lake: lakelog.Lake, home: Path) -> None:
+    """It would be delivered again by the next one."""
+    kept, pace = Kept(), ReplayPace(AT_ONCE, None, threading.Event())
+    with pytest.raises(InvalidSetting, match="nowhere: no such directory: create it first"):
+        Replay(lake, ReplaySelection(), pace, kept, cursor=str(home / "nowhere/c")).run()
+    assert not kept.events
+
+
 def test_a_cursor_of_another_lake_is_refused(lake: lakelog.Lake, home: Path) -> None:
     """As is a file that is none."""
     path = str(home / "cursor.json")
