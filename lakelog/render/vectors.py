@@ -9,6 +9,7 @@ them.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -36,6 +37,8 @@ _END = 2**31 - 1
 _LARGE_BYTES = 2**30
 _FRACTIONS = {"ms": 10**3, "us": 10**6, "ns": 10**9}
 """Units of a time in a second."""
+_ZEROS = re.compile(r"\.0+$")
+_SHORT_YEAR = re.compile(r"-\d{3}-")
 _PLAIN_MAX = 1_000
 """Bytes of JSON up to which a regular expression is faster than a parser."""
 
@@ -74,6 +77,8 @@ def values(column: pa.Array) -> list[Any]:
     """Return a column's values; times as text at once, which is three times as fast, and maps as
     pairs where a key is no scalar."""
     plain = _times(column) if pa.types.is_timestamp(column.type) else column
+    if pa.types.is_date32(column.type) and (days := _far_times(column, "")) is not None:
+        plain = days
     try:
         python_values: list[object] = plain.to_pylist(maps_as_pydicts="strict")
     except TypeError:  # a list is no key of a dictionary
@@ -322,12 +327,39 @@ def _times(column: pa.Array) -> pa.Array:
     """Return times as ISO 8601, without a fraction of zeros."""
     unit, zone = column.type.unit, "Z" if column.type.tz else ""
     naive = column.cast(pa.timestamp(unit))
+    if (far := _far_times(naive, zone)) is not None:
+        return far
     stamps = _times_of_runs(naive, zone) if column.null_count < len(column) else None
     if stamps is not None:
         return stamps
     # Some year has not four digits, or all are null.
     stamps = pc.strftime(naive, format=f"%Y-%m-%dT%H:%M:%S{zone}")
     return pc.replace_substring_regex(stamps, r"\.0+(Z?)$", r"\1")
+
+
+def _far_times(naive: pa.Array, zone: str) -> pa.Array | None:
+    """Return times or days as ISO 8601 if some year is not one from 1 to 9999: Arrow (26) has
+    years of 16 bits. An infinite time is the nearest that Python has, as in rows of the engine."""
+    is_day = pa.types.is_date32(naive.type)
+    unit, width = ("D", np.int32) if is_day else (naive.type.unit, np.int64)
+    if not len(naive) or unit == "ns":  # of which all are within
+        return None
+    counts = arrays.numbers((naive.cast(pa.int32()) if is_day else naive).cast(pa.int64()))
+    earliest, latest = np.array(["0001-01-01", "9999-12-31T23:59:59.999999"], f"M8[{unit}]").view(
+        "i8"
+    )
+    if earliest <= counts.min() and counts.max() <= latest:
+        return None
+    is_infinite = np.abs(counts) == np.iinfo(width).max
+    counts = np.where(is_infinite, np.clip(counts, earliest, latest), counts)
+    stamps = np.datetime_as_string(counts.view(f"M8[{unit}]")).tolist()
+    pairs = zip(stamps, arrays.truths(naive.is_valid()), strict=True)
+    return arrays.texts([_plain_stamp(s) + zone if is_valid else None for s, is_valid in pairs])
+
+
+def _plain_stamp(stamp: str) -> str:
+    """Return a time of numpy with no fraction of zeros, and with four digits of a year before 0."""
+    return _ZEROS.sub("", f"-0{stamp[1:]}" if _SHORT_YEAR.match(stamp) else stamp)
 
 
 def _times_of_runs(naive: pa.Array, zone: str) -> pa.Array | None:

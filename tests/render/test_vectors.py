@@ -151,6 +151,28 @@ def test_times_have_a_fraction_where_they_need_one(digits: int, zone: str | None
         assert lines.decode().split("\r\n")[1:-1] == [f"{iso(each)}," for each in some]
 
 
+@pytest.mark.parametrize(
+    ("time", "kind", "written"),
+    [
+        (2**63 - 1, pa.timestamp("us", "UTC"), "9999-12-31T23:59:59.999999Z"),
+        (1 - 2**63, pa.timestamp("us"), "0001-01-01T00:00:00"),
+        (2**63 - 1, pa.timestamp("s"), "9999-12-31T23:59:59"),
+        (2_069_800_000_000, pa.timestamp("s", "UTC"), "67559-05-09T12:26:40Z"),
+        (9_200_000_000_000_000_000, pa.timestamp("us"), "293506-05-25T11:33:20"),
+        (-63_515_000_000_500, pa.timestamp("ms"), "-0043-04-16T16:26:39.500"),
+        (2**31 - 1, pa.date32(), "9999-12-31"),
+        (23_955_000, pa.date32(), "67556-07-25"),
+    ],
+)
+def test_times_beyond_the_years_of_python(time: int, kind: pa.DataType, written: str) -> None:
+    """No year becomes another one, and an infinite time is the one that rows of SQL have."""
+    batch = pa.record_batch([pa.array([None, 0, time], kind), pa.array([1, 2, 3])], ["a", "n"])
+    assert [row[0] for row in ColumnBatch(batch)][2] == written
+    lines = b"".join(QueryResult(["a", "n"], [ColumnBatch(batch)]).encode("ndjson")).splitlines()
+    assert json.loads(lines[0]) == {"a": None, "n": 1}
+    assert json.loads(lines[2]) == {"a": written, "n": 3}
+
+
 @pytest.mark.parametrize("texts", [['"'] * 9, ['a "b"', None, '""'], ['"\r', '",'], ['"', "\n"]])
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
 def test_quotes_are_doubled_in_every_column(texts: list[str | None], kind: pa.DataType) -> None:
