@@ -37,6 +37,7 @@ _ARROW_CASTS = {
     **dict.fromkeys(("BIT", "BIGNUM", "TIME WITH TIME ZONE"), "VARCHAR"),
 }
 """Types that Arrow lacks, which the engine gives it as other values: the largest UHUGEINT is -1."""
+_NESTED_KINDS = frozenset(("array", "list", "map", "struct"))
 _LONG = frozenset(
     "count execute explain fetchdf max min mean sum tf to_csv to_dicts to_parquet torch write_csv"
     " write_parquet".split()
@@ -46,6 +47,30 @@ _LONG = frozenset(
 _T = TypeVar("_T")
 Failure = Callable[[str], QueryFailed]
 """Returns the error for the engine's words."""
+
+
+def _arrow_cast(column_type: DuckDBPyType) -> str | None:
+    """Return the type to cast to where Arrow lacks one or what is inside it, else None."""
+    kind = column_type.id
+    if kind not in _NESTED_KINDS:
+        return _ARROW_CASTS.get(str(column_type))
+    children: list[tuple[str, Any]] = [
+        (name, child) for name, child in column_type.children if hasattr(child, "id")
+    ]
+    casts = [_arrow_cast(child) for _, child in children]
+    if not any(casts):
+        return None
+    types = [cast or str(child) for cast, (_, child) in zip(casts, children, strict=True)]
+    if kind == "list":
+        return f"{types[0]}[]"
+    if kind == "array":
+        return f"{types[0]}[{column_type.children[1][1]}]"
+    if kind == "struct":
+        types = [
+            f"{identifier(name)} {member}"
+            for (name, _), member in zip(children, types, strict=True)
+        ]
+    return f"{kind}({', '.join(types)})"
 
 
 def failed(message: str) -> QueryFailed:
@@ -179,7 +204,7 @@ class Relation:
     def pl(self) -> polars.DataFrame:
         """All rows as a Polars data frame."""
         require("polars", ".pl()", "pip install 'lakelog[polars]'")
-        frame: polars.DataFrame = self._run("pl")
+        frame: polars.DataFrame = self._for_arrow()._run("pl")
         return frame
 
     def plot(
@@ -298,7 +323,7 @@ class Relation:
 
     def _for_arrow(self) -> Relation:
         """The same rows in types that Arrow has."""
-        casts = [_ARROW_CASTS.get(str(column_type)) for column_type in self.types]
+        casts = [_arrow_cast(column_type) for column_type in self.types]
         if not any(casts):
             return self
         columns = [

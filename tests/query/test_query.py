@@ -609,3 +609,23 @@ def test_needles_in_any_spelling(lake: lakelog.Lake) -> None:
     assert wrong in failed.value.details
     with pytest.raises(QueryFailed, match='Referenced column "nope"'):
         lake.sql("SELECT nope FROM events WHERE subject = 's1'")
+
+
+def test_types_that_arrow_lacks_are_values_of_sql_wherever_they_are(lake: lakelog.Lake) -> None:
+    """In lists, arrays, structs and maps, for Arrow and for Polars: no number becomes another, and
+    what has no type there is text."""
+    query = """SELECT u, [u, NULL] AS l, [u]::UHUGEINT[1] AS a, MAP {'k': [u]} AS m,
+            {'b b': '101'::BIT, 't': [TIMETZ '12:00:00+05'], 'e': 'x'::ENUM ('x'), 'n': 1} AS s
+        FROM (SELECT 99999999999999999999999999999999999999::UHUGEINT AS u)"""
+    number = 10**38 - 1
+    wanted = {
+        "u": number,
+        "l": [number, None],
+        "a": [number],
+        "m": {"k": [number]},
+        "s": {"b b": "101", "t": ["12:00:00+05"], "e": "x", "n": 1},
+    }
+    assert lake.sql(query).to_arrow_table().to_pylist(maps_as_pydicts="strict") == [wanted]
+    assert lake.sql(query).pl().to_dicts() == [wanted]
+    with pytest.raises(QueryFailed, match="Could not cast value"):
+        lake.sql("SELECT [340282366920938463463374607431768211455::UHUGEINT]").pl()
