@@ -5,15 +5,18 @@ and the quarantine count bytes of these lines, and the JSON lines format maps th
 text of a row depends on its values alone, never on row groups, batches or library versions.
 
 A column that is null is left out. Integers, decimals and floats are numbers, NaN and the infinities
-text; times are ISO 8601 (in UTC with Z where they have a zone), durations ISO 8601, bytes UTF-8 or
-else with `\\xHH` escapes, lists arrays, structs and maps objects. JSON text in a column `data` is
-JSON. Of rows that lakelog exported, columns that a lake assigns to each event are left out.
+text; dates and times are ISO 8601 of any year (in UTC with Z where they have a zone), and the
+largest and smallest, by which engines write infinity, are text, too; durations are ISO 8601, bytes
+UTF-8 or else with `\\xHH` escapes, lists arrays, structs and maps objects. JSON text in a column
+`data` is JSON. Of rows that lakelog exported, columns that a lake assigns to each event are left
+out.
 
 Memory holds a few thousand rows of a Parquet file, or one record batch of an Arrow file.
 """
 
 from __future__ import annotations
 
+import datetime
 import io
 import itertools
 import json
@@ -35,6 +38,10 @@ PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff\xff\xff\xff"
 _ROWS, _BYTES = 16_384, 8 << 20
 _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _ESCAPED = "surrogateescape"
+# The calendar repeats after so many days, which are 400 years.
+_CYCLE_DAYS, _CYCLE_YEARS = 146_097, 400
+_EPOCH = datetime.date(1970, 1, 1).toordinal()
+_INFINITE_DAY, _INFINITE_MOMENT = 2**31 - 1, 2**63 - 1
 Texts = list[str | None]
 
 
@@ -168,6 +175,8 @@ def _texts(column: pa.Array) -> Texts:
         return _nested(column)
     if is_.is_timestamp(column_type):
         return _moments(column)
+    if is_.is_date(column_type):
+        return _dates(column)
     if is_.is_duration(column_type):
         scale = _UNITS[column_type.unit]
         return [v if v is None else _duration(v * scale) for v in _integers(column)]
@@ -267,7 +276,45 @@ def _moments(column: pa.Array) -> Texts:
     unit, zone = column.type.unit, "Z" if column.type.tz else ""
     # Dropping the zone keeps the instant in UTC; with a zone the cast would print local time.
     moments = column.cast(pa.timestamp(unit)).cast(pa.string()).to_pylist()
-    return [None if t is None else f'"{_shortened(t).replace(" ", "T")}{zone}"' for t in moments]
+    # Arrow writes years of five digits at most, and a remark in place of others.
+    far = enumerate(_integers(column)) if any(t and t[0] == "<" for t in moments) else ()
+    for place, count in far:
+        if count is not None and moments[place][0] == "<":
+            moments[place] = _moment(count, unit)
+    return [
+        None
+        if t is None
+        else f'"{t}"'
+        if t.endswith("Infinity")
+        else f'"{_shortened(t).replace(" ", "T")}{zone}"'
+        for t in moments
+    ]
+
+
+def _moment(count: int, unit: str) -> str:
+    """Return a moment of any year as Arrow writes those it can, or an infinity."""
+    if abs(count) >= _INFINITE_MOMENT:
+        return "Infinity" if count > 0 else "-Infinity"
+    days, nanos = divmod(count * _UNITS[unit], 86_400 * 10**9)
+    return f"{_date(days)} {_clock(nanos)}"
+
+
+def _dates(column: pa.Array) -> Texts:
+    """Dates as ISO 8601, also those of years that Python has none of."""
+    days = _integers(column)
+    if pa.types.is_date64(column.type):
+        days = [None if millis is None else millis // 86_400_000 for millis in days]
+    return [None if day is None else f'"{_date(day)}"' for day in days]
+
+
+def _date(days: int) -> str:
+    if abs(days) == _INFINITE_DAY:
+        return "Infinity" if days > 0 else "-Infinity"
+    cycles, day = divmod(days, _CYCLE_DAYS)
+    alike = datetime.date.fromordinal(_EPOCH + day)
+    year = alike.year + _CYCLE_YEARS * cycles
+    sign = "-" if year < 0 else ""
+    return f"{sign}{abs(year):04}{alike.isoformat()[4:]}"
 
 
 def _shortened(moment: str) -> str:

@@ -219,6 +219,43 @@ def test_values_of_every_type_are_kept() -> None:
     assert json.loads(line, parse_float=lambda t: t if len(t) > 20 else float(t)) == EXPECTED
 
 
+@pytest.mark.parametrize(
+    ("days", "expected"),
+    [
+        (-719_162, "0001-01-01"),
+        (2_932_896, "9999-12-31"),
+        (2_932_897, "10000-01-01"),
+        (106_751_991, "294247-01-10"),
+        (-719_529, "-0001-12-31"),
+        (2**31 - 1, "Infinity"),
+        (-(2**31) + 1, "-Infinity"),
+    ],
+)
+def test_dates_of_any_year_are_kept(days: int, expected: str) -> None:
+    """PostgreSQL and DuckDB have dates that Python does not, and an infinity of them."""
+    column = pa.array([days], pa.int32()).view(pa.date32())
+    line = columnar.json_lines(pa.RecordBatch.from_arrays([column], ["x"]))
+    assert json.loads(line) == {"x": expected}
+
+
+@pytest.mark.parametrize(
+    ("micros", "expected"),
+    [
+        (253_402_300_799_999_999, "9999-12-31T23:59:59.999999"),
+        (2**63 - 2, "294247-01-10T04:00:54.775806"),
+        (-62_135_596_800_000_001, "0000-12-31T23:59:59.999999"),
+        (-(2**63) + 2, "-290308-12-21T19:59:05.224194"),
+        (2**63 - 1, "Infinity"),
+        (-(2**63) + 1, "-Infinity"),
+    ],
+)
+def test_moments_of_any_year_are_kept(micros: int, expected: str) -> None:
+    """The text of Arrow for a moment that it cannot write would be stored as if it were one."""
+    column = pa.array([micros], pa.int64()).view(pa.timestamp("us"))
+    line = columnar.json_lines(pa.RecordBatch.from_arrays([column], ["x"]))
+    assert json.loads(line) == {"x": expected}
+
+
 def test_text_that_is_no_utf8_stays_as_it_is() -> None:
     """Writers of Arrow need not check their text: each row has its bytes, escaped or not."""
     raw = pa.array([b"ok", b"caf\xe9", b'"\xe9', None], pa.binary())
