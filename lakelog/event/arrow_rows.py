@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lakelog.errors import InvalidEvent
 from lakelog.event.exported import assigned_columns, payload
 from lakelog.libraries import pa
 from lakelog.values import JsonObject
@@ -12,11 +13,15 @@ from lakelog.values import JsonObject
 
 def events_of(stream: object) -> Iterator[JsonObject]:
     """Yield the events of what exports an Arrow stream: nulls are left out, JSON text in `data` is
-    JSON, and of exported rows what a lake assigns is left out."""
+    JSON, and of exported rows what a lake assigns is left out. Raises InvalidEvent."""
     for batch in pa.RecordBatchReader.from_stream(stream):
         own_columns = assigned_columns(batch.schema.names)
         fields = [f.with_type(_microseconds_type(f.type)) for f in batch.schema]
-        for row in batch.cast(pa.schema(fields), safe=False).to_pylist():
+        try:
+            rows = batch.cast(pa.schema(fields), safe=False).to_pylist()
+        except OverflowError as error:  # a date or time of a year that Python has not
+            raise InvalidEvent(f"a value of a table is none of Python's: {error}") from None
+        for row in rows:
             event = {k: v for k, v in row.items() if v is not None and k not in own_columns}
             if "data" in event:
                 event["data"] = payload(event["data"])

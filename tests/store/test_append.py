@@ -201,6 +201,17 @@ def test_an_arrow_stream_without_type_is_refused(lake: lakelog.Lake) -> None:
     assert lake.count() == 0
 
 
+@pytest.mark.parametrize("type_", [pa.date32(), pa.timestamp("us"), pa.duration("s")])
+def test_an_arrow_value_that_python_has_not_is_refused(
+    lake: lakelog.Lake, type_: pa.DataType
+) -> None:
+    """A year such as 12000, or an engine's infinity, is an invalid event, not a stray error."""
+    largest = pa.array([2 ** (type_.bit_width - 1) - 1], f"int{type_.bit_width}").view(type_)
+    with pytest.raises(InvalidEvent, match="none of Python's"):
+        lake.append(pa.table({"type": ["A"], "x": largest}))
+    assert lake.count() == 0
+
+
 def test_what_a_query_gives_can_be_appended_to_another_lake(make_lake: MakeLake) -> None:
     """SELECT * of one lake is a stream for another, which gives its own origin and seq."""
     source, target = make_lake("source"), make_lake("target")
