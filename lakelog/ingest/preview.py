@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.files import printable
 from lakelog.formats import FORMATS, Format, FormatDefinition
 from lakelog.ingest.definitions import Formats, LakeFormat
+from lakelog.ingest.spool import BUSY, Spool
 from lakelog.ingest.transform import Transformer, readable
 from lakelog.lines import Chunk, Source, visible
 from lakelog.values import parse_value
@@ -110,16 +112,31 @@ class Preview:
 
 def _beginning(path: str) -> tuple[bytes, bool]:
     """The first whole lines of a file, decompressed, and whether they are all of it."""
-    if path == "-":
-        data = sys.stdin.buffer.read(SAMPLE + 1)
-    else:
-        with closing(Source(path)) as source:
-            data = source.read(SAMPLE + 1)
-    data = visible(data)
+    data = visible(_piped() if path == "-" else _read(path))
     if len(data) <= SAMPLE:
         return data, True
     # Cut at a line: half a line would look like a line that no format fits.
     return data[: data.rfind(b"\n", 0, SAMPLE) + 1] or data[:SAMPLE], False
+
+
+def _read(path: str) -> bytes:
+    with closing(Source(path)) as source:
+        return source.read(SAMPLE + 1)
+
+
+def _piped() -> bytes:
+    """The beginning of standard input, which is decompressed and decoded as that of a file is."""
+    if sys.stdin is None:
+        raise OSError("standard input is closed")
+    with closing(Spool(sys.stdin.buffer, tempfile.gettempdir(), bool)) as spool:
+        while spool.size <= SAMPLE and not spool.is_ended:
+            spool.pull(BUSY)
+        with closing(Source(spool.path)) as source:
+            is_packed = bool(source.compression)
+        # Of some files the end says how the beginning is read.
+        if is_packed:
+            spool.fill_all()
+        return _read(spool.path)
 
 
 def _choose(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shlex
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -113,6 +116,33 @@ def test_stdin_empty_and_packed_files_are_looked_at(tmp_path: Path, log: Path) -
     assert (found["events"], found["outcomes"]) == (0, [])
     assert "no such file" in run(lake, "formats", "test", "none", code=1).stderr
     run(lake, "formats", "test", str(tmp_path), code=1)
+
+
+def test_stdin_is_previewed_as_ingest_reads_it(tmp_path: Path) -> None:
+    """Packed, in another encoding or a table: what ingest - takes, its preview shows."""
+    table = tmp_path / "shop.parquet"
+    pq.write_table(pa.table({"type": ["A"], "n": [1]}), table)
+    for content in (gzip.compress(TEXT.encode()), TEXT.encode("utf-16"), table.read_bytes()):
+        named = tmp_path / "named"
+        named.write_bytes(content)
+        outcomes = []
+        for path in (str(named), "-"):
+            arguments = ["--lake", str(tmp_path / "lake"), "formats", "test", path, "--json"]
+            result = CliRunner().invoke(cli, arguments, input=content)
+            assert result.exit_code == 0, result.output
+            found = json.loads(result.stdout)
+            outcomes.append((found["format"], found["events"], found["quarantined"]))
+        assert outcomes[0] == outcomes[1]
+        assert outcomes[0][1] >= 1
+
+
+def test_a_preview_of_a_closed_stdin_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without standard input there is one clear line, as ingest has it."""
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(OSError, match="standard input is closed"):
+        Preview.of("-", lambda: None, formats={})
 
 
 def test_a_long_sample_is_read_as_far_as_it_is_shown(make_lake: type, tmp_path: Path) -> None:
