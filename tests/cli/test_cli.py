@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,15 @@ def test_every_verb_and_no_other_has_examples() -> None:
     assert verbs - shared == set(examples)
     too_long = [line for text in examples.values() for line in text.splitlines() if len(line) > 76]
     assert too_long == []  # four columns are in front of each
+
+
+def test_examples_mean_the_same_to_a_shell() -> None:
+    """A variable of a query is not one of the shell, and no option is a command of its own."""
+    for verb, text in tables_beside(app.__file__, "examples.toml").items():
+        assert not re.search(r"[^\\]\n *--", text), verb
+        # Single quotes first, so that those within double ones are a part of these.
+        for quoted in re.findall(r"""'[^']*'|"(?:\\.|[^"\\])*\"""", text):
+            assert quoted[0] == "'" or not re.search(r"[^\\]\$\w", quoted), verb
 
 
 def test_the_version_is_the_package_s(lake: Path) -> None:
