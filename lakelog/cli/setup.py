@@ -130,7 +130,7 @@ def protect_fields(
     types: tuple[str, ...] = option("--type NAME", "Only of events of this type; repeatable."),
     subject: str = option("--subject FIELD", "The field that has the subject.", default=""),
 ) -> None:
-    """Seal fields of payloads from now on, under the key of each subject.
+    """Seal fields of payloads from now on, each by its subject's key.
 
     A FIELD is a member of `data`. Whose key seals is the event's subject, or the field that
     --subject names. The keys are in a file outside of the lake, that of LAKELOG_SUBJECT_KEYS or

@@ -236,7 +236,7 @@ def diff(
     b: str = argument("DIR2", type=click.Path()),
     target: OutputTarget = OUTPUT,
 ) -> None:
-    """Compare two exports: recipes, rows, and groups that changed splits."""
+    """Compare two exports: recipes, rows, groups that changed splits."""
     comparison = sets.diff(a, b)
     before, after = comparison.snapshots
 

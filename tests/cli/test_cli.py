@@ -136,7 +136,10 @@ def test_help_of_a_verb_fits_and_has_examples(tmp_path: Path, verb: str) -> None
     """Each verb's help fits 80 columns and ends with examples."""
     shown = run(tmp_path, verb, "-h").stdout
     assert max(map(len, shown.splitlines())) <= 80
-    assert "..." not in shown.partition("Commands:")[2]  # a summary that is cut short
+    summaries = shown.partition("Commands:")[2].partition("Examples:")[0]
+    assert "..." not in summaries  # a summary that is cut short
+    # Of 80 columns click leaves two free and cuts at 76, but a test's runner gives it 80.
+    assert max([0, *map(len, summaries.splitlines())]) <= 76
     assert "lakelog" in shown.split("Examples:")[1]
 
 
