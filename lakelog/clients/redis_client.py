@@ -346,7 +346,7 @@ def _discovery(config: RedisConfig) -> Callable[[], ServerAddress] | None:
     return discover
 
 
-def _encoded(words: Iterable[Any]) -> tuple[Any, ...]:
+def _encoded(words: Iterable[object]) -> tuple[object, ...]:
     """Return the words of a command with those of text as bytes: hiredis refuses words that stand
     for bytes which are no text, whatever the connection's `encoding_errors` are."""
     return tuple(
@@ -369,11 +369,11 @@ def _connection_class(base_class: Any, discover: Callable[[], ServerAddress] | N
                 self.host, self.port = discover()
             super().connect()
 
-        def send_command(self, *words: Any, **options: Any) -> None:
+        def send_command(self, *words: object, **options: object) -> None:
             """Send a command."""
             super().send_command(*_encoded(words), **options)
 
-        def pack_commands(self, commands: Iterable[Iterable[Any]]) -> Any:
+        def pack_commands(self, commands: Iterable[Iterable[object]]) -> object:
             """Return the commands of a pipeline as a server takes them."""
             return super().pack_commands(map(_encoded, commands))
 

@@ -73,14 +73,14 @@ class EventIntake(Generic[AnswerType]):
 
         def reserve(total: int) -> None:
             nonlocal reserved
-            more, others = max(total - reserved, 0), self._waiting_bytes - reserved
+            growth, other_bytes = max(total - reserved, 0), self._waiting_bytes - reserved
             # One body alone is always let in: refused for its size, it could never be stored.
-            if more and others and self._waiting_bytes + more > self._limits.waiting_bytes:
+            if growth and other_bytes and self._waiting_bytes + growth > self._limits.waiting_bytes:
                 raise RequestRefused(
                     429, "too much waits to be stored: try again", {"Retry-After": _RETRY_SECONDS}
                 )
-            reserved += more
-            self._waiting_bytes += more
+            reserved += growth
+            self._waiting_bytes += growth
 
         try:
             reserve(size)
