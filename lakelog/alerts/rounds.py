@@ -32,6 +32,7 @@ from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import LakelogError
 from lakelog.event import Event
 from lakelog.lake import Lake
+from lakelog.render import visible
 from lakelog.store import Store
 
 PAUSE = 0.5
@@ -87,10 +88,12 @@ class Evaluator:
         clock: Callable[[], int] = disk.now_us,
     ) -> None:
         """`site` is the address of a server that shows the lake, for links; `clock` gives us."""
-        self._lake, self._say, self._stop = lake, say, stop
+        self._lake, self._stop = lake, stop
+        # Labels and messages are of events: who sends those must not write lines of a log.
+        self._say: Callable[[str], None] = lambda line: say(visible(line))
         self.site, self._clock = site, clock
         self._log = AlertLog(lake)
-        self._outbox = Outbox(self._log, say, clock)
+        self._outbox = Outbox(self._log, self._say, clock)
         self._queries: RuleQueries | None = None
         self._path = status_path(lake.store, lake.branch_name)
         self._lock_path = lock_path(lake.store, lake.branch_name)

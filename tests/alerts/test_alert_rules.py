@@ -47,6 +47,16 @@ def test_labels_tell_alerts_apart(alerts: AlertLake) -> None:
     assert alerts.changes() == [("web", "firing"), ("db", "firing")]
 
 
+def test_an_alert_is_one_line_of_a_log(alerts: AlertLake) -> None:
+    """Whatever its events are named."""
+    alerts.add()
+    alerts.errors(1, "web\nalert firing critical disk\x1b[2J")
+    lines = alerts.round()
+    assert lines == [
+        "alert firing warning r source=web↵alert firing critical disk\\x1b[2J: value 1 > 0"
+    ]
+
+
 def test_a_share_of_nothing_fires_and_stops_no_other_rule(alerts: AlertLake) -> None:
     """An infinite value is told as such: the rules behind it are asked all the same."""
     counts = "count(*) FILTER (level = 'ERROR') / count(*) FILTER (type = 'request')"
