@@ -25,6 +25,8 @@ from lakelog.errors import InvalidSetting, SyncRefused
 from lakelog.event import BookkeepingEvent
 from lakelog.files import LogName, Selection
 from lakelog.lake import Lake
+from lakelog.loggers import AILogger
+from lakelog.oos.oos_feed import FLUSH_SECONDS
 from lakelog.oos.oos_views import DEFAULT_LOG, OOSViews, get_views
 from lakelog.store import Store
 from lakelog.sync import RETRIES, Syncer, SyncResult
@@ -155,6 +157,8 @@ class BatchDatabaseSync:
         """Bring the log into the lake, with what was appended to it after a rotation."""
         if not self.log:
             return
+        # As in the views, lines that loggers of this process have not written yet belong to it.
+        AILogger.flush_all(self.log, FLUSH_SECONDS)
         # The rotated ones first, as their lines are older.
         paths = [*self._rotated(), *filter(os.path.exists, [self.log])]
         for report in self.lake.ingest(paths, format="oos").files:

@@ -31,7 +31,7 @@ _LARGE = 1 << 24
 _FIELDS = 6
 _MARK = 256
 """So many bytes before the position where reading stopped are compared."""
-_FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 5.0
 """So long a question waits for what loggers of this process wrote; a full disk takes none."""
 _ITEM_TYPES = ", ".join(f"'{name}'" for name in STATES)
 _STANDING = f"""
@@ -91,7 +91,7 @@ class FileFeed:
     def state(self) -> Answers:
         """The log as it is now, with what loggers of this process wrote to it."""
         # Lines that this process has not written yet belong to the answer.
-        AILogger.flush_all(self.path, _FLUSH_SECONDS)
+        AILogger.flush_all(self.path, FLUSH_SECONDS)
         with self._mutex:
             return self._refresh()
 
@@ -191,7 +191,7 @@ class LakeFeed:
 
     def state(self) -> Answers:
         """The branch as it is now, with live events, and what loggers of this process wrote."""
-        AILogger.flush_all(self._lake.path, _FLUSH_SECONDS, self._lake.branch_name)
+        AILogger.flush_all(self._lake.path, FLUSH_SECONDS, self._lake.branch_name)
         return self
 
     def standing(self) -> dict[str, int]:

@@ -53,6 +53,15 @@ def age(*paths: Path) -> None:
         os.utime(path, (time.time() - 60, time.time() - 60))
 
 
+def test_what_loggers_have_not_written_yet(log: Path) -> None:
+    """It belongs to a sync, as it belongs to the views."""
+    with BatchDatabaseSync("oos.db") as sync:
+        logger = get_logger("oos.log")
+        for n in range(2):
+            logger.complete("podcast", "Tech", f"Tech_{n}", {})
+            assert sync.sync_completed_transcripts() == 1
+
+
 def test_a_program_of_the_older_system(log: Path) -> None:
     """Ints and dictionaries; each row once, however often it is called."""
     logger = get_logger("oos.log")
@@ -60,7 +69,6 @@ def test_a_program_of_the_older_system(log: Path) -> None:
         logger.discover("podcast", "Tech", f"Tech_{n}", {})
     logger.complete("podcast", "Tech", "Tech_0", {"transcript": "words"})
     logger.fail("podcast", "Tech", "Tech_1", {"error": "timeout"})
-    logger.flush()
     sync = BatchDatabaseSync("oos.db")
     assert sync.sync_completed_transcripts(batch_size=2) == 1
     assert sync.sync_completed_transcripts() == 0
