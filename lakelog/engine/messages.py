@@ -114,7 +114,8 @@ class EngineMessage(str):
 
     def is_locked(self) -> bool:
         """Whether another process or transaction has the file."""
-        return "Could not set lock" in self or "onflict on tuple" in self
+        signs = ("Could not set lock", "onflict on tuple", "write-write conflict")
+        return any(sign in self for sign in signs)
 
     def is_full(self) -> bool:
         """Whether the disk is full."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lakelog.sync.databases.database_files import SqliteTarget
+from lakelog.sync.syncer import SyncResult
+from lakelog.sync.target import SyncTarget
 from tests.support.lakes import EXOTIC, opened
 from tests.support.requirements import need_module
 from tests.support.sync_places import (
     DuckdbPlace,
+    Faulty,
     Place,
     PostgresPlace,
     PostgresServer,
@@ -53,6 +58,25 @@ class TestDuckdb(TargetSuite):
     @pytest.fixture
     def place(self, home: Path) -> Place:
         return DuckdbPlace(home)
+
+
+def test_concurrent_first_syncs_of_duckdb(home: Path) -> None:
+    """Two tables of a new file in one process, as --config has them: one waits for the other."""
+    path, place = str(home / "lake"), DuckdbPlace(home)
+    add(path, "a", 40)
+    is_told = threading.Event()
+
+    def meet(_: SyncTarget) -> None:
+        # Both would create the table of watermarks.
+        others.append(pool.submit(synced, path, place.url, table="b", say=lambda _: is_told.set()))
+        while not is_told.wait(0.01):
+            assert not others[0].done()
+
+    others: list[Future[SyncResult]] = []
+    with ThreadPoolExecutor(1) as pool:
+        synced(path, Faulty(place.target(), "begin", "after", 1, meet))
+    assert others[0].result().total == 40
+    assert place.rows("b") == place.rows() == expected(path)
 
 
 @pytest.fixture(scope="module")

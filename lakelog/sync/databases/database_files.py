@@ -286,7 +286,7 @@ class DuckdbTarget(FileTarget):
     def _explained(self, error: Exception, table: str) -> LakelogError:
         reason = EngineMessage(error).gist()
         if EngineMessage(reason).is_locked():
-            return ConnectionLost(f"{self.address} is open in another process: close it there")
+            return ConnectionLost(f"{self.address} is in use by another sync or process")
         place = f"{self.address}, table {table}" if table else self.address
         advice = ": change the row or the constraint and run it again; this batch was not written"
         if EngineMessage(reason).is_full():
