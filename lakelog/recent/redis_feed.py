@@ -100,6 +100,7 @@ class RecentFeeder:
         self._generation, self._version, self._until = "", "0", 0.0
         self._is_swept = False  # of what a feeder before this one left
         self._number, self._checked, self._trouble = -1, 0.0, ""
+        self._destroyed_keys = 0
         self.figures: JsonObject = {
             "address": config.address,
             "trouble": "",
@@ -192,6 +193,7 @@ class RecentFeeder:
             mark, keep, ttl = self._mark()
             if mark is not None:
                 self._adopt_limits(keep, ttl)
+            self._destroyed_keys = self._store.destroyed_keys()
             return self._rebuild(*self._newest())
         except redis.RedisError as error:
             raise Unreachable(words_of(self._config, error)) from None
@@ -211,6 +213,8 @@ class RecentFeeder:
             return 0
         began = time.monotonic()
         state = self._store.manifests.of(head.move)
+        # Before any row is read: one whose key is destroyed meanwhile is written again.
+        self._destroyed_keys = self._store.destroyed_keys()
         mark, keep, ttl = self._mark()
         if mark is not None and not self._is_swept:
             self._drop_others(self._generation)
@@ -248,7 +252,8 @@ class RecentFeeder:
     def _advance(self, head: Head, state: Manifest, mark: Watermark) -> int:
         """Write what a state has beyond the watermark, or fill all again if it lost something."""
         # Nothing came: the watermark says all.
-        if mark.snapshot == state.digest and mark.upto == state.next_seq:
+        is_same = mark.snapshot == state.digest and mark.upto == state.next_seq
+        if is_same and mark.destroyed_keys == self._destroyed_keys:
             self._note_behind(mark)
             return 0
         cursor = self._engine()
@@ -333,6 +338,7 @@ class RecentFeeder:
                 state_time=state.time,
                 upto=high + 1,
                 events=state.totals.events if is_last else -1,
+                destroyed_keys=self._destroyed_keys,
                 rows=mark.rows + count,
                 version=version + 1,
                 synced_at=disk.now_us(),

@@ -239,6 +239,11 @@ class Store:
         """Look which fields are protected now, whichever process said so. Raises InvalidKey."""
         self.config.protect(self.config.read() or {"protect": None})
 
+    def destroyed_keys(self) -> int:
+        """How many keys of subjects were destroyed, by any process. Raises InvalidKey."""
+        self.refresh_protection()
+        return self.paths.protection.destroyed if self.paths.protection else 0
+
     def _notice_protection(self) -> None:
         # The kernel keeps a process that answers others from a new lakelog.json: it opens no field.
         with contextlib.suppress(PermissionError):

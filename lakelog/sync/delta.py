@@ -35,6 +35,7 @@ from lakelog.views import Lineage, SegmentRead
 
 REWOUND = "the lake was rewound"
 ERASED = "events were erased"
+DESTROYED = "keys of subjects were destroyed"
 OTHER_HISTORY = (
     "the lake has another history, as after it was restored from a backup: the state of the last"
     " sync is not in it"
@@ -102,6 +103,9 @@ def delta_between(
     entries = store.manifests.segments(state, "events")
     if not old.snapshot:
         return Delta(_steps(list(parts_of(entries)), 0, state.next_seq))
+    # No state says so: the rows are there, and what was opened with the keys is to go.
+    if old.destroyed_keys != store.destroyed_keys():
+        return everything(entries, state, DESTROYED)
     # The usual case of a quiet lake costs no look at a segment.
     if old.snapshot == store.manifests.stored_as(state.digest) and old.upto == state.next_seq:
         return Delta(())

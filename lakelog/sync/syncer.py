@@ -143,7 +143,7 @@ class Syncer:
         self._done: Watermark | None = None
         self.is_away = False
         """Whether the last attempts in a row to reach the target have failed."""
-        self._is_connected = False
+        self._is_connected, self._destroyed_keys = False, 0
         self._written = self._deleted = self._commits = self._quarantined = 0
         self._is_rebuilt = False
 
@@ -235,6 +235,8 @@ class Syncer:
             self._target.connect()
             self._is_connected = True
         state = self._store.manifests.of(head.move)
+        # Before any row is read: one whose key is destroyed meanwhile is written again.
+        self._destroyed_keys = self._store.destroyed_keys()
         interrupted = self._target.interrupted(self.table)
         if interrupted:  # what is refused is refused before half a batch is taken back
             self._plan(interrupted, state, head)
@@ -252,6 +254,7 @@ class Syncer:
             # Of an older state that is read without erased rows, what is read.
             snapshot=self._store.manifests.stored_as(state.digest),
             state_time=state.time,
+            destroyed_keys=self._destroyed_keys,
         )
         entries = self._store.manifests.segments(state, "events")
         if change.reason:

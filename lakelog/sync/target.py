@@ -48,7 +48,8 @@ class Watermark:
     back-fill. `version` is one more with each commit. `state_time` is when the snapshot was
     published, `synced_at` when it was written here (us). `tip` is the digest of the last event: by
     it the state is known again after `move` and `snapshot` were collected. `columns` are the types
-    that a user gave columns.
+    that a user gave columns, and `destroyed_keys` counts the keys of subjects that were destroyed
+    before its rows were read.
     """
 
     lake_id: str
@@ -66,13 +67,15 @@ class Watermark:
     synced_at: int = 0
     tip: str = ""
     columns: dict[str, str] = field(default_factory=dict)
+    destroyed_keys: int = 0
 
     def to_json(self) -> str:
         """Return the text that is stored in the target."""
         record = dataclasses.asdict(self)
-        # Versions that know of no types read it where there are none.
-        if not self.columns:
-            del record["columns"]
+        # Versions that know of none of them read it where there are none.
+        for name in ("columns", "destroyed_keys"):
+            if not record[name]:
+                del record[name]
         return orjson.dumps(record).decode()
 
     @classmethod

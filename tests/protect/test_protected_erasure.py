@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from lakelog.errors import InvalidKey
 from tests.support import encrypted, protected
 from tests.support.cli import run
 from tests.support.protected import PLANTED, payloads, shown, without_keys
+from tests.support.sync_places import synced
 
 
 def test_a_condition_sees_protected_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +70,25 @@ def test_a_replayed_line_does_not_bring_fields_back(
     with lakelog.open(tmp_path / "lake") as lake:
         assert payloads(lake) == shown(range(2, 3))
         assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(0,)]
+
+
+def test_the_next_sync_takes_out_what_a_destroyed_key_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No event of the lake has changed, and each row is read again."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        protected.append(lake, range(10))
+    target = f"sqlite:{tmp_path}/out.db"
+    synced(str(tmp_path / "lake"), target)
+    with lakelog.open(tmp_path / "lake") as lake:
+        assert lake.erase(subject="s0", why="asked").copies
+    said: list[str] = []
+    synced(str(tmp_path / "lake"), target, say=said.append)
+    assert said == ["keys of subjects were destroyed: all rows are written again"]
+    synced(str(tmp_path / "lake"), target, say=said.append)
+    assert len(said) == 1
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        rows = dict(database.execute("SELECT subject, group_concat(data) FROM events GROUP BY 1"))
+    assert {subject: PLANTED in data for subject, data in rows.items()} == {
+        f"s{n}": n > 0 for n in range(5)
+    }

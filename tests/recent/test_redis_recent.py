@@ -23,6 +23,7 @@ from lakelog.errors import InvalidSetting, Unreachable
 from lakelog.maintain import retention
 from lakelog.recent.redis_feed import RecentFeeder
 from lakelog.recent.redis_recent import from_lake, prefix_of
+from tests.support import protected
 from tests.support.cli import run
 from tests.support.effort import share
 from tests.support.lakes import EXOTIC
@@ -281,6 +282,26 @@ def test_dedupe_and_retention(lake: lakelog.Lake, config: RedisConfig) -> None:
         feeder.feed()
         check(lake, config)
         assert feeder.figures["rebuilds"] == 3
+
+
+def test_fields_go_with_their_key(
+    home: Path, config: RedisConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing else has changed since, and another process erased."""
+    with protected.create(home / "protected", monkeypatch) as lake, feeding(lake, config) as feeder:
+        protected.append(lake, range(2))
+        lake.settle()
+        feeder.feed()
+        with lakelog.open(lake.path) as other:
+            other.erase(subject="s0", why="asked")
+        assert feeder.feed()
+        check(lake, config)
+        present = {
+            entry.metadata["subject"]: protected.PLANTED in str(entry.metadata)
+            for entry in entries(lake, config).latest()
+        }
+        assert present == {"s0": False, "s1": True}
+        assert not feeder.feed()
 
 
 def test_gc_of_the_state_in_the_watermark(lake: lakelog.Lake, config: RedisConfig) -> None:
