@@ -244,18 +244,7 @@ class Syncer:
         plan = self._plan(self._target.watermarks().get(self.table), state, head)
         change = plan.change
         is_first = True
-        mark = dataclasses.replace(
-            plan.mark,
-            mapping=self._mapping.query,
-            columns=self._mapping.column_types,
-            mode=self._mode,
-            move=head.move.number,
-            generation=head.move.generation,
-            # Of an older state that is read without erased rows, what is read.
-            snapshot=self._store.manifests.stored_as(state.digest),
-            state_time=state.time,
-            destroyed_keys=self._destroyed_keys,
-        )
+        mark = self._mark_of(plan, state, head)
         entries = self._store.manifests.segments(state, "events")
         if change.reason:
             self._say(f"{change.reason}: all rows are written again")
@@ -302,6 +291,21 @@ class Syncer:
             if stop.is_set():
                 break
         return mark
+
+    def _mark_of(self, plan: _Round, state: Manifest, head: Head) -> Watermark:
+        """The watermark of a table that is taken to a state, before any of its steps."""
+        return dataclasses.replace(
+            plan.mark,
+            mapping=self._mapping.query,
+            columns=self._mapping.column_types,
+            mode=self._mode,
+            move=head.move.number,
+            generation=head.move.generation,
+            # Of an older state that is read without erased rows, what is read.
+            snapshot=self._store.manifests.stored_as(state.digest),
+            state_time=state.time,
+            destroyed_keys=self._destroyed_keys,
+        )
 
     def _plan(self, mark: Watermark | None, state: Manifest, head: Head) -> _Round:
         """What takes the table to a state, as far as it is allowed. Raises SyncRefused."""
