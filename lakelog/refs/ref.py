@@ -129,6 +129,16 @@ class Head:
 
 
 @dataclass(frozen=True)
+class CachedHead:
+    """A head, the keys of its move and of the next one, and which file its move was read from."""
+
+    head: Head
+    key: str
+    next_key: str
+    identity: object
+
+
+@dataclass(frozen=True)
 class Tag(Ref):
     """A name that does not move."""
 

@@ -17,7 +17,7 @@ from lakelog.disk import Begun, NotIntact
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.keys import LakeKeys
 from lakelog.paths import KEYS, FileNames
-from lakelog.refs.ref import Head, Move, MoveLocation, Ref, Tag
+from lakelog.refs.ref import CachedHead, Head, Move, MoveLocation, Ref, Tag
 from lakelog.runtime.closest import did_you_mean
 from lakelog.volume import TICK_NS, MovePack, Volume
 
@@ -38,16 +38,6 @@ class PreparedMove:
     file: Begun
 
 
-@dataclass(frozen=True)
-class _CachedHead:
-    """A head, the keys of its move and of the next one, and which file its move was read from."""
-
-    head: Head
-    key: str
-    next_key: str
-    identity: object
-
-
 class Refs:
     """Reads and links the refs of one lake; caches the last head of each branch."""
 
@@ -63,7 +53,7 @@ class Refs:
         self._keys = keys
         self._volume = volume
         self._decode_move, self._decode_tag = decode_move, decode_tag
-        self._heads: dict[str, _CachedHead] = {}
+        self._heads: dict[str, CachedHead] = {}
         self._packed: dict[str, dict[int, bytes]] = {}
         self._texts: dict[str, tuple[bytes, str]] = {}
         self._durable: dict[str, str] = {}
@@ -84,7 +74,7 @@ class Refs:
             raise UnknownRef(f"branch {branch!r} was deleted")
         return cached.head
 
-    def _look(self, branch: str, cached: _CachedHead | None) -> _CachedHead:
+    def _look(self, branch: str, cached: CachedHead | None) -> CachedHead:
         """Read the newest move of a branch, if it is not the one that is cached."""
         identity = self._volume.identity
         if cached is not None and identity(cached.key) != cached.identity:
@@ -102,10 +92,10 @@ class Refs:
             cached = self._cache(self.read_head(branch, number), file)
         return cached
 
-    def _cache(self, head: Head, identity: object) -> _CachedHead:
+    def _cache(self, head: Head, identity: object) -> CachedHead:
         branch, number = head.move.branch, head.move.number
         keys = KEYS.move(branch, number), KEYS.move(branch, number + 1)
-        cached = self._heads[branch] = _CachedHead(head, *keys, identity)
+        cached = self._heads[branch] = CachedHead(head, *keys, identity)
         return cached
 
     def head_number(self, branch: str, start: int = 0) -> int:
