@@ -16,6 +16,9 @@ from typing import Any
 
 import click
 
+_COUNT_MAX = 10**15
+"""Of numbers that options take: what is added to one is still an integer to every library."""
+
 
 # These are no dataclasses: to make two would take longer than all else that this module does, and
 # `lakelog --version` loads it.
@@ -38,6 +41,8 @@ class Declaration:
             attributes.pop("default", None)
         if attributes["metavar"] in ("FILE", "DIR"):
             attributes.setdefault("type", click.Path())
+        if attributes.get("type") is int or isinstance(attributes.get("type"), click.IntRange):
+            attributes.setdefault("callback", _counted)
         return [self.parameter_class([name, *self.flags], **attributes)]
 
     def value(self, name: str, values: dict[str, object]) -> object:
@@ -132,6 +137,13 @@ def _attributes_of(parameter_class: type[click.Parameter], annotation: str) -> d
     if not is_argument and annotation == "str":
         attributes["default"] = ""
     return attributes
+
+
+def _counted(_: click.Context, __: click.Parameter, value: int | None) -> int | None:
+    """Return a number that an option was given. Raises BadParameter where nothing counts so far."""
+    if value is not None and abs(value) > _COUNT_MAX:
+        raise click.BadParameter(f"{value} is too large: the largest is {_COUNT_MAX}")
+    return value
 
 
 def _annotations(function: Callable[..., object]) -> dict[str, str]:

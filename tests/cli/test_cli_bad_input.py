@@ -189,6 +189,8 @@ def test_an_impossible_name_is_wrong_usage(lake: Path, name: str) -> None:
         ("retention", "--older-than", "1d", "--apply", "--dry-run"),
         ("log", "-n", "x"),
         ("log", "-n", "-1"),
+        ("search", "x", "-n", "9" * 20),
+        ("patterns", "-n", "9" * 20),
         ("tag", "--list", "x"),
         ("tag", "--delete"),
         ("tag", "--delete", "a", "b"),
