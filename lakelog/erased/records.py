@@ -215,6 +215,26 @@ class ErasedRows:
         )
 
 
+class SubjectIndex:
+    """The subjects of erasures, by their salted digests: a subject is hashed once for each salt,
+    and a lake has one but for erasures that came from others."""
+
+    def __init__(self, erasures: Iterable[Erasure]) -> None:
+        self._by_salt: dict[str, dict[str, list[Erasure]]] = {}
+        for erasure in erasures:
+            by_digest = self._by_salt.setdefault(erasure.salt, {})
+            for digest in filter(None, (erasure.subject, *erasure.subjects)):
+                by_digest.setdefault(digest, []).append(erasure)
+
+    def of(self, subject: str) -> list[Erasure]:
+        """Return the erasures of a subject, or of its key, those of a salt oldest first."""
+        return [
+            erasure
+            for salt, by_digest in self._by_salt.items()
+            for erasure in by_digest.get(_salted(salt, subject), ())
+        ]
+
+
 def _new(earlier: list[Erasure], why: str) -> Erasure:
     """Return an erasure of nothing yet. There is one salt for a lake: an entrance hashes a subject
     once, however many were erased."""

@@ -15,11 +15,12 @@ import orjson
 
 from lakelog import arrays
 from lakelog.appends import StreamSubject
-from lakelog.erased.records import Erasure, listing
+from lakelog.erased.records import ErasedRows, Erasure, SubjectIndex, listing
 from lakelog.errors import InvalidEvent
 from lakelog.libraries import np, pa, pc
 from lakelog.paths import Paths
 from lakelog.protect import MEMBER, Protection, sealed_blocks
+from lakelog.runtime.lazy import LazyProperty
 from lakelog.values import parse_time, to_micros
 
 _CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
@@ -42,15 +43,21 @@ class Refusal:
         """That of all erasures, or of the one with a key. `by_arrival` refuses what has a time to
         come, too, if it was stored before: in a shared lake by a machine that did not know."""
         self._paths, self._by_arrival = paths, by_arrival
-        erasures = [erasure for erasure in listing(paths) if key in ("", erasure.key)]
-        self._erasures = [(erasure, erasure.rows(paths)) for erasure in erasures]
+        self._erasures = [erasure for erasure in listing(paths) if key in ("", erasure.key)]
+        self._subjects = SubjectIndex(self._erasures)
         self._earlier: dict[str, list[str]] = {}
         self.count = 0
         """How many rows were refused so far."""
 
+    @LazyProperty
+    def _rows(self) -> list[tuple[Erasure, ErasedRows]]:
+        """What each erasure remembers of its rows: an append is refused by subjects alone, and must
+        not read the rows of all erasures that ever were."""
+        return [(erasure, erasure.rows(self._paths)) for erasure in self._erasures]
+
     def note_earlier(self, origin: str, earlier: Iterable[str]) -> None:
         """Know rows of an origin by their place under others, too, which that had earlier."""
-        if any(rows.places for _, rows in self._erasures):
+        if any(rows.places for _, rows in self._rows):
             self._earlier[origin] = list(earlier)
 
     def check_lines(self, encoded: bytes) -> None:
@@ -67,8 +74,8 @@ class Refusal:
         for number, line in enumerate(encoded.splitlines() if self._erasures else ()):
             event = orjson.loads(line)
             subject = event.get("subject") or event.get("item_id")
-            for erasure, _ in self._erasures:
-                if subject and erasure.is_of(subject) and _moment(event) <= erasure.time:
+            for erasure in self._subjects.of(subject) if subject else ():
+                if _moment(event) <= erasure.time:
                     yield number, erasure
                     break
 
@@ -104,11 +111,11 @@ class Refusal:
         columns = set(table.column_names)
         is_event = "time" in columns  # and no line of quarantine
         spellings = list[pa.Table]()
-        for erasure, rows in self._erasures:
-            if erasure.subject and is_event:
-                refused |= _from_before(table, erasure, self._by_arrival)
-            if erasure.subject and self._by_arrival and "line" in columns:
-                refused |= self._naming(table, erasure)
+        if is_event:
+            refused |= self._from_before(table, self._by_arrival)
+        if self._by_arrival and "line" in columns:
+            refused |= self._naming(table)
+        for erasure, rows in self._rows:
             if rows.places and {"origin", "position"} <= columns:
                 refused |= self._known(table, erasure, rows.places)
             if rows.contents and columns.issuperset(_CONTENT):
@@ -118,16 +125,44 @@ class Refusal:
                     refused |= np.array([p in rows.contents for p in prints])
         return refused
 
-    def _naming(self, lines: pa.Table, erasure: Erasure) -> np.ndarray:
+    def _from_before(
+        self, table: pa.Table, by_arrival: bool = False, *, by_keys: bool = False
+    ) -> np.ndarray:
+        """Return which events are of an erased subject, or of one whose key was destroyed, with a
+        time before that, or stored before."""
+        subjects_of: dict[str, list[str]] = {}
+        erasures = {e.key: e for e in self._erasures if (e.subjects if by_keys else e.subject)}
+        for subject in filter(None, pc.unique(table["subject"]).to_pylist() if erasures else ()):
+            for erasure in self._subjects.of(subject):
+                subjects_of.setdefault(erasure.key, []).append(subject)
+        refused = np.zeros(len(table), dtype=bool)
+        for key in subjects_of.keys() & erasures.keys():
+            is_of = pc.is_in(table["subject"], value_set=pa.array(subjects_of[key]))
+            is_older = pc.less_equal(table["time"].cast(pa.int64()), erasures[key].time)
+            if by_arrival:
+                has_arrived = pc.less(table["ingested_at"].cast(pa.int64()), erasures[key].time)
+                is_older = pc.or_kleene(is_older, has_arrived)
+            refused |= np.asarray(pc.and_(is_of, is_older).combine_chunks())
+        return refused
+
+    def _naming(self, lines: pa.Table) -> np.ndarray:
         """Return which quarantined lines were stored before an erasure of a subject that stands in
         them as a word."""
-        refused: np.ndarray = np.asarray(_has_arrived(lines, erasure).combine_chunks())
+        arrivals = lines["ingested_at"].cast(pa.int64()).to_numpy()
+        newest = max((erasure.time for erasure in self._erasures if erasure.subject), default=0)
+        refused: np.ndarray = arrivals < newest
         before = lines.filter(pa.array(refused))
         if fields := sealed_blocks.of_lake(self._paths):
             before = fields.quarantined(before)
         texts = before["line"].to_pylist()
-        refused[refused] = [any(map(erasure.is_of, self.words(text or ""))) for text in texts]
+        pairs = zip(texts, arrivals[refused].tolist(), strict=True)
+        refused[refused] = [self._names(text or "", arrived) for text, arrived in pairs]
         return refused
+
+    def _names(self, line: str, arrived: int) -> bool:
+        """Whether a subject that was erased after a line had arrived stands in it as a word."""
+        erasures = (e for word in self.words(line) for e in self._subjects.of(word))
+        return any(erasure.subject and arrived < erasure.time for erasure in erasures)
 
     @staticmethod
     def words(line: str) -> set[str]:
@@ -158,10 +193,7 @@ class Refusal:
     def _reviving(self, table: pa.Table, protection: Protection) -> np.ndarray:
         """Return which rows have protected fields of a subject from before its key was destroyed,
         not sealed yet."""
-        refused = np.zeros(len(table), dtype=bool)
-        for erasure, _ in self._erasures:
-            if erasure.subjects:
-                refused |= _from_before(table, erasure)
+        refused = self._from_before(table, by_keys=True)
         if refused.any():
             payloads = table["data"].to_pylist()
             mention = protection.mention
@@ -185,22 +217,3 @@ def _spellings(table: pa.Table, protection: Protection | None) -> Iterator[pa.Ta
         if stays != payloads:
             index, field = table.column_names.index("data"), table.schema.field("data")
             yield table.set_column(index, field, pa.array(stays, field.type))
-
-
-def _from_before(table: pa.Table, erasure: Erasure, by_arrival: bool = False) -> np.ndarray:
-    """Which events are of an erased subject, with a time before its erasure, or stored before."""
-    subjects = pc.unique(table["subject"]).to_pylist()
-    hits = [subject for subject in subjects if subject and erasure.is_of(subject)]
-    if not hits:
-        return np.zeros(len(table), dtype=bool)
-    is_of = pc.is_in(table["subject"], value_set=pa.array(hits))
-    is_older = pc.less_equal(table["time"].cast(pa.int64()), erasure.time)
-    if by_arrival:
-        is_older = pc.or_kleene(is_older, _has_arrived(table, erasure))
-    from_before: np.ndarray = np.asarray(pc.and_(is_of, is_older).combine_chunks())
-    return from_before
-
-
-def _has_arrived(table: pa.Table, erasure: Erasure) -> pa.ChunkedArray:
-    """Which rows were stored before an erasure."""
-    return pc.less(table["ingested_at"].cast(pa.int64()), erasure.time)

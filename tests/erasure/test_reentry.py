@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -47,6 +49,31 @@ def test_an_append_is_refused(lake: Lake) -> None:
     assert lake.count() == 1
     lake.append({"type": "A", "subject": ADA})
     assert hers(lake) == 1
+
+
+def test_an_append_reads_no_rows_that_were_erased(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many were: subjects alone refuse it, each of the erasures that it had."""
+    for erased in (ADA, "bob", ADA):
+        lake.erase(subject=erased, why="asked")
+    lake.close()
+    opened: list[str] = []
+    real = os.open
+
+    def counting(path: Any, *more: Any, **named: Any) -> int:
+        opened.append(str(path))
+        return real(path, *more, **named)
+
+    with lakelog.open(lake.path, create=False) as fresh:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", counting)
+            for erased in (ADA, "bob"):
+                with pytest.raises(InvalidEvent, match="erased"):
+                    fresh.append({"type": "A", "subject": erased, "time": OLD})
+        assert [path for path in opened if path.endswith(".json")]
+        assert not [path for path in opened if path.endswith(".rows")]
+        fresh.append({"type": "A", "subject": ADA})
 
 
 def test_a_file_that_is_ingested_again(lake: Lake, tmp_path: Path) -> None:

@@ -230,8 +230,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "escapes of JSON not searched",
-        f"{ERASURE}.leftovers:_needles",
-        ", ascii_only.encode(), in_capitals.encode()",
+        f"{ERASURE}.selection:spellings",
+        ", ascii_only, in_capitals",
         "",
     ),
     (
