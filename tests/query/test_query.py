@@ -626,6 +626,10 @@ def test_types_that_arrow_lacks_are_values_of_sql_wherever_they_are(lake: lakelo
         "s": {"b b": "101", "t": ["12:00:00+05"], "e": "x", "n": 1},
     }
     assert lake.sql(query).to_arrow_table().to_pylist(maps_as_pydicts="strict") == [wanted]
-    assert lake.sql(query).pl().to_dicts() == [wanted]
+    (row,) = lake.sql(query).pl().to_dicts()
+    # Polars 1 has lists of pairs in place of maps.
+    if isinstance(row["m"], list):
+        row["m"] = {pair["key"]: pair["value"] for pair in row["m"]}
+    assert row == wanted
     with pytest.raises(QueryFailed, match="Could not cast value"):
         lake.sql("SELECT [340282366920938463463374607431768211455::UHUGEINT]").pl()
