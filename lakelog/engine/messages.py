@@ -176,6 +176,7 @@ class EngineMessage(str):
     def explained(self) -> str:
         """Return the gist of the engine's words in one line, with the hint that fits a lake."""
         message = _CATALOG.sub("", self.gist())
+        # The engine's own hint knows the query better than one of ours.
         if any(hint in message for hint in _HINTS):
             return message
         if match := _NO_SEGMENT.search(message):

@@ -344,6 +344,8 @@ class RecentFeeder:
                 synced_at=disk.now_us(),
                 tip=sync.tip_of(self._store, cursor, entries) if is_last else "",
             )
+            # With the last batch alone: who dies before it finds the older watermark, and writes
+            # the range again.
             *batches, final = batches_of(lists, _CHUNK if is_new else count)
             for batch in batches:
                 self._send(version, generation, None, batch)

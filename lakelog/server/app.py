@@ -203,6 +203,7 @@ class LakeServer:
                 answer = await handler(request, caller)
             except RequestRefused as error:
                 answer = Answer(error.status, {"error": error.reason}, error.headers)
+            # Whatever it is: the caller gets an answer, and the log says more.
             except Exception as error:
                 answer = _failed(error, request)
             self.metrics.count(request.method, answer.status)

@@ -237,6 +237,7 @@ class Subscription:
                 raise SubscriptionRewound(
                     f"{record.name!r} was moved by another member or a rollback: subscribe again"
                 ) from None
+            # The next commit has to find what this one left, or somebody else was there.
             committed.update(after)
 
         return EventBatch(events, position.text(), commit_batch)
