@@ -105,8 +105,9 @@ class Outbox:
         if sink is None:
             return _DeliveryAttempt(delivery, GIVEN_UP, address, "no rule has it any more")
         # It may have heard of the alert by another change than the others.
-        ended = {name: entry[name] for name in ("resolves",) if name in entry}
-        document = {**delivery.document, **ended}
+        document = {**delivery.document}
+        if "resolves" in entry:
+            document["resolves"] = entry["resolves"]
         notice = Notice(f"{delivery.change}-{delivery.sink}", delivery.attempts + 1, document)
         # Before, as one that gave no answer may have it.
         self._log.note_delivery(address)

@@ -41,7 +41,8 @@ class Declaration:
             attributes.pop("default", None)
         if attributes["metavar"] in ("FILE", "DIR"):
             attributes.setdefault("type", click.Path())
-        if attributes.get("type") is int or isinstance(attributes.get("type"), click.IntRange):
+        value_type = attributes.get("type")
+        if value_type is int or isinstance(value_type, click.IntRange):
             attributes.setdefault("callback", _counted)
         return [self.parameter_class([name, *self.flags], **attributes)]
 

@@ -112,7 +112,8 @@ class Refusal:
         is_event = "time" in columns  # and no line of quarantine
         spellings = list[pa.Table]()
         if is_event:
-            refused |= self._from_before(table, self._by_arrival)
+            by_subject = [erasure for erasure in self._erasures if erasure.subject]
+            refused |= self._from_before(table, by_subject, self._by_arrival)
         if self._by_arrival and "line" in columns:
             refused |= self._naming(table)
         for erasure, rows in self._rows:
@@ -126,21 +127,22 @@ class Refusal:
         return refused
 
     def _from_before(
-        self, table: pa.Table, by_arrival: bool = False, *, by_keys: bool = False
+        self, table: pa.Table, erasures: list[Erasure], by_arrival: bool = False
     ) -> np.ndarray:
-        """Return which events are of an erased subject, or of one whose key was destroyed, with a
-        time before that, or stored before."""
+        """Return which events are of the subjects of some erasures, with a time before that, or
+        stored before."""
         subjects_of: dict[str, list[str]] = {}
-        erasures = {e.key: e for e in self._erasures if (e.subjects if by_keys else e.subject)}
         for subject in filter(None, pc.unique(table["subject"]).to_pylist() if erasures else ()):
             for erasure in self._subjects.of(subject):
                 subjects_of.setdefault(erasure.key, []).append(subject)
         refused = np.zeros(len(table), dtype=bool)
-        for key in subjects_of.keys() & erasures.keys():
-            is_of = pc.is_in(table["subject"], value_set=pa.array(subjects_of[key]))
-            is_older = pc.less_equal(table["time"].cast(pa.int64()), erasures[key].time)
+        for erasure in erasures:
+            if erasure.key not in subjects_of:
+                continue
+            is_of = pc.is_in(table["subject"], value_set=pa.array(subjects_of[erasure.key]))
+            is_older = pc.less_equal(table["time"].cast(pa.int64()), erasure.time)
             if by_arrival:
-                has_arrived = pc.less(table["ingested_at"].cast(pa.int64()), erasures[key].time)
+                has_arrived = pc.less(table["ingested_at"].cast(pa.int64()), erasure.time)
                 is_older = pc.or_kleene(is_older, has_arrived)
             refused |= np.asarray(pc.and_(is_of, is_older).combine_chunks())
         return refused
@@ -193,7 +195,7 @@ class Refusal:
     def _reviving(self, table: pa.Table, protection: Protection) -> np.ndarray:
         """Return which rows have protected fields of a subject from before its key was destroyed,
         not sealed yet."""
-        refused = self._from_before(table, by_keys=True)
+        refused = self._from_before(table, [e for e in self._erasures if e.subjects])
         if refused.any():
             payloads = table["data"].to_pylist()
             mention = protection.mention

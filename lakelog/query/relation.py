@@ -51,8 +51,8 @@ Failure = Callable[[str], QueryFailed]
 
 def _arrow_cast(column_type: DuckDBPyType) -> str | None:
     """Return the type to cast to where Arrow lacks one or what is inside it, else None."""
-    kind = column_type.id
-    if kind not in _NESTED_KINDS:
+    type_name = column_type.id
+    if type_name not in _NESTED_KINDS:
         return _ARROW_CASTS.get(str(column_type))
     children: list[tuple[str, Any]] = [
         (name, child) for name, child in column_type.children if hasattr(child, "id")
@@ -61,16 +61,16 @@ def _arrow_cast(column_type: DuckDBPyType) -> str | None:
     if not any(casts):
         return None
     types = [cast or str(child) for cast, (_, child) in zip(casts, children, strict=True)]
-    if kind == "list":
+    if type_name == "list":
         return f"{types[0]}[]"
-    if kind == "array":
+    if type_name == "array":
         return f"{types[0]}[{column_type.children[1][1]}]"
-    if kind == "struct":
+    if type_name == "struct":
         types = [
             f"{identifier(name)} {member}"
             for (name, _), member in zip(children, types, strict=True)
         ]
-    return f"{kind}({', '.join(types)})"
+    return f"{type_name}({', '.join(types)})"
 
 
 def failed(message: str) -> QueryFailed:

@@ -100,7 +100,7 @@ class IngestEndpoint:
             with self._intake.room(int(declared) if declared.isdigit() else _ROOM) as reserve:
                 is_there = WHOLE_BODY in scope.get("extensions", ())
                 body = await body_of(
-                    *(request.headers, receive, self._limits), is_there=is_there, reserve=reserve
+                    request.headers, receive, self._limits, is_there=is_there, reserve=reserve
                 )
                 if protocol.is_whole:
                     require_parsable(body, self._limits)
@@ -150,6 +150,7 @@ class IngestEndpoint:
                 await self._intake.keep(arrivals, uploader)
             stored, rejected = stored + arrivals.stored, rejected + len(arrivals.rejects)
 
+        # Once for all of it: a piece is stored before the next one is read.
         with self._intake.room(_STREAMED):
             async for text in texts_of(request.headers, receive, self._limits):
                 buffer += text
