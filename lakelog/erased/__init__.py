@@ -9,5 +9,6 @@ if TYPE_CHECKING:
     from lakelog.erased import records as records
     from lakelog.erased import sweep as sweep
     from lakelog.erased.refusal import Refusal as Refusal
+    from lakelog.erased.subject_index import SubjectIndex as SubjectIndex
 
 __getattr__, __all__ = lazy_face(__name__)

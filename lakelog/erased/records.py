@@ -9,21 +9,20 @@ An erasure knows its subject by a salted digest alone, so that nobody reads in i
 from __future__ import annotations
 
 import base64
-import contextlib
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import TypeVar
 
 from lakelog import document
-from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact, disk
-from lakelog.errors import DamagedRef, InvalidEvent
+from lakelog.disk import File, Folder, disk
+from lakelog.erased import documents
+from lakelog.erased.documents import salted
+from lakelog.erased.subject_index import ErasedSubject
+from lakelog.errors import InvalidEvent
 from lakelog.paths import Paths
 from lakelog.refs import author
 from lakelog.values import JsonObject
 
 _PRINT = 16
-_T = TypeVar("_T")
 StateLeaves = dict[str, dict[str, list[tuple[int, str]]]]
 """By state and lake, the (seq, hash) of leaves of the tree over its events."""
 _BEGUN, _SWEPT = "begun", "swept"
@@ -102,8 +101,8 @@ class Erasure:
         erasure = _new(earlier, why)
         return replace(
             erasure,
-            subject=_salted(erasure.salt, subject) if subject else "",
-            condition=_salted(erasure.salt, predicate) if predicate else "",
+            subject=salted(erasure.salt, subject) if subject else "",
+            condition=salted(erasure.salt, predicate) if predicate else "",
         )
 
     @staticmethod
@@ -111,7 +110,7 @@ class Erasure:
         """Return the same of subjects whose keys are destroyed. Raises DamagedRef."""
         earlier = listing(paths)
         erasure = _new(earlier, why)
-        digests = tuple(sorted({_salted(erasure.salt, subject) for subject in subjects}))
+        digests = tuple(sorted({salted(erasure.salt, subject) for subject in subjects}))
         unfinished = (e for e in earlier if not e.is_swept and e.subjects == digests)
         return next(unfinished, replace(erasure, subjects=digests))
 
@@ -144,18 +143,22 @@ class Erasure:
     def is_of(self, subject: str, predicate: str = "") -> bool:
         """Whether it erased this subject, or what this condition chose."""
         value, digest = (subject, self.subject) if subject else (predicate, self.condition)
-        own_digest = _salted(self.salt, value)
+        own_digest = salted(self.salt, value)
         return own_digest == digest or (bool(subject) and own_digest in self.subjects)
+
+    def erased_subjects(self) -> list[ErasedSubject]:
+        """Return its subject, or those whose keys were destroyed."""
+        return ErasedSubject.of_erasure(self.key, self.time, self.salt, self.subject, self.subjects)
 
     def fingerprint(self, *values: object) -> bytes:
         """Return the fingerprint of some values of a row, 16 bytes."""
         joined = "\0".join("" if value is None else f"{value}" for value in values)
-        return bytes.fromhex(_salted(self.salt, joined))[:_PRINT]
+        return bytes.fromhex(salted(self.salt, joined))[:_PRINT]
 
     def rows(self, paths: Paths) -> ErasedRows:
         """Return what it remembers of its rows. Raises DamagedRef."""
         try:
-            return _decoded(f"{paths.erasures}/{self.key}.rows", ErasedRows.decoded)
+            return documents.read(f"{paths.erasures}/{self.key}.rows", ErasedRows.decoded)
         except FileNotFoundError:
             return ErasedRows()
 
@@ -200,6 +203,17 @@ class ErasedRows:
         }
         return ErasedRows(places, keys, contents, leaves)
 
+    @staticmethod
+    def kept_leaves(paths: Paths, state: str, lake: str) -> list[tuple[int, str]]:
+        """Return (seq, hash) of the rows that were erased from a state that was signed before, as
+        leaves of the tree of a lake. Raises DamagedRef."""
+        if not Folder(paths.erasures).names():
+            return []
+        pairs: set[tuple[int, str]] = set()
+        for erasure in listing(paths):
+            pairs.update(erasure.rows(paths).leaves.get(state, {}).get(lake, ()))
+        return sorted(pairs)
+
     def joined(self, further: ErasedRows) -> ErasedRows:
         """Both together; of a state that both have, the leaves of both."""
         leaves = {state: dict(lakes) for state, lakes in self.leaves.items()}
@@ -215,26 +229,6 @@ class ErasedRows:
         )
 
 
-class SubjectIndex:
-    """The subjects of erasures, by their salted digests: a subject is hashed once for each salt,
-    and a lake has one but for erasures that came from others."""
-
-    def __init__(self, erasures: Iterable[Erasure]) -> None:
-        self._by_salt: dict[str, dict[str, list[Erasure]]] = {}
-        for erasure in erasures:
-            by_digest = self._by_salt.setdefault(erasure.salt, {})
-            for digest in filter(None, (erasure.subject, *erasure.subjects)):
-                by_digest.setdefault(digest, []).append(erasure)
-
-    def of(self, subject: str) -> list[Erasure]:
-        """Return the erasures of a subject, or of its key, those of a salt oldest first."""
-        return [
-            erasure
-            for salt, by_digest in self._by_salt.items()
-            for erasure in by_digest.get(_salted(salt, subject), ())
-        ]
-
-
 def _new(earlier: list[Erasure], why: str) -> Erasure:
     """Return an erasure of nothing yet. There is one salt for a lake: an entrance hashes a subject
     once, however many were erased."""
@@ -242,35 +236,7 @@ def _new(earlier: list[Erasure], why: str) -> Erasure:
     return Erasure(disk.random_hex(8), disk.now_us(), author(), why, salt)
 
 
-def _salted(salt: str, value: str) -> str:
-    """Return the digest by which an erasure knows a text."""
-    return hashlib.sha256(bytes.fromhex(salt) + value.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def listing(paths: Paths) -> list[Erasure]:
     """Return the erasures of a lake, oldest first. Raises DamagedRef."""
-    erasures = []
-    for name in Folder(paths.erasures).names():
-        if name.endswith(".json") and name != "states.json" and not name.startswith("."):
-            path = f"{paths.erasures}/{name}"
-            with contextlib.suppress(FileNotFoundError):
-                erasures.append(_decoded(path, Erasure.decoded))
+    erasures = documents.of_all(paths, Erasure.decoded)
     return sorted(erasures, key=lambda erasure: (erasure.time, erasure.key))
-
-
-def kept_leaves(paths: Paths, state: str, lake: str) -> list[tuple[int, str]]:
-    """Return (seq, hash) of the rows that were erased from a state that was signed before, as
-    leaves of the tree of a lake. Raises DamagedRef."""
-    if not Folder(paths.erasures).names():
-        return []
-    pairs: set[tuple[int, str]] = set()
-    for erasure in listing(paths):
-        pairs.update(erasure.rows(paths).leaves.get(state, {}).get(lake, ()))
-    return sorted(pairs)
-
-
-def _decoded(path: str, decode: Callable[[bytes], _T]) -> _T:
-    try:
-        return decode(File(path).read(DOCUMENT_MAX))
-    except (NotIntact, KeyError, TypeError, ValueError) as error:
-        raise DamagedRef(path, f"the erasure is damaged: {error}") from None

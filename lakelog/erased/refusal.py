@@ -11,17 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-import orjson
-
 from lakelog import arrays
 from lakelog.appends import StreamSubject
-from lakelog.erased.records import ErasedRows, Erasure, SubjectIndex, listing
-from lakelog.errors import InvalidEvent
+from lakelog.erased.records import ErasedRows, Erasure, listing
+from lakelog.erased.subject_index import SubjectIndex
 from lakelog.libraries import np, pa, pc
 from lakelog.paths import Paths
 from lakelog.protect import MEMBER, Protection, sealed_blocks
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.values import parse_time, to_micros
 
 _CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
 """The columns of an event that its writer gave."""
@@ -32,10 +29,6 @@ _GIVEN_AGAIN = f"^({StreamSubject.ORIGIN}|subscription:)"
 """Origins (a pattern) whose positions other events have on another branch, or after a rollback."""
 
 
-def _moment(event: dict[str, str]) -> int:
-    return to_micros(parse_time(next(event[n] for n in ("time", "ts", "timestamp") if n in event)))
-
-
 class Refusal:
     """What the erasures of a lake refuse."""
 
@@ -44,40 +37,22 @@ class Refusal:
         come, too, if it was stored before: in a shared lake by a machine that did not know."""
         self._paths, self._by_arrival = paths, by_arrival
         self._erasures = [erasure for erasure in listing(paths) if key in ("", erasure.key)]
-        self._subjects = SubjectIndex(self._erasures)
+        self._subjects = SubjectIndex(
+            s for erasure in self._erasures for s in erasure.erased_subjects()
+        )
         self._earlier: dict[str, list[str]] = {}
         self.count = 0
         """How many rows were refused so far."""
 
     @LazyProperty
     def _rows(self) -> list[tuple[Erasure, ErasedRows]]:
-        """What each erasure remembers of its rows: an append is refused by subjects alone, and must
-        not read the rows of all erasures that ever were."""
+        """What each erasure remembers of its rows."""
         return [(erasure, erasure.rows(self._paths)) for erasure in self._erasures]
 
     def note_earlier(self, origin: str, earlier: Iterable[str]) -> None:
         """Know rows of an origin by their place under others, too, which that had earlier."""
         if any(rows.places for _, rows in self._rows):
             self._earlier[origin] = list(earlier)
-
-    def check_lines(self, encoded: bytes) -> None:
-        """Refuse lines of events (F3.13) of which one was erased: nothing of them is stored. Raises
-        InvalidEvent."""
-        for _, erasure in self.erased_lines(encoded):
-            raise InvalidEvent(
-                f"an event is of a subject that was erased (erasure {erasure.key}), and"
-                " from before: it is refused"
-            )
-
-    def erased_lines(self, encoded: bytes) -> Iterator[tuple[int, Erasure]]:
-        """Yield the number of each line of an event that was erased, with its erasure."""
-        for number, line in enumerate(encoded.splitlines() if self._erasures else ()):
-            event = orjson.loads(line)
-            subject = event.get("subject") or event.get("item_id")
-            for erasure in self._subjects.of(subject) if subject else ():
-                if _moment(event) <= erasure.time:
-                    yield number, erasure
-                    break
 
     @staticmethod
     def contents(erasure: Erasure, rows: pa.Table) -> list[bytes]:
@@ -133,8 +108,8 @@ class Refusal:
         stored before."""
         subjects_of: dict[str, list[str]] = {}
         for subject in filter(None, pc.unique(table["subject"]).to_pylist() if erasures else ()):
-            for erasure in self._subjects.of(subject):
-                subjects_of.setdefault(erasure.key, []).append(subject)
+            for erased in self._subjects.of(subject):
+                subjects_of.setdefault(erased.key, []).append(subject)
         refused = np.zeros(len(table), dtype=bool)
         for erasure in erasures:
             if erasure.key not in subjects_of:
@@ -163,8 +138,8 @@ class Refusal:
 
     def _names(self, line: str, arrived: int) -> bool:
         """Whether a subject that was erased after a line had arrived stands in it as a word."""
-        erasures = (e for word in self.words(line) for e in self._subjects.of(word))
-        return any(erasure.subject and arrived < erasure.time for erasure in erasures)
+        subjects = (subject for word in self.words(line) for subject in self._subjects.of(word))
+        return any(not subject.is_of_key and arrived < subject.time for subject in subjects)
 
     @staticmethod
     def words(line: str) -> set[str]:

@@ -30,8 +30,8 @@ else:
 class LakeErasure(LakeUpkeep):
     """What erases events from every state of a lake; `Lake` says how its branches are settled."""
 
-    _refusal: tuple[tuple[int, int], erased.Refusal] | None = None
-    """What is refused, and what the folder of erasures was when that was read."""
+    _erased: tuple[tuple[int, int], erased.SubjectIndex] | None = None
+    """Who was erased, and what the folder of erasures was when that was read."""
 
     @abstractmethod
     def __init__(self, store: Store, branch: str) -> None:
@@ -44,8 +44,8 @@ class LakeErasure(LakeUpkeep):
     def _accepted(self, encoded: EncodedBatch) -> EncodedBatch:
         """Refuse events that were erased before they are stored, and seal their protected fields.
         Raises InvalidEvent, InvalidKey."""
-        if refusal := self._latest_refusal():
-            refusal.check_lines(encoded.text)
+        if erased_subjects := self._erased_subjects():
+            erased_subjects.check_lines(encoded.text)
         protection = self.store.paths.protection
         if protection is not None:
             encoded = EncodedBatch(protection.seal_lines(encoded.text), encoded.ids, encoded.keyed)
@@ -53,17 +53,17 @@ class LakeErasure(LakeUpkeep):
 
     def without_erased(self, encoded: EncodedBatch) -> EncodedBatch:
         """Return encoded events but those that were erased, which an append refuses."""
-        refusal = self._latest_refusal()
-        numbers = {n for n, _ in refusal.erased_lines(encoded.text)} if refusal else set()
+        erased_subjects = self._erased_subjects()
+        numbers = {n for n, _ in erased_subjects.in_lines(encoded.text)} if erased_subjects else ()
         return encoded.without(numbers) if numbers else encoded
 
-    def _latest_refusal(self) -> erased.Refusal | None:
+    def _erased_subjects(self) -> erased.SubjectIndex | None:
         # One `stat` an append, which tells whether anything was erased since.
         looked = self.store.erased.looked()
-        if looked[0] and (self._refusal is None or self._refusal[0] != looked):
+        if looked[0] and (self._erased is None or self._erased[0] != looked):
             self.store.refresh_protection()
-            self._refusal = looked, erased.Refusal(self.store.paths)
-        return self._refusal[1] if looked[0] and self._refusal else None
+            self._erased = looked, erased.SubjectIndex.of_lake(self.store.paths)
+        return self._erased[1] if looked[0] and self._erased else None
 
     def _settle_branch(self, branch: str) -> None:
         """Publish what is pending on a branch, and let go of what is sealed of its WALs."""

@@ -80,6 +80,7 @@ class Keys:
         self.buffers = f"{self.cache}/buffer"
         self.clock = f"{self.cache}/clock"
         self.stream_marks = f"{self.cache}/streams"
+        self.erased_subjects = f"{self.cache}/erasures.json"
         self.restore_lock = f"{self.cache}/restore.lock"
         self.states_lock = f"{self.cache}/states.lock"
         self.states = f"{prefix}states"

@@ -185,7 +185,7 @@ def erased_leaves(store: Store, rows_of: Mapping[str, pa.Table]) -> records.Stat
 
 def _kept_leaves(store: Store, digest: str, lake: str) -> event_tree.Nodes:
     """The leaves of the events that were erased from a state after it was signed."""
-    pairs = records.kept_leaves(store.paths, digest, lake)
+    pairs = records.ErasedRows.kept_leaves(store.paths, digest, lake)
     hashes = np.frombuffer(b"".join(bytes.fromhex(leaf) for _, leaf in pairs), np.uint8)
     places = np.array([seq for seq, _ in pairs], np.int64)
     return event_tree.Nodes(places, np.ones(len(pairs), np.int64), hashes.reshape(-1, 32))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +53,27 @@ def test_an_append_is_refused(lake: Lake) -> None:
     assert hers(lake) == 1
 
 
-def test_an_append_reads_no_rows_that_were_erased(
+def refused(path: str) -> set[str]:
+    """Which of three subjects a new process could not append an old event of."""
+    subjects = set()
+    with lakelog.open(path, create=False) as fresh:
+        for subject in (ADA, "bob", "cid"):
+            try:
+                fresh.append({"type": "A", "subject": subject, "time": OLD})
+            except InvalidEvent:
+                subjects.add(subject)
+    return subjects
+
+
+def test_an_append_reads_one_file_however_many_were_erased(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many were: subjects alone refuse it, each of the erasures that it had."""
+    """Not their documents, nor their rows: subjects alone refuse it, each of those there were."""
     for erased in (ADA, "bob", ADA):
         lake.erase(subject=erased, why="asked")
     lake.close()
+    time.sleep(0.1)
+    assert refused(lake.path) == {ADA, "bob"}
     opened: list[str] = []
     real = os.open
 
@@ -65,15 +81,45 @@ def test_an_append_reads_no_rows_that_were_erased(
         opened.append(str(path))
         return real(path, *more, **named)
 
-    with lakelog.open(lake.path, create=False) as fresh:
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "open", counting)
-            for erased in (ADA, "bob"):
-                with pytest.raises(InvalidEvent, match="erased"):
-                    fresh.append({"type": "A", "subject": erased, "time": OLD})
-        assert [path for path in opened if path.endswith(".json")]
-        assert not [path for path in opened if path.endswith(".rows")]
-        fresh.append({"type": "A", "subject": ADA})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", counting)
+        assert refused(lake.path) == {ADA, "bob"}
+    names = {os.path.relpath(path, lake.path) for path in opened}
+    assert {name for name in names if "erasures" in name} <= {
+        "cache/erasures.json",
+        "erasures/states.json",
+    }
+
+
+def test_what_the_cache_has_of_erasures_is_never_too_little(lake: Lake, tmp_path: Path) -> None:
+    """It is that of an earlier erasure, of a copy of the lake, or damaged: then it is not used."""
+    cache = Path(lake.path, "cache/erasures.json")
+    lake.erase(subject=ADA, why="asked")
+    time.sleep(0.1)
+    assert refused(lake.path) == {ADA}
+    of_one = cache.read_bytes()
+    lake.erase(subject="bob", why="asked")
+    assert refused(lake.path) == {ADA, "bob"}
+    time.sleep(0.1)
+    assert refused(lake.path) == {ADA, "bob"}
+    of_two = cache.read_bytes()
+    assert of_one != of_two
+    for stale in (of_one, of_two[:-3], of_two.replace(b"a", b"b"), b""):
+        cache.write_bytes(stale)
+        assert refused(lake.path) == {ADA, "bob"}
+    # A copy with all its times, in which something else was erased since.
+    lake.close()
+    copy = tmp_path / "copy"
+    shutil.copytree(lake.path, copy)
+    times = os.stat(copy / "erasures")
+    with lakelog.open(copy, create=False) as other:
+        other.erase(subject="cid", why="asked")
+    os.utime(copy / "erasures", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (copy / "cache/erasures.json").exists()
+    assert refused(str(copy)) == {ADA, "bob", "cid"}
+    assert ADA.encode() not in b"".join(
+        p.read_bytes() for p in Path(lake.path, "cache").glob("*.json")
+    )
 
 
 def test_a_file_that_is_ingested_again(lake: Lake, tmp_path: Path) -> None:

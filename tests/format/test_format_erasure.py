@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,25 @@ def test_a_long_note_of_states_has_parts(count: int, erased: Lake, tmp_path: Pat
         assert rows == ["bob", "cid"]
     (root / "erasures/states.json").write_bytes(document.encode(whole))
     assert lakelog.open(root, create=False).at("v1").count() == 2
+
+
+def test_subjects_of_erasures_are_kept_together(erased: Lake, tmp_path: Path) -> None:
+    """F23.8: a list for each, of the folder as it is; without it the documents are read."""
+    root = tmp_path / "lake"
+    (path,) = (p for p in (root / "erasures").glob("*.json") if p.name != "states.json")
+    note = body(path)
+    time.sleep(0.1)
+    with lakelog.open(root) as fresh:
+        fresh.append({"type": "A"})
+    kept = body(root / "cache/erasures.json")
+    folder = os.stat(root / "erasures")
+    assert kept["version"] == [folder.st_ino, folder.st_mtime_ns]
+    subject = [note["salt"], note["subject"], note["key"], note["time"], False]
+    assert kept["subjects"] == [subject]
+    # What changed just now may change again within the tick of the file system.
+    (root / "cache/erasures.json").unlink()
+    soon = time.time_ns() + 10**10
+    os.utime(root / "erasures", ns=(soon, soon))
+    with lakelog.open(root) as fresh:
+        fresh.append({"type": "A"})
+    assert not (root / "cache/erasures.json").exists()

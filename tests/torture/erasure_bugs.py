@@ -63,8 +63,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "appends not refused",
         f"{ERASURE}.on_lake:LakeErasure._accepted",
-        "refusal := self._latest_refusal()",
-        "refusal := None",
+        "erased_subjects := self._erased_subjects()",
+        "erased_subjects := None",
     ),
     (
         "files not refused",

@@ -13,7 +13,7 @@ from lakelog import database, frame_rows, identities
 from lakelog.appends import KnownKeys, VersionedBatch
 from lakelog.disk import Begun, disk
 from lakelog.entries import IdRun, SegmentEntry
-from lakelog.erased import Refusal
+from lakelog.erased import SubjectIndex
 from lakelog.errors import LakelogError
 from lakelog.libraries import duckdb
 from lakelog.maintain import Sealer
@@ -47,7 +47,7 @@ class VersionedAppend:
         batch, keys = self._batch, self._keys.of(state.ids)
         # Another machine may have erased their subject since they were looked at.
         if self._store.erased.looked()[0]:
-            Refusal(self._store.paths).check_lines(batch.text)
+            SubjectIndex.of_lake(self._store.paths).check_lines(batch.text)
         if not batch.number(keys.last_version):
             assert batch.refusal is not None
             raise batch.refusal

@@ -1,0 +1,38 @@
+"""The documents of erasures, read by whoever needs little of them or all.
+
+What was erased stands in them as salted digests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact
+from lakelog.errors import DamagedRef
+from lakelog.paths import Paths
+
+_T = TypeVar("_T")
+
+
+def of_all(paths: Paths, decode: Callable[[bytes], _T]) -> Iterator[_T]:
+    """Yield what the document of each erasure of a lake says, in any order. Raises DamagedRef."""
+    for name in Folder(paths.erasures).names():
+        if name.endswith(".json") and name != "states.json" and not name.startswith("."):
+            with contextlib.suppress(FileNotFoundError):
+                yield read(f"{paths.erasures}/{name}", decode)
+
+
+def read(path: str, decode: Callable[[bytes], _T]) -> _T:
+    """Return what a document says. Raises DamagedRef, FileNotFoundError."""
+    try:
+        return decode(File(path).read(DOCUMENT_MAX))
+    except (NotIntact, KeyError, TypeError, ValueError) as error:
+        raise DamagedRef(path, f"the erasure is damaged: {error}") from None
+
+
+def salted(salt: str, value: str) -> str:
+    """Return the digest by which an erasure knows a text."""
+    return hashlib.sha256(bytes.fromhex(salt) + value.encode("utf-8", "surrogatepass")).hexdigest()
