@@ -44,6 +44,10 @@ class TailRows:
 
     def __init__(self, store: Store, connect: Connect) -> None:
         self._store, self._connect = store, connect
+        self._forget()
+        self._mutex = OrderedLock(Rank.TAIL_ROWS)
+
+    def _forget(self) -> None:
         self._table: pa.Table | None = None
         self._run, self._deduped_run = disk.random_hex(), ""
         self._frames: list[tuple[FrameId, int]] = []
@@ -55,14 +59,18 @@ class TailRows:
         self._writers: list[tuple[int, str]] = []
         self._frame_tables: dict[FrameId, pa.Table] = {}
         self._places: tuple[PendingFrames, dict[FrameId, int]] | None = None
-        self._mutex = OrderedLock(Rank.TAIL_ROWS)
 
     def events(self, pending: PendingFrames, runs: tuple[IdRun, ...]) -> pa.Table | None:
         """Return the tail's rows, each identity once, or None if there are none."""
         # hold_once: a signal handler that asks again in this thread would wait for itself.
         with self._mutex.hold_once():
             if not self._has_passed(pending):
-                return self._events(pending, runs)
+                try:
+                    return self._events(pending, runs)
+                except BaseException:
+                    # Ctrl-C, or the engine's limits: what stands half changed may lack rows.
+                    self._forget()
+                    raise
         # Another thread has asked for newer rows meanwhile: what is kept goes forward alone.
         return TailRows(self._store, self._connect).events(pending, runs)
 

@@ -280,11 +280,22 @@ class Tail:
     def forget(self) -> None:
         """Clear the cache of what was read."""
         with self._mutex.hold_once():
-            self._files.clear()
-            self._selections.clear()
-            self._listed = self._last = None
+            self._forget()
+
+    def _forget(self) -> None:
+        self._files.clear()
+        self._selections.clear()
+        self._listed = self._last = None
 
     def _scan(self) -> dict[str, list[WalFile]]:
+        try:
+            return self._read_files()
+        except BaseException:
+            # Ctrl-C: a file of which only some was noted would lack frames from here on.
+            self._forget()
+            raise
+
+    def _read_files(self) -> dict[str, list[WalFile]]:
         # A directory that did not change is listed in the same order, so its names, of which there
         # may be thousands, need neither be hashed nor sorted.
         names = Folder(self._paths.wal_dir(self._branch)).names()
