@@ -26,6 +26,7 @@ from lakelog.train import dataset, provenance, scratch, trainingset
 from lakelog.train import recipe as recipes
 from lakelog.train.selection import quoted
 from lakelog.train.tables import JsonMap
+from lakelog.values import parse_time, to_micros
 
 _AGAIN = ".without-erased"
 """How the name ends of a set that is about to take the place of another one."""
@@ -106,10 +107,11 @@ def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | Non
     ):
         return _put_in_place(path, again)
     manifest, recipe = _own_export(lake, path)
-    tag = provenance.TAG + manifest["id"]
-    erased = {e.key: e.tags[tag] for e in records.listing(lake.store.paths) if tag in e.tags}
+    erased = _erasures_since(lake, manifest)
     if not erased:
         raise ExportRefused(f"{path}: nothing was erased from the state that it was made of")
+    if (protection := lake.store.paths.protection) is not None:
+        protection.require_ciphers()  # without them the fields of all others would be gone as well
     # The old directory is deleted as a whole: nobody else's file may be in it.
     strangers = set(dataset.scan(path).sizes) - {*manifest["files"], provenance.MANIFEST}
     if strangers:
@@ -133,6 +135,18 @@ def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | Non
         shutil.rmtree(again)
         raise ExportRefused(f"{path}: {moved:,} rows would get another split: it stays as it is")
     return _put_in_place(path, again)
+
+
+def _erasures_since(lake: Lake, manifest: JsonMap) -> dict[str, int]:
+    """By their keys, the erasures of what an export had, with the events that each took out of its
+    state: none where the key of a subject was destroyed."""
+    tag, created = provenance.TAG + manifest["id"], to_micros(parse_time(manifest["created"]))
+    erasures = records.listing(lake.store.paths)
+    return {
+        erasure.key: erasure.tags.get(tag, 0)
+        for erasure in erasures
+        if tag in erasure.tags or (erasure.subjects and erasure.time >= created)
+    }
 
 
 def _put_in_place(path: str, again: str) -> RebuildResult:

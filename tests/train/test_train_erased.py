@@ -12,7 +12,8 @@ import pytest
 
 import lakelog
 from lakelog import train
-from lakelog.errors import ExportRefused
+from lakelog.errors import ExportRefused, InvalidKey
+from tests.support import protected
 from tests.support.erasure_histories import places_with
 from tests.support.trainsets import lake_of, recipe, rows
 
@@ -102,6 +103,33 @@ def test_a_set_without_the_subject_stays_as_it_is(home: Path) -> None:
     assert places_with(home, [WORD]) == []
     with lakelog.open(home / "lake") as lake:
         assert lake.verify().intact
+
+
+def test_a_set_is_made_again_without_the_fields_of_a_destroyed_key(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the status says to; a process without keys would take those of all others out as well."""
+    query = """SELECT subject, data->>'plan' AS plan, data->>'email' AS email FROM events
+        WHERE type = 'SIGNUP'"""
+    made_of = recipe("events", query, split={"group": "subject"}, dedupe={"exact": False})
+    out = home / "out"
+    with protected.create(home / "lake", monkeypatch) as lake:
+        lake.append([protected.event(n, 40) for n in range(200)])
+        train.export(lake, made_of, out)
+        before = rows(out)
+        status = lake.erase(subject="s3", why="asked")
+        (place,) = status.copies
+        assert place["command"] == f"lakelog train rebuild --erased {out}"
+        with protected.without_keys(home), pytest.raises(InvalidKey):
+            train.rebuild(lake, str(out), erased=True)
+        result = train.rebuild(lake, str(out), erased=True)
+        assert result.erased == {status.erasure.key: 0}
+        assert lake.erasures()[0].is_done
+        assert train.rebuild(lake, str(out)).same
+    gone = {"email": None}
+    assert rows(out) == [row | gone if row["subject"] == "s3" else row for row in before]
+    assert places_with(home / "out", [f"{protected.PLANTED}3@"]) == []
+    assert train.check(str(out)).clean
 
 
 def test_sets_that_a_rebuild_leaves_are_named(home: Path) -> None:
