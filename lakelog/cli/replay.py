@@ -84,6 +84,7 @@ def _compare(app: App, options: AgainstOptions, conditions: tuple[str, ...], ref
         question = replace(question, reward=options.reward)
     challenger = decisions.CommandChallenger(options.command, options.patience or 60.0)
     with app.open() as lake:
+        copies.note(lake.store.paths, "replay", challenger.name)
         comparison = decisions.compare(lake, challenger, question)
         if options.pairs is not None:
             decisions.export_pairs(lake, comparison, options.pairs)

@@ -53,6 +53,8 @@ class CommandChallenger:
     def __init__(self, command: str, patience: float = 60.0) -> None:
         """`patience` is how many seconds it may take until its next answer."""
         self._command, self._patience = command, patience
+        # Its arguments may be secrets.
+        self.name = command.split(maxsplit=1)[0] if command.split() else ""
 
     def answers(self, inputs: Sequence[RecordedInput]) -> Iterator[object]:
         """Yield the answers. Raises LakelogError if it fails, hangs, or answers anything else."""

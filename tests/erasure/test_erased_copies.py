@@ -240,6 +240,18 @@ def test_the_next_sync_takes_the_rows_out(tmp_path: Path) -> None:
     assert not synced(lake_path, target).is_rebuilt
 
 
+def test_a_program_that_got_recorded_decisions_is_named(tmp_path: Path) -> None:
+    """As a receiver of a replay is: it has what the subject's events say."""
+    decision = {"type": "decision", "subject": ADA, "data": {"chosen": "ask", "decision_id": "d1"}}
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append([decision])
+    run(tmp_path / "lake", "replay", "--against", f"tee {tmp_path}/seen")
+    assert ADA in (tmp_path / "seen").read_text()
+    with lakelog.open(tmp_path / "lake") as lake:
+        (copy,) = lake.erase(subject=ADA, why="asked").copies
+    assert (copy["place"], copy["name"]) == ("replay", "tee")
+
+
 def test_copies_of_log_files_are_named(tmp_path: Path) -> None:
     """Those that a watcher made: nobody rewrites them."""
     logs = tmp_path / "logs"
