@@ -40,12 +40,15 @@ class HistoryOptions:
     ref: str | None
     reward: str | None
 
-    def history(self, lake: Lake) -> DecisionHistory:
-        """The decisions of a lake. Raises UsageError."""
+    def history(self, lake: Lake, *, keeps_sealed: bool = False) -> DecisionHistory:
+        """The decisions of a lake, without protected fields if answers are kept. Raises
+        UsageError."""
         conditions = time_conditions(moment("--since", self.since), moment("--until", self.until))
         conditions += [self.condition] if self.condition is not None else []
         reward = {} if self.reward is None else {"reward": self.reward}
-        return DecisionHistory(lake, self.ref or "", conditions=tuple(conditions), **reward)
+        return DecisionHistory(
+            lake, self.ref or "", conditions=tuple(conditions), keeps_sealed=keeps_sealed, **reward
+        )
 
 
 HISTORY = combined(
@@ -151,7 +154,8 @@ def recommend(
     certain (99 %), in the later decisions too. Else there is not enough evidence.
     """
     with _recording(app, history, record=record) as lake:
-        finding = history.history(lake).recommend(point, context.context, context.members)
+        past = history.history(lake, keeps_sealed=record)
+        finding = past.recommend(point, context.context, context.members)
         if record and finding.option is not None:
             lake.append([recommendation_event(finding)])
     fields = finding.record()
@@ -226,7 +230,8 @@ def tune(
     later decisions too. Nothing is changed; the setting chosen is the chosen option.
     """
     with _recording(app, history, record=record) as lake:
-        finding = history.history(lake).tune(point, setting, context.context, context.members)
+        past = history.history(lake, keeps_sealed=record)
+        finding = past.tune(point, setting, context.context, context.members)
         if record and finding.proposed is not None:
             lake.append([recommendation_event(finding)])
     fields = finding.record()

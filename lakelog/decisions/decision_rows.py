@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from lakelog import protect
 from lakelog import query as queries
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
@@ -27,7 +28,7 @@ REWARD = """coalesce(reward, CASE
 ANSWERS = frozenset(
     """decision_id decision_point options chosen confidence reason alternatives outcome reward
     propensity probability traceId spanId parentSpanId""".split()
-)
+) | {protect.MEMBER}
 """Members of a decision that are no context: what was answered, and what has a place of its own."""
 MEMORY_BYTES, MEMORY_MAX, THREADS = 300_000_000, 1_000_000_000, 1
 """What the engine may take; it spills rows that are more."""
@@ -44,14 +45,15 @@ _DIGITS = 19
 @dataclass(frozen=True)
 class DecisionScope:
     """Which decisions: those of a state, "" for the present one, of a point, in contexts, and for
-    which SQL conditions hold; and what an outcome is worth, in SQL over the columns of the view
-    `decisions`."""
+    which SQL conditions hold; what an outcome is worth, in SQL over the columns of the view
+    `decisions`; and whether protected fields stay sealed, as what is found is recorded."""
 
     ref: str = ""
     point: str | None = None
     context: tuple[tuple[str, str], ...] = ()
     conditions: tuple[str, ...] = ()
     reward: str = REWARD
+    keeps_sealed: bool = False
 
 
 class DecisionRows:
@@ -69,9 +71,10 @@ class DecisionRows:
             self._session.close()
             self._session = self._opened(lake, min(MEMORY_BYTES + more, MEMORY_MAX))
 
-    @staticmethod
-    def _opened(lake: Lake, memory: int) -> queries.Session:
-        return queries.Session(lake.store.bounded(memory, THREADS), lake.branch_name)
+    def _opened(self, lake: Lake, memory: int) -> queries.Session:
+        session = queries.Session(lake.store.bounded(memory, THREADS), lake.branch_name)
+        session.tables.keeps_sealed = self.scope.keeps_sealed
+        return session
 
     def ask(self, query: str) -> Relation:
         """Run SQL over `decided`. Raises QueryFailed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,10 +26,12 @@ from lakelog.decisions.offpolicy import METHODS, PolicyValue, best_options, eval
 from lakelog.decisions.recommendation import Recommendation
 from lakelog.decisions.report import PointReport, notes, point_report
 from lakelog.decisions.tuning import SettingProposal
+from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.libraries import Integers, np
 from lakelog.sql import identifier
 
+_DECISION = "decision"
 RECOMMENDATION = "RECOMMENDATION"
 """The type of the events that recommendations and proposals are recorded as."""
 UNIFORM, BEST, MAJORITY = "uniform", "best", "majority"
@@ -88,13 +90,21 @@ class DecisionHistory:
     """The recorded decisions of a state of a lake; what is asked reads them in bounded memory."""
 
     def __init__(
-        self, lake: Lake, ref: str = "", *, conditions: tuple[str, ...] = (), reward: str = REWARD
+        self,
+        lake: Lake,
+        ref: str = "",
+        *,
+        conditions: tuple[str, ...] = (),
+        reward: str = REWARD,
+        keeps_sealed: bool = False,
     ) -> None:
         """`ref` is a tag, branch, snapshot or time, "" for the present state; `conditions` are SQL
         that holds for the decisions that count; `reward` says what an outcome is worth, in SQL over
         the columns of the view `decisions`: by default its reward, or 1 and 0 for words like
-        `success` and `failure`."""
-        self._lake, self._scope = lake, DecisionScope(ref, None, (), conditions, reward)
+        `success` and `failure`. With `keeps_sealed` no answer has protected fields, so that it may
+        be recorded."""
+        self._lake = lake
+        self._scope = DecisionScope(ref, None, (), conditions, reward, keeps_sealed)
 
     def points(self, limit: int = 20) -> tuple[list[DecisionPoint], int]:
         """Return the points with most decisions, and how many points there are.
@@ -225,11 +235,24 @@ class DecisionHistory:
         setting: str | None = None,
         policy: str | None = None,
     ) -> tuple[DecisionRows, PointLog]:
+        if self._scope.keeps_sealed:
+            self._require_plain(("chosen", *(context or ()), *members, setting or ""))
         scope = replace(self._scope, point=point, context=tuple((context or {}).items()))
         rows = DecisionRows(self._lake, scope)
         # A setting is no context of itself.
         members = members or tuple(n for n in logged.choose_members(rows) if n != setting)
         return rows, logged.read(rows, PointColumns(members, setting, policy))
+
+    def _require_plain(self, names: Iterable[str]) -> None:
+        protection = self._lake.store.paths.protection
+        if protection is None or not protection.is_of(_DECISION):
+            return
+        for name in names:
+            if name.partition(".")[0] in protection.fields:
+                raise InvalidSetting(
+                    f"{name} is a protected field, and what is recorded has none of them: leave it"
+                    " out, or look without recording"
+                )
 
 
 def _newest(log: PointLog) -> datetime.datetime:

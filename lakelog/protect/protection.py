@@ -138,6 +138,10 @@ class Protection:
         names = [orjson.dumps(name) for name in (*self.fields, sealed_payload.MEMBER)]
         return re.compile(rb"|".join([*map(re.escape, names), rb"\\"]))
 
+    def is_of(self, type_: str | None) -> bool:
+        """Whether fields of events of a type are protected."""
+        return not self.types or type_ in self.types
+
     def seal(self, subject: str | None, type_: str | None, data: bytes) -> bytes:
         """Return a payload with its protected fields sealed; the same one where it has none, or has
         them sealed already. Raises InvalidKey, InvalidEvent."""
@@ -146,7 +150,7 @@ class Protection:
         before = sealed_payload.without_token(data)
         if before is not None:
             self._require_own(self.owner(subject, before[0]), before[1])
-        if self.types and type_ not in self.types:
+        if not self.is_of(type_):
             return data
         halves = sealed_payload.split(data, frozenset(self.fields))
         if halves is None:
@@ -159,7 +163,7 @@ class Protection:
 
     def without_fields(self, type_: str | None, data: bytes) -> bytes:
         """Return a payload without its protected fields, as `seal` leaves it for who has no key."""
-        if not self.mention.search(data) or (self.types and type_ not in self.types):
+        if not self.mention.search(data) or not self.is_of(type_):
             return data
         halves = sealed_payload.split(data, frozenset(self.fields))
         return data if halves is None else halves[0]

@@ -17,6 +17,7 @@ from lakelog.cli import cli
 from lakelog.decisions import CallableChallenger, DecisionHistory, compare, recommendation_event
 from lakelog.decisions.calibration import ConfidenceSums, calibration
 from lakelog.errors import InvalidSetting, QueryFailed
+from tests.support import encrypted, protected
 from tests.support.effort import share
 from tests.support.requirements import need
 from tests.support.typed_segments import retype
@@ -51,6 +52,46 @@ def timed(events: list[Event]) -> list[Event]:
         {**event, "time": f"2026-09-{1 + n // 1440 % 28:02}T{n // 60 % 24:02}:{n % 60:02}:00Z"}
         for n, event in enumerate(events)
     ]
+
+
+def test_what_is_recorded_has_no_protected_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recommendation stays when keys are destroyed, so it is made without their fields; one that
+    asks for such a field by name is refused."""
+    protected.keys_in(tmp_path, monkeypatch)
+    events = timed(repairs(1500))
+    for n, event in enumerate(events):
+        details = event["data"]["details"]
+        event["data"], event["subject"] = details, f"s{n // 2 % 300}"
+        details["secret"] = protected.PLANTED + details.get("failure", "")
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.protect(["secret"])
+        lake.append(events)
+        assert DecisionHistory(lake).report("repair", members=("secret",)).contexts
+        history = DecisionHistory(lake, keeps_sealed=True)
+        finding = history.recommend("repair", {"failure": "quota"})
+        assert finding.option == "ask"
+        for ask in (
+            lambda: history.recommend("repair", {"secret": "x"}),
+            lambda: history.report("repair", members=("secret.deep",)),
+            lambda: history.tune("repair", "secret"),
+        ):
+            with pytest.raises(InvalidSetting, match="protected field"):
+                ask()
+    by_secret = ["--context", f"secret={protected.PLANTED}quota"]
+    for words, code in ((["--context", "failure=quota"], 0), (by_secret, 2), ([], 0)):
+        result = run(tmp_path / "lake", "recommend", "repair", *words, "--record")
+        assert result.exit_code == code, result.output
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.settle()
+        assert lake.sql("FROM events WHERE type = 'RECOMMENDATION'").fetchall()
+        # Which no outcome hangs on, and which differs in each event.
+        with protected.without_keys(tmp_path):
+            inputs: list[Event] = []
+            compare(lake, CallableChallenger(lambda given: inputs.append(given) or "ask"))
+            assert {*inputs[0]["context"]} == {"failure"}
+    assert encrypted.found(tmp_path / "lake", [protected.PLANTED]) == []
 
 
 def facts(lake: lakelog.Lake, ref: str = "") -> dict[str, tuple[int, int, float | None]]:
