@@ -55,7 +55,7 @@ def predict(
     require_lake_alone(lake, recipe)
     rows: list[Prediction] = []
     blocks: list[list[Floats]] = []
-    for batch in train.undecided(lake, recipe, ref):
+    for batch in train.undecided(lake, recipe, ref, keeps_sealed=True):  # as in training
         batch_rows = batch.to_pylist()
         columns = columns_of(model.features, batch_rows)
         blocks.append(columns)

@@ -102,10 +102,13 @@ def train_model(
     name = name or checked.name
     require_name(name)
     _require_kind(checked)
+    _require_plain(lake, checked)
     require_lake_alone(lake, checked)
     require_library()
     with tempfile.TemporaryDirectory(prefix="lakelog-predict-", dir=_folder(lake)) as folder:
-        training_set = train.export(lake, _sampled(lake, checked), f"{folder}/set")
+        sampled = _sampled(lake, checked)
+        # A model stays in the lake, with categories and ranges of values, when keys are destroyed.
+        training_set = train.export(lake, sampled, f"{folder}/set", keeps_sealed=True)
         if not training_set.certificate.clean:
             leaks = "; ".join(leak.words for leak in training_set.certificate.leaks)
             raise ExportRefused(f"{checked.where}: the set leaks, so there is no model: {leaks}")
@@ -135,6 +138,20 @@ def _require_kind(recipe: Recipe) -> None:
         raise InvalidRecipe(
             f"{recipe.where}: a model is tested on what came later: set [split] before to a time"
         )
+
+
+def _require_plain(lake: Lake, recipe: Recipe) -> None:
+    """Refuse to learn from a protected field that a recipe names, which a model never sees."""
+    protection, shape = lake.store.paths.protection, recipe.shape
+    if protection is None or not protection.is_of(shape["decision"]):
+        return
+    for path in (*(shape["keep"] or ()), shape["chosen"], shape["options"]):
+        column, _, member = (path or "").partition(".")
+        if column == "data" and member.partition(".")[0] in protection.fields:
+            raise InvalidRecipe(
+                f"{recipe.where}: {path} is a protected field, and a model keeps words of what it"
+                " learns: leave it out"
+            )
 
 
 def _sampled(lake: Lake, recipe: Recipe) -> Recipe:

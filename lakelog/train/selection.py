@@ -241,8 +241,13 @@ def content_hashes(columns: Iterable[str]) -> str:
     return f"hash({content}) AS h1, hash({content}, 'lakelog') AS h2"
 
 
-def session_of(lake: Lake, recipe: Recipe, memory_bytes: int) -> Session:
+def session_of(
+    lake: Lake, recipe: Recipe, memory_bytes: int, *, keeps_sealed: bool = False
+) -> Session:
     """Return a session of an export's own, with bounded memory; its `events` leave bookkeeping
-    events out, unless the recipe asks for them: a set would hold the note on the set before it."""
+    events out, unless the recipe asks for them: a set would hold the note on the set before it.
+    With `keeps_sealed` it never opens protected fields."""
     only = None if recipe.select["bookkeeping"] else BookkeepingEvent.IS_DATA
-    return queries.Session(lake.store.bounded(memory_bytes), lake.branch_name, only=only)
+    session = queries.Session(lake.store.bounded(memory_bytes), lake.branch_name, only=only)
+    session.tables.keeps_sealed = keeps_sealed
+    return session

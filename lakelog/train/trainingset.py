@@ -93,13 +93,15 @@ def export(
     *,
     progress: StageCallback | None = None,
     workers: str | None = None,
+    keeps_sealed: bool = False,
 ) -> TrainingExport:
     """Export the training set of a recipe (a path, TOML text, dict or Recipe) to a directory.
 
     `workers` is where rows are redacted: by "local" processes, or at "ray://HOST:PORT"; the files
-    are the same. Raises InvalidRecipe for a recipe that is wrong, ExportRefused for one that cannot
-    be met, an `out` that is in use, a snapshot that is gone or a key that is missing, and what
-    `working` raises; nothing is then left.
+    are the same. With `keeps_sealed` protected fields are NULL, as without keys. Raises
+    InvalidRecipe for a recipe that is wrong, ExportRefused for one that cannot be met, an `out`
+    that is in use, a snapshot that is gone or a key that is missing, and what `working` raises;
+    nothing is then left.
     """
     checked = recipes.load(recipe)
     out = os.path.abspath(os.fspath(out))
@@ -115,7 +117,7 @@ def export(
     if checked.redact["deep"]:
         require_extra("datafog", "redact", "[redact] deep")
     counter = _requirements(checked)
-    asker = session_of(lake, checked, scratch.MEMORY_BYTES)
+    asker = session_of(lake, checked, scratch.MEMORY_BYTES, keeps_sealed=keeps_sealed)
     try:
         selection = choose(lake, checked, asker)
         # Read before the export is recorded, or it would find itself.
@@ -433,11 +435,14 @@ def _put(path: str, content: str) -> None:
 _UNDECIDED_BATCH = 8_192
 
 
-def undecided(lake: Lake, recipe: object, ref: str | None = None) -> Iterator[pa.RecordBatch]:
+def undecided(
+    lake: Lake, recipe: object, ref: str | None = None, *, keeps_sealed: bool = False
+) -> Iterator[pa.RecordBatch]:
     """Yield the decisions of a state, the present one or that of a tag or time, that have no
     outcome yet: `subject`, `time`, `context`, `options`, `chosen`, what the recipe keeps, and the
     event's number as `__at`; in the order of their times. They are the rows that an export leaves
-    out because their window is not over, redacted as those of a set are.
+    out because their window is not over, redacted as those of a set are; with `keeps_sealed`
+    without protected fields.
 
     Raises InvalidRecipe for another shape than `decision`, ExportRefused, QueryFailed.
     """
@@ -449,7 +454,7 @@ def undecided(lake: Lake, recipe: object, ref: str | None = None) -> Iterator[pa
     # The state that a set was made of is past: now another one is asked.
     checked = dataclasses.replace(checked, select={**checked.select, "at": ref})
     key = redact.key_of(checked)
-    session = session_of(lake, checked, scratch.MEMORY_BYTES)
+    session = session_of(lake, checked, scratch.MEMORY_BYTES, keeps_sealed=keeps_sealed)
     try:
         yield from _redacted(choose(lake, checked, session), checked, key)
     finally:

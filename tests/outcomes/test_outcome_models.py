@@ -26,6 +26,7 @@ from lakelog.outcomes import (
     train_model,
     training,
 )
+from tests.support import encrypted, protected
 from tests.support.requirements import need
 
 need("sklearn")
@@ -46,6 +47,28 @@ def recipe(sql: str = SQL, **shape: Any) -> dict[str, Any]:
     }
     split = {"train": 0.4, "validation": 0.1, "test": 0.5, "before": CUTOFF}
     return {"name": "failing", "select": {"sql": sql}, "shape": shape, "split": split}
+
+
+def test_a_model_has_no_protected_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays when keys are destroyed: neither a recipe that names such a field nor one whose SQL
+    reads it makes a model of it, and earlier events of a subject have none."""
+    protected.keys_in(tmp_path, monkeypatch)
+    sql = "SELECT *, data->>'plan' AS plan FROM events"
+    learnt = recipe(sql, keep=["source", "data.size", "plan"])
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.protect(["plan", "waited"])
+        events = list(items(0, COUNT, COUNT - OPEN))
+        for event in events:
+            plan = f"{protected.PLANTED}{int(event['subject'][4:]) % 2}"
+            event["data"] = {**event["data"], "plan": plan, "waited": 31.25}
+        lake.append(events)
+        with pytest.raises(InvalidRecipe, match=r"data\.plan is a protected field"):
+            train_model(lake, recipe(keep=["source", "data.plan"]))
+        model = train_model(lake, learnt)
+        assert {feature.key for feature in model.features} >= {("source",), ("size",)}
+        assert not [f for f in model.features if {"plan", "waited"} & {*f.key}]
+        assert len(predict(lake, model).rows) == OPEN
+    assert encrypted.found(tmp_path / "lake", [protected.PLANTED, "31.25"]) == []
 
 
 def items(first: int, last: int, ended: int, scale: float = 1.0) -> Iterator[dict[str, Any]]:
