@@ -110,8 +110,9 @@ def require_ours(
 
 def schema_of_rows(lake: Lake, source: TableSource) -> pa.Schema:
     """Return the columns of the query of a table."""
-    state = lake.at(source.ref) if source.ref else lake
-    return state.sql(source.sql).limit(0).to_arrow_table().schema
+    with published_state.sealed_session(lake) as session:
+        digest = lake.at(source.ref).id if source.ref else None
+        return session.ask(source.sql, None, digest).limit(0).to_arrow_table().schema
 
 
 def require_plain(lake: Lake, source: TableSource) -> None:
@@ -170,9 +171,10 @@ def _publish(
         return PublishResult(target, state.digest, state.totals.events, is_new=False)
     tag_name = published_state.keep(lake, target, table.id, state.digest)
     if source.sql:
-        relation = lake.at(state.digest).sql(source.sql)
-        # As the schema has them, where names differ: no table has two columns of one name.
-        rows = relation.to_arrow_table().rename_columns(relation.limit(0).columns)
+        with published_state.sealed_session(lake) as session:
+            relation = session.ask(source.sql, None, state.digest)
+            # As the schema has them, where names differ: no table has two columns of one name.
+            rows = relation.to_arrow_table().rename_columns(relation.limit(0).columns)
         table.commit_rows(state_name, rows)
         result = PublishResult(target, state.digest, rows.num_rows, added=1, copied=1)
     else:

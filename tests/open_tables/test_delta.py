@@ -14,6 +14,7 @@ import pytest
 
 from lakelog.errors import ExportRefused, Unreachable
 from lakelog.open_tables import publish_delta, publishing
+from tests.support import encrypted, protected
 from tests.support.effort import share
 from tests.support.requirements import need
 from tests.support.table_shops import TABLE, DeltaShop, assert_table_is, follow, orders
@@ -48,6 +49,26 @@ def test_files_are_second_names_of_segments(shop: DeltaShop) -> None:
     assert (result.added, result.copied, result.copied_bytes) == (1, 0, 0)
     [name] = shop.keys()
     assert (folder(shop) / name).samefile(shop.folder / "lake" / "segments" / name[:2] / name)
+
+
+def test_tables_never_have_protected_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their older versions would keep them, and those that are copied would stay as they are when
+    a key is destroyed, as the state is the same."""
+    protected.keys_in(tmp_path, monkeypatch)
+    shop = DeltaShop(tmp_path)
+    shop.lake.protect(protected.FIELDS)
+    protected.append(shop.lake, range(20))
+    by_query = "SELECT subject, data->>'plan' AS plan, data->>'email' AS email FROM events"
+    shop.publish("all")
+    shop.publish("type", type="SIGNUP")
+    shop.publish("query", query=by_query)
+    assert [shop.arrow(name).num_rows for name in ("all", "type", "query")] == [20] * 3
+    columns = shop.arrow("query").to_pydict()
+    assert (set(columns["plan"]), set(columns["email"])) == ({"pro"}, {None})
+    assert encrypted.found(tmp_path / "tables", [protected.PLANTED]) == []
+    shop.lake.close()
 
 
 def test_segments_with_a_second_name_stay_verified(shop: DeltaShop) -> None:
