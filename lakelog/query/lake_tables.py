@@ -163,12 +163,14 @@ class LakeTables:
         return self.rows_of(pending.head.move.branch).events(pending, state.ids)
 
     def subject_tail(self, subject: str, pinned: Pinned) -> pa.Table | None:
-        """Return the rows of the tail that a subject has; None where there is no tail, or a segment
-        may have some as well."""
+        """Return the rows of the tail that a subject has; None where there is no tail, a segment may
+        have some as well, or protected fields have to be opened, which the engine does."""
         state, pending = pinned
         # An id may be there twice in the tail alone: then rows have to be looked at.
         query = Query(parsed=True, needs=[Predicate(subjects={subject})])
-        if self.only is not None or self.hides_tables or self.choice.candidates(state, query):
+        if self.only is not None or self.hides_tables or self.opens_fields:
+            return None
+        if self.choice.candidates(state, query):
             return None
         table = self.tail_rows(pending, state)
         name = arrays.texts((subject,))[0]  # a text of Python would load pandas, if it is there

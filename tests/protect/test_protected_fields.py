@@ -26,6 +26,20 @@ from tests.support.cli import answer, run
 from tests.support.protected import PLANTED, ROWS, payloads, shown, without_keys
 
 
+def test_a_stream_has_its_fields_before_it_is_sealed_and_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same events, whether all of them are in the tail or in segments."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.append([protected.event(1)], expect={"s1": 0})
+        before = lake.stream("s1").events
+        assert json.loads(str(before[0]["data"])) == protected.payload(1)
+        with without_keys(tmp_path):
+            assert PLANTED not in str(lake.stream("s1").events)
+        lake.settle()
+        assert lake.stream("s1").events == before
+
+
 def test_no_word_of_a_protected_field_is_in_any_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
