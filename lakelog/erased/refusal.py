@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from unicodedata import category
 
 from lakelog import arrays
 from lakelog.appends import StreamSubject
@@ -145,7 +146,9 @@ class Refusal:
     def words(line: str) -> set[str]:
         """What may be a subject in a quarantined line: whatever stands between two near bounds of
         its words."""
-        bounds = sorted({b for match in _WORD.finditer(line[:_LINE_MAX]) for b in match.span()})
+        # Marks belong to the letter before: Python's \w has none, unlike `_IN_WORD` of an erasure.
+        letters = "".join("_" if category(c)[0] == "M" else c for c in line[:_LINE_MAX])
+        bounds = sorted({b for match in _WORD.finditer(letters) for b in match.span()})
         return {
             line[low:high]
             for number, low in enumerate(bounds)

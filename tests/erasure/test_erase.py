@@ -56,6 +56,10 @@ def test_words_of_a_line_are_whole_in_any_script() -> None:
     words = Refusal.words("bad Иванов, ada@x")
     assert words >= {"Иванов", "ada", "ada@x"}
     assert "Иван" not in words
+    # Of a letter and its marks nobody's name is only the letter.
+    words = Refusal.words("bad क्षत्रियकृष्णमूर्तिनारायणस्वामी, Zoe\u0308 x")
+    assert words >= {"क्षत्रियकृष्णमूर्तिनारायणस्वामी", "Zoe\u0308"}
+    assert "Zoe" not in words
 
 
 def filled(path: Path, batches: int = 3) -> Lake:
