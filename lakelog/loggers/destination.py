@@ -36,6 +36,7 @@ class LakeDestination:
         self._lake = lakes.Lake(lake.store, lake.branch_name)
         self.buffers = lake.store.paths.buffers
         self.erased = 0
+        self._prepared: list[bytes] = []
 
     def store(self, lines: list[bytes]) -> None:
         """Store lines as one frame, but those of erased events: refused, they would hold up all
@@ -67,14 +68,15 @@ class LakeDestination:
             return lines
         # The first line has its id now: stored twice, it counts once.
         try:
-            return disk_buffer.add(lines[:1])
+            self._prepared = disk_buffer.add(lines[:1])
         except OSError:  # then the disk will refuse the frame as well
             return lines
+        return self._prepared
 
     def stored(self, lines: list[bytes], disk_buffer: DiskBuffer | None) -> None:
         """Forget what `prepare` buffered."""
-        # What `prepare` has returned is the only line with an id in front.
-        if disk_buffer is not None and disk_buffer.size and lines[0].startswith(_WITH_ID):
+        # No others: the buffer may have lines by now that are as long, and not stored.
+        if disk_buffer is not None and lines is self._prepared:
             disk_buffer.remove(lines)
 
     def recover(self) -> None:

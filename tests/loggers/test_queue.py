@@ -176,6 +176,21 @@ def test_a_buffer_in_use_is_left_alone(make_lake: MakeLake) -> None:
     queue.close()
 
 
+def test_what_is_as_long_as_what_was_stored_stays_buffered(make_lake: MakeLake) -> None:
+    """A line that waits in the buffer while one with an id of the program's own is stored."""
+    lake = make_lake()
+    destination = LakeDestination(lake)
+    buffer = DiskBuffer(destination.buffers)
+    stored, waiting = (b'{"id":"%d",' % n + line(n)[1:] for n in range(2))
+    destination.store(destination.prepare([stored], None))
+    buffer.add([waiting])
+    destination.stored([stored], buffer)
+    buffer.drain(destination.store)
+    assert numbers(lake) == [0, 1]
+    buffer.close()
+    destination.close()
+
+
 def test_what_is_logged_goes_to_the_lake_that_is_there(make_lake: MakeLake) -> None:
     """A lake that is removed and made again, as between two tests, gets what is logged later."""
     path = make_lake().path
