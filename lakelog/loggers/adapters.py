@@ -99,7 +99,7 @@ def _structlog_event(logger: object, method: str, members: dict[str, object]) ->
     if severity is None:
         # A level of the program's own stays with its data, as the column has known ones only.
         members["level"] = level
-    event = {"time": moment, "type": "log", "source": name or getattr(logger, "name", None)}
+    event = {"time": moment, "type": "log", "source": _text(name or getattr(logger, "name", None))}
     return event | {"level": severity, "message": _text(message), "data": members}
 
 

@@ -40,6 +40,7 @@ _WRAPPING = ("_logger", "_name")
 _REPEATED = ("logger", "level")
 """Members of structlog's events that are columns here."""
 _CACHED_MAX = 2000
+_YEAR_10000 = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 _moment = datetime.fromtimestamp
 _place_of = itemgetter("pathname", "lineno", "funcName", "threadName", "process")
 
@@ -142,14 +143,17 @@ class LineEncoder:
             elif args:
                 text = text % args
             message = orjson.dumps(text)
-        except Exception:  # arguments that do not fit, text that is not Unicode
+            key = members["name"], members["levelno"], members["levelname"]
+            head = self._heads.get(key) or self._head(key)
+            place_key = _place_of(members)
+            place = self._places.get(place_key) or self._place(place_key)
+        # Arguments that do not fit; text that is not Unicode, such as the path of a program.
+        except Exception:
+            return None
+        created = members["created"]
+        if not 0 <= created < _YEAR_10000:  # a datetime knows which of the others are times
             return None
         suffix = b"," + encode_members(extra)[1:] if extra else b"}"
-        key = members["name"], members["levelno"], members["levelname"]
-        head = self._heads.get(key) or self._head(key)
-        place_key = _place_of(members)
-        place = self._places.get(place_key) or self._place(place_key)
-        created = members["created"]
         whole_second = int(created)
         start, day = self._clock
         if whole_second != start:

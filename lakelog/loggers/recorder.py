@@ -16,7 +16,7 @@ from typing import Protocol
 
 from lakelog.loggers.destination import LakeOrPath, queue_of
 from lakelog.loggers.queue import QueueStats
-from lakelog.loggers.values import encode_event
+from lakelog.loggers.values import encode_event, encode_unknown
 from lakelog.values import JsonObject
 
 LoggedEvent = JsonObject
@@ -78,7 +78,9 @@ class Recorder:
                 result = self._hooked(event)
                 if result is None:
                     return
-                event = result
+                # A time or type that is none would keep the lake from being read.
+                self._queue.put(encode_unknown(result))
+                return
             self._queue.put(encode_event(event))
         except Exception as error:
             self.fail(error)
@@ -107,12 +109,7 @@ class Recorder:
             return None
         if self._redact is None:
             return event
-        redacted = self._redact(event)
-        if redacted is None:
-            return None
-        # A line's payload ends it (F3.13), however the hook put the members together.
-        data = redacted.pop("data", None)
-        return {**redacted, "data": data}
+        return self._redact(event)
 
 
 def open_span() -> tuple[str, str] | None:

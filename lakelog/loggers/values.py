@@ -50,6 +50,18 @@ def encode_event(event: dict[str, object]) -> bytes:
     return EncodedBatch.of([plain(event)]).lines[0]
 
 
+def encode_unknown(event: dict[str, object]) -> bytes:
+    """Return the line of an event that somebody else put together, as `lake.append` would store it,
+    with its id, if it has one, in front. Raises InvalidEvent."""
+    batch = EncodedBatch.of([plain(event)])
+    line, event_id = batch.lines[0], batch.ids[0]
+    if not event_id:
+        return line
+    member = b'"id":' + orjson.dumps(event_id)
+    before, _, after = line.partition(b"," + member)
+    return b"{" + member + b"," + before[1:] + after
+
+
 def encode_members(members: dict[str, object]) -> bytes:
     """Return the JSON text of an object. Never raises for what a member is."""
     try:

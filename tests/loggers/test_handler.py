@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,27 @@ def test_values_without_a_form_in_json_do_not_raise(log: Log, make_lake: MakeLak
 
 
 @pytest.mark.parametrize(
+    ("given", "column", "stored"),
+    [
+        ({"pathname": "/caf\udce9/shop.py"}, "source", "n"),
+        ({"name": "caf\udce9"}, "source", "caf?"),
+        ({"threadName": "caf\udce9"}, "source", "n"),
+        ({"created": -0.5}, "time", datetime(1969, 12, 31, 23, 59, 59, 500_000, UTC)),
+        ({"created": -31e9}, "time", datetime(987, 8, 25, 16, 53, 20, tzinfo=UTC)),
+    ],
+)
+def test_a_record_with_an_odd_place_or_time_is_stored(
+    log: Log, make_lake: MakeLake, given: dict[str, Any], column: str, stored: object
+) -> None:
+    """A program in a directory whose name is no UTF-8, and records of other machines."""
+    logger = log(strict=True)
+    record = logging.makeLogRecord({"name": "n", "levelno": 20, "levelname": "INFO", **given})
+    lake_handler(logger).handle(record)
+    (event,) = rows(logger, make_lake())
+    assert event[column] == stored
+
+
+@pytest.mark.parametrize(
     "given",
     [
         {"msg": "plain"},
@@ -186,6 +208,31 @@ def test_redact_decides_what_is_stored(log: Log, make_lake: MakeLake) -> None:
         logger.info(message)
     assert [e["message"] for e in rows(logger, make_lake())] == ["a ***", "plain"]
     assert lake_handler(logger).stats().refused == 1
+
+
+@pytest.mark.parametrize(
+    "broken", [{"time": "yesterday"}, {"time": 1e300}, {"type": None}, {"type": {"a": 1}}]
+)
+def test_what_redact_breaks_is_refused(
+    log: Log, make_lake: MakeLake, broken: dict[str, Any]
+) -> None:
+    """An event that `lake.append` would refuse: one such line keeps all others from being read."""
+    logger = log(redact=lambda event: event | broken if event["message"] == "odd" else event)
+    for message in ("before", "odd", "behind"):
+        logger.info(message)
+    assert [e["message"] for e in rows(logger, make_lake())] == ["before", "behind"]
+    assert lake_handler(logger).stats().refused == 1
+
+
+def test_what_redact_adds_is_stored_as_an_append_stores_it(log: Log, make_lake: MakeLake) -> None:
+    """A level as the program writes it, a member of its own, and an id, which is stored once."""
+    logger = log(redact=lambda event: event | {"level": "notice", "tenant": "a", "id": "é 1"})
+    logger.info("same", extra={"id": "é 1"})
+    lake_handler(logger).flush()
+    logger.info("same", extra={"id": "é 1"})
+    (event,) = rows(logger, make_lake())
+    assert (event["level"], event["id"], event["data"]["id"]) == ("INFO", "é 1", "é 1")
+    assert event["data"]["tenant"] == "a"
 
 
 def test_sampling_keeps_whole_traces(log: Log, make_lake: MakeLake) -> None:
