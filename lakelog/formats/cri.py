@@ -1,7 +1,8 @@
 """Container logs of Kubernetes (CRI): time, stream, P or F, text.
 
 Text that the runtime cut (P) is joined with what follows on its stream, up to the piece that ends
-it (F), also where the two streams take turns; the time is that of its first piece. The lines from
+it (F), also where the two streams take turns; the time is that of its first piece. The level is
+the one that the text says. The lines from
 the first piece to where nothing is open are one record. One that grows beyond 8 MiB is none: its
 pieces are events.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from lakelog.formats import pattern
+from lakelog.formats import container_levels, pattern
 from lakelog.formats.format import EventMembers, Format, Heads, Traits, open_after
 from lakelog.formats.pattern import MESSAGE, Pattern
 from lakelog.libraries import np, pa, pc
@@ -45,7 +46,7 @@ class ContainerLog(Format):
     )
 
     def _query(self) -> str:
-        return pattern.query(PATTERNS)
+        return container_levels.with_levels(pattern.query(PATTERNS))
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are lines of a container."""
@@ -54,7 +55,7 @@ class ContainerLog(Format):
     def parse(self, line: bytes) -> list[EventMembers]:
         """Return the events of a record, in the order of their first pieces. Raises
         InvalidEvent."""
-        return [event for _, event in _placed(line)]
+        return [container_levels.with_level(event) for _, event in _placed(line)]
 
     def places(self, line: bytes) -> list[int]:
         """Where in a record its events begin: with their first pieces."""

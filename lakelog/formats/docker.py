@@ -1,13 +1,15 @@
 """Container logs of Docker's json-file driver: log, stream and time.
 
 A line of a program that Docker cut into pieces (they lack the newline at their end) is put
-together again, also where pieces of the other stream stand between. The stream is the category;
+together again, also where pieces of the other stream stand between. The stream is the category,
+the level the one that the line of the program says;
 attributes that Docker was configured to add stay in `data`.
 """
 
 from __future__ import annotations
 
 from lakelog.errors import InvalidEvent
+from lakelog.formats import container_levels
 from lakelog.formats.dialect import Dialect
 from lakelog.formats.format import EventMembers, Format, Heads, Traits, open_after
 from lakelog.libraries import np, pa, pc
@@ -33,9 +35,9 @@ class DockerLog(Format):
     traits = Traits(begins="^", many=True, surest=1.01)
 
     def _query(self) -> str:
-        return f"""
+        return container_levels.with_levels(f"""
 SELECT * REPLACE (CASE WHEN ends_with(message, chr(10)) THEN message[:-2] ELSE message END
-  AS message) FROM ({_DIALECT.query(_LONE)})"""
+  AS message) FROM ({_DIALECT.query(_LONE)})""")
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are lines of the json-file driver."""
@@ -90,7 +92,7 @@ def _finished(line: JsonObject) -> JsonObject:
     event = _DIALECT.event(line) if _is_piece(line) else line
     if isinstance(event.get("message"), str):
         event["message"] = event["message"].removesuffix("\n")
-    return event
+    return container_levels.with_level(event)
 
 
 def _is_open(entries: list[JsonObject]) -> bool:

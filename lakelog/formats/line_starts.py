@@ -28,6 +28,7 @@ _RARE = (
     rf'\{{ *"|[\w.-]+ +\|{COLOURS} +{COLOURS}(?:\d{{4}}-|\{{|[\w.-]+=)|{SLOW_QUERY}'
     r"|(?:<\d{1,3}>)?[\w./@-]+=|<\d{1,3}>"
     r"|-- (?:Logs begin|Journal begins|(?:Re)?[Bb]oot|No entries)"
+    r"|(?:\[rank\d+\]:)?\[[IWEFD]\d{4} \d\d:\d\d:\d\d"
     r"|\d+:[MSCX] \d\d [A-Z]|[DIWEFA], \[\d|\[Nest\] |\([NIWC]\) \d{4}-|\[ *\d+\.\d{6}\] "
     r"|\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} |\[?[A-Z][a-z][a-z] +\d{1,2} \d\d:\d\d:\d\d"
     r"|\d{10}(?:\.\d{1,9})? |\d{13} |[^ ]+ \d{9,10} \d{4}\.\d\d\.\d\d "
