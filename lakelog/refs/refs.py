@@ -54,6 +54,8 @@ class Refs:
         self._volume = volume
         self._decode_move, self._decode_tag = decode_move, decode_tag
         self._heads: dict[str, CachedHead] = {}
+        self.exchanges = 0
+        """How often another copy of the lake may have taken the place of the one that was read."""
         self._packed: dict[str, dict[int, bytes]] = {}
         self._texts: dict[str, tuple[bytes, str]] = {}
         self._durable: dict[str, str] = {}
@@ -81,6 +83,7 @@ class Refs:
             # It was packed, or an older copy of the lake or another one took the place of this one:
             # there moves have the same numbers and say something else.
             self.forget()
+            self.exchanges += 1
             cached = None
         number = self._newest(branch, cached.head.move.number if cached else self._start(branch))
         # It may have been packed since: then nothing follows it that could be probed.

@@ -201,7 +201,7 @@ class Tail:
         self._listed: list[str] | None = None
         self._growing: list[WalFile] = []
         """The files that may have changed when they are looked at again."""
-        self._changes = 0
+        self._changes = self._exchanges = 0
         self._last: tuple[int, PendingFrames] | None = None
         self._selections: dict[str, _Selection] = {}
         self._sealed_starts: set[tuple[str, int]] = set()
@@ -217,6 +217,11 @@ class Tail:
         for _ in range(self.ATTEMPTS):
             files = self._scan()
             head = self._refs.head(self._branch)
+            if self._refs.exchanges != self._exchanges:
+                # In an older copy of the lake files that were read to their end may be shorter.
+                self._exchanges = self._refs.exchanges
+                self._forget()
+                continue
             if self._last and self._last[0] == self._changes and self._last[1].head == head:
                 return self._last[1]  # nothing was sealed since its files were seen
             if not self._still_there(files, head):

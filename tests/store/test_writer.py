@@ -317,6 +317,21 @@ def test_a_restored_lake_that_came_as_far_is_read_anew(make_lake: MakeLake) -> N
         other.verify().require()
 
 
+def test_finished_files_of_a_restored_lake_are_read_anew(make_lake: MakeLake) -> None:
+    """Its copy of a file that was read to its end lacks the last frames."""
+    reader = make_lake()
+    with make_lake() as writer:
+        writer.append(numbers(1))
+        writer.backup(f"{reader.path}-copy")
+        writer.append(numbers(2))
+    assert rows(reader) == [1, 2]
+    remove(reader.path, is_moved=False)
+    shutil.copytree(f"{reader.path}-copy", reader.path)
+    assert rows(reader) == [1]
+    reader.append(numbers(3))
+    assert rows(reader) == [1, 3]
+
+
 def test_a_changed_setting_is_not_another_lake(make_lake: MakeLake) -> None:
     """lakelog.json is another file then, and the writer goes on, in its file and in the next."""
     lake = make_lake(rotate_events=2)
