@@ -25,7 +25,7 @@ from lakelog.collect.turns import Reading, Turns
 from lakelog.files import CursorIndex, FileScan, FileState, LogName, Selection, printable
 from lakelog.ingest import FileReport, Ingester, Job
 from lakelog.lake import Lake
-from lakelog.refs import Head, was_at
+from lakelog.refs import Head, only_grew
 
 STABLE = 2.0
 """Seconds for which a copy must not have changed before it is read."""
@@ -249,8 +249,10 @@ class Watcher:
         self._head = head = refs.head(self._lake.branch_name)
         # A rollback takes cursors back, and so does a backup that is restored, also those of files
         # in which nothing changes. Until a round has come to its end, they are all to be read.
-        self._is_rewound |= head.move.generation != (earlier.move.generation if earlier else 0)
-        self._is_rewound |= earlier is not None and not was_at(refs, head, earlier)
+        if earlier is None:
+            self._is_rewound |= head.move.generation != 0
+        else:
+            self._is_rewound |= not only_grew(refs, head, earlier)
 
     def _index(self) -> CursorIndex:
         """The cursors of now."""

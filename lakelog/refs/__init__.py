@@ -2,7 +2,7 @@
 
 A `Ref` is a `Move` or a `Tag`, and the newest move of a branch its `Head`. `Refs` reads them, and
 links a `PreparedMove` if it `IsSafe`. `MergeNote` is what a merge says, and `BranchLife` tells a
-branch from a later one of its name, as `was_at` does from that of an older copy of the lake.
+branch from a later one of its name; `only_grew` tells whether all is there that was read before.
 `author` is who makes a move, of any text by `escape_text`.
 """
 
@@ -12,7 +12,7 @@ from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
     from lakelog.refs.branch_life import BranchLife as BranchLife
-    from lakelog.refs.branch_life import was_at as was_at
+    from lakelog.refs.branch_life import only_grew as only_grew
     from lakelog.refs.ref import Head as Head
     from lakelog.refs.ref import MergeNote as MergeNote
     from lakelog.refs.ref import Move as Move

@@ -55,13 +55,9 @@ class BranchLife:
             )
 
 
-def was_at(refs: Refs, head: Head, earlier: Head) -> bool:
-    """Whether a branch that is at a head was once where this process saw it: it was not if an older
-    copy of the lake, or another lake, took the place of that one."""
-    number = earlier.move.number
-    if number >= head.move.number:
-        return head.digest == earlier.digest
-    try:
-        return refs.read(earlier.move.branch, number).commit == earlier.move.commit
-    except (UnknownRef, DamagedRef):
-        return True  # gc dropped the move, or it is damaged: nothing tells any more
+def only_grew(refs: Refs, head: Head, earlier: Head) -> bool:
+    """Whether a branch that is at a head went on from an earlier one: it was not taken back since,
+    and no other copy of the lake took the place of that one."""
+    before = earlier.move
+    is_rewound = head.move.generation != before.generation
+    return not is_rewound and refs.was_at(head, before.number, before.commit)

@@ -140,6 +140,18 @@ class Refs:
             raise UnknownRef(f"branch {branch!r} has no move {number}")
         return self.decode(branch, number, data)
 
+    def was_at(self, head: Head, number: int, commit: str) -> bool:
+        """Whether a branch that is at a head ever had the move of a number, of which the commit
+        begins so: it had not if another copy of the lake took the place of the one that has."""
+        if number > head.move.number:
+            return False
+        try:
+            is_head = number == head.move.number
+            move = head.move if is_head else self.read(head.move.branch, number)
+        except (UnknownRef, DamagedRef):
+            return True  # gc dropped the move, or it is damaged: nothing tells any more
+        return move.commit.startswith(commit)
+
     def newest_first(self, branch: str) -> Iterator[Move]:
         """Yield the kept moves of a branch, packed ones too, without caching. Raises DamagedRef,
         also where one is missing."""

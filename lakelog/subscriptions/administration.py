@@ -273,4 +273,4 @@ def _commit_settled(
         return all(entry.key in noting for entry in _noting(access, later, *fences))
 
     record = registry.require(access, state, name)
-    commit(access, CommitRequest(record, head.move.generation, {}, after, results, is_right))
+    commit(access, CommitRequest(record, head, {}, after, results, is_right))

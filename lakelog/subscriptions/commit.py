@@ -1,6 +1,6 @@
 """Committing how far a subscription came, in one move with the events that its subscriber appends.
 
-The move is made only if the branch was not rewound since the positions were read and each partition
+The move is made only if the branch only grew since the positions were read and each partition
 still stands where this member took it from. So of two members that handled the same events one
 commits, and one that slept while others took its partitions over commits nothing: the position is
 the fencing token.
@@ -21,7 +21,7 @@ from lakelog.event import EncodedBatch, Event
 from lakelog.ingest import ChunkResult, Job
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
-from lakelog.refs import Head
+from lakelog.refs import Head, Refs, only_grew
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.delivery import Handled
 from lakelog.subscriptions.position import Position
@@ -41,21 +41,23 @@ class PositionMoved(Exception):
 class CommitRequest:
     """Partitions of a subscription that go from positions to others, and what was handled.
 
-    `generation` is that of the branch when the positions were read; `is_right` says of a later
+    `base` is where the branch was when the positions were read; `is_right` says of a later
     state whether what was handled still has to be.
     """
 
     record: SubscriptionRecord
-    generation: int
+    base: Head
     before: Mapping[int, Position]
     after: Mapping[int, Position]
     handled: Handled
     is_right: Callable[[Manifest], bool] = lambda state: True
 
-    def holds(self, head: Head, state: Manifest, present: SubscriptionRecord | None) -> bool:
+    def holds(
+        self, refs: Refs, head: Head, state: Manifest, present: SubscriptionRecord | None
+    ) -> bool:
         """Whether the branch is still where the positions were read."""
         # A rewind changes what numbers mean: what was handled may not be there any more.
-        if head.move.generation != self.generation or present is None:
+        if present is None or not only_grew(refs, head, self.base):
             return False
         # One of that name that was removed and created again is another one.
         if present.id != self.record.id or not self.is_right(state):
@@ -120,7 +122,7 @@ def _require(
 ) -> SubscriptionRecord:
     """Return the record of a state to which a commit fits. Raises PositionMoved."""
     present = find(access.store, state, request.record.name)
-    if present is None or not request.holds(head, state, present):
+    if present is None or not request.holds(access.store.refs, head, state, present):
         raise PositionMoved
     return present
 

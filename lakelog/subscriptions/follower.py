@@ -17,7 +17,7 @@ from lakelog import arrays
 from lakelog.errors import QueryFailed
 from lakelog.event import Event
 from lakelog.libraries import pa
-from lakelog.refs import Head, was_at
+from lakelog.refs import Head
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.live_pages import BranchRewound, LivePages
 from lakelog.subscriptions.position import LivePosition
@@ -42,7 +42,6 @@ class Follower:
         self._pages = LivePages(access, condition)
         self._position: LivePosition | None = None
         self._seen: PendingFrames | None = None
-        self._head: Head | None = None
         self.interrupt = self._pages.interrupt
 
     def last(self, count: int) -> pa.Table:
@@ -56,12 +55,12 @@ class Follower:
         fresh = page.events.slice(max(page.events.num_rows - count, 0))
         state = self._access.state(pending.head)
         tables = [*self._pages.newest.last(state, count - fresh.num_rows), fresh]
-        self._position, self._seen, self._head = page.place, pending, pending.head
+        self._position, self._seen = page.place, pending
         return pa.concat_tables(tables)
 
     def start(self, head: Head) -> None:
         """Let what is new begin behind the published events of a head, with its whole tail."""
-        self._position, self._seen, self._head = self._pages.end_of(head), None, head
+        self._position, self._seen = self._pages.end_of(head), None
 
     def more(self) -> Iterator[pa.Table | BranchRewound]:
         """Yield what came since: tables of events, and rewinds between them.
@@ -87,12 +86,12 @@ class Follower:
 
     def _replaced(self, head: Head) -> Iterator[BranchRewound]:
         """Go on at a head, and yield what that is, if the branch never was where it was seen."""
-        earlier, self._head = self._head, head
-        if earlier is not None and not was_at(self._access.store.refs, head, earlier):
+        position, refs = self._position, self._access.store.refs
+        assert position is not None
+        if not refs.was_at(head, position.move, position.commit):
             # An older copy of the lake took its place: its numbers mean other events. What its tail
             # has of the events that were given is known by its writers.
-            assert self._position is not None
-            self._position = replace(self._pages.end_of(head), marks=self._position.marks)
+            self._position = replace(self._pages.end_of(head), marks=position.marks)
             state = self._access.state(head)
             yield BranchRewound("restore", state.digest, state.totals.events)
 

@@ -10,7 +10,7 @@ from lakelog import arrays
 from lakelog.errors import UnknownRef
 from lakelog.libraries import pa, pc
 from lakelog.manifest import Manifest
-from lakelog.refs import Head
+from lakelog.refs import Head, only_grew
 from lakelog.subscriptions import catch_up, registry
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.commit import CommitRequest, PositionMoved, commit
@@ -58,7 +58,8 @@ class GroupRunner:
         self._committed: dict[int, Position] = {}
         self._reached: dict[int, Position] = {}
         self._record: SubscriptionRecord | None = None
-        self._generation, self._committed_at, self._looked_at = -1, 0.0, 0.0
+        self._head: Head | None = None
+        self._committed_at = self._looked_at = 0.0
         self.handled = 0
 
     def round(self, *, once: bool) -> bool:
@@ -86,8 +87,8 @@ class GroupRunner:
 
     def _load(self, head: Head, partitions: frozenset[int]) -> Manifest:
         state = self._access.state(head)
-        is_rewound = self._generation != head.move.generation
-        self._generation = head.move.generation
+        earlier, self._head = self._head, head
+        is_rewound = earlier is None or not only_grew(self._access.store.refs, head, earlier)
         if is_rewound and find(self._access.store, state, self._name) is None:
             # The branch went back to where the subscription was not yet: nothing of that state was
             # handled by it. One that was removed ends instead.
@@ -186,7 +187,8 @@ class GroupRunner:
         except UnknownRef:  # the branch was deleted
             # Deleted for good, or for a moment: the next round tells.
             raise PositionMoved from None
-        if head.move.generation != self._generation:
+        assert self._head is not None
+        if not only_grew(self._access.store.refs, head, self._head):
             raise PositionMoved
         if not self._take(follower.published(head)):
             return False
@@ -202,8 +204,9 @@ class GroupRunner:
         if self._reached == self._committed and not handled.count:
             return
         assert self._record is not None
+        assert self._head is not None
         request = CommitRequest(
-            self._record, self._generation, self._committed, dict(self._reached), handled
+            self._record, self._head, self._committed, dict(self._reached), handled
         )
         commit(self._access, request)
         self.handled += handled.count

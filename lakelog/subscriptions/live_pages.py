@@ -130,10 +130,14 @@ class LivePages:
         is_later = position.generation == move.generation and (
             reach > self._access.state(pending.head).next_seq
         )
-        if position.move > move.number or position.generation > move.generation or is_later:
+        is_of_copy = not self._access.store.refs.was_at(
+            pending.head, position.move, position.commit
+        )
+        if is_of_copy or position.generation > move.generation or is_later:
             raise InvalidSetting(
                 f"this position is behind event {reach} of move {position.move}, which"
-                " the lake does not have: it is of a newer copy of the lake"
+                " the lake does not have: it is of a newer copy of the lake; begin with `end` or"
+                " `beginning`"
             )
         return position
 
@@ -155,7 +159,7 @@ class LivePages:
         state = self._access.state(head)
         # Published events first; the tail follows behind the last of them.
         if position.is_before(state.next_seq):
-            page = self._published(position, state, limit)
+            page = self._published(position.after(head.move), state, limit)
             # An empty page is no end: the tail may have some.
             if page.events.num_rows:
                 return page
@@ -177,7 +181,7 @@ class LivePages:
     def end_of(self, head: Head) -> LivePosition:
         """The position behind the published events of a head, and before its tail."""
         move, place = head.move, Position(self._access.state(head).next_seq)
-        return LivePosition(self._digest, move.generation, move.number, place)
+        return LivePosition(self._digest, move.generation, move.number, place).after(move)
 
     def _older(self, position: LivePosition, head: Head, limit: int) -> LivePage:
         """What the generation of a position still had, or the rewind that ended it."""
@@ -185,8 +189,8 @@ class LivePages:
         before, rewind = self._rewind_after(position)
         if rewind is None:  # the log does not reach back so far
             rewind = head.move
-        elif (earlier := self._state(before)) is not None and position.is_before(earlier.next_seq):
-            page = self._published(position, earlier, limit)
+        elif before and (earlier := self._state(before)) and position.is_before(earlier.next_seq):
+            page = self._published(position.after(before), earlier, limit)
             if page.events.num_rows:
                 return page
             # Nothing more was published in that generation: it ends here.
@@ -198,7 +202,7 @@ class LivePages:
             # What was given is there, with other numbers behind those that came.
             place, beyond = Position(note.first, note.first + note.count), place.seq
         after_rewind = replace(
-            position, generation=rewind.generation, move=rewind.number, place=place, beyond=beyond
+            position.after(rewind), generation=rewind.generation, place=place, beyond=beyond
         )
         if note is not None:
             return LivePage(self._none, after_rewind)
@@ -220,10 +224,8 @@ class LivePages:
         # Of the oldest move that is known, where the log was thinned.
         return moves
 
-    def _state(self, move: Move | None) -> Manifest | None:
+    def _state(self, move: Move) -> Manifest | None:
         """The state after a move, None where it was thinned."""
-        if move is None:
-            return None
         try:
             return self._access.store.manifests.of(move)
         except LakelogError:
@@ -272,7 +274,7 @@ class LivePages:
         self, position: LivePosition, pending: PendingFrames, state: Manifest, limit: int
     ) -> LivePage:
         end = self._end(pending)
-        position = replace(position, move=pending.head.move.number)
+        position = position.after(pending.head.move)
         count = limit + 1 if self._where is None else max(limit, _TAIL_EVENTS)
         ends = {w: position.marks.get(writer_mark(w), 0) for w in pending.frames}
         tail_slice = self._rows.behind(pending, state, ends, count)

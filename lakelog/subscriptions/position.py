@@ -18,11 +18,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 
 import orjson
 
 from lakelog.errors import InvalidSetting
+from lakelog.refs import Move
 from lakelog.values import JsonObject
 
 PARTITIONS = 64
@@ -62,7 +63,8 @@ _DEFAULTS = (("seq", 0), ("upto", 0), ("time", 0), ("last_seq", -1))
 
 @dataclass(frozen=True)
 class BranchPosition:
-    """A position for a program's own database: which lake, branch and generation it is of."""
+    """A position for a program's own database: which lake, branch and generation it is of, and
+    after which move of it, by its number and commit, which older texts do not have."""
 
     lake: str
     branch: str
@@ -70,7 +72,9 @@ class BranchPosition:
     seq: int
     upto: int = 0
     time: int = 0
+    move: int = 0
     last_seq: int = -1
+    commit: str = ""
 
     @property
     def position(self) -> Position:
@@ -88,8 +92,10 @@ class BranchPosition:
             # Members of a later version are refused, since their meaning is not known.
             position = cls(**orjson.loads(token))
             # The numbers are compared with those of the lake.
-            numbers = astuple(position)[2:]
+            numbers = astuple(position)[2:-1]
             if any(type(number) is not int for number in numbers) or min(numbers[:-1]) < 0:
+                raise TypeError
+            if type(position.commit) is not str:
                 raise TypeError
             return position
         except (orjson.JSONDecodeError, TypeError):
@@ -100,9 +106,9 @@ class BranchPosition:
 
 # That of 1,500 writers; headers of common proxies end at eight kilobytes, that of 400.
 _LENGTH_MAX = 1 << 15
-_MARK_DIGITS = 12
+_MARK_DIGITS, _COMMIT_DIGITS = 12, 8
 _TEXT = re.compile(
-    r"([0-9a-f]{8})-(N)-(N)-(N)(?:-(N)-(N)-(-?N))?(?:-b(N))?((?:~[0-9A-Za-z]+\.N)*)".replace(
+    r"([0-9a-f]{8})-(N)-(N)-(N)(?:-(N)-(N)-(-?N))?(?:-b(N))?(?:-c([0-9a-f]{8}))?((?:~[0-9A-Za-z]+\.N)*)".replace(
         "N", r"[0-9]{1,18}"
     )
 )
@@ -111,6 +117,7 @@ _TEXT = re.compile(
 @dataclass(frozen=True)
 class LivePosition:
     """A place in a branch: after which move, in which generation, behind which published event.
+    `commit` begins as that of the move, which no other copy of the lake has that went on by itself.
 
     `marks` are, for each writer (see `writer_mark`), the position before which events of the tail
     were given, and for streams of the tail (see `stream_mark`) the version.
@@ -123,6 +130,7 @@ class LivePosition:
     place: Position
     marks: Mapping[str, int] = field(default_factory=dict)
     beyond: int = 0
+    commit: str = ""
 
     def is_before(self, seq: int) -> bool:
         """Whether published events below `seq` may follow."""
@@ -137,7 +145,12 @@ class LivePosition:
         fields = [self.branch, self.generation, self.move, self.place.seq]
         if self.place.upto:
             fields += [self.place.upto, self.place.time, self.place.last_seq]
-        return "-".join(map(str, fields)) + (f"-b{self.beyond}" if self.beyond else "")
+        stem = "-".join(map(str, fields)) + (f"-b{self.beyond}" if self.beyond else "")
+        return f"{stem}-c{self.commit}" if self.commit else stem
+
+    def after(self, move: Move) -> LivePosition:
+        """The same place after another move."""
+        return replace(self, move=move.number, commit=move.commit[:_COMMIT_DIGITS])
 
     @classmethod
     def parse(cls, token: str) -> LivePosition:
@@ -149,7 +162,7 @@ class LivePosition:
                 f"{token[:80]!r} is no position of a live tail: send the id of the last event, or"
                 " beginning, end, or the seq of an event"
             )
-        branch, generation, move, seq, upto, time, last_seq, beyond, marks = match.groups()
+        branch, generation, move, seq, upto, time, last_seq, beyond, commit, marks = match.groups()
         place = Position(int(seq), int(upto or 0), int(time or 0), int(last_seq or -1))
         pairs = (mark.split(".") for mark in marks.split("~")[1:])
         # Older texts have the whole ids of writers.
@@ -157,7 +170,9 @@ class LivePosition:
             name if is_of_stream(name) else writer_mark(name): int(position)
             for name, position in pairs
         }
-        return cls(branch, int(generation), int(move), place, positions, int(beyond or 0))
+        numbers = int(generation), int(move)
+        # Older texts have no commit, which every move may have.
+        return cls(branch, *numbers, place, positions, int(beyond or 0), commit or "")
 
 
 def marks_text(marks: Mapping[str, int]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from lakelog.disk import disk
 from lakelog.errors import InvalidSetting, SubscriptionGone, SubscriptionRewound
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
-from lakelog.refs import Head, MergeNote
+from lakelog.refs import Head, MergeNote, Move
 from lakelog.search import expanded
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.delivery import NOT_DEAD
@@ -128,11 +128,12 @@ def external_start(access: BranchAccess, start: str) -> Position:
     if branch_position.generation != head.move.generation:
         raise rewound(access, branch_position.generation, branch_position.position, head)
     # Numbers of a copy that went on by itself mean other events.
-    reach = branch_position.position.reach
-    if reach > access.state(head).next_seq:
+    reach, commit = branch_position.position.reach, branch_position.commit
+    is_of_copy = commit and not access.store.refs.was_at(head, branch_position.move, commit)
+    if is_of_copy or reach > access.state(head).next_seq:
         raise InvalidSetting(
             f"this position is behind event {reach}, which the lake does not have: it is of a newer"
-            " copy of the lake, or was changed"
+            " copy of the lake, or was changed; begin with `beginning`"
         )
     return branch_position.position
 
@@ -143,12 +144,23 @@ def rewound(
     """Return the error that says what a position became after the branch was rewound, or, without
     its generation, after an older copy of the lake took its place."""
     seq = 0 if generation is None else min(place.seq, _common(access, generation, head))
-    position = BranchPosition(access.store.lake_id, access.branch, head.move.generation, seq)
+    position = position_text(access, head.move, Position(seq))
     return SubscriptionRewound(
         f"branch {access.branch!r} was rewound since this position was stored: events from {seq} on"
         " are others now; undo what was made of them, and go on from `error.position`",
-        position.text(),
+        position,
     )
+
+
+def position_text(access: BranchAccess, move: Move, place: Position) -> str:
+    """Return what a program stores for a place in the state after a move."""
+    position = BranchPosition(
+        *(access.store.lake_id, access.branch, move.generation),
+        **asdict(place),
+        move=move.number,
+        commit=move.commit,
+    )
+    return position.text()
 
 
 def _common(access: BranchAccess, generation: int, head: Head) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from lakelog import arrays
 from lakelog.errors import InvalidSetting, SubscriptionRewound
 from lakelog.libraries import pa
-from lakelog.refs import Head, was_at
+from lakelog.refs import Head, only_grew
 from lakelog.subscriptions import catch_up, registry
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.commit import CommitRequest, PositionMoved, commit
@@ -37,7 +37,7 @@ from lakelog.subscriptions.delivery import (
 from lakelog.subscriptions.follower import Follower
 from lakelog.subscriptions.group_runner import COMMIT_EVERY, GroupRunner
 from lakelog.subscriptions.members import LEASE, Membership
-from lakelog.subscriptions.position import PARTITIONS, BranchPosition, Position
+from lakelog.subscriptions.position import PARTITIONS, Position
 from lakelog.subscriptions.record import SubscriptionRecord
 
 BATCH = 1_000
@@ -167,7 +167,7 @@ class Subscription:
             earlier, head = head, access.settle()
             if head.move.generation != generation:
                 raise registry.rewound(access, generation, place, head)
-            if not was_at(access.store.refs, head, earlier):
+            if not only_grew(access.store.refs, head, earlier):
                 raise registry.rewound(access, None, place, head)
             state = access.state(head)
             condition = registry.condition_of(self._condition_sql, _ALL)
@@ -177,7 +177,7 @@ class Subscription:
                     # The position of the last batch is kept: nothing was lost.
                     return
                 if table.events.num_rows:
-                    yield self._batch(table.events, place, record, generation, committed)
+                    yield self._batch(table.events, place, record, head, committed)
                     since = time.monotonic()
 
     def close(self) -> None:
@@ -217,14 +217,11 @@ class Subscription:
         table: pa.Table,
         place: Position,
         record: SubscriptionRecord | None,
-        generation: int,
+        head: Head,
         committed: dict[int, Position],
     ) -> EventBatch:
         access, events = self._access, arrays.records(table)
-        position = BranchPosition(
-            *(access.store.lake_id, access.branch, generation),
-            *(place.seq, place.upto, place.time, place.last_seq),
-        )
+        position = registry.position_text(access, head.move, place)
 
         def commit_batch(outputs: object = None) -> None:
             if record is None:
@@ -232,7 +229,7 @@ class Subscription:
             handled = Handled(len(events), 0, as_events(outputs))
             after = dict.fromkeys(_ALL, place)
             try:
-                commit(access, CommitRequest(record, generation, dict(committed), after, handled))
+                commit(access, CommitRequest(record, head, dict(committed), after, handled))
             except PositionMoved:
                 raise SubscriptionRewound(
                     f"{record.name!r} was moved by another member or a rollback: subscribe again"
@@ -240,4 +237,4 @@ class Subscription:
             # The next commit has to find what this one left, or somebody else was there.
             committed.update(after)
 
-        return EventBatch(events, position.text(), commit_batch)
+        return EventBatch(events, position, commit_batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,35 @@ def test_a_position_of_a_newer_copy_is_refused(make_lake: MakeLake) -> None:
     for token in ("0-1-99", "0-1-0-99-5-0", "0-999-0", "7-1-0"):
         with pytest.raises(InvalidSetting, match="newer copy"):
             Reader(lake).read(f"{branch}-{token}")
+
+
+def test_a_position_of_a_lake_that_was_restored_is_refused(
+    make_lake: MakeLake, tmp_path: Path
+) -> None:
+    """Also once it has grown past it: its numbers mean other events. One of what the backup has
+    goes on, without a commit too, as older versions gave it."""
+    lake = make_lake()
+    reader = Reader(lake)
+    lake.append(events(0, 2))
+    lake.settle()
+    kept = reader.read("end")[1]
+    lake.backup(tmp_path / "copy")
+    lake.append(events(2, 3))
+    end_of_tail = reader.read("end")[1]
+    lake.settle()
+    sealed, end = reader.read("beginning", 1)
+    shutil.rmtree(lake.path)
+    shutil.copytree(tmp_path / "copy", lake.path)
+    with lakelog.open(lake.path, create=False) as restored:
+        for number in range(10, 15):
+            restored.append(events(number, 1))
+            restored.settle()
+        for position in (sealed[1][1], sealed[3][1], end):
+            for each in (reader, Reader(restored)):
+                with pytest.raises(InvalidSetting, match="newer copy"):
+                    each.read(position)
+        for position in (kept, kept.split("-c")[0], end_of_tail):
+            assert Reader(restored).numbers(position) == [10, 11, 12, 13, 14]
 
 
 def test_a_condition_that_is_none_is_refused(make_lake: MakeLake) -> None:
