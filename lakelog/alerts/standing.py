@@ -22,6 +22,7 @@ from lakelog.alerts.question import ALERT, DELIVERY
 from lakelog.erased import copies
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.lake import Lake
+from lakelog.refs import Head, only_grew
 from lakelog.render import micros
 from lakelog.sql import literal
 from lakelog.values import JsonObject, to_micros
@@ -161,17 +162,20 @@ class AlertLog:
 
     def __init__(self, lake: Lake) -> None:
         self._lake, self._standing = lake, AlertStanding()
-        self._generation = -1
+        self._head: Head | None = None
         self._writing = threading.Lock()
 
     def read(self) -> AlertStanding:
-        """Return where all stands; after a rewind of the branch that is what is left of it."""
-        lake = self._lake
-        generation = lake.store.refs.head(lake.branch_name).move.generation
-        # A rewind takes back what was told: the events that are left say who knows what.
-        if generation != self._generation:
+        """Return where all stands; after a rewind of the branch that is what is left of it. Raises
+        LakeReplaced."""
+        lake, refs, earlier = self._lake, self._lake.store.refs, self._head
+        lake.writer().require_lake()
+        head = refs.head(lake.branch_name)
+        # A rewind takes back what was told, and a backup that is restored may lack it: the events
+        # that are left say who knows what.
+        if earlier is None or not only_grew(refs, head, earlier):
             self._standing = read_standing(lake)
-            self._generation = generation
+        self._head = head
         return self._standing
 
     def note_delivery(self, address: str) -> None:

@@ -197,7 +197,7 @@ class Writer(GroupCommit):
                 # (who reads the times of a file makes the next write set them anew: a slow sync).
                 has_name = os.access(self._path, os.F_OK) or os.fstat(self._fd).st_nlink > 0
                 # Afterwards, as repair replaces lakelog.json before it puts another file there.
-                self._require_lake()
+                self.require_lake()
                 if has_name:
                     return
             except OSError:
@@ -209,7 +209,7 @@ class Writer(GroupCommit):
 
     def _open_next(self, frame: bytes) -> None:
         """Create the next file whole, with its header and first frame, and lock it (F3.11)."""
-        self._require_lake()
+        self.require_lake()
         self._store.raise_format(self._format)
         self._store.make_branch_dirs(self._branch)
         paths = self._store.paths
@@ -274,8 +274,9 @@ class Writer(GroupCommit):
         if self._n == 1 and self._store.settings.seal != "never":
             self._seal_if(SealerProcess(self._store, self._branch).is_worth_it())
 
-    def _require_lake(self) -> None:
-        """Refuse to go on where another lake, or a copy of ours, took the place of ours."""
+    def require_lake(self) -> None:
+        """Refuse to go on where another lake, or a copy of ours, took the place of ours. Raises
+        LakeReplaced."""
         # The times of lakelog.json may be read at every commit: no sync waits for them.
         config = File(self._store.paths.config).identity()
         if config != self._config:

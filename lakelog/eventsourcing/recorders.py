@@ -39,7 +39,8 @@ class LakeRecorder(persistence.Recorder):
         self._streams = NumberedStreams(
             lambda events, expect: store.append(events, expect=expect).versions,
             store.sql,
-            lambda: store.store.refs.head(store.branch_name).move.generation,
+            lambda: store.store.refs.head(store.branch_name),
+            store.store.refs,
         )
 
     def _append(self, events_after: Callable[[int], list[JsonObject]]) -> None:

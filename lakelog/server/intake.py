@@ -20,10 +20,12 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from lakelog.appends import AsyncAppends
+from lakelog.disk import File
 from lakelog.event import EncodedBatch
 from lakelog.formats import EventMembers
 from lakelog.lake import Lake
 from lakelog.lake import open as open_lake
+from lakelog.refs import Head, only_grew
 from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
 from lakelog.server.limits import ServerLimits
 from lakelog.server.request_journal import NO_REQUEST, RequestJournal, Runs
@@ -50,7 +52,8 @@ class EventIntake(Generic[AnswerType]):
         self._journal = RequestJournal(lake.path, limits.remembered_seconds)
         self._appends: AsyncAppends[bytes] = AsyncAppends(self._own.append_encoded, self._announce)
         self._waiting_bytes, self._parsing = 0, asyncio.Lock()
-        self._generation = 0
+        self._head: Head | None = None
+        self._config = File(lake.store.paths.config).identity()
         self._places: dict[bytes, tuple[str, int, int]] = {}
         self._running: dict[bytes, asyncio.Future[AnswerType]] = {}
         self.stored = self.rejects = self.repeated = 0
@@ -58,7 +61,9 @@ class EventIntake(Generic[AnswerType]):
 
     def load(self) -> None:
         """Read which requests are stored. Raises OSError, LakelogError."""
-        self._generation = self._branch_generation()
+        store = self._lake.store
+        self._config = File(store.paths.config).identity()
+        self._head = store.refs.head(self._lake.branch_name)
         self._journal.load(self._runs)
 
     def close(self) -> None:
@@ -155,10 +160,10 @@ class EventIntake(Generic[AnswerType]):
             async with self._parsing:
                 arrivals = await loop.run_in_executor(None, lambda: self._without_erased(parse()))
         if self._journal.stored(key) is not None:
-            generation = await loop.run_in_executor(None, self._branch_generation)
+            is_present = await loop.run_in_executor(None, self._is_present)
             # Events of before a rollback may be gone: answered as the first time, a request that
             # comes again would not be stored. Here, so that none is stored while it is looked at.
-            if generation != self._generation:
+            if not is_present:
                 self.load()
         if key in self._places and await loop.run_in_executor(None, self._is_there, key):
             self._journal.remember(key, arrivals.stored)
@@ -228,15 +233,22 @@ class EventIntake(Generic[AnswerType]):
         self._places.pop(key, None)
         return bool(rows[0][0] == count)
 
-    def _branch_generation(self) -> int:
-        """How often the branch was taken back to another state."""
-        return self._lake.log(1)[0].move.generation
+    def _is_present(self) -> bool:
+        """Whether the branch has all that it had when the requests were read. Raises LakeReplaced
+        where a copy took the place of the lake, which may lack what was stored since."""
+        self._own.writer().require_lake()
+        store, earlier = self._lake.store, self._head
+        # The tail of a copy may lack some, though its branch is where that of the lake was.
+        if earlier is None or File(store.paths.config).identity() != self._config:
+            return False
+        return only_grew(store.refs, store.refs.head(self._lake.branch_name), earlier)
 
     def _runs(self, writer: str, since: int) -> Runs:
         """Where the events stand that a writer stored since a time (us)."""
         events = "events WHERE origin = $origin AND ingested_at >= make_timestamptz($since)"
         query = f"SELECT 0, max(position) + 1 FROM {events} HAVING count(*) > 0"
-        if self._generation:  # only a branch that was taken back has gaps that mean anything
+        # Only a branch that was taken back has gaps that mean anything.
+        if self._head is not None and self._head.move.generation:
             query = f"""SELECT min(position), max(position) + 1 FROM (
                 SELECT position, position - row_number() OVER (ORDER BY position) AS run
                 FROM {events}) GROUP BY run ORDER BY 1"""

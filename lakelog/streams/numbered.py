@@ -13,6 +13,7 @@ from typing import NamedTuple
 from lakelog.appends import EVENTS_MAX, StreamSubject
 from lakelog.errors import WrongVersion
 from lakelog.query import Relation
+from lakelog.refs import Head, Refs, only_grew
 from lakelog.values import JsonObject
 
 _KEPT = 10_000
@@ -46,12 +47,13 @@ class NumberedStreams:
         self,
         append: AppendExpected,
         ask: Callable[[str, list[object]], Relation],
-        generation: Callable[[], int],
+        head: Callable[[], Head],
+        refs: Refs,
     ) -> None:
-        """`generation` says how often the branch was taken back so far."""
-        self._append, self._ask, self._generation_now = append, ask, generation
+        """`head` returns that of the branch, which `refs` have."""
+        self._append, self._ask, self._head_now, self._refs = append, ask, head, refs
         self._heads: dict[str, StreamHead] = {}
-        self._generation = 0
+        self._head: Head | None = None
 
     def append(
         self, events_after: Callable[[int], list[JsonObject]], counter: str, steady: str | None
@@ -60,11 +62,11 @@ class NumberedStreams:
         nothing; return the stream of a number that may not come now, None if all is stored. Each
         number of streams that begin with `steady` is the one before and 1.
         """
-        looked, generation = set[str](), self._generation_now()
-        if generation != self._generation:
-            # The versions that a rollback took are given again, with other numbers.
+        looked, earlier, self._head = set[str](), self._head, self._head_now()
+        if earlier is not None and not only_grew(self._refs, self._head, earlier):
+            # The versions that a rollback took, or that a restored backup lacks, are given again,
+            # with other numbers.
             self._heads.clear()
-            self._generation = generation
         while events := events_after(self._guess(counter).last_number):
             heads = {event["subject"]: self._guess(event["subject"]) for event in events}
             ends = dict(heads)

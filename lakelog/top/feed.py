@@ -17,7 +17,7 @@ from lakelog.entries import SegmentEntry
 from lakelog.lake import Lake
 from lakelog.manifest import Manifest
 from lakelog.pinned import PinnedLake
-from lakelog.refs import Head
+from lakelog.refs import Head, only_grew
 from lakelog.top.rates import COLUMNS, LakeFigures, NewestEvent, SecondCounts
 from lakelog.values import JsonObject
 from lakelog.wal import Frame, PendingFrames
@@ -54,7 +54,8 @@ class LiveFeed:
         counts, is_bulk = SecondCounts(moment), False
         before_head = self._head
         # Figures of before are of events that the branch does not have any more.
-        if before_head is not None and before_head.move.generation != pending.head.move.generation:
+        refs = self._lake.store.refs
+        if before_head is not None and not only_grew(refs, pending.head, before_head):
             self.figures.clear()
             before_head = None
         if before_head is None:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from lakelog.alerts import AlertRule, RuleBook, evaluating, history, overview
-from lakelog.errors import AlreadyExists, InvalidSetting, LakelogError, QueryFailed, UnknownRef
+from lakelog.errors import (
+    AlreadyExists,
+    InvalidSetting,
+    LakelogError,
+    LakeReplaced,
+    QueryFailed,
+    UnknownRef,
+)
 from lakelog.views import LakeViews
 from tests.conftest import MakeLake
 from tests.support.alert_lake import MINUTE, SECOND, AlertLake, watched
@@ -423,6 +431,29 @@ def test_a_process_whose_lock_was_deleted_gives_way(make_lake: MakeLake) -> None
                 each.errors(1)
             assert not alerts.round()
             assert len(other.round()) == 1
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_alerts_are_refused_in_a_restored_backup(
+    alerts: AlertLake, tmp_path: Path, is_sealed: bool
+) -> None:
+    """It may lack what was told: nobody would be told of what fires there."""
+    alerts.add()
+    alerts.errors(1)
+    alerts.lake.backup(tmp_path / "copy")
+    assert len(alerts.round()) == 1
+    if is_sealed:
+        alerts.lake.settle()
+    # All but its cache, by which a process sees that it does not evaluate alone.
+    shutil.rmtree(tmp_path / "copy" / "cache", ignore_errors=True)
+    for entry in Path(alerts.lake.path).iterdir():
+        if entry.is_file():
+            entry.unlink()
+        elif entry.name != "cache":
+            shutil.rmtree(entry)
+    shutil.copytree(tmp_path / "copy", alerts.lake.path, dirs_exist_ok=True)
+    with pytest.raises(LakeReplaced):
+        alerts.round(MINUTE)
 
 
 def test_a_rollback_takes_back_where_alerts_stand(alerts: AlertLake) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -227,6 +228,29 @@ def test_processes_share_a_sequence_without_a_gap(tmp_path, recorder):
     assert seen == list(range(1, 3 * count * 2 + count + 1))
     versions = [e.originator_version for e in recorder.select_events(shared)]
     assert versions == list(range(1, count + 1))
+
+
+def test_numbers_follow_a_backup_that_is_restored(tmp_path: Path) -> None:
+    """What a recorder has looked up it does not number by where a stream has as many versions."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        recorder = LakeProcessRecorder(lake, "shop")
+
+        def read(name: str, number: int) -> None:
+            with lakelog.open(lake.path, create=False) as other_lake:
+                event, tracking = StoredEvent(uuid4(), 0, "topic", b""), Tracking(name, number)
+                LakeProcessRecorder(other_lake, "shop").insert_events([event], tracking=tracking)
+                other_lake.settle()
+
+        lake.backup(tmp_path / "copy")
+        read("upstream", 2)
+        assert recorder.max_tracking_id("upstream") == 2
+        with pytest.raises(IntegrityError):
+            recorder.insert_events([], tracking=Tracking("upstream", 1))
+        shutil.rmtree(lake.path)
+        shutil.copytree(tmp_path / "copy", lake.path)
+        read("upstream", 5)
+        with pytest.raises(IntegrityError):
+            recorder.insert_events([], tracking=Tracking("upstream", 4))
 
 
 def test_numbers_follow_a_rollback_of_another_process(tmp_path: Path) -> None:

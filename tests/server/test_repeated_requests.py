@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,34 @@ def test_what_a_rollback_took_back_is_stored_when_it_comes_again(
             server = again(server)
             send(server, b'{"n":4}', b'{"n":3}', b'{"n":1}\n{"n":2}')
             assert numbers(server) == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("has_appended", [False, True])
+def test_what_a_restored_backup_lacks_is_not_answered_as_stored(
+    tmp_path: Path, has_appended: bool
+) -> None:
+    """It is refused like what is new, until the server is started again."""
+    need_module("uvicorn")
+    path = tmp_path / "lake"
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(serving(path))
+        assert server.ask("/ingest", b'{"n":0}').status == 200
+        with lakelog.open(path, create=False) as lake:
+            lake.backup(tmp_path / "copy")
+        assert server.ask("/ingest", b'{"n":1}').status == 200
+        if not has_appended:
+            server.stop()
+            server = stack.enter_context(serving(path))
+        shutil.copytree(path / "server", tmp_path / "copy" / "server", dirs_exist_ok=True)
+        shutil.rmtree(path)
+        shutil.copytree(tmp_path / "copy", path)
+        statuses = [server.ask("/ingest", b'{"n":1}').status for _ in range(2)]
+        assert statuses == ([503, 503] if has_appended else [200, 200])
+        if has_appended:
+            server.stop()
+            server = stack.enter_context(serving(path))
+            assert server.ask("/ingest", b'{"n":1}').status == 200
+        assert numbers(server) == ["0", "1"]
 
 
 def numbers(server: HttpLake) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+import lakelog
 from lakelog.top import LiveFeed, lags, of_state
 from lakelog.top.rates import LakeFigures, SecondCounts
 from tests.conftest import MakeLake
@@ -93,6 +95,25 @@ def test_a_rollback_begins_anew(make_lake: MakeLake) -> None:
     assert figures.rate() == (0.0, 0.0)
     assert {n: total for n, (_, _, total) in figures.by("level").items()} == {"INFO": 3}
     assert [event.level for event in figures.newest] == ["INFO"] * 3
+
+
+def test_a_restored_backup_begins_anew(make_lake: MakeLake, tmp_path: Path) -> None:
+    """Also where it has as many events by then."""
+    lake = make_lake()
+    lake.append(events(3))
+    lake.backup(tmp_path / "copy")
+    lake.append(events(2, "ERROR"))
+    lake.settle()
+    feed = LiveFeed(lake)
+    feed.look(1.0)
+    shutil.rmtree(lake.path)
+    shutil.copytree(tmp_path / "copy", lake.path)
+    with lakelog.open(lake.path, create=False) as restored:
+        restored.append(events(2, "DEBUG"))
+        restored.settle()
+    figures = feed.look(2.0)
+    totals = {name: total for name, (_, _, total) in figures.by("level").items()}
+    assert totals == {"INFO": 3, "DEBUG": 2}
 
 
 def test_figures_of_a_past_state_are_its_own(make_lake: MakeLake) -> None:

@@ -34,7 +34,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ("no move on branches", f"{ERASURE}.erasing:ErasureRun._move", "publish(", "(lambda *_: 0)("),
     (
         "writers not told",
-        "lakelog.appends.writer:Writer._require_lake",
+        "lakelog.appends.writer:Writer.require_lake",
         "self._config is not None",
         "False",
     ),
