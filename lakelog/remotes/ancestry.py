@@ -173,8 +173,8 @@ def _is_since(place: MovePosition, remote: Move) -> bool:
 
 def _is_passed(site: Site, place: MovePosition, remote: Move) -> bool:
     """Whether the log of the remote branch has the move of a place."""
-    head = site.move(remote.branch, place.number)
-    return head is not None and head.move.snapshot == place.snapshot
+    move = site.move(remote.branch, place.number)
+    return move is not None and move.snapshot == place.snapshot
 
 
 def _named_on_both(store: Store, site: Site, local: Move, remote: Move) -> MovePosition | None:
@@ -191,9 +191,9 @@ def _is_in_log(site: Site, place: MovePosition, remote: Move) -> bool:
     once, and have acknowledged both."""
     if place.number >= remote.number:
         return place.snapshot == remote.snapshot
-    head = site.move(remote.branch, place.number)
-    # A move that cannot be read any more was thinned out: what follows it is believed.
-    return head is None or head.move.snapshot == place.snapshot
+    move = site.move(remote.branch, place.number)
+    # A move that is not kept any more was thinned out: what follows it is believed.
+    return move is None or move.snapshot == place.snapshot
 
 
 def _is_maintained(site: Site, remote: Move, since: int) -> bool:
@@ -201,8 +201,8 @@ def _is_maintained(site: Site, remote: Move, since: int) -> bool:
     if not since <= remote.number < since + _MOVES_MAX:
         return False
     numbers = range(since + 1, remote.number + 1)
-    heads = (site.move(remote.branch, number) for number in numbers)
-    return all(head is not None and head.move.op in MAINTENANCE for head in heads)
+    moves = (site.move(remote.branch, number) for number in numbers)
+    return all(move is not None and move.op in MAINTENANCE for move in moves)
 
 
 def _is_unchanged(store: Store, local: Move, since: int) -> bool:
@@ -248,11 +248,11 @@ def _since_rewind(store: Store, local: Move, over_merges: bool) -> Iterator[Move
 def _late_moves(site: Site, remote: Move) -> Iterator[Move]:
     """Yield the late moves of the remote branch since its last rewind, the newest first."""
     for number in range(remote.number, max(remote.number - _MOVES_MAX, 0), -1):
-        head = site.move(remote.branch, number)
-        if head is None or head.move.generation != remote.generation:
+        move = site.move(remote.branch, number)
+        if move is None or move.generation != remote.generation:
             # A rewind behind it would make the numbers of later moves mean other events.
             return
-        yield head.move
+        yield move
 
 
 def _is_empty(store: Store, local: Move) -> bool:

@@ -308,9 +308,9 @@ class _Fetch(Exchange):
         manifests, snapshot = self._store.manifests, place.snapshot
         if manifests.is_there(snapshot):
             return manifests.load(snapshot)
-        head = self._site.move(branch, place.number)
-        if head and head.move.carried and head.move.snapshot == snapshot:
-            return manifests.decode_text(head.move.carried, snapshot)
+        move = self._site.move(branch, place.number)
+        if move and move.carried and move.snapshot == snapshot:
+            return manifests.decode_text(move.carried, snapshot)
         try:
             carry.receive_manifest(self._store, self._site.remote, snapshot)
         except TransferRefused:

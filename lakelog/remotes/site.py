@@ -125,12 +125,12 @@ class Site:
                 " are gone: `lakelog push --repair` from a lake that has it"
             ) from None
 
-    def move(self, branch: str, number: int) -> Head | None:
-        """Return one move that has a file of its own, else None. Raises TransferRefused."""
+    def move(self, branch: str, number: int) -> Move | None:
+        """Return one move, packed or not, None where it is not kept. Raises TransferRefused."""
         try:
             with self._refusing():
-                return self._refs.read_head(branch, number)
-        except FileNotFoundError:
+                return self._refs.read(branch, number)
+        except UnknownRef:
             return None
 
     def tag(self, name: str) -> tuple[Tag, bytes] | None:

@@ -58,6 +58,9 @@ class MovePack:
         if len(data) < 44 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
             raise NotIntact("its checksum does not match")
         try:
+            # What a remote sends may say that it is many gigabytes long, and be so.
+            if zstandard.get_frame_parameters(data).content_size > DOCUMENT_MAX:
+                raise NotIntact("it is longer than any")
             content = zstandard.ZstdDecompressor().decompress(data[:-44])
         except zstandard.ZstdError as error:
             raise NotIntact(str(error)) from None

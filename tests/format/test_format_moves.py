@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import struct
 import tarfile
 from pathlib import Path
 
 import pytest
+import zstandard
 
 import lakelog
 from lakelog import document
-from lakelog.disk import disk
+from lakelog.disk import NotIntact, disk
 from lakelog.entries.entry import Record
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.history import thinning
@@ -218,6 +221,15 @@ def test_a_packed_file_with_another_seal_is_not_believed(tmp_path: Path) -> None
     with pytest.raises(DamagedRef, match="checksum does not match"):
         MovePack.read(str(pack))
     assert [problem.path for problem in damage.checked(path).problems] == [str(pack)]
+
+
+@pytest.mark.parametrize("says_length", [True, False])
+def test_packed_moves_longer_than_any_are_refused(says_length: bool) -> None:
+    """Those of a remote are read, too, which may send anything with a true seal."""
+    compressor = zstandard.ZstdCompressor(level=1, write_content_size=says_length)
+    data = compressor.compress(bytes(1 << 28)) + struct.pack("<II4s", 0x184D2A5D, 36, b"LKP1")
+    with pytest.raises(NotIntact, match="longer than any"):
+        MovePack("main", 1, 1).decode(data + hashlib.sha256(data).digest())
 
 
 def test_names_of_states_over_dropped_moves(tmp_path: Path, clock: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.errors import TransferRefused, Unreachable
+from lakelog.errors import Diverged, TransferRefused, Unreachable
+from lakelog.history.thinning import KEEP_MOVES
 from lakelog.maintain import gc as collecting
 from lakelog.remotes import fetches as fetching
 from lakelog.remotes import known, pushes
@@ -52,6 +54,34 @@ class TestDirectory(RemoteSuite, RemoteVolumeSuite):
         add(path, "more")
         assert push(path).refs == {"main": "updated"}
         assert rows(url) == rows(path)
+
+    @pytest.mark.parametrize("is_restored", [False, True])
+    def test_a_common_move_that_was_packed_is_compared(
+        self, path: str, url: str, home: Path, is_restored: bool
+    ) -> None:
+        """Where a backup of the remote was restored, a move of its number may say something else:
+        then a pull would drop what is only here."""
+        push(path)
+        shutil.copytree(url, home / "copy")
+        add(path, "more")
+        push(path)
+        if is_restored:
+            shutil.rmtree(url)
+            shutil.copytree(home / "copy", url)
+        before = rows(path)
+        with opened(url) as there:
+            there.append({"type": "THERE"})
+            for number in range(2 * KEEP_MOVES):
+                there.snapshot(f"snapshot {number}")
+            assert there.gc().packed > KEEP_MOVES
+        if is_restored:
+            with pytest.raises(Diverged):
+                pull(path)
+            assert rows(path) == before
+        else:
+            assert pull(path).refs["main"] == "updated"
+            assert rows(path) == rows(url)
+            assert len(rows(path)) == len(before) + 1
 
     def test_gc_at_the_remote_takes_nothing_that_a_push_names(
         self, path: str, url: str, monkeypatch: pytest.MonkeyPatch
