@@ -17,7 +17,7 @@ from lakelog.query import Relation
 from lakelog.render import visible
 from lakelog.values import JsonObject
 
-_RUNNING: weakref.WeakValueDictionary[str, Live] = weakref.WeakValueDictionary()
+_RUNNING: weakref.WeakValueDictionary[tuple[str, ...], Live] = weakref.WeakValueDictionary()
 
 
 class Live:
@@ -48,9 +48,11 @@ class Live:
         self._shown = self._ask()
         self._handle.display(self._shown, raw=True)
         # A cell that is run again takes the place of its last run, whose thread would go on asking.
-        if (former := _RUNNING.get(query)) is not None:
+        place = self._lake.path, self._lake.branch_name
+        question = query, *place, repr(params), repr(plot)
+        if (former := _RUNNING.get(question)) is not None:
             former.stop()
-        _RUNNING[query] = self
+        _RUNNING[question] = self
         self._thread = threading.Thread(target=self._follow, name="lakelog-live", daemon=True)
         self._thread.start()
 

@@ -73,6 +73,7 @@ class LakelogMagics(Magics):
         super().__init__(shell)
         self._variables: dict[str, object] = shell.user_ns
         self._lake: Lake | None = None
+        self._default_lake: Lake | None = None
 
     @property
     def lake(self) -> Lake:
@@ -85,8 +86,11 @@ class LakelogMagics(Magics):
         candidate = variables.get("lake")
         if isinstance(candidate, Lake):
             return candidate
-        self._lake = lakes.open(os.environ.get("LAKELOG_LAKE", _PATH), create=False)
-        return self._lake
+        # Not the chosen one: a completion opens it before a cell sets the variable.
+        if self._default_lake is None:
+            path = os.environ.get("LAKELOG_LAKE", _PATH)
+            self._default_lake = lakes.open(path, create=False)
+        return self._default_lake
 
     def _visible(self, local: dict[str, object] | None) -> Mapping[str, object]:
         """The variables that a magic sees: those of the function that it is in, then all others."""

@@ -223,6 +223,32 @@ def test_without_the_magic_the_variable_lake_is_asked(
     assert notebook.run("%sql SELECT count(*) FROM events").fetchall() == [(3,)]
 
 
+def test_the_variable_lake_is_asked_once_it_is_there(
+    notebook: Notebook, make_lake: MakeLake, monkeypatch: Any
+) -> None:
+    """Also where a cell, or a completion, has asked the default lake before."""
+    monkeypatch.setenv("LAKELOG_LAKE", make_lake("first").path)
+    assert notebook.run("%sql SELECT count(*) FROM events").fetchall() == [(0,)]
+    other = make_lake("other")
+    other.append(EVENTS)
+    notebook.run(f"import lakelog\nlake = lakelog.open({other.path!r})")
+    assert notebook.run("%sql SELECT count(*) FROM events").fetchall() == [(3,)]
+    notebook.run("lake.close()\ndel lake")
+    assert notebook.run("%sql SELECT count(*) FROM events").fetchall() == [(0,)]
+
+
+def test_live_answers_of_several_lakes_run_side_by_side(make_lake: MakeLake) -> None:
+    """One query of two lakes, and with two values of its parameter."""
+    query, lakes = "SELECT count(*) FROM events WHERE type = $1", [make_lake("a"), make_lake("b")]
+    given = [(0, "FAIL"), (1, "FAIL"), (0, "COMPLETE"), (1, "FAIL")]
+    with capture_output():
+        seen = [lakelog.live(query, 60, lake=lakes[n], params=[value]) for n, value in given]
+    # The last takes the place of the second, whose question is the same.
+    assert [one.is_running for one in seen] == [True, False, True, True]
+    for one in seen:
+        one.stop()
+
+
 def test_no_lake_is_one_line(notebook: Notebook, home: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(home)
     assert notebook.error("%sql SELECT 1").startswith("no lake at")
