@@ -21,11 +21,17 @@ from eventsourcing import persistence
 from eventsourcing.persistence import Notification, StoredEvent, Tracking
 from eventsourcing.utils import Environment, EnvType, resolve_topic
 
-from lakelog import lake
+from lakelog import lake, protect
 from lakelog.event import BookkeepingEvent
+from lakelog.sql import json_path
 from lakelog.streams import NumberedStreams
 from lakelog.values import JsonObject
 
+_STATE, _BASE64 = "state", "state_base64"
+_PATHS = ", ".join(json_path([name]) for name in (_STATE, _BASE64, protect.MEMBER))
+_HAS_STATE = f"list_contains(json_exists(data, [{_PATHS}]), true)"
+"""SQL for events whose state is there: of others it was a protected field, whose key was
+destroyed."""
 _PAGE = 500
 """Notifications that a subscription reads at once."""
 _R = TypeVar("_R", bound="LakeRecorder")
@@ -54,6 +60,16 @@ class LakeRecorder(persistence.Recorder):
     def _named(self, *names: object) -> str:
         return ".".join(filter(None, (self._application, "/".join(map(str, names)))))
 
+    def _state_of(self, data: JsonObject) -> bytes | None:
+        """The state in a payload, None where its key was destroyed. Raises InvalidKey without the
+        file of keys."""
+        if protect.MEMBER in data and (protection := self.lake.store.paths.protection) is not None:
+            protection.require_ciphers()
+        state, encoded = data.get(_STATE), data.get(_BASE64)
+        if state is not None:
+            return str(state).encode()
+        return None if encoded is None else base64.b64decode(encoded)
+
     def _counted(self, number: int, *names: str) -> JsonObject:
         event: JsonObject = {"subject": self._named(*names), "data": {"number": number}}
         return event | {"type": "lakelog.counted", "source": BookkeepingEvent.SOURCE}
@@ -72,9 +88,9 @@ class LakeAggregateRecorder(LakeRecorder, persistence.AggregateRecorder):
     def _encoded(self, event: StoredEvent, **data: object) -> JsonObject:
         data["number"] = event.originator_version
         try:
-            data["state"] = event.state.decode()
+            data[_STATE] = event.state.decode()
         except UnicodeDecodeError:
-            data["state_base64"] = base64.b64encode(event.state).decode()
+            data[_BASE64] = base64.b64encode(event.state).decode()
         subject, source = self._named(self.purpose, event.originator_id), self._named(self.purpose)
         return {"subject": subject, "type": event.topic, "source": source, "data": data}
 
@@ -87,24 +103,20 @@ class LakeAggregateRecorder(LakeRecorder, persistence.AggregateRecorder):
         desc: bool = False,
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
-        """Read events of one aggregate by their versions."""
+        """Read events of one aggregate by their versions. Raises InvalidKey."""
         subject = self._named(self.purpose, originator_id)
         # If the first event after gt - 1 has a version up to gt + 1, all wanted ones are after it.
         events = self.lake.stream(subject, after=max((gt or 0) - 1, 0)).events
         if gt and not (events and json.loads(events[0]["data"])["number"] <= gt + 1):
             events = self.lake.stream(subject).events
         selection = [
-            StoredEvent(originator_id, data["number"], event["type"], _state_of(data))
+            StoredEvent(originator_id, data["number"], event["type"], state)
             for event in events
             for data in [json.loads(event["data"])]
             if (gt is None or data["number"] > gt) and (lte is None or data["number"] <= lte)
+            if (state := self._state_of(data)) is not None
         ]
         return (selection[::-1] if desc else selection)[:limit]
-
-
-def _state_of(data: JsonObject) -> bytes:
-    state = data.get("state")
-    return base64.b64decode(data["state_base64"]) if state is None else str(state).encode()
 
 
 class LakeApplicationRecorder(LakeAggregateRecorder, persistence.ApplicationRecorder):
@@ -139,12 +151,13 @@ class LakeApplicationRecorder(LakeAggregateRecorder, persistence.ApplicationReco
         *,
         inclusive_of_start: bool = True,
     ) -> Sequence[Notification]:
-        """Read events in the order of their notifications, without a gap."""
+        """Read events in the order of their notifications, without a gap but for what was erased.
+        Raises InvalidKey."""
         # Whoever gave the last number saw all events before it: a look from now on finds them.
         newest = min(self.max_notification_id() or 0, stop if stop is not None else 1 << 62)
         query = (
             "SELECT subject, type, data, CAST(data->>'$.notification' AS BIGINT) AS number"
-            " FROM events WHERE source = ? AND number BETWEEN ? AND ?"
+            f" FROM events WHERE source = ? AND number BETWEEN ? AND ? AND {_HAS_STATE}"
             " AND (len(?) = 0 OR list_contains(?, type)) ORDER BY number LIMIT ?"
         )
         values = [self._named(self.purpose), (start or 0) + (not inclusive_of_start), newest]
@@ -152,14 +165,11 @@ class LakeApplicationRecorder(LakeAggregateRecorder, persistence.ApplicationReco
         prefix = self._named(self.purpose, "")
         return [
             Notification(
-                self._id_type(subject.removeprefix(prefix)),
-                payload["number"],
-                topic,
-                _state_of(payload),
-                number,
+                self._id_type(subject.removeprefix(prefix)), payload["number"], topic, state, number
             )
             for subject, topic, data, number in rows
             for payload in [json.loads(data)]
+            if (state := self._state_of(payload)) is not None
         ]
 
     def max_notification_id(self) -> int | None:

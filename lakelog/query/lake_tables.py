@@ -163,8 +163,8 @@ class LakeTables:
         return self.rows_of(pending.head.move.branch).events(pending, state.ids)
 
     def subject_tail(self, subject: str, pinned: Pinned) -> pa.Table | None:
-        """Return the rows of the tail that a subject has; None where there is no tail, a segment may
-        have some as well, or protected fields have to be opened, which the engine does."""
+        """Return the rows of the tail that a subject has; None where there is no tail, a segment
+        may have some as well, or protected fields have to be opened, which the engine does."""
         state, pending = pinned
         # An id may be there twice in the tail alone: then rows have to be looked at.
         query = Query(parsed=True, needs=[Predicate(subjects={subject})])

@@ -23,8 +23,10 @@ from eventsourcing.utils import Environment  # noqa: E402
 
 import lakelog  # noqa: E402
 from lakelog.cli import cli  # noqa: E402
+from lakelog.errors import InvalidKey  # noqa: E402
 from lakelog.eventsourcing import Factory  # noqa: E402
 from lakelog.eventsourcing.recorders import LakeProcessRecorder  # noqa: E402
+from tests.support import encrypted, protected  # noqa: E402
 
 
 class Dog(Aggregate):
@@ -71,6 +73,32 @@ def recorder(tmp_path):
 
 def stored(originator_id: UUID | str, version: int, state: bytes = b"{}") -> StoredEvent:
     return StoredEvent(originator_id, version, "shop:Paid", state)
+
+
+def test_an_aggregate_whose_key_was_destroyed_is_not_there(tmp_path, monkeypatch):
+    """All others are, also behind it in the notifications, which do not end there. Without the
+    file of keys nobody is told that an aggregate is not there."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.protect(["state", "state_base64"])
+    with DogSchool(environment(tmp_path)) as school:
+        dogs = [school.register(f"{protected.PLANTED}{n}") for n in range(3)]
+        school.add_trick(dogs[0], "roll over")
+        school.take_snapshot(dogs[0])
+        with lakelog.open(tmp_path / "lake") as lake:
+            subjects = [f"dogschool.{purpose}/{dogs[0]}" for purpose in ("events", "snapshots")]
+            lake.erase(subject=subjects, why="asked")
+        with pytest.raises(AggregateNotFoundError):
+            school.tricks(dogs[0])
+        school.add_trick(dogs[1], "fetch")
+        assert [school.tricks(dog) for dog in dogs[1:]] == [["fetch"], []]
+        notifications = school.recorder.select_notifications(1, 2)
+        assert [n.originator_id for n in notifications] == dogs[1:]
+        with protected.without_keys(tmp_path):
+            with pytest.raises(InvalidKey):
+                school.tricks(dogs[2])
+            with pytest.raises(InvalidKey):
+                school.recorder.select_notifications(1, 2)
+    assert encrypted.found(tmp_path / "lake", [protected.PLANTED]) == []
 
 
 def test_the_tutorials_application_keeps_its_dogs_in_streams(tmp_path):
