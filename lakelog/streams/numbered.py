@@ -67,8 +67,11 @@ class NumberedStreams:
             # The versions that a rollback took, or that a restored backup lacks, are given again,
             # with other numbers.
             self._heads.clear()
-        while events := events_after(self._guess(counter).last_number):
+        while events := events_after((newest := self._guess(counter)).last_number):
             heads = {event["subject"]: self._guess(event["subject"]) for event in events}
+            # The one that they are numbered by: another thread may have gone on since.
+            if counter in heads:
+                heads[counter] = newest
             ends = dict(heads)
             refused: str | None = None
             for event in events:

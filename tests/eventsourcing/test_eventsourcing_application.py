@@ -101,6 +101,22 @@ def test_an_aggregate_whose_key_was_destroyed_is_not_there(tmp_path, monkeypatch
     assert encrypted.found(tmp_path / "lake", [protected.PLANTED]) == []
 
 
+def test_threads_that_store_meanwhile_are_no_conflict(tmp_path):
+    """Each takes the next number of notifications, however often another one was faster."""
+    slow, turns = uuid4(), iter(range(3))
+
+    class SlowRecorder(LakeProcessRecorder):
+        def _encoded(self, event, **data):
+            if event.originator_id == slow and next(turns, None) is not None:
+                self.insert_events([stored(uuid4(), 1)])
+            return super()._encoded(event, **data)
+
+    recorder = SlowRecorder(lakelog.open(tmp_path / "lake"), "shop")
+    assert recorder.insert_events([stored(slow, 1)]) == [4]
+    assert [n.id for n in recorder.select_notifications(1, 9)] == [1, 2, 3, 4]
+    recorder.lake.close()
+
+
 def test_the_tutorials_application_keeps_its_dogs_in_streams(tmp_path):
     with DogSchool(environment(tmp_path)) as school:
         dog = school.register("Fido")
