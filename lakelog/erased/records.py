@@ -16,7 +16,6 @@ from lakelog import document
 from lakelog.disk import File, Folder, disk
 from lakelog.erased import documents
 from lakelog.erased.documents import salted
-from lakelog.erased.subject_index import ErasedSubject
 from lakelog.errors import InvalidEvent
 from lakelog.paths import Paths
 from lakelog.refs import author
@@ -145,10 +144,6 @@ class Erasure:
         value, digest = (subject, self.subject) if subject else (predicate, self.condition)
         own_digest = salted(self.salt, value)
         return own_digest == digest or (bool(subject) and own_digest in self.subjects)
-
-    def erased_subjects(self) -> list[ErasedSubject]:
-        """Return its subject, or those whose keys were destroyed."""
-        return ErasedSubject.of_erasure(self.key, self.time, self.salt, self.subject, self.subjects)
 
     def fingerprint(self, *values: object) -> bytes:
         """Return the fingerprint of some values of a row, 16 bytes."""

@@ -38,9 +38,9 @@ class Refusal:
         come, too, if it was stored before: in a shared lake by a machine that did not know."""
         self._paths, self._by_arrival = paths, by_arrival
         self._erasures = [erasure for erasure in listing(paths) if key in ("", erasure.key)]
-        self._subjects = SubjectIndex(
-            s for erasure in self._erasures for s in erasure.erased_subjects()
-        )
+        self._subjects = SubjectIndex()
+        for e in self._erasures:
+            self._subjects.add(e.key, e.time, e.salt, e.subject, *e.subjects)
         self._earlier: dict[str, list[str]] = {}
         self.count = 0
         """How many rows were refused so far."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -25,69 +25,64 @@ from lakelog.paths import Paths
 from lakelog.values import parse_time, to_micros
 from lakelog.volume import TICK_NS
 
+_Noted = list[tuple[str, int, bool]]
+"""What is kept of the erasures of one subject, oldest first: as ErasedSubject."""
+
 
 class ErasedSubject(NamedTuple):
-    """A subject that was erased, by its salted `digest`: the `key` of the erasure, when it began
-    (us), and whether only the subject's key was destroyed."""
+    """A subject that was erased: the `key` of the erasure, when it began (us), and whether only the
+    subject's key was destroyed."""
 
-    salt: str
-    digest: str
     key: str
     time: int
     is_of_key: bool
-
-    @classmethod
-    def of_erasure(
-        cls, key: str, time_us: int, salt: str, subject: str, subjects: Iterable[str]
-    ) -> list[ErasedSubject]:
-        """Return those of one erasure, by the digests of its subject and of those of its keys."""
-        digests = filter(None, (subject, *subjects))
-        return [cls(salt, digest, key, time_us, not subject) for digest in digests]
 
 
 class SubjectIndex:
     """The subjects of erasures. One is hashed once for each salt, and a lake has one salt but for
     erasures that came from others."""
 
-    def __init__(self, subjects: Iterable[ErasedSubject]) -> None:
-        self._by_salt: dict[str, dict[str, list[ErasedSubject]]] = {}
-        for subject in subjects:
-            self._by_salt.setdefault(subject.salt, {}).setdefault(subject.digest, []).append(
-                subject
-            )
+    def __init__(self) -> None:
+        self._by_salt: dict[str, dict[str, _Noted]] = {}
 
     @staticmethod
     def of_lake(paths: Paths) -> SubjectIndex:
         """Return that of all erasures of a lake, as `cache/` has it or from their documents. Raises
         DamagedRef."""
-        version, looked_at = _version(paths), time.time_ns()
+        index, version, looked_at = SubjectIndex(), _version(paths), time.time_ns()
         if version is None:
-            return SubjectIndex([])
+            return index
         cache = File(paths.erased_subjects)
         with contextlib.suppress(OSError, NotIntact, KeyError, TypeError, ValueError):
             body = document.decode(cache.read(DOCUMENT_MAX))
             if body["version"] == version:
-                return SubjectIndex(map(ErasedSubject._make, body["subjects"]))
-        by_erasure = documents.of_all(paths, _decoded)
-        subjects = sorted(
-            (subject for group in by_erasure for subject in group),
-            key=lambda subject: (subject.time, subject.key),
-        )
+                # As it is: a first append waits for it.
+                index._by_salt = body["subjects"]
+                return index
+        for time_us, key, *digests in sorted(documents.of_all(paths, _decoded)):
+            index.add(key, time_us, *digests)
         # A folder that changes again within a tick may keep its time.
         if looked_at > version[1] + TICK_NS:
-            encoded = document.encode({"version": version, "subjects": list(map(list, subjects))})
+            encoded = document.encode({"version": version, "subjects": index._by_salt})
             if len(encoded) <= DOCUMENT_MAX:
                 with contextlib.suppress(OSError):
                     Folder(paths.cache).make_all()
                     cache.replace(encoded, sync=False)
-        return SubjectIndex(subjects)
+        return index
+
+    def add(self, key: str, time_us: int, salt: str, subject: str, *subjects: str) -> None:
+        """Add those of an erasure that is no older than those before: the digests of its subject
+        (or "") and of the subjects whose keys it destroyed."""
+        by_digest = self._by_salt.setdefault(salt, {})
+        for digest in filter(None, (subject, *subjects)):
+            by_digest.setdefault(digest, []).append((key, time_us, not subject))
 
     def of(self, subject: str) -> list[ErasedSubject]:
         """Return the erasures of a subject, or of its key, those of a salt oldest first."""
         return [
-            erased
+            ErasedSubject(*noted)
             for salt, by_digest in self._by_salt.items()
-            for erased in by_digest.get(salted(salt, subject), ())
+            for noted in by_digest.get(salted(salt, subject), ())
         ]
 
     def in_lines(self, encoded: bytes) -> Iterator[tuple[int, ErasedSubject]]:
@@ -115,11 +110,11 @@ def _moment(event: dict[str, str]) -> int:
     return to_micros(parse_time(next(event[n] for n in ("time", "ts", "timestamp") if n in event)))
 
 
-def _decoded(data: bytes) -> list[ErasedSubject]:
-    """Return the subjects of an erasure. Raises NotIntact, KeyError."""
+def _decoded(data: bytes) -> tuple[Any, ...]:
+    """Return the time, key, salt and digests of an erasure. Raises NotIntact, KeyError."""
     body = document.decode(data)
-    key, time_us, salt, subject = (body[name] for name in ("key", "time", "salt", "subject"))
-    return ErasedSubject.of_erasure(key, time_us, salt, subject, body.get("subjects", ()))
+    members = (body[name] for name in ("time", "key", "salt", "subject"))
+    return (*members, *body.get("subjects", ()))
 
 
 def _version(paths: Paths) -> list[int] | None:

@@ -165,8 +165,8 @@ def test_subjects_of_erasures_are_kept_together(erased: Lake, tmp_path: Path) ->
     kept = body(root / "cache/erasures.json")
     folder = os.stat(root / "erasures")
     assert kept["version"] == [folder.st_ino, folder.st_mtime_ns]
-    subject = [note["salt"], note["subject"], note["key"], note["time"], False]
-    assert kept["subjects"] == [subject]
+    erasure = [note["key"], note["time"], False]
+    assert kept["subjects"] == {note["salt"]: {note["subject"]: [erasure]}}
     # What changed just now may change again within the tick of the file system.
     (root / "cache/erasures.json").unlink()
     soon = time.time_ns() + 10**10
