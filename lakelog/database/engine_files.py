@@ -9,6 +9,7 @@ stays true.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import os
 from typing import Any
@@ -22,7 +23,6 @@ _PREFIX = "lakelog://"
 _UNCHANGED = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _ROOTS: dict[str, str] = {}
 """The folders of segments, by the names of their lakes in this process."""
-_SIZES_MAX = 1 << 16
 
 
 class EngineFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
@@ -30,10 +30,6 @@ class EngineFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
 
     protocol = "lakelog"
     cachable = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._sizes: dict[str, int] = {}
 
     def open(self, path: str, mode: str = "rb", **_: object) -> Any:
         """Return a file for reading. Raises OSError, DamagedSegment."""
@@ -43,16 +39,7 @@ class EngineFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
 
     def info(self, path: str, **_: object) -> dict[str, str | int]:
         """Return what is known of a file: its name and the length of its plaintext."""
-        if path not in self._sizes:
-            if len(self._sizes) > _SIZES_MAX:
-                self._sizes.clear()
-            blocks = OPEN.get(_path_of(path))
-            if blocks is None:
-                with VAULT.file(_path_of(path)) as file:
-                    self._sizes[path] = file.size
-            else:
-                self._sizes[path] = blocks.plain.size
-        return {"name": path, "size": self._sizes[path], "type": "file"}
+        return {"name": path, "size": _size_of(_path_of(path)), "type": "file"}
 
     def exists(self, path: str, **_: object) -> bool:
         """Whether a segment is there."""
@@ -94,6 +81,15 @@ def _file(name: str) -> Any:
     path = _path_of(name)
     source = VAULT.file(path)
     return open(path, "rb") if source is path else source
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _size_of(path: str) -> int:
+    """Return the length of the plaintext of a file."""
+    if (blocks := OPEN.get(path)) is not None:
+        return blocks.plain.size
+    with VAULT.file(path) as file:
+        return int(file.size)
 
 
 def _lake_of(path: str) -> str:

@@ -9,6 +9,7 @@ expression over all lines, in a third of the time that a look at each value take
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,9 +32,6 @@ PLAIN = frozenset(("time", "type", "data", *TEXT_COLUMNS))
 NAMES = {**{name: name for name in PLAIN}, **ALIASES}
 Encoded = tuple[bytes, list[str | None]]
 """Lines with newlines between them, and the ids that were given."""
-_SHAPES: dict[tuple[object, ...], _Shape | None] = {}
-# Events whose keys are data, not names, would otherwise fill the memory with shapes.
-_SHAPES_MAX = 512
 _SPELLED = 500
 # The form that the WAL has anyway. The last day of February is left to who knows leap years.
 _TIME = (
@@ -205,20 +203,15 @@ class _Shape:
 
 def shape_of(event: object) -> _Shape | None:
     """Return the shape of an event, or None where the full rule is needed."""
-    if type(event) is not dict:
-        return None
-    keys = tuple(event)
-    return _SHAPES[keys] if keys in _SHAPES else _learn(keys)
+    return _learn(tuple(event)) if type(event) is dict else None
 
 
+# Events whose keys are data, not names, would otherwise fill the memory with shapes.
+@functools.lru_cache(maxsize=512)
 def _learn(keys: tuple[str, ...]) -> _Shape | None:
     """Return how to encode events with these keys, or None if the full rule is needed."""
     names = [NAMES.get(k, "") for k in keys]
     fits = "" not in names and len(set(names)) == len(names) and {"time", "type"} <= set(names)
     # Data is cut out by its place at the end of the line.
     is_last_data = "data" not in names[:-1]
-    shape = _Shape(keys, names) if fits and is_last_data else None
-    if len(_SHAPES) >= _SHAPES_MAX:
-        _SHAPES.clear()
-    _SHAPES[keys] = shape
-    return shape
+    return _Shape(keys, names) if fits and is_last_data else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import threading
@@ -22,9 +23,7 @@ _Identity = tuple[int, int, int, bytes]
 """Device, inode, time of change and header."""
 _CHUNKS = OrderedDict[tuple[_Identity, int], bytes]()
 """Chunks of which a few bytes were read, by file and number."""
-_READERS = OrderedDict[_Identity, EnvelopeReader]()
-"""The ciphers of envelopes: the engine opens a file several times for a query."""
-_CHUNKS_MAX, _READERS_MAX = 256, 1024
+_CHUNKS_MAX = 256
 
 
 class PlainFile(io.RawIOBase):
@@ -44,14 +43,7 @@ class PlainFile(io.RawIOBase):
             status = os.fstat(self._fd)
             head = os.pread(self._fd, HEAD_BYTES, 0)
             self._identity = status.st_dev, status.st_ino, status.st_mtime_ns, head
-            secret = secret_of(head)  # asked for each file: without its key nothing is remembered
-            reader = _READERS.get(self._identity)
-            if reader is None:
-                reader = EnvelopeReader(head, status.st_size, secret)
-                _READERS[self._identity] = reader
-                while len(_READERS) > _READERS_MAX:
-                    _READERS.popitem(last=False)
-            self._reader = reader
+            self._reader = _reader_of(self._identity, status.st_size, secret_of(head))
         except NotDecrypted as error:
             self.close()
             raise DamagedSegment(path, str(error)) from None
@@ -135,6 +127,12 @@ class PlainFile(io.RawIOBase):
         if fd >= 0:
             os.close(fd)
         super().close()
+
+
+@functools.lru_cache(maxsize=1024)
+def _reader_of(identity: _Identity, size: int, secret: bytes) -> EnvelopeReader:
+    """The cipher of an envelope: the engine opens a file several times for a query."""
+    return EnvelopeReader(identity[3], size, secret)
 
 
 class PlainRanges:
