@@ -16,11 +16,11 @@ Memory holds a few thousand rows of a Parquet file, or one record batch of an Ar
 
 from __future__ import annotations
 
-import datetime
 import io
 import itertools
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -29,7 +29,7 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import assigned_columns
-from lakelog.libraries import pa, pc, pq
+from lakelog.libraries import np, pa, pc, pq
 from lakelog.lines.inflate import BrokenStream
 from lakelog.values import parse_value
 
@@ -38,9 +38,7 @@ PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff\xff\xff\xff"
 _ROWS, _BYTES = 16_384, 8 << 20
 _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _ESCAPED = "surrogateescape"
-# The calendar repeats after so many days, which are 400 years.
-_CYCLE_DAYS, _CYCLE_YEARS = 146_097, 400
-_EPOCH = datetime.date(1970, 1, 1).toordinal()
+_SHORT_YEAR = re.compile(r"^-(?=\d{3}-)")
 _INFINITE_DAY, _INFINITE_MOMENT = 2**31 - 1, 2**63 - 1
 Texts = list[str | None]
 
@@ -280,7 +278,7 @@ def _moments(column: pa.Array) -> Texts:
     far = enumerate(_integers(column)) if any(t and t[0] == "<" for t in moments) else ()
     for place, count in far:
         if count is not None and moments[place][0] == "<":
-            moments[place] = _moment(count, unit)
+            moments[place] = _stamp(count, unit)
     return [
         None
         if t is None
@@ -291,30 +289,20 @@ def _moments(column: pa.Array) -> Texts:
     ]
 
 
-def _moment(count: int, unit: str) -> str:
-    """Return a moment of any year as Arrow writes those it can, or an infinity."""
-    if abs(count) >= _INFINITE_MOMENT:
-        return "Infinity" if count > 0 else "-Infinity"
-    days, nanos = divmod(count * _UNITS[unit], 86_400 * 10**9)
-    return f"{_date(days)} {_clock(nanos)}"
-
-
 def _dates(column: pa.Array) -> Texts:
     """Dates as ISO 8601, also those of years that Python has none of."""
     days = _integers(column)
     if pa.types.is_date64(column.type):
         days = [None if millis is None else millis // 86_400_000 for millis in days]
-    return [None if day is None else f'"{_date(day)}"' for day in days]
+    return [None if day is None else f'"{_stamp(day, "D")}"' for day in days]
 
 
-def _date(days: int) -> str:
-    if abs(days) == _INFINITE_DAY:
-        return "Infinity" if days > 0 else "-Infinity"
-    cycles, day = divmod(days, _CYCLE_DAYS)
-    alike = datetime.date.fromordinal(_EPOCH + day)
-    year = alike.year + _CYCLE_YEARS * cycles
-    sign = "-" if year < 0 else ""
-    return f"{sign}{abs(year):04}{alike.isoformat()[4:]}"
+def _stamp(count: int, unit: str) -> str:
+    """Return days or moments since 1970 as ISO 8601, of whatever year, or an infinity."""
+    if abs(count) >= _INFINITE_MOMENT or (abs(count) == _INFINITE_DAY and unit == "D"):
+        return "Infinity" if count > 0 else "-Infinity"
+    # NumPy (2) has three digits for years from -999 to -1.
+    return _SHORT_YEAR.sub("-0", str(np.int64(count).view(f"M8[{unit}]")))
 
 
 def _shortened(moment: str) -> str:
