@@ -287,17 +287,7 @@ def replace_whole(path: str, data: bytes, *, sync: bool = True) -> None:
     """Replace a file in one step; for advice and derived files only."""
     directory = os.path.dirname(path)
     data = VAULT.guarded(path, data) if VAULT.lakes else data
-    temporary = temporary_path(directory)
-    fd = create(temporary)
-    try:
-        write_all(fd, data)
-        if sync:
-            sync_file(fd)
-    except BaseException:
-        unlink(temporary)
-        raise
-    finally:
-        close(fd)
+    temporary = write_pieces(directory, (data,), sync=sync)
     rename(temporary, path)
     if sync:
         sync_dir(directory)
