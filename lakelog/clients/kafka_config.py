@@ -116,16 +116,23 @@ class KafkaClient:
             reason = config.hide(error.args[0].str())
             raise InvalidSetting(f"the settings of Kafka: {reason}") from None
 
-    def metadata(self) -> Any:
-        """What the cluster says of the topic. Raises ConnectionLost, Unreachable, SyncRefused."""
+    def metadata(self, topic: str) -> tuple[Any, Any]:
+        """What the cluster says of itself, and of a topic: None where there is no such topic.
+        Raises ConnectionLost, Unreachable, SyncRefused."""
         try:
-            return self.raw.list_topics(self._config.topic, timeout=KafkaConfig.TIMEOUT / 2)
+            cluster = self.raw.list_topics(topic, timeout=KafkaConfig.TIMEOUT / 2)
         except kafka.KafkaException as error:
             # What its threads reported is delivered here. A message that comes instead is of no
             # matter: this client is given up.
             with contextlib.suppress(kafka.KafkaException, RuntimeError):
                 self.raw.poll(0)
             raise self.failure(error.args[0]) from None
+        described = cluster.topics.get(topic)
+        fault = described.error if described is not None else None
+        # UNKNOWN_TOPIC_OR_PART of a broker, or _UNKNOWN_TOPIC of the client.
+        if fault and "UNKNOWN_TOPIC" not in fault.name():
+            raise self.failure(fault)
+        return cluster, None if fault else described
 
     def close(self) -> None:
         """End the client's threads now; never raises."""

@@ -67,12 +67,9 @@ class KafkaTopic(MessageSource):
     def states(self) -> Sequence[StreamState]:
         """The partitions as they are now, new ones included."""
         assert self._client is not None
-        metadata = self._client.metadata()
-        topic = metadata.topics.get(self.name)
-        if topic is None or (topic.error and "UNKNOWN_TOPIC" in topic.error.name()):
+        metadata, topic = self._client.metadata(self.name)
+        if topic is None:
             return []
-        if topic.error:
-            raise self._client.failure(topic.error)
         # By the cluster and not by its hosts, which have many names.
         self._prefix = f"kafka:{metadata.cluster_id or self._config.hosts}/{self.name}/"
         identity = self._topic_id(metadata)

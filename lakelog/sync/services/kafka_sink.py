@@ -78,7 +78,7 @@ class KafkaTarget(SyncTarget):
     def connect(self) -> None:
         """Connect. Raises MissingPackage, ConnectionLost, SyncRefused."""
         self._reader = self._config.client("Consumer", **_READER)
-        self._reader.metadata()
+        self._reader.metadata(self._config.topic)
         self._marks, self._places = {}, {}
 
     def watermarks(self) -> dict[str, Watermark]:
@@ -235,23 +235,9 @@ class KafkaTarget(SyncTarget):
 
     def _partitions(self, topic: str) -> list[Any]:
         """The partitions of a topic, none where there is no such topic."""
-        reader = self._connected()
-        try:
-            topic_metadata = reader.raw.list_topics(
-                topic, timeout=KafkaConfig.TIMEOUT / 2
-            ).topics.get(topic)
-        except kafka.KafkaException as error:
-            raise reader.failure(error.args[0]) from None
-        # UNKNOWN_TOPIC_OR_PART of a broker, or _UNKNOWN_TOPIC of the client.
-        if topic_metadata is None or (
-            topic_metadata.error and "UNKNOWN_TOPIC" in topic_metadata.error.name()
-        ):
-            return []
-        if topic_metadata.error:
-            raise reader.failure(topic_metadata.error)
-        return [
-            kafka.TopicPartition(topic, number, 0) for number in sorted(topic_metadata.partitions)
-        ]
+        _, metadata = self._connected().metadata(topic)
+        numbers = sorted(metadata.partitions) if metadata is not None else ()
+        return [kafka.TopicPartition(topic, number, 0) for number in numbers]
 
     def _offsets(self, place: Any) -> tuple[int, int]:
         """The first offset of a partition, and the next."""
