@@ -31,6 +31,7 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
 from lakelog.state.chunker import cut
 from lakelog.state.exchange import STAGING
+from lakelog.state.filesystems import shown
 from lakelog.state.fingerprint import kind_of
 
 LARGE = 128 << 10
@@ -198,12 +199,12 @@ class Capture:
             if len(path) > self._longest:
                 raise StateRefused(
                     f"{os.fsdecode(self._root)}: nothing was saved, as paths in it are too long to"
-                    f" be restored, such as {_shown(path)[:_SHOWN_CHARACTERS]}...: --exclude them"
+                    f" be restored, such as {shown(path)[:_SHOWN_CHARACTERS]}...: --exclude them"
                 )
             try:
                 entry, names = self._look(path)
             except PermissionError:
-                self._unreadable.append(_shown(path or b"."))
+                self._unreadable.append(shown(path or b"."))
                 continue
             except FileNotFoundError:
                 if not path:
@@ -227,7 +228,7 @@ class Capture:
             raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fsdecode(self._root))
         file_type = kind_of(status.st_mode)
         if file_type == "device":
-            self._result.skipped.append(_shown(path))
+            self._result.skipped.append(shown(path))
             return self._entry(path, status, file_type), []
         identity = status.st_dev, status.st_ino
         if status.st_nlink > 1:
@@ -341,7 +342,7 @@ class Capture:
             fd = os.open(self._full(entry.path), flags)
         except (FileNotFoundError, PermissionError) as error:
             if isinstance(error, PermissionError):
-                self._unreadable.append(_shown(entry.path))
+                self._unreadable.append(shown(entry.path))
             return replace(entry, kind="gone")
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # a link or socket since it was listed
@@ -358,7 +359,7 @@ class Capture:
                 if _stamp(os.fstat(fd)) == _stamp(status):
                     break
                 if reading == READINGS - 1:
-                    self._result.changed.append(_shown(entry.path))
+                    self._result.changed.append(shown(entry.path))
             return replace(self._entry(entry.path, status, "file"), extents=extents)
         finally:
             os.close(fd)
@@ -420,7 +421,3 @@ def _xattrs(path: bytes) -> dict[bytes, bytes]:
     except OSError:
         return values
     return values
-
-
-def _shown(path: bytes) -> str:
-    return os.fsdecode(path).encode("utf-8", "replace").decode()

@@ -25,6 +25,7 @@ from lakelog.paths import INDEX, Paths
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
 from lakelog.state.changes import Placement, is_inside, located
+from lakelog.state.filesystems import shown
 
 # O_EXCL and O_NOFOLLOW: nothing that is there is written to, also if somebody puts it there now.
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -411,8 +412,3 @@ def few(names: list[str]) -> str:
     """Some of many names."""
     suffix = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + suffix
-
-
-def shown(path: bytes) -> str:
-    """Return a path as text that can be printed."""
-    return os.fsdecode(path).encode("utf-8", "replace").decode()

@@ -37,6 +37,11 @@ def open_inside(root: int, path: bytes) -> int:
     return fd
 
 
+def shown(path: bytes) -> str:
+    """Return a path as text that can be printed."""
+    return os.fsdecode(path).encode("utf-8", "replace").decode()
+
+
 def sync(fd: int) -> bool:
     """Have all be written that the file system of an open file holds; whether that is durable then,
     and an error since the file was opened would have been raised."""

@@ -22,7 +22,8 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, fingerprint
 from lakelog.state.changes import Changes, compare, is_inside
 from lakelog.state.exchange import ExchangeStep, Stamp
-from lakelog.state.extract import Extractor, LiveDirectory, shown, unmade
+from lakelog.state.extract import Extractor, LiveDirectory, unmade
+from lakelog.state.filesystems import shown
 from lakelog.state.origin import Origins
 from lakelog.state.present import check_label, contains
 
