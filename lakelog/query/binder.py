@@ -8,21 +8,17 @@ later ones that do not name them: from then on every query gets all segments.
 
 from __future__ import annotations
 
-import re
-
 from lakelog.errors import SnapshotGone
 from lakelog.libraries import duckdb
 from lakelog.query import providers, session_settings
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.schemas import RefSchemas, TypeTables
 from lakelog.query.sql import show
-from lakelog.query.sql.analysis import Query
+from lakelog.query.sql.analysis import HIDES, Query
 from lakelog.query.sql.tree import WIDE
 from lakelog.query.stream import QueryCursors
 from lakelog.query.top_scans import TopScans
 from lakelog.search import expanded
-
-_HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 
 
 class Binder:
@@ -100,7 +96,7 @@ class Binder:
             if not query.parsed:
                 # A view made here is read by later queries that do not name `events`, and may
                 # replace what other queries were bound to.
-                self._tables.hides_tables |= bool(_HIDES.search(query.sql))
+                self._tables.hides_tables |= bool(HIDES.search(query.sql))
                 self.cursors.forget_prepared()
         # Only the answer to a count has no parameters any more.
         is_count = answer is not None and query.counts_all is not None

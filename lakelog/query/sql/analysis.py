@@ -60,7 +60,9 @@ _PLACE = "lakelog.name."
 _Check = Callable[["Query"], "Query | None"]
 _SHAPES, _SHAPES_MAX, _SHAPE_LENGTH = dict[str, "Query | None"](), 128, 512
 _SEARCH_LENGTH = 2_048
-_LASTS = re.compile(r"\s*prepare\b|\bcreate\b.*\b(?:view|macro|function)\b", re.I | re.S)
+HIDES = re.compile(r"\bcreate\b.*\b(?:view|macro|function)\b", re.I | re.S)
+"""What may put something in the place of a table that later queries name."""
+_LASTS = re.compile(rf"\s*prepare\b|{HIDES.pattern}", re.I | re.S)
 
 
 @dataclass
