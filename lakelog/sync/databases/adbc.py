@@ -6,6 +6,7 @@ Their DB-API modules import pandas and polars where they are installed, which ta
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,12 +30,8 @@ class AdbcConnection:
 
     def fetch(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement; return its rows."""
-        with self._statement() as handle:
-            handle.set_sql_query(statement)
-            stream, _ = handle.execute_query()
-            # Read to the end also where there are no rows: SQLite runs the statement meanwhile.
-            table = pa.RecordBatchReader.from_stream(stream).read_all()
-        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        # Read to the end also where there are no rows: SQLite runs the statement meanwhile.
+        return list(itertools.chain.from_iterable(self.fetch_batches(statement)))
 
     def fetch_batches(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
         """Run a statement; yield its rows as they come."""
