@@ -40,14 +40,7 @@ def encode_event(event: dict[str, object]) -> bytes:
     `time` is an aware datetime, and the others text. Raises InvalidEvent for a wrong column alone,
     never for a value in `data`.
     """
-    try:
-        line = orjson.dumps(event, plain, _OPTIONS)
-        # orjson writes NaN as null. A null may also be a None, or part of a text, and is right.
-        if b"null" not in line or spell_numbers(event) is event:
-            return line
-    except (TypeError, RecursionError):  # cycles, long integers, keys that are no text, surrogates
-        pass
-    return EncodedBatch.of([plain(event)]).lines[0]
+    return _encoded(event) or EncodedBatch.of([plain(event)]).lines[0]
 
 
 def encode_unknown(event: dict[str, object]) -> bytes:
@@ -64,14 +57,20 @@ def encode_unknown(event: dict[str, object]) -> bytes:
 
 def encode_members(members: dict[str, object]) -> bytes:
     """Return the JSON text of an object. Never raises for what a member is."""
-    try:
-        encoded = orjson.dumps(members, plain, _OPTIONS)
-        if b"null" not in encoded or spell_numbers(members) is members:
-            return encoded
-    except (TypeError, RecursionError):
-        pass
+    if encoded := _encoded(members):
+        return encoded
     line = EncodedBatch.of([{"type": "log", "data": plain(members)}]).lines[0]
     return payload_of(line)
+
+
+def _encoded(members: dict[str, object]) -> bytes | None:
+    """Return the JSON text of an object; None where it takes the full rule."""
+    try:
+        encoded = orjson.dumps(members, plain, _OPTIONS)
+        # orjson writes NaN as null. A null may also be a None, or part of a text, and is right.
+        return encoded if b"null" not in encoded or spell_numbers(members) is members else None
+    except (TypeError, RecursionError):  # cycles, long integers, keys that are no text, surrogates
+        return None
 
 
 def plain(value: object) -> Any:
