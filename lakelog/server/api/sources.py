@@ -127,17 +127,8 @@ def files(question: DashboardQuestion) -> dict[str, object]:
         f"SELECT left(path, {VALUE_MAX + 1}), host, size, consumed, behind, lines, read_at"
         f" FROM files ORDER BY behind DESC NULLS LAST, read_at DESC, path LIMIT {limit}"
     ).fetchall()
-    names = "path host size consumed behind lines".split()
-    return {
-        "files": [
-            {
-                **{name: cut(value) for name, value in zip(names, row[:-1], strict=True)},
-                "read_at": milliseconds(row[-1]),
-            }
-            for row in rows
-        ],
-        **followers(question.lake),
-    }
+    names = "path host size consumed behind lines read_at".split()
+    return {"files": [_record(names, row) for row in rows], **followers(question.lake)}
 
 
 def quarantine(question: DashboardQuestion) -> dict[str, object]:
@@ -152,14 +143,13 @@ def quarantine(question: DashboardQuestion) -> dict[str, object]:
         f"SELECT left(reason, {VALUE_MAX + 1}) AS reason, count(*) AS n FROM quarantine"
         " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 20"
     ).fetchall()
-    names = "reason origin position line size".split()
+    names = "reason origin position line size ingested_at".split()
     return {
-        "lines": [
-            {
-                **{name: cut(value) for name, value in zip(names, row[:-1], strict=True)},
-                "ingested_at": milliseconds(row[-1]),
-            }
-            for row in rows
-        ],
+        "lines": [_record(names, row) for row in rows],
         "reasons": [[cut(reason), count] for reason, count in reasons],
     }
+
+
+def _record(names: list[str], row: tuple[Any, ...]) -> dict[str, object]:
+    """A row by the names of its columns, of which the last is a time."""
+    return dict(zip(names, (*map(cut, row[:-1]), milliseconds(row[-1])), strict=True))
