@@ -44,6 +44,11 @@ _REFUSED = (
 )
 
 
+_VERSIONS = (
+    "the bucket keeps older versions of its objects: delete those there, then say --cleaned {name}"
+)
+
+
 class RemoteErasures:
     """The erasures of a lake, and those of a remote."""
 
@@ -156,6 +161,7 @@ class RemoteErasures:
             advice = _COLLECT if self._purge() else _REFUSED
         else:
             sweep.sweep(self)
+            advice = _VERSIONS if self._site.remote.keeps_versions else ""
         for key in fresh:
             # Where else rows of this lake went is of no use there.
             self._write(f"{key}.json", records_here[key].without_places().encoded())

@@ -23,6 +23,7 @@ class GoogleRemote(ObjectStoreRemote):
     """The objects below a prefix of a bucket."""
 
     SERVICE = "Google"
+    NAMES_VERSIONS = False
 
     def _connected(self, bucket: str, prefix: str | None) -> Any:
         endpoint = self._endpoint()

@@ -83,6 +83,8 @@ class ObjectStoreRemote(Remote):
 
     SERVICE = ""
     """Whose credentials are asked for."""
+    NAMES_VERSIONS = True
+    """Whether an answer that names a version says that older ones are kept."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -251,6 +253,7 @@ class ObjectStoreRemote(Remote):
     def _put(self, key: str, data: bytes, mode: Any = "overwrite") -> None:
         with self._translating(key, is_new=mode == "create"):
             result = obstore.put(self._store, key, io.BytesIO(data), mode=mode, use_multipart=False)
+        self.keeps_versions |= self.NAMES_VERSIONS and result["version"] is not None
         # Where a store encrypts, the tag is no MD5; then at least the length is compared.
         # The MD5 comes for nothing with the answer: no second request where it agrees.
         tag = hashlib.md5(data, usedforsecurity=False).hexdigest()

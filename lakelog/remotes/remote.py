@@ -97,6 +97,10 @@ class Remote(abc.ABC):
     """Whether each ref there lists all objects that it needs, as `publishing` is told. Then
     `without`, `rewrite` and `purge` are what erases there."""
 
+    keeps_versions = False
+    """Whether what is removed or replaced there stays as an older version, as far as it has said
+    so in answer to what was stored."""
+
     def __init__(self, url: str) -> None:
         """`url` is an address as `checked_url` returns it."""
         self.url = url

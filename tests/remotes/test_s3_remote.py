@@ -130,6 +130,36 @@ def test_a_store_that_ignores_conditions_is_refused(faults: Any, home: Path) -> 
     assert rows(cloned(f"{url}?single-writer", home / "clone")) == rows(path)
 
 
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize("is_versioned", [False, True])
+def test_an_erasure_is_not_done_where_a_bucket_keeps_versions(
+    endpoint: str, home: Path, is_versioned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the push deletes or replaces can be read there for ever."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    bucket = f"erased-{next(_NUMBERS)}"
+    client = object_stores.client_of(endpoint)
+    client.create_bucket(Bucket=bucket)
+    if is_versioned:
+        versioning = {"Status": "Enabled"}
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration=versioning)
+    path = _with_remote(home, f"s3://{bucket}/a")
+    push(path)
+    with opened(path) as lake:
+        lake.erase(where="(data->>'n')::int < 3", why="asked")
+    assert push(path).erased
+    with opened(path) as lake:
+        (status,) = lake.erasures()
+    assert status.is_done is not is_versioned
+    if is_versioned:
+        (copy,) = status.copies
+        assert "older versions" in copy["command"]
+        assert "--cleaned origin" in copy["command"]
+        run(path, "erase", "status", status.erasure.key, "--cleaned", "origin")
+        with opened(path) as lake:
+            assert lake.erasures()[0].is_done
+
+
 def test_a_service_is_tried_once(
     faults: Any, endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

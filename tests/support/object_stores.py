@@ -32,20 +32,21 @@ def moto_store() -> Iterator[str]:
     address = f"http://{host}:{port}"
     # All servers of a process have one memory, in which an earlier test left its lakes.
     urllib.request.urlopen(urllib.request.Request(f"{address}/moto-api/reset", method="POST"))
-    _client(address).create_bucket(Bucket="lakes")
+    client_of(address).create_bucket(Bucket="lakes")
     yield address
     server.stop()
     S3Response.put_object = create
 
 
-def _client(address: str) -> Any:
+def client_of(address: str) -> Any:
+    """A client of boto3 for a store."""
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
     return boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys)
 
 
 def download(address: str, folder: Path) -> list[str]:
     """Write all objects of a store to a folder; return their keys."""
-    client = _client(address)
+    client = client_of(address)
     listing = client.list_objects_v2(Bucket="lakes")
     keys = [item["Key"] for item in listing["Contents"]]
     assert not listing["IsTruncated"]
