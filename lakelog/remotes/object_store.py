@@ -15,6 +15,7 @@ import io
 import os
 import re
 import time
+import unicodedata
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -75,6 +76,13 @@ def checked(url: str) -> str:
         raise TransferRefused(f"{url}: name a bucket, as in {address.scheme}://BUCKET/PREFIX")
     if address.query not in ("", SINGLE_WRITER) or address.fragment:
         raise TransferRefused(f"{url}: nothing but ?{SINGLE_WRITER} may follow the prefix")
+    prefix = address.path.strip("/")
+    has_controls = any(unicodedata.category(letter) == "Cc" for letter in prefix)
+    # As obstore has it, which says so only once it connects.
+    if has_controls or (prefix and not {"", ".", ".."}.isdisjoint(prefix.split("/"))):
+        raise TransferRefused(
+            f"{url}: a prefix has no empty part, no `.` or `..`, and no control characters"
+        )
     return url
 
 

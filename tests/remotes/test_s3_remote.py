@@ -102,6 +102,16 @@ def test_plain_http_is_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None
         known.open_remote("s3://lakes/x")
 
 
+@pytest.mark.parametrize("prefix", ["a//b", "..", "a/./b", "a/../b", "a\x01b"])
+def test_a_prefix_that_no_object_has_is_refused(home: Path, prefix: str) -> None:
+    """Before the lake knows the remote."""
+    run("", "init", str(home / "lake"))
+    result = run(home / "lake", "remote", "add", "far", f"s3://lakes/{prefix}", code=1)
+    assert "a prefix has no empty part" in result.output
+    with opened(str(home / "lake")) as lake:
+        assert lake.store.remote_names() == []
+
+
 def _with_remote(home: Path, url: str) -> str:
     path = str(home / "lake")
     add(path, "event")
