@@ -53,9 +53,12 @@ class PatternFormat(Format):
         # Within colours the parts of a line would not be seen.
         full = [_COLOUR.sub(b"", line) for line in lines if line.strip()]
         candidates = [line for line in full if self._head.match(line.lstrip())]
-        if self.unlike is not None:
-            candidates = [line for line in candidates if not self.unlike.match(line.lstrip())]
+        candidates = [line for line in candidates if not self.is_unlike(line)]
         return sum(map(self._score, candidates)) / len(full) if candidates else 0.0
+
+    def is_unlike(self, line: bytes) -> bool:
+        """Whether a line speaks for another format, though a pattern may fit it by chance."""
+        return self.unlike is not None and self.unlike.match(line.lstrip()) is not None
 
     def parse(self, line: bytes) -> EventMembers:
         """Return the event of a line and of those that continue it. Raises InvalidEvent."""
