@@ -136,8 +136,9 @@ def TimeFromTicks(ticks: float) -> datetime.time:
 
 
 def TimestampFromTicks(ticks: float) -> datetime.datetime:
-    """Return the moment of seconds since 1970, in local time."""
-    return datetime.datetime.fromtimestamp(ticks)
+    """Return the moment of seconds since 1970, in local time with its offset: a lake takes times
+    without one for UTC."""
+    return datetime.datetime.fromtimestamp(ticks).astimezone()
 
 
 def connect(

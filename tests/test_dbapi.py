@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import threading
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -70,6 +71,22 @@ def test_the_constructors_make_python_values() -> None:
     assert moment.timestamp() == 1_770_000_000.5
     assert dbapi.DateFromTicks(1_770_000_000.5) == moment.date()
     assert dbapi.TimeFromTicks(1_770_000_000.5) == moment.time()
+
+
+def test_moments_of_ticks_are_the_same_in_every_time_zone(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a parameter, too: what has no offset is a time of UTC."""
+    lake.append([{"type": "A", "time": 1_770_000_000}])
+    with monkeypatch.context() as environment:
+        environment.setenv("TZ", "Asia/Kolkata")
+        time.tzset()
+        moment = dbapi.TimestampFromTicks(1_770_000_000)
+        assert (moment.hour, moment.minute) == (8, 10)
+        with lakelog.connect(lake.path) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM events WHERE time = ?", [moment])
+            assert cursor.fetchone() == (1,)
+    time.tzset()
 
 
 # --- connections ----------------------------------------------------------------------------------
