@@ -100,7 +100,7 @@ class RecentFeeder:
         self._generation, self._version, self._until = "", "0", 0.0
         self._is_swept = False  # of what a feeder before this one left
         self._number, self._checked, self._trouble = -1, 0.0, ""
-        self._destroyed_keys = 0
+        self._destroyed_keys, self._snapshot = 0, ""
         self.figures: JsonObject = {
             "address": config.address,
             "trouble": "",
@@ -193,7 +193,6 @@ class RecentFeeder:
             mark, keep, ttl = self._mark()
             if mark is not None:
                 self._adopt_limits(keep, ttl)
-            self._destroyed_keys = self._store.destroyed_keys()
             return self._rebuild(*self._newest())
         except redis.RedisError as error:
             raise Unreachable(words_of(self._config, error)) from None
@@ -202,6 +201,9 @@ class RecentFeeder:
 
     def _newest(self) -> tuple[Head, Manifest]:
         head = self._store.refs.head(self._lake.branch_name)
+        # Before any row is read: one that is erased meanwhile, or whose key is, is written again.
+        self._destroyed_keys = self._store.destroyed_keys()
+        self._snapshot = self._store.manifests.stored_as(head.move.snapshot)
         return head, self._store.manifests.of(head.move)
 
     def _round(self) -> int:
@@ -212,9 +214,7 @@ class RecentFeeder:
         if is_same and time.monotonic() - self._checked < _CHECK:
             return 0
         began = time.monotonic()
-        state = self._store.manifests.of(head.move)
-        # Before any row is read: one whose key is destroyed meanwhile is written again.
-        self._destroyed_keys = self._store.destroyed_keys()
+        head, state = self._newest()
         mark, keep, ttl = self._mark()
         if mark is not None and not self._is_swept:
             self._drop_others(self._generation)
@@ -252,7 +252,7 @@ class RecentFeeder:
     def _advance(self, head: Head, state: Manifest, mark: Watermark) -> int:
         """Write what a state has beyond the watermark, or fill all again if it lost something."""
         # Nothing came: the watermark says all.
-        is_same = mark.snapshot == state.digest and mark.upto == state.next_seq
+        is_same = mark.snapshot == self._snapshot and mark.upto == state.next_seq
         if is_same and mark.destroyed_keys == self._destroyed_keys:
             self._note_behind(mark)
             return 0
@@ -334,7 +334,7 @@ class RecentFeeder:
                 mark,
                 move=moved.number,
                 generation=moved.generation,
-                snapshot=state.digest,
+                snapshot=self._snapshot,
                 state_time=state.time,
                 upto=high + 1,
                 events=state.totals.events if is_last else -1,
@@ -377,7 +377,7 @@ class RecentFeeder:
         if mark is not None:
             self._mark_seen = mark
         if self._mark_seen is not None:
-            state = self._newest()[1]
+            state = self._store.state(self._lake.branch_name)
             self.figures["entries_behind"] = events_behind(self._lake, self._mark_seen, state)
 
     # --- connections ---

@@ -304,6 +304,20 @@ def test_fields_go_with_their_key(
         assert not feeder.feed()
 
 
+def test_erased_entries_go_after_a_rollback(lake: lakelog.Lake, config: RedisConfig) -> None:
+    """To the state that was written, which has lost the events under the name that it had."""
+    with feeding(lake, config) as feeder:
+        add(lake, 3, "gone", subject="ann")
+        lake.tag("written")
+        feeder.feed()
+        lake.erase(subject="ann", why="asked")
+        lake.rollback("written")
+        assert feeder.feed()
+        assert not entries(lake, config).search(match="gone")
+        check(lake, config)
+        assert not feeder.feed()
+
+
 def test_gc_of_the_state_in_the_watermark(lake: lakelog.Lake, config: RedisConfig) -> None:
     """New entries are found by seq."""
     with feeding(lake, config) as feeder:
