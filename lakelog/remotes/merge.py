@@ -34,7 +34,7 @@ from lakelog.remotes import merge_rows
 from lakelog.remotes.ancestry import refusal
 from lakelog.remotes.carry import Merged
 from lakelog.remotes.known import MovePosition
-from lakelog.remotes.merge_rows import OwnRows, RowSieve, RowSpan
+from lakelog.remotes.merge_rows import OwnRows, RowSieve, RowSpan, has_erasures
 from lakelog.segments import rows_target
 from lakelog.store import Store
 
@@ -122,8 +122,10 @@ class Merge:
         return RowSpan(state, tuple(fresh), first)
 
     def _counts(self, state: Manifest, own_rows: OwnRows) -> Merged:
-        known = state.next_seq - self._base.next_seq - own_rows.events
-        return Merged(self._span.count - known, known)
+        # By what is there: numbers of erased events are left out.
+        before = self._base.totals.events
+        known = state.totals.events - before - own_rows.events
+        return Merged(self._theirs.totals.events - before - known, known)
 
     def _join(self, state: Manifest, ours: LiveEntries) -> _Joined:
         """Return what joins our entries that are no events with theirs. Raises Diverged,
@@ -161,9 +163,12 @@ class Merge:
 
     def _grew(self, entries: LiveEntries) -> bool:
         """Whether the events of the base still have their numbers, as far as entries tell: what is
-        in another segment was compacted."""
+        in another segment was compacted, or written again without what was erased."""
+        shared = self._shared.events
         old = (e for e in entries.events.values() if e.seq[0] < self._base.next_seq)
-        return all(e == self._shared.events.get(e.key) or e.made_from for e in old)
+        # Each side writes them again for itself, as segments of the same numbers.
+        spans = {e.seq for e in shared.values()} if has_erasures(self._store) else set()
+        return all(e == shared.get(e.key) or e.made_from or e.seq in spans for e in old)
 
     def _write(self, state: Manifest, ours: LiveEntries, commit: str) -> None:
         """Write our rows that are not there, but those that were written for an earlier head."""
@@ -235,7 +240,7 @@ def removed_since(store: Store, base: Manifest, state: Manifest) -> str:
         return "a dedupe removed events"
     # Erasures take rows out of both without a trace in the log: then holes say nothing.
     holes = state.next_seq - state.totals.events
-    is_short = holes != base.next_seq - base.totals.events and not store.erased.segments()
+    is_short = holes != base.next_seq - base.totals.events and not has_erasures(store)
     if is_short or state.next_seq < base.next_seq:
         return "events were removed, or lost in a repair,"
     return ""

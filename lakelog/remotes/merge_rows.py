@@ -18,6 +18,7 @@ from lakelog.appends import StreamSubject
 from lakelog.database import Connect
 from lakelog.disk import File
 from lakelog.entries import SegmentEntry
+from lakelog.erased import records
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.event import EVENT_COLUMNS
 from lakelog.identities import IdentityKeys, unique_rows
@@ -72,18 +73,25 @@ class RowSieve:
         self._store, self._url, self._connect = store, url, connect
 
     def require_whole(self, theirs: RowSpan) -> None:
-        """Refuse rows that are not one of each number, or lack what every row has. Raises
-        TransferRefused."""
+        """Refuse rows that are not one of each number, where none was erased, or lack what every
+        row has. Raises TransferRefused."""
         # Digests first: SQL runs over files that came from elsewhere.
         self._verify(theirs.entries)
         if not theirs.count:
             return
         required = ", ".join(f"count({name})" for name in _REQUIRED)
         query = f"SELECT count(*), count(DISTINCT seq), max(seq), {required}"
-        with self._refusing(), contextlib.closing(self._connect().cursor()) as cursor:
-            counts = cursor.sql(f"{query} FROM ({theirs.source(self._store)})").fetchall()[0]
-        # One row of each number, and in each all columns that are never null.
-        if counts != (theirs.count,) * 2 + (theirs.state.next_seq - 1,) + (theirs.count,) * 3:
+        counts: tuple[Any, ...] = (0, 0, None, 0, 0, 0)
+        if theirs.entries:
+            with self._refusing(), contextlib.closing(self._connect().cursor()) as cursor:
+                rows = cursor.sql(f"{query} FROM ({theirs.source(self._store)})").fetchall()
+                counts = rows[0]
+        (count, _, newest), end = counts[:3], theirs.state.next_seq
+        is_whole = (count, newest) == (theirs.count, end - 1)
+        if has_erasures(self._store):
+            is_whole = newest is None or newest < end  # nothing tells which numbers are left
+        # In each all columns that are never null.
+        if counts != (count, count, newest, count, count, count) or not is_whole:
             raise TransferRefused(
                 f"{self._url}: the rows there are not those that its state counts: refused, nothing"
                 " was changed; run `lakelog verify` on it"
@@ -92,7 +100,7 @@ class RowSieve:
     def require_no_fork(self, ours: RowSpan, theirs: RowSpan) -> None:
         """Refuse where both gave one version of a stream to events of their own. Raises Diverged,
         TransferRefused, Damaged."""
-        if not ours.count or not theirs.count:
+        if not ours.entries or not theirs.entries:
             return
         self._store.verified.require(list(ours.entries))
         columns = "ingested_at, time, type, id, data"
@@ -116,13 +124,13 @@ class RowSieve:
     def unknown(self, ours: RowSpan, theirs: RowSpan, found: OwnRows) -> Iterator[pa.Table]:
         """Yield our rows that are not there in the order of seq, with their keys, and count them.
         Raises TransferRefused, Damaged."""
-        if not ours.count:
+        if not ours.entries:
             return
         self._store.verified.require(list(ours.entries))
         columns = ", ".join(EVENT_COLUMNS)
         key = identities.id_key(of_streams=True)
         query = f"SELECT {columns}, {key} AS key FROM ({ours.source(self._store)}) ours"
-        if theirs.count:
+        if theirs.entries:
             places = f"SELECT origin, position FROM ({theirs.source(self._store)})"
             # By origin and position first, in the engine; ids are looked up in their runs below.
             query += f" ANTI JOIN ({places}) theirs USING (origin, position)"
@@ -199,6 +207,12 @@ class RowSieve:
 def _places(table: pa.Table) -> Iterator[tuple[str, int]]:
     columns = (table[name].to_pylist() for name in ("origin", "position"))
     return zip(*columns, strict=True)
+
+
+def has_erasures(store: Store) -> bool:
+    """Whether something was ever erased, so that rows of either side may be gone without a trace in
+    its log."""
+    return bool(records.listing(store.paths))
 
 
 def write_rows(

@@ -10,7 +10,7 @@ import pytest
 
 import lakelog
 from lakelog import document, remotes
-from lakelog.errors import DamagedManifest, TransferRefused
+from lakelog.errors import DamagedManifest, Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.manifest import manifest
 from lakelog.state.state import save_state
@@ -107,6 +107,53 @@ def test_a_clone_gets_the_erasure_with_a_pull(pushed: Lake, tmp_path: Path) -> N
     assert pushed.count() == 8
     assert found(tmp_path / "far") == found(tmp_path / "lake") == []
     assert pushed.verify().intact
+
+
+@pytest.mark.parametrize("by", ["here", "there"])
+@pytest.mark.parametrize("subject", ["common", "only-here", "only-there", "everywhere"])
+def test_a_merge_follows_an_erasure(tmp_path: Path, by: str, subject: str) -> None:
+    """Whichever side erased, and whether both had the events, or one had, or nothing is left."""
+    theirs, ours = ("common", "only-there", "kept"), ("kept", "only-here", "common")
+
+    def store(lake: Lake, *subjects: str) -> None:
+        lake.append([{"type": "A", "subject": name} for name in subjects])
+        lake.settle()
+
+    def is_left(name: str) -> bool:
+        return subject not in (name, "everywhere")
+
+    def subjects_of(*names: str) -> tuple[str, ...]:
+        return ("everywhere",) * len(names) if subject == "everywhere" else names
+
+    with (
+        lakelog.open(tmp_path / "here", settings=SETTINGS) as here,
+        lakelog.open(tmp_path / "there", settings=SETTINGS) as there,
+    ):
+        for lake in (here, there):
+            remotes.add_tested(lake.store, "far", str(tmp_path / "far"))
+        store(there, *subjects_of("kept", "common"))
+        remotes.push(there, "far", branches=["main"])
+        remotes.pull(here, "far")
+        store(there, *subjects_of(*theirs))
+        remotes.push(there, "far", branches=["main"])
+        store(here, *subjects_of(*ours))
+        if by == "here":
+            here.erase(subject=subject, why="asked")
+            with pytest.raises(Diverged):
+                remotes.push(here, "far", branches=["main"])
+        else:
+            there.erase(subject=subject, why="asked")
+            remotes.push(there, "far", branches=["main"])
+        merged = remotes.pull(here, "far", merge=True).merged
+        assert merged is not None
+        assert (merged.events, merged.known) == (sum(map(is_left, theirs)), 0)
+        left = [name for (name,) in here.sql("SELECT subject FROM events ORDER BY seq").fetchall()]
+        assert left == list(filter(is_left, ("kept", "common", *theirs, *ours)))
+        remotes.push(here, "far", branches=["main"])
+        remotes.pull(there, "far")
+        assert there.count() == here.count()
+        assert here.verify().intact
+        assert there.verify().intact
 
 
 def test_a_backup_gets_the_erasure_from_a_remote_that_it_did_not_know(tmp_path: Path) -> None:
