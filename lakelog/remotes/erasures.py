@@ -215,7 +215,7 @@ class RemoteErasures:
         tags = [tag.name for tag in store.refs.tags() if tag.name.startswith(prefix)]
         store.manifests.forget()  # gc may have deleted what was read before
         for snapshot, carried_text in self._states().items():
-            if self._is_readable(snapshot):
+            if self.is_readable(snapshot):
                 continue
             # One that was given up there can be read by nobody.
             with contextlib.suppress(Damaged, TransferRefused):
@@ -239,7 +239,7 @@ class RemoteErasures:
         for tag in tags:
             remove_tag(store, tag)
 
-    def _is_readable(self, snapshot: str) -> bool:
+    def is_readable(self, snapshot: str) -> bool:
         """Whether a state is here, as it was or as it is read since an erasure. Where gc deleted
         what was read in its place, that is forgotten."""
         store = self._store

@@ -394,7 +394,9 @@ class _Fetch(Exchange):
         """Receive the objects of a state that are not here; return all."""
         far, carried = self._site.remote, self._result.carried
         if self._store.manifests.stored_as(snapshot) != snapshot:
-            return objects_of(self._store, snapshot)
+            self._store.manifests.forget()  # gc may have deleted what was read in its place
+            if self._erasures.is_readable(snapshot):
+                return objects_of(self._store, snapshot)
         if self._erasures.stand_in(snapshot) != snapshot:
             text_there = b""
         objects = carry.objects_there(self._store, far, snapshot, text_there)

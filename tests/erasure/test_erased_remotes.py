@@ -156,6 +156,30 @@ def test_a_merge_follows_an_erasure(tmp_path: Path, by: str, subject: str) -> No
         assert there.verify().intact
 
 
+def test_gc_between_an_erasure_and_a_merge_takes_nothing_that_is_needed(tmp_path: Path) -> None:
+    """A push of an erasure brings the state there for a while; what was read in its place is gone
+    again when it is merged."""
+    here = lakelog.open(tmp_path / "here", settings=SETTINGS | {"gc_grace_hours": 0})
+    there = lakelog.open(tmp_path / "there", settings=SETTINGS)
+    with here, there:
+        for lake in (there, here):
+            remotes.add_tested(lake.store, "far", str(tmp_path / "far"))
+        add(there, 0)
+        remotes.push(there, "far", branches=["main"])
+        remotes.pull(here, "far")
+        for lake, first in ((there, 10), (here, 20)):
+            add(lake, first)
+        remotes.push(there, "far", branches=["main"])
+        here.erase(subject=ADA, why="asked")
+        with pytest.raises(Diverged):
+            remotes.push(here, "far", branches=["main"])
+        assert here.gc().deleted
+        merged = remotes.pull(here, "far", merge=True).merged
+        assert merged is not None
+        assert (merged.events, here.count()) == (2, 6)
+        assert here.verify().intact
+
+
 def test_a_backup_gets_the_erasure_from_a_remote_that_it_did_not_know(tmp_path: Path) -> None:
     """Erasing here what was erased there is nothing that the remote lacks."""
     with lakelog.open(tmp_path / "lake", settings=SETTINGS) as lake:
