@@ -13,7 +13,8 @@ import lakelog.export as exports
 import lakelog.search as searches
 import lakelog.streams as streams
 import lakelog.trace as traces
-from lakelog import history, maintain
+from lakelog import history, maintain, views
+from lakelog import query as queries
 from lakelog.erased import copies
 from lakelog.errors import InvalidSearch
 from lakelog.libraries import pa
@@ -197,6 +198,13 @@ class PinnedLake(LakeState):
         """What this state holds, in numbers."""
         tail = self._session.tail(self._branch)
         return maintain.Stats.measure(self._store, self._branch, tail, self.id)
+
+    def without_protected_fields(self) -> PinnedLake:
+        """The same state, of which no answer has protected fields: what is made of it may be kept
+        where no key of a subject seals it."""
+        session = queries.Session(self._store, self._branch)
+        session.tables.keeps_sealed = True
+        return PinnedLake(self._store, self._branch, views.ViewTables(session), self.id)
 
     def __repr__(self) -> str:
         return f"PinnedLake({self._store.paths.root!r}, {self.id[:12]!r})"

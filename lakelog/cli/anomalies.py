@@ -70,12 +70,11 @@ def anomalies(
         raise click.UsageError("--tag and --at do not go together")
     require_times(since, until)
     with app.open() as lake:
+        state = lake.at(ref) if ref else lake
+        if record or tag:
+            state = lake.at(lake.settle().move.snapshot).without_protected_fields()
         incident_list = incidents(
-            lake.at(ref) if ref else lake,
-            since=since,
-            until=until,
-            every=every,
-            false_alarms=false_alarms,
+            state, since=since, until=until, every=every, false_alarms=false_alarms
         )
         # Before anything is printed: a reader that closes the pipe must not prevent it.
         if record:

@@ -8,19 +8,17 @@ known by its files, and a copy that a killed publish left is written again under
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lakelog import sql, typed_columns, views
+from lakelog import sql, typed_columns
 from lakelog.entries import SegmentEntry
 from lakelog.history import remove_tag, resolve
 from lakelog.lake import Lake
 from lakelog.libraries import pa, pq
 from lakelog.manifest import Manifest
-from lakelog.query import Session
+from lakelog.query import Relation
 from lakelog.segments import Segment, rows_sql, segment_schema
 
 COPY = "lakelog-"
@@ -68,14 +66,10 @@ def state_of(lake: Lake, ref: str | None) -> Manifest:
     return lake.store.manifests.load(resolve(lake.store, lake.branch_name, ref))
 
 
-@contextlib.contextmanager
-def sealed_session(lake: Lake) -> Iterator[Session]:
-    """A session that never opens protected fields: a table keeps its older versions, and its state
-    is the same when a key is destroyed."""
-    with contextlib.closing(Session(lake.store, lake.branch_name)) as session:
-        session.tables.keeps_sealed = True
-        views.ViewTables(session)  # which queries may read
-        yield session
+def rows_of(lake: Lake, source: TableSource, ref: str) -> Relation:
+    """The rows of the query of a table, without protected fields: a table keeps its older versions,
+    and its state is the same when a key is destroyed."""
+    return lake.at(ref).without_protected_fields().sql(source.sql, variables={})
 
 
 def keep(lake: Lake, target: str, table_id: str, state: str) -> str:

@@ -110,9 +110,8 @@ def require_ours(
 
 def schema_of_rows(lake: Lake, source: TableSource) -> pa.Schema:
     """Return the columns of the query of a table."""
-    with published_state.sealed_session(lake) as session:
-        digest = lake.at(source.ref).id if source.ref else None
-        return session.ask(source.sql, None, digest).limit(0).to_arrow_table().schema
+    relation = published_state.rows_of(lake, source, source.ref or lake.settle().move.snapshot)
+    return relation.limit(0).to_arrow_table().schema
 
 
 def require_plain(lake: Lake, source: TableSource) -> None:
@@ -171,10 +170,9 @@ def _publish(
         return PublishResult(target, state.digest, state.totals.events, is_new=False)
     tag_name = published_state.keep(lake, target, table.id, state.digest)
     if source.sql:
-        with published_state.sealed_session(lake) as session:
-            relation = session.ask(source.sql, None, state.digest)
-            # As the schema has them, where names differ: no table has two columns of one name.
-            rows = relation.to_arrow_table().rename_columns(relation.limit(0).columns)
+        relation = published_state.rows_of(lake, source, state.digest)
+        # As the schema has them, where names differ: no table has two columns of one name.
+        rows = relation.to_arrow_table().rename_columns(relation.limit(0).columns)
         table.commit_rows(state_name, rows)
         result = PublishResult(target, state.digest, rows.num_rows, added=1, copied=1)
     else:

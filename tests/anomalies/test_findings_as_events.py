@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lakelog import train
 from lakelog.anomalies import incidents
 from lakelog.cli import cli
 from lakelog.forecasts import metric_series
-from tests.support import lakes
+from tests.support import lakes, protected
 from tests.support.log_days import BEGIN, days, during
 
 
@@ -82,3 +83,27 @@ def test_what_is_recorded_now_hides_nothing_of_an_old_log(path: Path) -> None:
         lake.append({"type": "PATTERN_DETECTED", "source": "lakelog patterns", "time": late})
         found = incidents(lake, every="15m")
     assert "request of web" in {f.series for incident in found for f in incident.findings}
+
+
+def test_findings_that_are_kept_are_without_protected_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their figures, and the messages of their tags, stay when keys are destroyed."""
+    begin = datetime.datetime(2026, 9, 1, tzinfo=datetime.UTC)
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.protect(["salary"])
+        lake.append(
+            {
+                "type": "PAID",
+                "subject": f"s{n}",
+                "time": begin + n * datetime.timedelta(minutes=2),
+                "data": {"salary": (900 if n > 2_950 else 10) + n % 25},
+            }
+            for n in range(3_000)
+        )
+    assert "salary of PAID" in run(tmp_path / "lake", "anomalies")
+    for option in ("--record", "--tag"):
+        assert "salary" not in run(tmp_path / "lake", "anomalies", option)
+    with lakelog.open(tmp_path / "lake") as lake:
+        assert lake.sql("FROM events WHERE type = 'ANOMALY'").fetchall() == []
+        assert lake.tags() == []
