@@ -88,7 +88,8 @@ def choose(lake: Lake, recipe: Recipe, session: Session) -> RowQuery:
         try:
             # A branch means its newest events; a tag or snapshot is already fixed.
             if state in lake.store.refs.branches():
-                lake.settle()
+                with Lake(lake.store, state) as branch:
+                    branch.settle()
             digest = history.resolve(lake.store, lake.branch_name, state)
         except UnknownRef as error:
             raise ExportRefused(f"[select] at = {state!r}: {error}") from None

@@ -21,6 +21,18 @@ NOTES = "SELECT * FROM events WHERE type = 'note'"
 TEXT = recipe("text", NOTES, split={"group": "subject"}, redact={"kinds": "all"})
 
 
+def test_a_set_of_another_branch_has_its_newest_events(home: Path) -> None:
+    """Those that were appended to it and are not sealed, too, from whichever branch one looks."""
+    made_of = recipe("text", split={"group": "subject"})
+    made_of["select"]["at"] = "other"
+    with lake_of(home / "lake", notes(40)) as lake:
+        with lake.branch("other") as other:
+            other.append(notes(40, first=40, seed=2))
+        exported = train.export(lake, made_of, str(home / "out"))
+        assert sum(exported.rows.values()) == 80
+        assert train.rebuild(lake, str(home / "out")).same
+
+
 def test_the_same_bytes_after_all_that_can_happen(home: Path) -> None:
     """After more data, rollback, compaction, retention and gc a rebuild gives the same bytes."""
     lake = lakelog.open(str(home / "lake"), settings={"gc_grace_hours": 0, "history_days": 0})
