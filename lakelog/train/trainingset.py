@@ -105,10 +105,10 @@ def export(
     """
     checked = recipes.load(recipe)
     out = os.path.abspath(os.fspath(out))
-    if lake.store.paths.keys is not None and WorkerPool.is_elsewhere(workers):
+    if lake.store.paths.is_sealed and WorkerPool.is_elsewhere(workers):
         raise ExportRefused(
-            f"--on {workers}: the lake at {lake.path} is encrypted, and Ray writes rows to disk"
-            " when its memory is full: export it --on local"
+            f"--on {workers}: the lake at {lake.path} is encrypted or has protected fields, and Ray"
+            " writes rows to disk when its memory is full: export it --on local"
         )
     # Everything that can be refused without reading the lake is refused here: a missing key or
     # library must not show after an hour of redaction.

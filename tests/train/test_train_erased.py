@@ -132,6 +132,17 @@ def test_a_set_is_made_again_without_the_fields_of_a_destroyed_key(
     assert train.check(str(out)).clean
 
 
+def test_rows_with_protected_fields_do_not_go_to_ray(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which writes rows to disks, as plain text, where nobody would look for them."""
+    with protected.create(home / "lake", monkeypatch) as lake:
+        lake.append([protected.event(n, 40) for n in range(200)])
+        wanted = recipe("events", redact={"kinds": "all"}, split={"group": "subject"})
+        with pytest.raises(ExportRefused, match="Ray writes rows to disk"):
+            train.export(lake, wanted, home / "out", workers="ray")
+
+
 def test_sets_that_a_rebuild_leaves_are_named(home: Path) -> None:
     """One that it was told to keep, one that was moved, and what it had when it was killed, which
     the next one removes."""
