@@ -12,7 +12,6 @@ import re
 from lakelog.event import Severity
 from lakelog.formats import sqltext
 from lakelog.formats.format import EventMembers
-from lakelog.formats.pattern import Level, graded
 
 _KEYS = r"level|severity|lvl|loglevel|log_level|levelname|log\.level"
 _WORDS = (
@@ -23,40 +22,46 @@ _BEFORE = (
     r"^(?:[\[(]?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d[^ \])]*[\])]?[ ,:|-]+"
     r"(?:\[[^\]]{0,60}\] +|[\w.$-]+ - )?)?"
 )
-_NAMED = Level("level", sqltext.level_sql, Severity.of)
 _FORMS = (
-    (rf'^\{{(?:.*?[,{{] ?)?"(?:{_KEYS})" ?: ?"([A-Za-z]{{3,13}})"', _NAMED),
-    (
-        r'^\{(?:.*?[,{] ?)?"level" ?: ?([1-6]0)[,}]',
-        graded(dict(zip(("10", "20", "30", "40", "50", "60"), Severity.ALL, strict=True))),
-    ),
-    (rf'(?:^| )(?:{_KEYS})="?([A-Za-z]{{3,13}})"?(?:[ \n]|$)', _NAMED),
-    (rf"{_BEFORE}[\[(<|]? *((?i:{_WORDS}))(?: *[\])>|]:?|:)(?:[ \n]|$)", _NAMED),
-    (rf"{_BEFORE} *({_WORDS})(?:[ \n]|$)", _NAMED),
-    (
-        r"^([IWEF])\d{4} \d\d:\d\d:\d\d",
-        graded({"I": "INFO", "W": "WARN", "E": "ERROR", "F": "FATAL"}),
-    ),
+    rf'^\{{(?:.*?[,{{] ?)?"(?:{_KEYS})" ?: ?"([A-Za-z]{{3,13}})"',
+    r'^\{(?:.*?[,{] ?)?"level" ?: ?([1-6]0)[,}]',
+    rf'(?:^| )(?:{_KEYS})="?([A-Za-z]{{3,13}})"?(?:[ \n]|$)',
+    rf"{_BEFORE}[\[(<|]? *((?i:{_WORDS}))(?: *[\])>|]:?|:)(?:[ \n]|$)",
+    rf"{_BEFORE} *({_WORDS})(?:[ \n]|$)",
+    r"^([IWEF])\d{4} \d\d:\d\d:\d\d",
 )
-"""Regexes, which are the same to RE2 and Python, each with a group for the level."""
+"""Regexes, which are the same to RE2 and Python, each with a group for the level: the first that
+fits decides."""
+_OTHER_NAMES = {
+    **dict(zip(("10", "20", "30", "40", "50", "60"), Severity.ALL, strict=True)),
+    "I": "INFO",
+    "W": "WARN",
+    "E": "ERROR",
+    "F": "FATAL",
+}
 
 
 def with_level(event: EventMembers) -> EventMembers:
     """Return an event with the level that its message says, unless it has one."""
     message = event.get("message")
     if isinstance(message, str) and "level" not in event:
-        for regex, level in _FORMS:
-            found = re.search(regex, message, re.ASCII)
-            severity = level.of(found[1]) if found else None
-            if severity is not None:
-                event["level"] = severity
-                break
+        matches = (re.search(regex, message, re.ASCII) for regex in _FORMS)
+        match = next(filter(None, matches), None)
+        severity = match and (_OTHER_NAMES.get(match[1]) or Severity.of(match[1]))
+        if severity:
+            event["level"] = severity
     return event
 
 
 def with_levels(query: str) -> str:
     """Return a query over rows of events with the levels that their messages say."""
-    levels = ", ".join(
-        level.sql(f"regexp_extract(message, '{regex}', 1)") for regex, level in _FORMS
-    )
-    return f"SELECT * REPLACE (coalesce(level, {levels}) AS level) FROM ({query})"
+    words = [f"nullif(regexp_extract(message, '{regex}', 1), '')" for regex in _FORMS]
+    # A regex is asked of the lines alone that it may fit: each takes as long as all else.
+    word = f"""
+CASE WHEN starts_with(message, '{{') THEN coalesce({words[0]}, {words[1]}) END,
+CASE WHEN contains(message, '=') THEN {words[2]} END, {", ".join(words[3:])}"""
+    names = " ".join(f"WHEN '{name}' THEN '{level}'" for name, level in _OTHER_NAMES.items())
+    level = f"CASE word {names} ELSE {sqltext.level_sql('word')} END"
+    return f"""
+SELECT * EXCLUDE word REPLACE (coalesce(level, {level}) AS level)
+FROM (SELECT *, coalesce({word}) AS word FROM ({query}))"""
