@@ -16,6 +16,7 @@ from lakelog.cli.options import argument
 from lakelog.cli.rounds import SIGNALS, StopEvent
 from lakelog.collect import Watcher
 from lakelog.disk import Folder, OpenFile
+from lakelog.files import LogName
 from lakelog.lake import Lake
 
 _INTERVAL = 1.0
@@ -80,8 +81,7 @@ def _sizes_of(file: str) -> set[tuple[int, int]]:
     """The inode and the size of a file and of each of its backups."""
     sizes, (folder, name) = set[tuple[int, int]](), os.path.split(file)
     for member in Folder(folder).names():
-        is_backup = member.startswith(f"{name}.") and not member.endswith(".json")
-        if member != name and not is_backup:
+        if name not in LogName(member).stems():
             continue
         with contextlib.suppress(OSError):  # renamed at this moment: it is there under another name
             status = os.stat(f"{folder}/{member}")

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lakelog.disk import Folder, LockFile
+from lakelog.files import LogName
 from lakelog.runtime import interpreter
 from lakelog.runtime.lazy import Lazy
 
@@ -67,9 +68,12 @@ class FileFollower:
 
     def sync(self) -> bool:
         """Ingest what the file has now, and wait for it; whether that was possible."""
+        files = _files_of(self.file)
+        if not files:  # removed, or renamed and removed
+            return True
         # A process of its own: loading the engine here would take the program's memory.
         completed = subprocess.run(
-            [*_command(self.lake), "--quiet", "ingest", *_files_of(self.file)],
+            [*_command(self.lake), "--quiet", "ingest", *files],
             env=interpreter.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -100,11 +104,12 @@ class FileFollower:
 
 
 def _files_of(file: str) -> list[str]:
-    """Return the backups of a file, the oldest first, and the file."""
+    """Return the backups of a file, the oldest first, and the file, if it is there."""
     folder, name = os.path.split(file)
-    backups = (n for n in Folder(folder).names() if n.startswith(f"{name}."))
+    # By what rotation adds: other files, such as notes and offsets, begin with the name as well.
+    names = (n for n in Folder(folder).names() if name in LogName(n).stems())
     # Sorted by name, as rotated logs have their time in it.
-    return [f"{folder}/{n}" for n in sorted(backups) if not n.endswith(".json")] + [file]
+    return [f"{folder}/{n}" for n in sorted(names, key=lambda n: (n == name, n))]
 
 
 def lock_path(lake: str, file: str) -> str:

@@ -50,6 +50,22 @@ def until_stored(lake: lakelog.Lake, count: int) -> None:
         time.sleep(0.05)
 
 
+def test_sync_reads_the_log_and_its_backups_alone(tmp_path: Path, make_lake: MakeLake) -> None:
+    """Other files begin with the name of the log, too; and a name may end as backups do."""
+    lake, path = make_lake(), tmp_path / "run-20260101.log"
+    log = lakelog.get_logger(path, lake=lake, rotate_bytes=1)
+    for item in ("a", "b"):
+        log.process("podcast", "T", item)
+        assert log.flush(240)
+    for name, text in (("offset", "12345\n"), ("notes.md", "mine\n"), ("1", "an older one\n")):
+        Path(f"{path}.{name}").write_text(text)
+    (tmp_path / "run-20260101.log.parts").mkdir()
+    (tmp_path / "run-20260101.log.link").symlink_to("nowhere")
+    assert log.sync()
+    query = "SELECT coalesce(subject, message) FROM events ORDER BY 1"
+    assert lake.sql(query).fetchall() == [("a",), ("an older one",), ("b",)]
+
+
 def test_a_program_of_the_old_system_runs(tmp_path: Path) -> None:
     """Its four calls write its line format, and its views read them."""
     path = tmp_path / "oos.log"
