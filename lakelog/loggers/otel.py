@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import Link
 
+import contextlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -160,7 +161,7 @@ def _event(
         data["status"] = {k: v for k, v in data["status"].items() if v}
     service = resource.get("service.name")
     return {
-        "time": from_micros(moment // 1000) if moment else datetime.now(UTC),
+        "time": _time(moment),
         "type": name,
         "source": service if isinstance(service, str) else None,
         "level": level,
@@ -195,6 +196,16 @@ def _link(link: Link) -> dict[str, object]:
 
 def _ids(trace: int, span: int) -> dict[str, str]:
     return {"traceId": f"{trace:032x}", "spanId": f"{span:016x}"}
+
+
+def _time(moment: int | None) -> datetime:
+    """A moment in nanoseconds; now where there is none, or one that no event can have: in `data` it
+    is as it was given."""
+    # One span with a time in another unit must not keep its whole batch from being stored.
+    with contextlib.suppress(OverflowError):
+        if moment:
+            return from_micros(moment // 1000)
+    return datetime.now(UTC)
 
 
 def _nanos(moment: int | None) -> str | None:

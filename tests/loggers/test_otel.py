@@ -99,6 +99,19 @@ def test_every_field_of_a_span_is_stored(make_lake: MakeLake) -> None:
     assert round(stored_inner["time"].timestamp() * 1e6) == micros
 
 
+@pytest.mark.parametrize("moment", [10**21, 10**30, -(10**21)])
+def test_a_time_that_is_none_keeps_no_other_span_away(make_lake: MakeLake, moment: int) -> None:
+    """As of a program that counts in another unit: the batch is stored, the time as it is."""
+    lake = make_lake()
+    provider, tracer = traced(lake)
+    for name, start in (("before", None), ("odd", moment), ("behind", None)):
+        tracer.start_span(name, start_time=start).end()
+    provider.shutdown()
+    stored = rows(lake)
+    assert [row["message"] for row in stored] == ["before", "odd", "behind"]
+    assert stored[1]["data"]["startTimeUnixNano"] == str(moment)
+
+
 def test_long_spans_are_not_cut(make_lake: MakeLake) -> None:
     """As many attributes as the SDK lets through, each of any length."""
     lake = make_lake()
