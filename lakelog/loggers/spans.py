@@ -22,7 +22,8 @@ _LAKE = "lake"
 INTERNAL, CLIENT = 1, 3
 """Kinds of spans (OpenTelemetry, SpanKind)."""
 _FAILED = 2
-_RECORDERS: dict[str, Recorder] = {}
+_RECORDERS: dict[tuple[str, str], Recorder] = {}
+"""By directory, and the branch of an open lake."""
 
 
 class SpanScope(ABC):
@@ -158,7 +159,10 @@ def span(
 def recorder_of(lake: LakeOrPath | None) -> Recorder:
     """Return the recorder of a lake, without one of that which `span` would take."""
     target = lake if lake is not None else os.environ.get("LAKELOG_LAKE") or _LAKE
-    key = os.path.realpath(target if isinstance(target, (str, os.PathLike)) else target.path)
+    if isinstance(target, (str, os.PathLike)):
+        key = os.path.realpath(target), ""
+    else:
+        key = os.path.realpath(target.path), target.branch_name
     if key not in _RECORDERS:
         _RECORDERS[key] = Recorder(target)
     return _RECORDERS[key]

@@ -26,6 +26,20 @@ def spans(lake: lakelog.Lake) -> dict[str, dict[str, Any]]:
     }
 
 
+def test_spans_of_two_branches_are_stored_in_each(make_lake: MakeLake) -> None:
+    """In a program that works on several branches of one lake."""
+    lake = make_lake()
+    lake.branch("dev")
+    dev = make_lake(branch="dev")
+    with lakelog.span("of main", lake=lake):
+        pass
+    with lakelog.span("of dev", lake=dev), lakelog.span("within"):
+        pass
+    assert recorder_of(dev).flush(240)
+    assert spans(lake).keys() == {"of main"}
+    assert spans(dev).keys() == {"of dev", "within"}
+
+
 def test_spans_nest(make_lake: MakeLake) -> None:
     """The inner one names the outer as its parent, is within it, and is stored in its lake."""
     lake = make_lake()
