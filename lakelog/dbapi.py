@@ -198,12 +198,6 @@ class Connection:
         with _translate_errors():
             return [view.name for view, _ in views.LakeViews(self._source).listed()]
 
-    def _run(self, query: str, parameters: Parameters | None) -> Relation:
-        return self._source.sql(query, parameters)
-
-    def _statements(self, query: str) -> list[ParsedStatement]:
-        return ParsedStatement.list_of(self._lake.engine().cursor(), query)
-
     def _check(self) -> None:
         if self._is_closed:
             raise InterfaceError("the connection is closed")
@@ -242,7 +236,7 @@ class Cursor:
         with _translate_errors():
             self._refuse_writes(operation)
             values = dict(parameters) if isinstance(parameters, Mapping) else parameters
-            self._relation = self.connection._run(operation, values or None)
+            self._relation = self.connection._source.sql(operation, values or None)
             self.description = [
                 _column_description(name, column_type)
                 for name, column_type in zip(
@@ -300,7 +294,7 @@ class Cursor:
 
     def _refuse_writes(self, operation: str) -> None:
         """Raise for anything but a single query."""
-        parsed = self.connection._statements(operation)
+        parsed = ParsedStatement.list_of(self.connection._lake.engine().cursor(), operation)
         if len(parsed) != 1:
             raise ProgrammingError(f"execute takes one statement, not {len(parsed)}")
         if not parsed[0].is_query:

@@ -188,10 +188,6 @@ def _duration(raw: object) -> int:
     return micros
 
 
-def _time(raw: object) -> int:
-    return to_micros(parse_time(raw))
-
-
 def _list(raw: Any) -> list[str]:
     texts_of_list = [item.strip() for item in raw.split(",")] if isinstance(raw, str) else list(raw)
     if not texts_of_list or not all(map(_text, texts_of_list)):
@@ -215,7 +211,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {
     "int": (_int, _or_null("BIGINT", lambda v: f"({v})::BIGINT")),
     "float": (_float, _or_null("DOUBLE", lambda v: f"({v!r})::DOUBLE")),
     "bool": (_bool, _or_null("BOOLEAN", lambda v: str(v).lower())),
-    "time": (_time, _or_null("TIMESTAMPTZ", time_sql)),
+    "time": (lambda raw: to_micros(parse_time(raw)), _or_null("TIMESTAMPTZ", time_sql)),
     "duration": (_duration, _or_null("INTERVAL", lambda v: f"to_microseconds({v}::BIGINT)")),
     "list": (
         _list,
