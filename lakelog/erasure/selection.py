@@ -21,7 +21,7 @@ from lakelog.entries import SegmentEntry
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.protect import sealed_blocks
-from lakelog.segments import Segment, describe_rows, rows_sql, segment_schema
+from lakelog.segments import Segment, rows_sql, segment_schema
 from lakelog.store import Store, VerifiedFiles
 from lakelog.wal import Frame, Tail
 
@@ -189,18 +189,7 @@ def entry_of_file(store: Store, digest: str) -> SegmentEntry | None:
     with contextlib.suppress(FileNotFoundError):
         if VerifiedFiles.hash_file(path) != digest:
             return None
-        notes = Segment(store.paths, digest).metadata()
-        row_kind, layout = notes.get("kind", "events"), notes.get("layout", "arrival")
-        table = Segment(store.paths, digest).read()
-        entry = describe_rows(digest, 0, table, row_kind, layout)
-        if row_kind == "events":
-            fields, texts, has_numbers = Segment(store.paths, digest).typed_members()
-            return dataclasses.replace(
-                entry,
-                seq=(0, max(len(table) - 1, 0)),
-                fields=fields,
-                texts=texts,
-                has_numbers=has_numbers,
-            )
-        return entry
+        entry = Segment(store.paths, digest).describe()
+        seq = (0, max(entry.events - 1, 0)) if entry.kind == "events" else entry.seq
+        return dataclasses.replace(entry, seq=seq)
     return None

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -307,6 +308,7 @@ class Segment:
 
     def __init__(self, paths: Paths, digest: str) -> None:
         self._paths, self._path = paths, paths.object("segments", digest)
+        self._digest = digest
 
     def read(
         self,
@@ -368,6 +370,14 @@ class Segment:
             len(payloads) - payloads.null_count,
             has_numbers,
         )
+
+    def describe(self) -> SegmentEntry:
+        """Return its entry, without seq, as far as the file itself tells."""
+        notes, (fields, texts, has_numbers) = self.metadata(), self.typed_members()
+        row_kind, layout = notes.get("kind", "events"), notes.get("layout", "arrival")
+        size = os.stat(self._path).st_size
+        entry = describe_rows(self._digest, size, self.read(), row_kind, layout)
+        return dataclasses.replace(entry, fields=fields, texts=texts, has_numbers=has_numbers)
 
     def uncompressed(self) -> int:
         """Return the bytes of the columns before compression, from the footer; those of a typed

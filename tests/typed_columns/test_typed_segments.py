@@ -21,8 +21,7 @@ import lakelog
 from lakelog import typed_columns
 from lakelog.entries.entry import SegmentEntry
 from lakelog.event import EncodedBatch
-from lakelog.maintain.repair import recover
-from lakelog.segments import segment
+from lakelog.segments import Segment, segment
 from lakelog.typed_columns.schema import DEPTH_MAX
 from tests.support import effort
 from tests.support.json_documents import ACCEPTED, RECORDS, VALUES
@@ -233,7 +232,7 @@ def test_repair_rebuilds_the_entry_of_a_typed_segment(lake: lakelog.Lake) -> Non
     append(lake, [*records(50), "[1]"])
     lake.compact()
     (entry,) = segments(lake)
-    rebuilt = recover.rebuild_entry(lake.store, entry.key)
+    rebuilt = Segment(lake.store.paths, entry.key).describe()
     assert dataclasses.replace(rebuilt, seq=entry.seq, made_from=entry.made_from) == entry
     assert (len(rebuilt.fields), rebuilt.texts) == (16, 1)
 

@@ -16,6 +16,7 @@ from lakelog.maintain.seal import Sealer
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
+from lakelog.segments import Segment
 from lakelog.store import Hosts, Store
 from lakelog.values import from_micros
 from lakelog.wal import Header, Tail, WalFile, resume, trim
@@ -180,7 +181,7 @@ def take_back(
             store, connect, head.move, intact_segments, marks_known, is_doubtful
         )
         if batches:
-            entries = [recover.rebuild_entry(store, k) for b in batches for k in b.segments]
+            entries = [Segment(store.paths, k).describe() for b in batches for k in b.segments]
             runs = orphans.identity_runs(store, connect, batches)
             host_records = orphans.host_records(store, store.state(branch), batches)
             publish_past(store, branch, raised, (*entries, *host_records), tuple(runs))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from lakelog.errors import Damaged, DamagedRef
 from lakelog.manifest import Manifest
 from lakelog.paths import FileName
 from lakelog.refs import Move, Refs
-from lakelog.segments import Segment, describe_rows
+from lakelog.segments import Segment
 from lakelog.store import Hosts, Store
 from lakelog.volume import MovePack
 from lakelog.wal import Tail
@@ -322,16 +321,6 @@ def _earlier_states(store: Store, branch: str, state: Manifest) -> Iterator[Mani
     for _, (move, _) in sorted(moves(store, branch)[0].items(), reverse=True):
         if opens(store, move.snapshot):
             yield store.manifests.of(move)
-
-
-def rebuild_entry(store: Store, digest: str) -> SegmentEntry:
-    """Rebuild a segment's entry from its rows, without seq."""
-    notes = Segment(store.paths, digest).metadata()
-    table = Segment(store.paths, digest).read()
-    size = os.stat(store.paths.object("segments", digest)).st_size
-    entry = describe_rows(digest, size, table, notes["kind"], notes["layout"])
-    fields, texts, has_numbers = Segment(store.paths, digest).typed_members()
-    return dataclasses.replace(entry, fields=fields, texts=texts, has_numbers=has_numbers)
 
 
 def is_intact(store: Store, object_type: str, digest: str) -> bool:

@@ -16,6 +16,7 @@ from lakelog.manifest import Manifest
 from lakelog.moves import Change, try_move
 from lakelog.paths import FileName
 from lakelog.refs import Head, Move, Ref, author
+from lakelog.segments import Segment
 from lakelog.store import Store
 from lakelog.volume import MovePack
 
@@ -188,7 +189,7 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: RepairOu
     sealed, elsewhere = _sealed_before(store, moves, base, segment_branches)
     is_doubtful = _is_doubtful(moves, base)
     batches, watermarks = orphans.adopt(store, connect, base, segment_branches, sealed, is_doubtful)
-    entries = tuple(recover.rebuild_entry(store, key) for b in batches for key in b.segments)
+    entries = tuple(Segment(store.paths, key).describe() for b in batches for key in b.segments)
     runs = tuple(orphans.identity_runs(store, connect, batches))
     # Frames that are nowhere any more: without raised watermarks every reader would wait for them.
     lost_numbers, watermarks = _lost_commits(store, branch, moves, watermarks)

@@ -27,6 +27,7 @@ from lakelog.maintain.repair.verify import open_for_check, verify, verify_snapsh
 from lakelog.paths import CHUNK, FORMAT, INDEX, KEYS, OBJECTS, FileName
 from lakelog.refs import Ref, Tag, author
 from lakelog.runtime.progress import ProgressCallback
+from lakelog.segments import Segment
 from lakelog.store import LakeConfig, Machine, Policy, SignatureFile, Store
 from lakelog.volume import MovePack
 from lakelog.wal import Header, Tail
@@ -359,7 +360,7 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
     # which is lost, they would be doubled by the next ingest.
     for trace in [*lost_moves.find(store, store.paths.digests("segments"))]:
         if not trace.ranges:
-            events = recover.rebuild_entry(store, trace.key).events
+            events = Segment(store.paths, trace.key).describe().events
             outcome.set_aside(store, store.paths.object("segments", trace.key))
             outcome.lost.append(
                 f"{events} events of segment {trace.key[:12]}, ingested by a move that is lost:"
