@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from lakelog import database
 from lakelog.appends import KnownKeys, StreamSubject
 from lakelog.database import Connect
-from lakelog.disk import File, disk
+from lakelog.disk import disk
 from lakelog.entries import IdRun, SegmentEntry
 from lakelog.errors import Damaged
 from lakelog.identities import IdentityKeys
@@ -53,7 +53,8 @@ def free(
     """Write the id runs of a state without the keys of lost segments, but for those of events in
     the segments that are `present`. Call it before the files of the lost ones are set aside."""
     keys = {entry.key for entry in lost_segments if entry.kind == "events"}
-    published = _published_with(store, keys) | _of_commits(store, _commits(store, keys))
+    published = _published_with(store, keys)
+    published |= {run for _, run in recover.runs_of(store, _commits(store, keys))}
     runs = [run for run in published if recover.is_intact(store, "ids", run.digest)]
     if not runs:
         return Freed()
@@ -104,16 +105,6 @@ def _commits(store: Store, keys: set[str]) -> set[str]:
         except Exception:  # whatever Arrow says of a damaged footer: that segment names no commit
             continue
     return commits
-
-
-def _of_commits(store: Store, commits: set[str]) -> set[IdRun]:
-    """Return the runs on disk that these attempts wrote."""
-    runs = set()
-    for digest in store.paths.digests("ids") if commits else ():
-        data = File(store.paths.object("ids", digest)).read()
-        if data[16:32].hex() in commits:
-            runs.add(IdRun(digest, len(data), int.from_bytes(data[8:16], "little")))
-    return runs
 
 
 def complete_streams(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 
 import orjson
@@ -279,13 +279,18 @@ def sealed_batches(store: Store, excluded: Container[str]) -> list[SealedBatch]:
             group.segments.append(digest)
             group.hosts.update(hosts_of)
     # A seal writes its segments and its id run under one commit.
-    for digest in store.paths.digests("ids") if groups else ():
+    for commit, run in runs_of(store, groups):
+        groups[commit].runs.append(run)
+    return list(groups.values())
+
+
+def runs_of(store: Store, commits: Collection[str]) -> Iterator[tuple[str, IdRun]]:
+    """Yield the intact id runs on disk that some attempts wrote, each with its commit."""
+    for digest in store.paths.digests("ids") if commits else ():
         data = File(store.paths.object("ids", digest)).read()
         commit = data[16:32].hex()
-        if commit in groups and document.digest(data) == digest:
-            count = int.from_bytes(data[8:16], "little")
-            groups[commit].runs.append(IdRun(digest, len(data), count))
-    return list(groups.values())
+        if commit in commits and document.digest(data) == digest:
+            yield commit, IdRun(digest, len(data), int.from_bytes(data[8:16], "little"))
 
 
 def remains(store: Store, branch: str, state: Manifest, entry: SegmentEntry) -> list[SegmentEntry]:
