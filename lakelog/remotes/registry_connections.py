@@ -274,16 +274,13 @@ def _read(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             config = json.load(file)
+        if not all(isinstance(config.get(n) or {}, dict) for n in ("auths", "credHelpers")):
+            raise ValueError
     except FileNotFoundError:
         return {}  # an anonymous pull, which many registries allow
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # the last for JSON that is no object
         # The parser's own words would repeat a part of the file.
         raise TransferRefused(f"{path}: cannot be read as Docker configuration") from None
-    is_valid = isinstance(config, dict) and all(
-        isinstance(config.get(name) or {}, dict) for name in ("auths", "credHelpers")
-    )
-    if not is_valid:
-        raise TransferRefused(f"{path}: cannot be read as Docker configuration")
     return config  # type: ignore[no-any-return]
 
 
