@@ -34,8 +34,8 @@ _EVERY = 1.0
 class FileFollower:
     """Sees to it that a file is followed, from the process that writes it."""
 
-    def __init__(self, lake: str, file: str) -> None:
-        self.lake, self.file = os.path.abspath(lake), file
+    def __init__(self, lake: str, branch: str, file: str) -> None:
+        self.lake, self.branch, self.file = os.path.abspath(lake), branch, file
         self._process: Any = None
         self._looked = 0.0
 
@@ -73,7 +73,7 @@ class FileFollower:
             return True
         # A process of its own: loading the engine here would take the program's memory.
         completed = subprocess.run(
-            [*_command(self.lake), "--quiet", "ingest", *files],
+            [*self._command(), "--quiet", "ingest", *files],
             env=interpreter.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -82,16 +82,17 @@ class FileFollower:
 
     def _is_followed(self) -> bool:
         with contextlib.suppress(OSError):
-            return LockFile(lock_path(self.lake, self.file)).is_held()
+            return LockFile(lock_path(self.lake, self.branch, self.file)).is_held()
         return False
 
     def _start(self) -> None:
         # Those that ended are waited for, or they would stay as zombies.
         _STARTED[:] = [process for process in _STARTED if process.poll() is None]
         # Within a frozen program there is no interpreter to start.
+        lock = lock_path(self.lake, self.branch, self.file)
         with contextlib.suppress(OSError):
             self._process = subprocess.Popen(
-                [*_command(self.lake), "follow-log", self.file, lock_path(self.lake, self.file)],
+                [*self._command(), "follow-log", self.file, lock],
                 start_new_session=True,  # a Ctrl-C in the terminal is not meant for it
                 # A directory that may be unmounted must not be kept busy.
                 cwd="/",
@@ -101,6 +102,10 @@ class FileFollower:
                 env=interpreter.environment(),
             )
             _STARTED.append(self._process)
+
+    def _command(self) -> list[str]:
+        place = ["--lake", self.lake, "--branch", self.branch]
+        return [sys.executable, "-m", "lakelog", *place]
 
 
 def _files_of(file: str) -> list[str]:
@@ -112,12 +117,8 @@ def _files_of(file: str) -> list[str]:
     return [f"{folder}/{n}" for n in sorted(names, key=lambda n: (n == name, n))]
 
 
-def lock_path(lake: str, file: str) -> str:
-    """The lock of who follows a file."""
+def lock_path(lake: str, branch: str, file: str) -> str:
+    """The lock of who follows a file for a branch."""
     # Names of files are longer than a name in the cache may be.
-    digest = hashlib.sha256(os.fsencode(file)).hexdigest()[:16]
+    digest = hashlib.sha256(f"{branch}\0".encode() + os.fsencode(file)).hexdigest()[:16]
     return f"{os.path.abspath(lake)}/cache/follow-{digest}.lock"
-
-
-def _command(lake: str) -> list[str]:
-    return [sys.executable, "-m", "lakelog", "--lake", lake]

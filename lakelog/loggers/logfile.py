@@ -174,7 +174,7 @@ class LogFile:
 
 
 def queue_of_file(
-    path: str, kind_pattern: bytes, stamp: bytes, lake: str | None, rotate_bytes: int
+    path: str, kind_pattern: bytes, stamp: bytes, follower: FileFollower | None, rotate_bytes: int
 ) -> EventQueue:
     """Return the queue of a file in this process; of a lake too, if one is named once."""
     name = os.path.realpath(path)
@@ -190,8 +190,8 @@ def queue_of_file(
             )
         queue = _QUEUES[name]
         file = queue.destination
-        if lake is not None and isinstance(file, LogFile) and file.follower is None:
-            file.follower = FileFollower(lake, name)
+        if follower is not None and isinstance(file, LogFile) and file.follower is None:
+            file.follower = follower
         return queue
 
 
@@ -217,16 +217,18 @@ class LineLog:
         strict: bool,
     ) -> None:
         self.recorder: Recorder | None = None
-        self._strict, self._follower = strict, None
+        self._strict = strict
+        self._follower: FileFollower | None = None
         if path is None:
             if lake is None:
                 raise ValueError("a logger needs a file, a lake, or both")
             self.recorder = Recorder(lake, strict=strict)
             return
-        lake_path = opened_lake(lake).path if lake is not None else None
-        self._queue = queue_of_file(os.fspath(path), kind_pattern, stamp, lake_path, rotate_bytes)
-        self._follower = (
-            FileFollower(lake_path, os.path.realpath(path)) if lake_path is not None else None
+        if lake is not None:
+            opened, file = opened_lake(lake), os.path.realpath(path)
+            self._follower = FileFollower(opened.path, opened.branch_name, file)
+        self._queue = queue_of_file(
+            os.fspath(path), kind_pattern, stamp, self._follower, rotate_bytes
         )
         self.put = self._queue.put
 

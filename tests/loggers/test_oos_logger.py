@@ -50,6 +50,20 @@ def until_stored(lake: lakelog.Lake, count: int) -> None:
         time.sleep(0.05)
 
 
+def test_a_log_goes_to_the_branch_that_it_is_given(tmp_path: Path, make_lake: MakeLake) -> None:
+    """By the process at its side, and by `sync`."""
+    lake = make_lake()
+    lake.branch("dev")
+    dev = make_lake(branch="dev")
+    log = lakelog.get_logger(tmp_path / "oos.log", lake=dev)
+    log.process("podcast", "T", "followed")
+    until_stored(dev, 1)
+    log.process("podcast", "T", "synced")
+    assert log.sync()
+    assert items(dev) == ["followed", "synced"]
+    assert items(lake) == []
+
+
 def test_sync_reads_the_log_and_its_backups_alone(tmp_path: Path, make_lake: MakeLake) -> None:
     """Other files begin with the name of the log, too; and a name may end as backups do."""
     lake, path = make_lake(), tmp_path / "run-20260101.log"
@@ -374,7 +388,7 @@ def test_a_line_is_stored_though_the_follower_ended_before_it(
 ) -> None:
     """A program that ends sees to its last lines, whoever followed the file a moment ago."""
     lake, file = make_lake(), tmp_path / "oos.log"
-    path = Path(follower.lock_path(lake.path, str(file)))
+    path = Path(follower.lock_path(lake.path, "main", str(file)))
     with path.open("a") as held:
         assert disk.lock(held.fileno())
         command = [sys.executable, "-c", _LAST_LINE, str(file), lake.path]
