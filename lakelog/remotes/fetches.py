@@ -312,7 +312,9 @@ class _Fetch(Exchange):
         if move and move.carried and move.snapshot == snapshot:
             return manifests.decode_text(move.carried, snapshot)
         try:
-            carry.receive_manifest(self._store, self._site.remote, snapshot)
+            # Where something was erased from it, another one is read there in its place.
+            if self._erasures.stand_in(snapshot) == snapshot:
+                carry.receive_manifest(self._store, self._site.remote, snapshot)
         except TransferRefused:
             reason = "the state that both had is kept neither here nor there"
             raise refusal(self._site.url, branch, reason) from None

@@ -180,6 +180,31 @@ def test_gc_between_an_erasure_and_a_merge_takes_nothing_that_is_needed(tmp_path
         assert here.verify().intact
 
 
+def test_a_merge_finds_the_state_that_both_had_where_it_was_erased_from(tmp_path: Path) -> None:
+    """Only the remote has it, once no branch or tag here names it."""
+    here = lakelog.open(tmp_path / "here", settings=SETTINGS | {"gc_grace_hours": 0})
+    there = lakelog.open(tmp_path / "there", settings=SETTINGS)
+    with here, there:
+        for lake in (there, here):
+            remotes.add_tested(lake.store, "far", str(tmp_path / "far"))
+        add(there, 0)
+        remotes.push(there, "far", branches=["main"])
+        remotes.pull(here, "far")
+        for lake, first in ((there, 10), (here, 20)):
+            add(lake, first)
+        remotes.push(there, "far", branches=["main"])
+        remotes.pull(here, "far", merge=True)
+        there.erase(subject=ADA, why="asked")
+        add(there, 31, 1)
+        remotes.push(there, "far", branches=["main"])
+        remotes.fetch(here, "far")
+        here.gc()
+        merged = remotes.pull(here, "far", merge=True).merged
+        assert merged is not None
+        assert (merged.events, here.count()) == (1, 7)
+        assert here.verify().intact
+
+
 def test_a_backup_gets_the_erasure_from_a_remote_that_it_did_not_know(tmp_path: Path) -> None:
     """Erasing here what was erased there is nothing that the remote lacks."""
     with lakelog.open(tmp_path / "lake", settings=SETTINGS) as lake:
