@@ -197,7 +197,7 @@ class Writer(GroupCommit):
                 # (who reads the times of a file makes the next write set them anew: a slow sync).
                 has_name = os.access(self._path, os.F_OK) or os.fstat(self._fd).st_nlink > 0
                 # Afterwards, as repair replaces lakelog.json before it puts another file there.
-                self.require_lake()
+                self._require_lake()
                 if has_name:
                     return
             except OSError:
@@ -209,7 +209,7 @@ class Writer(GroupCommit):
 
     def _open_next(self, frame: bytes) -> None:
         """Create the next file whole, with its header and first frame, and lock it (F3.11)."""
-        self.require_lake()
+        self._require_lake()
         self._store.raise_format(self._format)
         self._store.make_branch_dirs(self._branch)
         paths = self._store.paths
@@ -275,8 +275,13 @@ class Writer(GroupCommit):
             self._seal_if(SealerProcess(self._store, self._branch).is_worth_it())
 
     def require_lake(self) -> None:
-        """Refuse to go on where another lake, or a copy of ours, took the place of ours. Raises
-        LakeReplaced."""
+        """Refuse to go on where another lake, or a copy of ours, took the place of ours, also
+        while another thread appends. Raises LakeReplaced."""
+        if File(self._store.paths.config).identity() != self._config:
+            self._store.require_same_lake(self._path, (self._fd, *self._abandoned))
+
+    def _require_lake(self) -> None:
+        """Refuse the same; let the next frame begin a file where lakelog.json was replaced."""
         # The times of lakelog.json may be read at every commit: no sync waits for them.
         config = File(self._store.paths.config).identity()
         if config != self._config:

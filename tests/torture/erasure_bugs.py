@@ -34,7 +34,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ("no move on branches", f"{ERASURE}.erasing:ErasureRun._move", "publish(", "(lambda *_: 0)("),
     (
         "writers not told",
-        "lakelog.appends.writer:Writer.require_lake",
+        "lakelog.appends.writer:Writer._require_lake",
         "self._config is not None",
         "False",
     ),
@@ -137,7 +137,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "erased rows taken for lost ones",
         f"{REMOTES}.merge:removed_since",
-        " and not store.erased.segments()",
+        " and not has_erasures(store)",
         "",
     ),
     ("a subject not known again", f"{ERASURE}.known:_selector", "if record.is_of(s)", "if False"),
