@@ -26,7 +26,7 @@ _REF = re.compile(r"--at[ =](\S*)$")
 
 def matcher(lake: Callable[[], Lake]) -> Any:
     """Return a matcher of IPython over the lake that `lake` gives."""
-    completers: dict[str, SqlCompleter] = {}
+    completers: dict[tuple[str, str], SqlCompleter] = {}
 
     @context_matcher(identifier=_IDENTIFIER)  # type: ignore[untyped-decorator]
     def complete(context: CompletionContext) -> SimpleMatcherResult:
@@ -41,13 +41,14 @@ def matcher(lake: Callable[[], Lake]) -> Any:
         if match := _REF.search(before):
             refs = [*open_lake.branches(), *(tag.name for tag in open_lake.tags())]
             return _result(match[1], [ref for ref in refs if ref.startswith(match[1])])
-        completer = completers.get(open_lake.path)
+        place = open_lake.path, open_lake.branch_name
+        completer = completers.get(place)
         if completer is None:
             # One lake at a time: a completer holds the names of all that it offers.
             completers.clear()
             runner = StatementRunner(open_lake.store, open_lake.branch_name)
             names = CompletionNames(open_lake.store, open_lake.branch_name, runner)
-            completer = completers[open_lake.path] = SqlCompleter(names, {})
+            completer = completers[place] = SqlCompleter(names, {})
         lines = context.full_text.split("\n")[context.cursor_line :]
         # Of a magic of one line, what stands below it is Python.
         is_cell = context.full_text.lstrip().startswith("%%sql")

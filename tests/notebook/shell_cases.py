@@ -308,6 +308,19 @@ def test_completion(opened: Notebook, lake: lakelog.Lake, typed: str, offer: str
     assert any(text.endswith(offer.removeprefix('"')) for text in texts)
 
 
+def test_completion_is_of_the_branch_that_is_open(notebook: Notebook, lake: lakelog.Lake) -> None:
+    lake.branch("dev")
+    query = "%sql SELECT * FROM types.only"
+    for branch in ("main", "dev"):
+        with lakelog.open(lake.path, branch=branch) as opened:
+            opened.append({"type": f"only_{branch}"})
+            opened.settle()
+            notebook.shell.user_ns["lake"] = opened
+            with provisionalcompleter():
+                offers = notebook.shell.Completer.completions(query, len(query))
+                assert f"only_{branch}" in {offer.text for offer in offers}
+
+
 def test_completion_leaves_python_alone(opened: Notebook) -> None:
     with provisionalcompleter():
         offers = [each.text for each in opened.shell.Completer.completions("impor", 5)]
