@@ -129,7 +129,9 @@ class BatchDatabaseSync:
             self._ingest()
             synced = self._sync(TRANSCRIPTS, _TRANSCRIPTS_SQL, batch_size)
             # If another process has published lines since, the next sync cleans up.
-            is_all = self.lake.store.state(self.lake.branch_name).digest == synced.snapshot
+            store = self.lake.store
+            newest = store.state(self.lake.branch_name).digest
+            is_all = store.manifests.stored_as(newest) == synced.snapshot
             rotated = self._rotate() if is_all and self.cleanup != "keep" else None
             removed = self._remove() if is_all and self.cleanup == "remove" else []
         return {

@@ -234,9 +234,10 @@ class Syncer:
         if not self._is_connected:
             self._target.connect()
             self._is_connected = True
-        state = self._store.manifests.of(head.move)
-        # Before any row is read: one whose key is destroyed meanwhile is written again.
+        # Before any row is read: one that is erased meanwhile, or whose key is, is written again.
+        snapshot = self._store.manifests.stored_as(head.move.snapshot)
         self._destroyed_keys = self._store.destroyed_keys()
+        state = self._store.manifests.of(head.move)
         interrupted = self._target.interrupted(self.table)
         if interrupted:  # what is refused is refused before half a batch is taken back
             self._plan(interrupted, state, head)
@@ -244,7 +245,7 @@ class Syncer:
         plan = self._plan(self._target.watermarks().get(self.table), state, head)
         change = plan.change
         is_first = True
-        mark = self._mark_of(plan, state, head)
+        mark = self._mark_of(plan, state, head, snapshot)
         entries = self._store.manifests.segments(state, "events")
         if change.reason:
             self._say(f"{change.reason}: all rows are written again")
@@ -292,8 +293,9 @@ class Syncer:
                 break
         return mark
 
-    def _mark_of(self, plan: _Round, state: Manifest, head: Head) -> Watermark:
-        """The watermark of a table that is taken to a state, before any of its steps."""
+    def _mark_of(self, plan: _Round, state: Manifest, head: Head, snapshot: str) -> Watermark:
+        """The watermark of a table that is taken to a state, which is stored as `snapshot`, before
+        any of its steps."""
         return dataclasses.replace(
             plan.mark,
             mapping=self._mapping.query,
@@ -301,8 +303,7 @@ class Syncer:
             mode=self._mode,
             move=head.move.number,
             generation=head.move.generation,
-            # Of an older state that is read without erased rows, what is read.
-            snapshot=self._store.manifests.stored_as(state.digest),
+            snapshot=snapshot,
             state_time=state.time,
             destroyed_keys=self._destroyed_keys,
         )
