@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact
@@ -17,12 +17,21 @@ from lakelog.paths import Paths
 _T = TypeVar("_T")
 
 
-def of_all(paths: Paths, decode: Callable[[bytes], _T]) -> Iterator[_T]:
-    """Yield what the document of each erasure of a lake says, in any order. Raises DamagedRef."""
-    for name in Folder(paths.erasures).names():
-        if name.endswith(".json") and name != "states.json" and not name.startswith("."):
-            with contextlib.suppress(FileNotFoundError):
-                yield read(f"{paths.erasures}/{name}", decode)
+def keys(paths: Paths) -> set[str]:
+    """Return the keys of the erasures of a lake."""
+    names = Folder(paths.erasures).names()
+    return {
+        name.removesuffix(".json")
+        for name in names
+        if name.endswith(".json") and name != "states.json" and not name.startswith(".")
+    }
+
+
+def of(paths: Paths, keys: Iterable[str], decode: Callable[[bytes], _T]) -> Iterator[_T]:
+    """Yield what the documents of erasures say, but those that are gone. Raises DamagedRef."""
+    for key in keys:
+        with contextlib.suppress(FileNotFoundError):
+            yield read(f"{paths.erasures}/{key}.json", decode)
 
 
 def read(path: str, decode: Callable[[bytes], _T]) -> _T:

@@ -233,5 +233,5 @@ def _new(earlier: list[Erasure], why: str) -> Erasure:
 
 def listing(paths: Paths) -> list[Erasure]:
     """Return the erasures of a lake, oldest first. Raises DamagedRef."""
-    erasures = documents.of_all(paths, Erasure.decoded)
+    erasures = documents.of(paths, documents.keys(paths), Erasure.decoded)
     return sorted(erasures, key=lambda erasure: (erasure.time, erasure.key))

@@ -26,7 +26,7 @@ from lakelog.values import parse_time, to_micros
 from lakelog.volume import TICK_NS
 
 _Noted = list[tuple[str, int, bool]]
-"""What is kept of the erasures of one subject, oldest first: as ErasedSubject."""
+"""What is kept of the erasures of one subject: as ErasedSubject."""
 
 
 class ErasedSubject(NamedTuple):
@@ -44,41 +44,60 @@ class SubjectIndex:
 
     def __init__(self) -> None:
         self._by_salt: dict[str, dict[str, _Noted]] = {}
+        self._keys: list[str] = []
 
     @staticmethod
     def of_lake(paths: Paths) -> SubjectIndex:
-        """Return that of all erasures of a lake, as `cache/` has it or from their documents. Raises
-        DamagedRef."""
-        index, version, looked_at = SubjectIndex(), _version(paths), time.time_ns()
-        if version is None:
-            return index
-        cache = File(paths.erased_subjects)
+        """Return that of all erasures of a lake, as `cache/` has it and from the documents that are
+        new since. Raises DamagedRef."""
+        try:
+            status, looked_at = os.stat(paths.erasures), time.time_ns()
+        except FileNotFoundError:
+            return SubjectIndex()
+        version, index = [status.st_ino, status.st_mtime_ns], SubjectIndex()
         with contextlib.suppress(OSError, NotIntact, KeyError, TypeError, ValueError):
-            body = document.decode(cache.read(DOCUMENT_MAX))
-            if body["version"] == version:
-                # As it is: a first append waits for it.
-                index._by_salt = body["subjects"]
-                return index
-        for time_us, key, *digests in sorted(documents.of_all(paths, _decoded)):
-            index.add(key, time_us, *digests)
-        # A folder that changes again within a tick may keep its time.
-        if looked_at > version[1] + TICK_NS:
-            encoded = document.encode({"version": version, "subjects": index._by_salt})
-            if len(encoded) <= DOCUMENT_MAX:
-                with contextlib.suppress(OSError):
-                    Folder(paths.cache).make_all()
-                    cache.replace(encoded, sync=False)
+            body = document.decode(File(paths.erased_subjects).read(DOCUMENT_MAX))
+            if body["version"][0] == status.st_ino:  # and not that of a copy
+                index._by_salt, index._keys = body["subjects"], body["keys"]
+                if body["version"] == version:
+                    return index  # as it is: a first append waits for it
+        has_new = index._read_new(paths)
+        # A folder that changes again within a tick may keep its time: then its names have to tell.
+        is_settled = looked_at > status.st_mtime_ns + TICK_NS
+        if has_new or is_settled:
+            index._keep(paths, version if is_settled else [status.st_ino, 0])
         return index
 
+    def _read_new(self, paths: Paths) -> bool:
+        """Read the documents that are there and not known; return whether there were any. What a
+        document says of subjects never changes. Raises DamagedRef."""
+        keys = documents.keys(paths)
+        if not keys.issuperset(self._keys):  # an erasure is never taken back: begin anew
+            self._by_salt, self._keys = {}, []
+        fresh = keys.difference(self._keys)
+        for time_us, key, *digests in sorted(documents.of(paths, fresh, _decoded)):
+            self.add(key, time_us, *digests)
+        return bool(fresh)
+
+    def _keep(self, paths: Paths, version: list[int]) -> None:
+        """Write it to `cache/`, of which nothing depends."""
+        body = {"version": version, "keys": self._keys, "subjects": self._by_salt}
+        encoded = document.encode(body)
+        if len(encoded) <= DOCUMENT_MAX:
+            with contextlib.suppress(OSError):
+                Folder(paths.cache).make_all()
+                File(paths.erased_subjects).replace(encoded, sync=False)
+
     def add(self, key: str, time_us: int, salt: str, subject: str, *subjects: str) -> None:
-        """Add those of an erasure that is no older than those before: the digests of its subject
-        (or "") and of the subjects whose keys it destroyed."""
+        """Add those of an erasure: the digests of its subject (or "") and of the subjects whose
+        keys it destroyed."""
+        self._keys.append(key)
         by_digest = self._by_salt.setdefault(salt, {})
         for digest in filter(None, (subject, *subjects)):
             by_digest.setdefault(digest, []).append((key, time_us, not subject))
 
     def of(self, subject: str) -> list[ErasedSubject]:
-        """Return the erasures of a subject, or of its key, those of a salt oldest first."""
+        """Return the erasures of a subject, or of its key."""
         return [
             ErasedSubject(*noted)
             for salt, by_digest in self._by_salt.items()
@@ -115,13 +134,3 @@ def _decoded(data: bytes) -> tuple[Any, ...]:
     body = document.decode(data)
     members = (body[name] for name in ("time", "key", "salt", "subject"))
     return (*members, *body.get("subjects", ()))
-
-
-def _version(paths: Paths) -> list[int] | None:
-    """Return the inode of the folder of erasures and when it changed last (ns); None if there is
-    none. A copy of the folder is another one."""
-    try:
-        status = os.stat(paths.erasures)
-    except FileNotFoundError:
-        return None
-    return [status.st_ino, status.st_mtime_ns]

@@ -50,7 +50,7 @@ def commit_outputs(lake: Lake, name: str, outputs: list[Any]) -> None:
     head = access.head()
     record = registry.require(access, access.state(head), name)
     handled = Handled(0, 0, outputs)
-    commit(access, CommitRequest(record, head.move.generation, {}, {}, handled))
+    commit(access, CommitRequest(record, head, {}, {}, handled))
 
 
 def test_states_whose_segments_are_gone(tmp_path: Path) -> None:
