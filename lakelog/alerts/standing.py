@@ -173,7 +173,7 @@ class AlertLog:
         head = refs.head(lake.branch_name)
         # A rewind takes back what was told, and a backup that is restored may lack it: the events
         # that are left say who knows what.
-        if earlier is None or not only_grew(refs, head, earlier):
+        if not only_grew(refs, head, earlier):
             self._standing = read_standing(lake)
         self._head = head
         return self._standing

@@ -55,9 +55,11 @@ class BranchLife:
             )
 
 
-def only_grew(refs: Refs, head: Head, earlier: Head) -> bool:
+def only_grew(refs: Refs, head: Head, earlier: Head | None) -> bool:
     """Whether a branch that is at a head went on from an earlier one: it was not taken back since,
-    and no other copy of the lake took the place of that one."""
+    and no other copy of the lake took the place of that one. None is no earlier one."""
+    if earlier is None:
+        return False
     before = earlier.move
     is_rewound = head.move.generation != before.generation
     return not is_rewound and refs.was_at(head, before.number, before.commit)

@@ -53,7 +53,7 @@ class EventIntake(Generic[AnswerType]):
         self._appends: AsyncAppends[bytes] = AsyncAppends(self._own.append_encoded, self._announce)
         self._waiting_bytes, self._parsing = 0, asyncio.Lock()
         self._head: Head | None = None
-        self._config = File(lake.store.paths.config).identity()
+        self._config: tuple[int, int, int] | None = None
         self._places: dict[bytes, tuple[str, int, int]] = {}
         self._running: dict[bytes, asyncio.Future[AnswerType]] = {}
         self.stored = self.rejects = self.repeated = 0
@@ -237,11 +237,11 @@ class EventIntake(Generic[AnswerType]):
         """Whether the branch has all that it had when the requests were read. Raises LakeReplaced
         where a copy took the place of the lake, which may lack what was stored since."""
         self._own.writer().require_lake()
-        store, earlier = self._lake.store, self._head
+        store = self._lake.store
         # The tail of a copy may lack some, though its branch is where that of the lake was.
-        if earlier is None or File(store.paths.config).identity() != self._config:
+        if File(store.paths.config).identity() != self._config:
             return False
-        return only_grew(store.refs, store.refs.head(self._lake.branch_name), earlier)
+        return only_grew(store.refs, store.refs.head(self._lake.branch_name), self._head)
 
     def _runs(self, writer: str, since: int) -> Runs:
         """Where the events stand that a writer stored since a time (us)."""

@@ -63,7 +63,7 @@ class NumberedStreams:
         number of streams that begin with `steady` is the one before and 1.
         """
         looked, earlier, self._head = set[str](), self._head, self._head_now()
-        if earlier is not None and not only_grew(self._refs, self._head, earlier):
+        if not only_grew(self._refs, self._head, earlier):
             # The versions that a rollback took, or that a restored backup lacks, are given again,
             # with other numbers.
             self._heads.clear()

@@ -88,7 +88,7 @@ class GroupRunner:
     def _load(self, head: Head, partitions: frozenset[int]) -> Manifest:
         state = self._access.state(head)
         earlier, self._head = self._head, head
-        is_rewound = earlier is None or not only_grew(self._access.store.refs, head, earlier)
+        is_rewound = not only_grew(self._access.store.refs, head, earlier)
         if is_rewound and find(self._access.store, state, self._name) is None:
             # The branch went back to where the subscription was not yet: nothing of that state was
             # handled by it. One that was removed ends instead.
@@ -187,7 +187,6 @@ class GroupRunner:
         except UnknownRef:  # the branch was deleted
             # Deleted for good, or for a moment: the next round tells.
             raise PositionMoved from None
-        assert self._head is not None
         if not only_grew(self._access.store.refs, head, self._head):
             raise PositionMoved
         if not self._take(follower.published(head)):
