@@ -202,8 +202,7 @@ class PinnedLake(LakeState):
     def without_protected_fields(self) -> PinnedLake:
         """The same state, of which no answer has protected fields: what is made of it may be kept
         where no key of a subject seals it."""
-        session = queries.Session(self._store, self._branch)
-        session.tables.keeps_sealed = True
+        session = queries.Session(self._store, self._branch, keeps_sealed=True)
         return PinnedLake(self._store, self._branch, views.ViewTables(session), self.id)
 
     def __repr__(self) -> str:

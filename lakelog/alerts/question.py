@@ -59,9 +59,8 @@ class RuleQueries:
     def __init__(self, lake: Lake, stop: threading.Event | None = None) -> None:
         # One thread: many rules, one after another, must not slow down those who store.
         store = lake.store.bounded(_MEMORY, threads=1)
-        self._session = queries.Session(store, lake.branch_name, only=NO_ALERTS)
         # Labels and samples of what fires become events.
-        self._session.tables.keeps_sealed = True
+        self._session = queries.Session(store, lake.branch_name, only=NO_ALERTS, keeps_sealed=True)
         self._views = views.ViewTables(self._session)
         # A question that never ends must not fill the disk before its time is over.
         self._session.connect().execute(f"SET max_temp_directory_size = '{_SPILL}'")

@@ -72,9 +72,8 @@ class DecisionRows:
             self._session = self._opened(lake, min(MEMORY_BYTES + more, MEMORY_MAX))
 
     def _opened(self, lake: Lake, memory: int) -> queries.Session:
-        session = queries.Session(lake.store.bounded(memory, THREADS), lake.branch_name)
-        session.tables.keeps_sealed = self.scope.keeps_sealed
-        return session
+        store = lake.store.bounded(memory, THREADS)
+        return queries.Session(store, lake.branch_name, keeps_sealed=self.scope.keeps_sealed)
 
     def ask(self, query: str) -> Relation:
         """Run SQL over `decided`. Raises QueryFailed."""

@@ -68,11 +68,14 @@ class Session:
         *,
         only: str | None = None,
         sandbox: tuple[str, int] | None = None,
+        keeps_sealed: bool = False,
     ) -> None:
         """`only` is SQL over an event's columns: `events` has just the rows for which it holds.
+        With `keeps_sealed` protected fields are never opened, as what is answered is kept.
         `sandbox` is for SQL of others: a directory to spill to, and how many bytes; the engine
         opens no other file but segments and what is derived of them."""
         self.store, self.tables = store, LakeTables(store, branch, only, sandbox)
+        self.tables.keeps_sealed = keeps_sealed
         self.connect = self.tables.connect
         self.tail, self.state = self.tables.tail, self.tables.state
         self.binder, self.scans = Binder(self.tables), FrameScans(self.tables)

@@ -249,6 +249,5 @@ def session_of(
     events out, unless the recipe asks for them: a set would hold the note on the set before it.
     With `keeps_sealed` it never opens protected fields."""
     only = None if recipe.select["bookkeeping"] else BookkeepingEvent.IS_DATA
-    session = queries.Session(lake.store.bounded(memory_bytes), lake.branch_name, only=only)
-    session.tables.keeps_sealed = keeps_sealed
-    return session
+    store = lake.store.bounded(memory_bytes)
+    return queries.Session(store, lake.branch_name, only=only, keeps_sealed=keeps_sealed)
