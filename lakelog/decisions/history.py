@@ -245,10 +245,8 @@ class DecisionHistory:
 
     def _require_plain(self, names: Iterable[str]) -> None:
         protection = self._lake.store.paths.protection
-        if protection is None or not protection.is_of(_DECISION):
-            return
         for name in names:
-            if name.partition(".")[0] in protection.fields:
+            if protection is not None and protection.covers(_DECISION, name):
                 raise InvalidSetting(
                     f"{name} is a protected field, and what is recorded has none of them: leave it"
                     " out, or look without recording"

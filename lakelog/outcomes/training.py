@@ -143,11 +143,9 @@ def _require_kind(recipe: Recipe) -> None:
 def _require_plain(lake: Lake, recipe: Recipe) -> None:
     """Refuse to learn from a protected field that a recipe names, which a model never sees."""
     protection, shape = lake.store.paths.protection, recipe.shape
-    if protection is None or not protection.is_of(shape["decision"]):
-        return
     for path in (*(shape["keep"] or ()), shape["chosen"], shape["options"]):
         column, _, member = (path or "").partition(".")
-        if column == "data" and member.partition(".")[0] in protection.fields:
+        if column == "data" and protection and protection.covers(shape["decision"], member):
             raise InvalidRecipe(
                 f"{recipe.where}: {path} is a protected field, and a model keeps words of what it"
                 " learns: leave it out"

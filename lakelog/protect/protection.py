@@ -142,6 +142,10 @@ class Protection:
         """Whether fields of events of a type are protected."""
         return not self.types or type_ in self.types
 
+    def covers(self, type_: str | None, member: str) -> bool:
+        """Whether a member of payloads of a type, such as `name` or `name.inner`, is protected."""
+        return self.is_of(type_) and member.partition(".")[0] in self.fields
+
     def seal(self, subject: str | None, type_: str | None, data: bytes) -> bytes:
         """Return a payload with its protected fields sealed; the same one where it has none, or has
         them sealed already. Raises InvalidKey, InvalidEvent."""
