@@ -147,6 +147,10 @@ class Format(ABC):
         events = self.parse(line)
         return events if isinstance(events, list) else [events]
 
+    def is_unlike(self, line: bytes) -> bool:
+        """Whether a line speaks for another format, though it may be read as one of this."""
+        return False
+
     def is_event(self, line: bytes) -> bool:
         """Return whether a record gives events, which may be none."""
         try:

@@ -204,7 +204,7 @@ def _by_style(line: bytes) -> EventMembers | None:
         with contextlib.suppress(InvalidEvent):
             return dialects.event_of(parse_line(line))
     for style in STYLES:
-        if style is styles.SYSLOG and styles.SYSLOG.is_unlike(line):
+        if style.is_unlike(line):
             continue
         with contextlib.suppress(InvalidEvent):
             (event,) = style.events(line)
