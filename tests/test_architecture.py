@@ -87,8 +87,8 @@ ORDER = {
     "lines": "inflate pieces binary columnar checksum source",
     "files": "rotation scan file_cursor cursors cursor_paths file_copies identity",
     "formats": """sqltext uniform format narrow_queries zones local_time line_encoding encoded
-        pattern container_levels moments jsonl dialect lakelog_json dialects winevent docker
-        journal documents otlp oos bulk line_starts pattern_format pattern_tables styles
+        pattern line_starts container_levels moments jsonl dialect lakelog_json dialects winevent
+        docker journal documents otlp oos bulk pattern_format pattern_tables styles
         columns hash_headers grok re2 definition custom access logformat cef logfmt cri auditd
         compose zeek w3c date_orders leading_times delimited plain mixture registry""",
     "formats/uniform": """quoted_text payload_layout line_layout payload_columns uniform_lines

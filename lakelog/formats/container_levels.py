@@ -12,12 +12,9 @@ import re
 from lakelog.event import Severity
 from lakelog.formats import sqltext
 from lakelog.formats.format import EventMembers
+from lakelog.formats.line_starts import LEVEL_WORDS
 
 _KEYS = r"level|severity|lvl|loglevel|log_level|levelname|log\.level"
-_WORDS = (
-    "TRACE|VERBOSE|DEBUG|INFO|INFORMATION|NOTICE|WARN|WARNING|ERROR|ERR|SEVERE|CRITICAL|CRIT|ALERT"
-    "|EMERGENCY|EMERG|FATAL|PANIC"
-)
 _BEFORE = (
     r"^(?:[\[(]?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d[^ \])]*[\])]?[ ,:|-]+"
     r"(?:\[[^\]]{0,60}\] +|[\w.$-]+ - )?)?"
@@ -26,8 +23,8 @@ _FORMS = (
     rf'^\{{(?:.*?[,{{] ?)?"(?:{_KEYS})" ?: ?"([A-Za-z]{{3,13}})"',
     r'^\{(?:.*?[,{] ?)?"level" ?: ?([1-6]0)[,}]',
     rf'(?:^| )(?:{_KEYS})="?([A-Za-z]{{3,13}})"?(?:[ \n]|$)',
-    rf"{_BEFORE}[\[(<|]? *((?i:{_WORDS}))(?: *[\])>|]:?|:)(?:[ \n]|$)",
-    rf"{_BEFORE} *({_WORDS})(?:[ \n]|$)",
+    rf"{_BEFORE}[\[(<|]? *((?i:{LEVEL_WORDS}))(?: *[\])>|]:?|:)(?:[ \n]|$)",
+    rf"{_BEFORE} *({LEVEL_WORDS})(?:[ \n]|$)",
     r"^([IWEF])\d{4} \d\d:\d\d:\d\d",
 )
 """Regexes, which are the same to RE2 and Python, each with a group for the level: the first that

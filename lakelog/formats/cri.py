@@ -2,9 +2,8 @@
 
 Text that the runtime cut (P) is joined with what follows on its stream, up to the piece that ends
 it (F), also where the two streams take turns; the time is that of its first piece. The level is
-the one that the text says. The lines from
-the first piece to where nothing is open are one record. One that grows beyond 8 MiB is none: its
-pieces are events.
+the one that the text says. The lines from the first piece to where nothing is open are one record.
+One that grows beyond 8 MiB is none: its pieces are events.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Container logs of Docker's json-file driver: log, stream and time.
 
 A line of a program that Docker cut into pieces (they lack the newline at their end) is put
-together again, also where pieces of the other stream stand between. The stream is the category,
-the level the one that the line of the program says;
-attributes that Docker was configured to add stay in `data`.
+together again, also where pieces of the other stream stand between. The stream is the category, the
+level the one that the line of the program says; attributes that Docker was configured to add stay
+in `data`.
 """
 
 from __future__ import annotations

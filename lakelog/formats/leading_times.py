@@ -35,7 +35,7 @@ from lakelog.formats import pattern
 from lakelog.formats.date_orders import AHEAD, GAP, HEAD, MONTHS, TOKENS, TRIPLE, date_of, is_day
 from lakelog.formats.format import EventMembers
 from lakelog.formats.line_encoding import LineEncoding
-from lakelog.formats.line_starts import WORDS
+from lakelog.formats.line_starts import LEVEL_WORDS, WORDS
 from lakelog.formats.pattern import COLOURS, MONTH, Pattern
 from lakelog.formats.pattern_format import PatternFormat
 from lakelog.formats.pattern_tables import expanded, with_fragments
@@ -60,13 +60,9 @@ _LIKE = re.compile(expanded(_TABLE["like"], _FRAGMENTS), re.ASCII)
 """How text begins that is meant as a time."""
 _OPEN = re.compile(rf"{COLOURS}[\[(<{{\"'|*#>~]{{0,3}}{COLOURS} ?", re.ASCII)
 _CLOSE = re.compile(rf"{COLOURS}[\])}}>\"'|:;,]*{COLOURS}(?:[ \t]+[|-]{{1,2}}(?=[ \t]))?[ \t]*")
-_LEVELS = (
-    "TRACE|VERBOSE|DEBUG|INFORMATION|INFO|NOTICE|NOTE|WARNING|WARN|ERROR|ERR|SEVERE|CRITICAL|CRIT"
-    "|ALERT|EMERGENCY|EMERG|FATAL|PANIC"
-)
-_ANY_CASE = "|".join(f"{word}|{word.title()}|{word.lower()}" for word in _LEVELS.split("|"))
+_ANY_CASE = "|".join(f"{word}|{word.title()}|{word.lower()}" for word in LEVEL_WORDS.split("|"))
 _BRACKETED = re.compile(rf"[\[(<|] *({_ANY_CASE}) *[\])>|]:?")
-_PLAIN = re.compile(rf"({_LEVELS})\b:?(?![\w.=-])|({_ANY_CASE}):(?= )")
+_PLAIN = re.compile(rf"({LEVEL_WORDS})\b:?(?![\w.=-])|({_ANY_CASE}):(?= )")
 _BEFORE = re.compile(rf"{COLOURS}[=\[(<]?({_ANY_CASE})\b[\])>:|=]*{COLOURS}[ \t|:-]*", re.ASCII)
 """A level before a time."""
 _KEY = re.compile(r"\"?(?:time|timestamp|ts|date|datetime|when|at|t)\"?[=:] ?", re.IGNORECASE)

@@ -8,6 +8,11 @@ a statement or a dumped document.
 from lakelog.formats.pattern import COLOURS
 
 _LEVELS = "DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL"
+LEVEL_WORDS = (
+    "TRACE|VERBOSE|DEBUG|INFORMATION|INFO|NOTICE|NOTE|WARNING|WARN|ERROR|ERR|SEVERE|CRITICAL|CRIT"
+    "|ALERT|EMERGENCY|EMERG|FATAL|PANIC"
+)
+"""Words by which text says its level."""
 DATE = r"\d{4}[-/]\d\d[-/]\d\d[T :][ \d]\d:\d\d"
 _JSON = r'\{(?:.*, *)?"(?:time|timestamp|ts|@timestamp|level|severity|t)" *:'
 WORDS = r"(?:[^ \[\"]+ ){0,5}"
