@@ -108,9 +108,10 @@ class BranchPosition:
 _LENGTH_MAX = 1 << 15
 _MARK_DIGITS, _COMMIT_DIGITS = 12, 8
 _TEXT = re.compile(
-    r"([0-9a-f]{8})-(N)-(N)-(N)(?:-(N)-(N)-(-?N))?(?:-b(N))?(?:-c([0-9a-f]{8}))?((?:~[0-9A-Za-z]+\.N)*)".replace(
-        "N", r"[0-9]{1,18}"
-    )
+    (
+        r"([0-9a-f]{8})-(N)-(N)-(N)(?:-(N)-(N)-(-?N))?(?:-b(N))?"
+        r"(?:-c([0-9a-f]{8}))?((?:~[0-9A-Za-z]+\.N)*)"
+    ).replace("N", r"[0-9]{1,18}")
 )
 
 
