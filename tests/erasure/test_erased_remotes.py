@@ -156,20 +156,27 @@ def test_a_merge_follows_an_erasure(tmp_path: Path, by: str, subject: str) -> No
         assert there.verify().intact
 
 
+def lakes_apart(tmp_path: Path) -> tuple[Lake, Lake]:
+    """Two lakes with a remote, of which the second has pushed events that the first, which has
+    others since, has not pulled."""
+    here = lakelog.open(tmp_path / "here", settings=SETTINGS | {"gc_grace_hours": 0})
+    there = lakelog.open(tmp_path / "there", settings=SETTINGS)
+    for lake in (there, here):
+        remotes.add_tested(lake.store, "far", str(tmp_path / "far"))
+    add(there, 0)
+    remotes.push(there, "far", branches=["main"])
+    remotes.pull(here, "far")
+    for lake, first in ((there, 10), (here, 20)):
+        add(lake, first)
+    remotes.push(there, "far", branches=["main"])
+    return here, there
+
+
 def test_gc_between_an_erasure_and_a_merge_takes_nothing_that_is_needed(tmp_path: Path) -> None:
     """A push of an erasure brings the state there for a while; what was read in its place is gone
     again when it is merged."""
-    here = lakelog.open(tmp_path / "here", settings=SETTINGS | {"gc_grace_hours": 0})
-    there = lakelog.open(tmp_path / "there", settings=SETTINGS)
+    here, there = lakes_apart(tmp_path)
     with here, there:
-        for lake in (there, here):
-            remotes.add_tested(lake.store, "far", str(tmp_path / "far"))
-        add(there, 0)
-        remotes.push(there, "far", branches=["main"])
-        remotes.pull(here, "far")
-        for lake, first in ((there, 10), (here, 20)):
-            add(lake, first)
-        remotes.push(there, "far", branches=["main"])
         here.erase(subject=ADA, why="asked")
         with pytest.raises(Diverged):
             remotes.push(here, "far", branches=["main"])
@@ -182,17 +189,8 @@ def test_gc_between_an_erasure_and_a_merge_takes_nothing_that_is_needed(tmp_path
 
 def test_a_merge_finds_the_state_that_both_had_where_it_was_erased_from(tmp_path: Path) -> None:
     """Only the remote has it, once no branch or tag here names it."""
-    here = lakelog.open(tmp_path / "here", settings=SETTINGS | {"gc_grace_hours": 0})
-    there = lakelog.open(tmp_path / "there", settings=SETTINGS)
+    here, there = lakes_apart(tmp_path)
     with here, there:
-        for lake in (there, here):
-            remotes.add_tested(lake.store, "far", str(tmp_path / "far"))
-        add(there, 0)
-        remotes.push(there, "far", branches=["main"])
-        remotes.pull(here, "far")
-        for lake, first in ((there, 10), (here, 20)):
-            add(lake, first)
-        remotes.push(there, "far", branches=["main"])
         remotes.pull(here, "far", merge=True)
         there.erase(subject=ADA, why="asked")
         add(there, 31, 1)
