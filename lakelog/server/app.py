@@ -40,6 +40,7 @@ from lakelog.server.syslog import SyslogServer
 from lakelog.server.tail import TailEndpoint
 from lakelog.server.tail_hub import TailHub
 from lakelog.server.tokens import TokenScope
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     from starlette import applications, responses, routing
@@ -135,8 +136,8 @@ class LakeServer:
             self._route(f"{pages.FOLDER}{{name:path}}", self._page, None, ["GET", "HEAD"]),
             self._route("/openapi.json", self._described, TokenScope.READ),
             *(
-                self._route(path, self._probed, TokenScope.INGEST, ["GET", "PUT"])
-                for path in PROBES
+                self._route(path, self._probed(probe), TokenScope.INGEST, ["GET", "PUT"])
+                for path, probe in PROBES.items()
             ),
             *(
                 self._route(f"/{name}/health", self._cluster, TokenScope.INGEST)
@@ -261,9 +262,13 @@ class LakeServer:
     async def _described(self, request: Request, caller: Caller) -> Answer:
         return Answer(200, openapi.document(self.version, self.dashboard.answerers()))
 
-    async def _probed(self, request: Request, caller: Caller) -> Answer:
-        path, name = request.scope["route"].path, request.path_params.get("name", "")
-        return Answer(200, IGNORED if request.method == "PUT" else PROBES[path](name), PRODUCT)
+    @staticmethod
+    def _probed(probe: Callable[[str], JsonObject]) -> Handler:
+        async def answer(request: Request, caller: Caller) -> Answer:
+            name = request.path_params.get("name", "")
+            return Answer(200, IGNORED if request.method == "PUT" else probe(name), PRODUCT)
+
+        return answer
 
     async def _cluster(self, request: Request, caller: Caller) -> Answer:
         """The state of a cluster of one node."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from collections.abc import MutableSequence
 from typing import Any
 
 from lakelog.errors import InvalidEvent, MissingPackage
@@ -127,7 +128,8 @@ def _object(message: Any) -> JsonObject:
     members: JsonObject = {}
     for field, value in message.ListFields():
         name = field.json_name
-        if field.is_repeated:
+        # Descriptors say it in other words with each version, their values do not.
+        if isinstance(value, MutableSequence):
             convert = _scalar(field)
             members[name] = [convert(item) for item in value]
         else:
