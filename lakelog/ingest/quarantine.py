@@ -312,7 +312,7 @@ def _parse(
         if not record or len(record) in _CUT or reason.startswith(("not UTF-8", _PARTS)):
             return None
         # As its id is known it would count as stored, and be in no place any more.
-        if reason == maintain.Sealer.TAKEN:
+        if reason in (maintain.Sealer.TAKEN, maintain.Sealer.TAKEN_VERSION):
             return None
         events = _form(rule, record).events(record)
         for event in events:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog import bloom, frame_rows, identities
-from lakelog.appends import StreamLock
+from lakelog.appends import StreamLock, StreamSubject
 from lakelog.database import Connect
 from lakelog.disk import Begun, File, disk
 from lakelog.entries import IdRun, Record, SegmentEntry
@@ -39,11 +39,13 @@ SELECT DISTINCT ON (d.origin, d.position) d.ingested_at, d.origin, d.position,
     '{taken}' AS reason,
     CAST(json_object('id', d.id, 'type', d.type, 'source', d.source, 'subject', d.subject,
         'time', d.time, 'data', CAST(d.data AS JSON)) AS VARCHAR) AS line, d.writer, d.sequence
-FROM dropped_rows AS d JOIN ({rows}) AS e
-ON e.id = d.id AND e.source IS NOT DISTINCT FROM d.source AND e.origin <> d.origin
-WHERE (e.type, e.subject, CAST(e.data AS VARCHAR))
-    IS DISTINCT FROM (d.type, d.subject, CAST(d.data AS VARCHAR))
+FROM dropped_rows AS d JOIN ({rows}) AS e ON {same}
 ORDER BY d.origin, d.position"""
+_SAME_ID = """e.id = d.id AND e.source IS NOT DISTINCT FROM d.source AND e.origin <> d.origin
+AND (e.type, e.subject, CAST(e.data AS VARCHAR))
+    IS DISTINCT FROM (d.type, d.subject, CAST(d.data AS VARCHAR))"""
+_SAME_VERSION = """e.origin = d.origin AND e.position = d.position
+AND e.ingested_at <> d.ingested_at"""
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Sealer:
     """Seals the tail of one branch; `connect` opens a database when rows have to be made."""
 
     TAKEN = "another event with its id was published first, by another machine"
+    TAKEN_VERSION = "another event with its version was published first, by another machine"
     """Why an event is quarantined that cannot be published."""
 
     def __init__(self, store: Store, branch: str, tail: Tail, connect: Any) -> None:
@@ -207,7 +210,7 @@ class Sealer:
         # One commit for segment and id run: repair finds the run of a lost segment by it.
         commit, store = disk.random_hex(), self._store
         notes = PendingFrames.sealed_ranges(attempt.frames)
-        lines = []
+        lines = list[pa.Table]()
         # Of a buffer, or of a writer that began before an erasure: others are refused at once.
         refusal = Refusal(store.paths, by_arrival=store.attachment is not None)
         if any(not f.flags & Frame.QUARANTINED for f in frames):
@@ -220,8 +223,7 @@ class Sealer:
             if any(f.flags & Frame.KEYED for f in frames):
                 # The keys of rows that stay: those of duplicates are in another run already.
                 unique, attempt.keys = identities.unique_rows(store, table, state.ids)
-                if reported := _repeated_ids(store, self._connect, state, table, unique):
-                    lines.append(reported)
+                lines += _repeated(store, self._connect, state, table, unique)
                 table = unique
                 attempt.ids += attempt.keys.write(store.paths, commit, attempt.pending_writes)
             # All rows may have been duplicates; an empty segment would serve nobody.
@@ -291,33 +293,49 @@ def _covers(head: Head, goal: dict[str, int]) -> bool:
     return all(head.move.wal.get(writer, -1) >= sequence for writer, sequence in goal.items())
 
 
-def _repeated_ids(
+def _repeated(
     store: Store, connect: Connect, state: Manifest, sealed: pa.Table, unique: pa.Table
-) -> pa.Table | None:
+) -> list[pa.Table]:
     """Return the quarantined lines of what was `sealed` and is not `unique`, where another machine
-    of a shared lake has published the id first, with other content (F22.7); None of no event.
+    of a shared lake has published the id first, with other content (F22.7), or a push has brought
+    another event with the version of a stream (F13.6).
 
     Who sends an event again to another machine says the same again: that is no news. Raises
     Damaged, Unreachable.
     """
-    if unique.num_rows == sealed.num_rows or store.attachment is None:
-        return None
-    names = ["origin", "position"]
-    dropped_rows = sealed.join(unique.select(names), names, join_type="left anti")
-    ids = pc.unique(dropped_rows["id"].drop_null())
+    if unique.num_rows == sealed.num_rows:
+        return []
+    names, lines = ["origin", "position"], []
+    is_versioned = pc.starts_with(sealed["origin"], StreamSubject.ORIGIN)
+    looked_for = [("subject", sealed.filter(is_versioned))]
+    if store.attachment is not None:
+        looked_for.append(("id", sealed.filter(pc.invert(is_versioned))))
+    for column, rows in looked_for:
+        if rows.num_rows:
+            dropped_rows = rows.join(unique.select(names), names, join_type="left anti")
+            lines.append(_taken(store, connect, state, dropped_rows, column))
+    return [table for table in lines if table is not None]
+
+
+def _taken(
+    store: Store, connect: Connect, state: Manifest, dropped_rows: pa.Table, column: str
+) -> pa.Table | None:
+    """Return the quarantined lines of rows whose id, or version where `column` is the subject, has
+    another event among the newest of a state."""
+    names = pc.unique(dropped_rows[column].drop_null())
     newest = sorted(store.manifests.segments(state, "events"), key=lambda e: e.seq)[-_NEWEST:]
     files = [(entry.key, store.paths.object("segments", entry.key)) for entry in newest]
-    if not len(ids) or not files:
+    if not len(names) or not files:
         return None
     store.verified.obtain(files)
-    hashed = [int(value) for value in bloom.hashes(ids)]
-    keys = bloom.Filters(store.paths).containing([key for key, _ in files], "id", hashed)
+    hashed = [int(value) for value in bloom.hashes(names)]
+    keys = bloom.Filters(store.paths).containing([key for key, _ in files], column, hashed)
     entries = [entry for entry in newest if entry.key in keys]
     if not entries:
         return None
-    cursor = connect().cursor()
-    with contextlib.closing(cursor):
+    by_id = column == "id"
+    taken, same = (Sealer.TAKEN, _SAME_ID) if by_id else (Sealer.TAKEN_VERSION, _SAME_VERSION)
+    query = _LINES.format(taken=taken, rows=rows_sql(store.paths, entries), same=same)
+    with contextlib.closing(connect().cursor()) as cursor:
         cursor.register("dropped_rows", dropped_rows)
-        query = _LINES.format(taken=Sealer.TAKEN, rows=rows_sql(store.paths, entries))
-        found: pa.Table = cursor.sql(query).to_arrow_table()
-    return found if found.num_rows else None
+        return cursor.sql(query).to_arrow_table()

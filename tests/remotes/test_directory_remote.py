@@ -12,6 +12,8 @@ import pytest
 import lakelog
 from lakelog.errors import Diverged, TransferRefused, Unreachable
 from lakelog.history.thinning import KEEP_MOVES
+from lakelog.ingest.quarantine import Quarantine
+from lakelog.maintain import Sealer
 from lakelog.maintain import gc as collecting
 from lakelog.remotes import fetches as fetching
 from lakelog.remotes import known, pushes
@@ -46,6 +48,18 @@ class TestDirectory(RemoteSuite, RemoteVolumeSuite):
             assert there.count() == len(rows(path)) + 1
         assert pull(path).refs["main"] == "updated"
         assert rows(path) == rows(url)
+
+    def test_a_version_that_a_push_takes_is_quarantined(self, path: str, url: str) -> None:
+        push(path)
+        with opened(url) as there, opened(path) as here:
+            there.append({"type": "add", "subject": "s"}, expect={"s": 0})
+            here.append({"type": "add", "subject": "s"}, expect={"s": 0})
+            push(path)
+            there.settle()
+            assert list(there.stream("s")) == list(here.stream("s"))
+            (line,) = there.sql("SELECT reason, line->>'subject' FROM quarantine").fetchall()
+            assert line == (Sealer.TAKEN_VERSION, "s")
+            assert Quarantine(there.store, "main").replay(there.engine).left == 1
 
     def test_maintenance_at_the_remote_is_no_divergence(self, path: str, url: str) -> None:
         push(path)
