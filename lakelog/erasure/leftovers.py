@@ -37,7 +37,7 @@ _HASHED = ("bloom", "words", "merkle", "verified.jsonl", "streams", "clock", "er
 _MEMBERS = ("author", "message", "name", "branch")
 _ADVICE = {
     "wal": "append to it or end that process: its next file is a new one; then run status again",
-    "buffer": "the next process that logs to the lake stores it; then run the erasure again",
+    "buffer": "the next process that logs to its branch stores it; then run the erasure again",
     "cut": "delete the file: it is the end of an append that was never acknowledged",
     "spill": "a query runs, or one was killed: if none does, delete the folder",
     "damaged": "delete the file if you need nothing of it",

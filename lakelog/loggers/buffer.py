@@ -3,11 +3,12 @@
     cache/buffer/<16 hex>.jsonl    WAL lines (F3.13), each with an `id` of its own; locked by its
                                    process; in an encrypted lake each line is some of these,
                                    encrypted together
+    cache/buffer/<16 hex>.<name>.jsonl    the same of another branch than main
 
 A line that was written here survives the death of the process, synced or not. As it has an id, it
 may be stored any number of times and counts once, so nothing on disk notes how far a file was
 read: it is stored whole and then emptied. Files of dead processes are stored by the next process
-that logs to the lake.
+that logs to the branch.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ import orjson
 from lakelog.disk import File, Folder, OpenFile, disk
 from lakelog.errors import LakelogError
 from lakelog.keys import VAULT
+from lakelog.paths import encode_name
 from lakelog.protect import PROTECTIONS
 
 # A GiB: a lake that cannot be written for long must not fill its disk.
 BYTES_MAX = 1 << 30
 """A buffer grows no larger; then whoever logs waits."""
-_SUFFIX, _ENCRYPTED = ".jsonl", b"lkn1:"
+_MAIN = "main"
+_ENCRYPTED = b"lkn1:"
+_HEX = 16
 _PIECE = 1 << 20
 StoreLines = Callable[[list[bytes]], None]
 
@@ -36,8 +40,8 @@ StoreLines = Callable[[list[bytes]], None]
 class DiskBuffer:
     """The buffer of one queue, a file that is created when it is first needed."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self, directory: str, branch: str = _MAIN) -> None:
+        self._directory, self._suffix = directory, _suffix_of(branch)
         self._reset()
 
     def _reset(self) -> None:
@@ -155,11 +159,11 @@ class DiskBuffer:
 
     @property
     def _path(self) -> str:
-        return f"{self._directory}/{self._name}{_SUFFIX}"
+        return f"{self._directory}/{self._name}{self._suffix}"
 
     def _create(self) -> None:
         Folder(self._directory).make()
-        self._name, self._count = disk.random_hex(8), 0
+        self._name, self._count = disk.random_hex(_HEX // 2), 0
         temporary = Folder(self._directory).temporary_path()
         fd = File(temporary).open_new()
         # Locked before it has its name: any other is a dead process's and may be removed.
@@ -168,20 +172,26 @@ class DiskBuffer:
         self._fd = fd
 
 
-def recover(directory: str, store: StoreLines) -> int:
-    """Store what dead processes left in a lake's buffers; return the number of lines."""
-    count = 0
+def recover(directory: str, store: StoreLines, branch: str = _MAIN) -> int:
+    """Store what dead processes left in a lake's buffers of a branch; return the number of
+    lines."""
+    count, suffix = 0, _suffix_of(branch)
     for name in Folder(directory).names():
         path = f"{directory}/{name}"
         with contextlib.suppress(FileNotFoundError), _opened(path) as fd:
             # Whoever waits for the lock finds an empty file of which the name is gone.
-            if name.endswith(_SUFFIX) and OpenFile(fd).lock():
+            if name[_HEX:] == suffix and OpenFile(fd).lock():
                 for lines, _ in _pieces(fd, 0, os.fstat(fd).st_size):
                     store(lines)
                     count += len(lines)
                 # Stored, so that it can go; its writer is dead.
                 File(path).remove()
     return count
+
+
+def _suffix_of(branch: str) -> str:
+    """How the names of a branch's buffers end: events of one branch are none of another."""
+    return ".jsonl" if branch == _MAIN else f".{encode_name(branch)}.jsonl"
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ class LakeDestination:
 
     def recover(self) -> None:
         """Store what killed processes left in their buffers. Raises OSError, LakelogError."""
-        buffer.recover(self.buffers, self.store)
+        buffer.recover(self.buffers, self.store, self._lake.branch_name)
 
     def finish(self) -> None:
         """Nothing to do: what was stored is in the lake."""
@@ -120,7 +120,8 @@ def queue_of(lake: LakeOrPath, full: str = "buffer") -> EventQueue:
         if key not in _QUEUES:
             destination = LakeDestination(lake_object)
             # Blocking or dropping instead of buffering is the program's choice.
-            disk_buffer = DiskBuffer(destination.buffers) if full == "buffer" else None
+            branch = lake_object.branch_name
+            disk_buffer = DiskBuffer(destination.buffers, branch) if full == "buffer" else None
             _QUEUES[key] = EventQueue(destination, disk_buffer, full)
         return _QUEUES[key]
 

@@ -161,6 +161,24 @@ def test_the_buffer_of_a_dead_process_is_recovered(make_lake: MakeLake, syncs: S
     queue.close()
 
 
+def test_the_buffer_of_another_branch_is_left_alone(make_lake: MakeLake) -> None:
+    """What a dead process logged to a branch is stored there, by the next that logs to it."""
+    lake = make_lake()
+    lake.append([{"type": "before", "data": {"n": -1}}])
+    lake.branch("try.it")
+    trial = lakelog.open(lake.path, branch="try.it")
+    dead = queue_of(trial)
+    assert dead._buffer is not None
+    dead._buffer.add([line(7)])
+    dead._buffer.after_fork()
+    for branch, n in ((lake, 1), (trial, 2)):
+        queue = EventQueue(LakeDestination(branch), None)
+        queue.put(line(n))
+        assert queue.flush(240)
+        queue.close()
+    assert (numbers(lake), numbers(trial)) == ([-1, 1], [-1, 2, 7])
+
+
 def test_a_buffer_in_use_is_left_alone(make_lake: MakeLake) -> None:
     """Only files of dead processes are recovered: the lock of a living one protects its own."""
     lake = make_lake()
