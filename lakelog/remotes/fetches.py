@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from lakelog import document
 from lakelog.appends import StreamLock
 from lakelog.disk import File, Folder
-from lakelog.erased import Refusal
+from lakelog.erased import Refusal, records
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
 from lakelog.keys import KeyRing
 from lakelog.lake import Lake
@@ -406,32 +406,28 @@ class _Fetch(Exchange):
             missing = carry.missing_here(self._store, objects)
             carried.objects, carried.bytes = len(missing), sum(missing.values())
         else:
-            # Segments that came just now may have rows that were erased here a moment ago.
-            was_erased = self._store.erased.refresh()
-            fresh = carry.missing_here(self._store, objects) if was_erased else {}
+            # Segments that come may have rows that an erasure did not find here, or before.
+            self._store.erased.refresh()
+            has_erasures = bool(records.listing(self._store.paths))
+            fresh = carry.missing_here(self._store, objects) if has_erasures else {}
             carry.download(self._store, far, objects, carried, self._progress)
             self._refuse_erased(fresh)
         return objects
 
     def _refuse_erased(self, objects: Sizes) -> None:
-        """Refuse segments with rows that were erased here, and delete them. Raises
+        """Refuse segments with rows or lines that were erased here, and delete them. Raises
         TransferRefused."""
-        refusal = Refusal(self._store.paths)
+        # By arrival, as an erasure chooses: also lines that name a subject, and times to come.
+        refusal = Refusal(self._store.paths, by_arrival=True)
         keys = [digest for object_type, digest in objects if object_type == "segments"]
-        refused = [key for key in keys if self._holds_erased(refusal, key)]
+        refused = [k for k in keys if refusal.mask(Segment(self._store.paths, k).read()).any()]
         for key in refused:
             File(self._store.paths.object("segments", key)).remove()
         if refused:
             raise TransferRefused(
-                f"{self._site.url}: {len(refused)} segments there have events that were erased"
+                f"{self._site.url}: {len(refused)} segments there have rows that were erased"
                 " here: `lakelog push` erases them there, too; nothing was taken over"
             )
-
-    def _holds_erased(self, refusal: Refusal, key: str) -> bool:
-        paths = self._store.paths
-        if Segment(paths, key).metadata().get("kind") != "events":
-            return False
-        return bool(refusal.mask(Segment(paths, key).read()).any())
 
     def _held(self, objects: Sizes) -> AbstractContextManager[None]:
         """Hold off gc here while a ref is made, once all that it names is here."""

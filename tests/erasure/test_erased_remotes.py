@@ -357,3 +357,27 @@ def test_a_clone_counts_for_the_erasure_that_came_first(pushed: Lake, tmp_path: 
         remotes.pull(clone, "origin")
         counts = [bool(status.erasure.segments) for status in clone.erasures()]
         assert counts == [True] + 5 * [False]
+
+
+@pytest.mark.parametrize("kind", ["line", "time to come"])
+def test_a_pull_brings_back_nothing_that_was_stored_before(tmp_path: Path, kind: str) -> None:
+    """A quarantined line that names the subject, and an event with a later time."""
+    far, url = tmp_path / "far", str(tmp_path / "far")
+    lake = lakelog.open(tmp_path / "lake", settings=SETTINGS)
+    remotes.add_tested(lake.store, "home", url)
+    lake.append({"type": "A", "subject": "bob"})
+    remotes.push(lake, "home", branches=["main"])
+    remotes.clone(url, str(tmp_path / "clone"))
+    with lakelog.open(tmp_path / "clone", settings=SETTINGS) as clone:
+        if kind == "line":
+            clone.quarantine([("f", 0, "no event", f"{ADA}, broken")])
+        else:
+            clone.append({"type": "A", "subject": ADA, "time": "2999-01-01T00:00:00Z"})
+        remotes.push(clone, "origin", branches=["main"])
+    lake.erase(subject=ADA, why="asked")
+    with pytest.raises(TransferRefused, match="rows that were erased here"):
+        remotes.pull(lake, "home")
+    with pytest.raises(Diverged):
+        remotes.push(lake, "home", branches=["main"])
+    remotes.pull(lake, "home")
+    assert found(far) == found(tmp_path / "lake") == []
