@@ -77,7 +77,7 @@ ORDER = {
     "word_indexes": "joint_filter word_dictionary word_index word_indexing",
     "ranks": "rank_index",
     "chunks": "state_index state_files chunk_writer",
-    "erased": "copies documents subject_index records refusal sweep",
+    "erased": "copies documents subject_index records row_index refusal sweep",
     "erasure": """selection rewriting recorded derived leftovers outside erasing known touched
         key_erasure status receipts on_lake""",
     "maintain": """seal payloads row_order compact indexing retention row_removal reachability

@@ -21,7 +21,9 @@ from lakelog.paths import Paths
 from lakelog.refs import author
 from lakelog.values import JsonObject
 
-_PRINT = 16
+_PRINT, _PRINTS = 16, ("places", "keys", "contents", "origins")
+NO_TIMES, _EVER = ((1 << 63) - 1, -(1 << 63)), (-(1 << 63), (1 << 63) - 1)
+"""The least and the greatest time (us) of no row, and of rows of which that is not known."""
 StateLeaves = dict[str, dict[str, list[tuple[int, str]]]]
 """By state and lake, the (seq, hash) of leaves of the tree over its events."""
 _BEGUN, _SWEPT = "begun", "swept"
@@ -147,15 +149,11 @@ class Erasure:
 
     def fingerprint(self, *values: object) -> bytes:
         """Return the fingerprint of some values of a row, 16 bytes."""
-        joined = "\0".join("" if value is None else f"{value}" for value in values)
-        return bytes.fromhex(salted(self.salt, joined))[:_PRINT]
+        return documents.fingerprint(self.salt, *values)
 
     def rows(self, paths: Paths) -> ErasedRows:
         """Return what it remembers of its rows. Raises DamagedRef."""
-        try:
-            return documents.read(f"{paths.erasures}/{self.key}.rows", ErasedRows.decoded)
-        except FileNotFoundError:
-            return ErasedRows()
+        return ErasedRows.of_key(paths, self.key)
 
     def save(self, paths: Paths, rows: ErasedRows | None = None) -> None:
         """Write it durably, and what it remembers of its rows before."""
@@ -168,35 +166,51 @@ class Erasure:
 @dataclass(frozen=True)
 class ErasedRows:
     """What is remembered of erased rows: fingerprints of their `places` (origin and position),
-    identity `keys` and `contents`, 16 bytes each; and `leaves`, by state and lake the (seq, hash)
-    of those that a signature covers."""
+    identity `keys` and `contents`, 16 bytes each; `leaves`, by state and lake the (seq, hash) of
+    those that a signature covers; fingerprints of the `origins` of the places, None if an earlier
+    version wrote it; and `times`, the least and the greatest (us) of the rows of the contents."""
 
     places: frozenset[bytes] = frozenset()
     keys: frozenset[bytes] = frozenset()
     contents: frozenset[bytes] = frozenset()
     leaves: StateLeaves = field(default_factory=dict)
+    origins: frozenset[bytes] | None = frozenset()
+    times: tuple[int, int] = NO_TIMES
+
+    @staticmethod
+    def of_key(paths: Paths, key: str) -> ErasedRows:
+        """Return that of the erasure with a key. Raises DamagedRef."""
+        try:
+            return documents.read(f"{paths.erasures}/{key}.rows", ErasedRows.decoded)
+        except FileNotFoundError:
+            return ErasedRows()
 
     def encoded(self) -> bytes:
         """The bytes of its document."""
         prints = {
-            name: base64.b64encode(b"".join(sorted(getattr(self, name)))).decode()
-            for name in ("places", "keys", "contents")
+            name: base64.b64encode(b"".join(sorted(prints))).decode()
+            for name in _PRINTS
+            if (prints := getattr(self, name)) is not None
         }
-        return document.encode({**prints, "leaves": self.leaves})
+        return document.encode({**prints, "leaves": self.leaves, "times": self.times})
 
     @staticmethod
     def decoded(data: bytes) -> ErasedRows:
         """Return what a document says. Raises NotIntact, KeyError."""
         body = document.decode(data)
-        places, keys, contents = (
+        places, keys, contents, origins = (
             frozenset(raw[start : start + _PRINT] for start in range(0, len(raw), _PRINT))
-            for raw in (base64.b64decode(body[name]) for name in ("places", "keys", "contents"))
+            for raw in (base64.b64decode(body.get(name, "")) for name in _PRINTS)
         )
         leaves = {
             state: {lake: [(seq, leaf) for seq, leaf in pairs] for lake, pairs in lakes.items()}
             for state, lakes in body["leaves"].items()
         }
-        return ErasedRows(places, keys, contents, leaves)
+        # Earlier versions did not say: of any origin, and of any time.
+        is_unsaid = "origins" not in body
+        times = _EVER if is_unsaid and contents else tuple(body.get("times", NO_TIMES))
+        known_origins = None if is_unsaid and places else origins
+        return ErasedRows(places, keys, contents, leaves, known_origins, times)
 
     @staticmethod
     def kept_leaves(paths: Paths, state: str, lake: str) -> list[tuple[int, str]]:
@@ -216,11 +230,16 @@ class ErasedRows:
             for lake, pairs in lakes.items():
                 pairs_before = leaves.setdefault(state, {}).get(lake, [])
                 leaves[state][lake] = sorted({*pairs_before, *pairs})
+        origins = None
+        if self.origins is not None and further.origins is not None:
+            origins = self.origins | further.origins
         return ErasedRows(
             self.places | further.places,
             self.keys | further.keys,
             self.contents | further.contents,
             leaves,
+            origins,
+            (min(self.times[0], further.times[0]), max(self.times[1], further.times[1])),
         )
 
 

@@ -9,12 +9,14 @@ again: after a rollback a stream has its versions anew, and a subscriber its pos
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from unicodedata import category
 
 from lakelog import arrays
 from lakelog.appends import StreamSubject
-from lakelog.erased.records import ErasedRows, Erasure, listing
+from lakelog.erased import documents
+from lakelog.erased.records import NO_TIMES, ErasedRows
+from lakelog.erased.row_index import RowIndex
 from lakelog.erased.subject_index import SubjectIndex
 from lakelog.libraries import np, pa, pc
 from lakelog.paths import Paths
@@ -23,11 +25,12 @@ from lakelog.runtime.lazy import LazyProperty
 
 _CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
 """The columns of an event that its writer gave."""
+_PLACES = ("origin", "position", "time", "ingested_at")
 _WORD = re.compile(r"\w+|[^\s\w]")
 _LINE_MAX, _BOUNDS_MAX = 4_096, 12
 """Characters of a quarantined line, and bounds of words of a subject, that are looked at."""
-_GIVEN_AGAIN = f"^({StreamSubject.ORIGIN}|subscription:)"
-"""Origins (a pattern) whose positions other events have on another branch, or after a rollback."""
+_GIVEN_AGAIN = re.compile(f"{StreamSubject.ORIGIN}|subscription:")
+"""Origins whose positions other events have on another branch, or after a rollback."""
 
 
 class Refusal:
@@ -36,36 +39,43 @@ class Refusal:
     def __init__(self, paths: Paths, key: str = "", *, by_arrival: bool = False) -> None:
         """That of all erasures, or of the one with a key. `by_arrival` refuses what has a time to
         come, too, if it was stored before: in a shared lake by a machine that did not know."""
-        self._paths, self._by_arrival = paths, by_arrival
-        self._erasures = [erasure for erasure in listing(paths) if key in ("", erasure.key)]
-        self._subjects = SubjectIndex()
-        for e in self._erasures:
-            self._subjects.add(e.key, e.time, e.salt, e.subject, *e.subjects)
+        self._paths, self._key, self._by_arrival = paths, key, by_arrival
+        self._subjects = SubjectIndex.of_key(paths, key) if key else SubjectIndex.of_lake(paths)
         self._earlier: dict[str, list[str]] = {}
+        self._memories: dict[str, ErasedRows] = {}
         self.count = 0
         """How many rows were refused so far."""
 
     @LazyProperty
-    def _rows(self) -> list[tuple[Erasure, ErasedRows]]:
-        """What each erasure remembers of its rows."""
-        return [(erasure, erasure.rows(self._paths)) for erasure in self._erasures]
+    def _rows(self) -> RowIndex:
+        """Which erasures remember rows of what origin, and of what time."""
+        return (
+            RowIndex.of_key(self._paths, self._key) if self._key else RowIndex.of_lake(self._paths)
+        )
+
+    def _memories_of(self, keys: Iterable[str]) -> Iterator[ErasedRows]:
+        """Yield what some erasures remember of their rows."""
+        for key in keys:
+            if key not in self._memories:
+                self._memories[key] = ErasedRows.of_key(self._paths, key)
+            yield self._memories[key]
 
     def note_earlier(self, origin: str, earlier: Iterable[str]) -> None:
         """Know rows of an origin by their place under others, too, which that had earlier."""
-        if any(rows.places for _, rows in self._rows):
+        if self._subjects.keys:
             self._earlier[origin] = list(earlier)
 
     @staticmethod
-    def contents(erasure: Erasure, rows: pa.Table) -> list[bytes]:
+    def contents(salt: str, rows: pa.Table) -> list[bytes]:
         """Return the fingerprints of the contents of rows."""
         columns = [rows["time"].cast(pa.int64()).to_pylist()]
         columns += [rows[name].to_pylist() for name in _CONTENT[1:]]
-        return [erasure.fingerprint(*values) for values in zip(*columns, strict=True)]
+        return [documents.fingerprint(salt, *values) for values in zip(*columns, strict=True)]
 
     def without(self, table: pa.Table, protection: Protection | None = None) -> pa.Table:
         """Return the rows of events that are not refused; with `protection` also without those from
         before a key was destroyed that would bring protected fields back."""
-        if not self._erasures or not len(table):
+        if not self._subjects.keys or not len(table):
             return table
         refused = self.refused(table, protection)
         if not refused.any():
@@ -86,39 +96,34 @@ class Refusal:
         refused = np.zeros(len(table), dtype=bool)
         columns = set(table.column_names)
         is_event = "time" in columns  # and no line of quarantine
-        spellings = list[pa.Table]()
         if is_event:
-            by_subject = [erasure for erasure in self._erasures if erasure.subject]
-            refused |= self._from_before(table, by_subject, self._by_arrival)
+            refused |= self._from_before(table, of_key=False, by_arrival=self._by_arrival)
         if self._by_arrival and "line" in columns:
             refused |= self._naming(table)
-        for erasure, rows in self._rows:
-            if rows.places and {"origin", "position"} <= columns:
-                refused |= self._known(table, erasure, rows.places)
-            if rows.contents and columns.issuperset(_CONTENT):
-                spellings = spellings or list(_spellings(table, protection))
-                for spelling in spellings:
-                    prints = self.contents(erasure, spelling)
-                    refused |= np.array([p in rows.contents for p in prints])
+        if {"origin", "position"} <= columns:
+            refused |= self._in_known_places(table)
+        if columns.issuperset(_CONTENT):
+            refused |= self._with_known_contents(table, protection)
         return refused
 
     def _from_before(
-        self, table: pa.Table, erasures: list[Erasure], by_arrival: bool = False
+        self, table: pa.Table, *, of_key: bool, by_arrival: bool = False
     ) -> np.ndarray:
-        """Return which events are of the subjects of some erasures, with a time before that, or
-        stored before."""
-        subjects_of: dict[str, list[str]] = {}
-        for subject in filter(None, pc.unique(table["subject"]).to_pylist() if erasures else ()):
-            for erased in self._subjects.of(subject):
-                subjects_of.setdefault(erased.key, []).append(subject)
+        """Return which events are of subjects that were erased, or of which the key was destroyed,
+        with a time before that, or stored before."""
         refused = np.zeros(len(table), dtype=bool)
-        for erasure in erasures:
-            if erasure.key not in subjects_of:
-                continue
-            is_of = pc.is_in(table["subject"], value_set=pa.array(subjects_of[erasure.key]))
-            is_older = pc.less_equal(table["time"].cast(pa.int64()), erasure.time)
+        if not self._subjects.keys:
+            return refused
+        subjects_of: dict[int, list[str]] = {}
+        for subject in filter(None, pc.unique(table["subject"]).to_pylist()):
+            for erased in self._subjects.of(subject):
+                if erased.is_of_key == of_key:
+                    subjects_of.setdefault(erased.time, []).append(subject)
+        for time_us, subjects in subjects_of.items():
+            is_of = pc.is_in(table["subject"], value_set=pa.array(subjects))
+            is_older = pc.less_equal(table["time"].cast(pa.int64()), time_us)
             if by_arrival:
-                has_arrived = pc.less(table["ingested_at"].cast(pa.int64()), erasure.time)
+                has_arrived = pc.less(table["ingested_at"].cast(pa.int64()), time_us)
                 is_older = pc.or_kleene(is_older, has_arrived)
             refused |= np.asarray(pc.and_(is_of, is_older).combine_chunks())
         return refused
@@ -127,8 +132,7 @@ class Refusal:
         """Return which quarantined lines were stored before an erasure of a subject that stands in
         them as a word."""
         arrivals = lines["ingested_at"].cast(pa.int64()).to_numpy()
-        newest = max((erasure.time for erasure in self._erasures if erasure.subject), default=0)
-        refused: np.ndarray = arrivals < newest
+        refused: np.ndarray = arrivals < self._subjects.newest
         before = lines.filter(pa.array(refused))
         if fields := sealed_blocks.of_lake(self._paths):
             before = fields.quarantined(before)
@@ -155,25 +159,58 @@ class Refusal:
             for high in bounds[number + 1 : number + _BOUNDS_MAX]
         }
 
-    def _known(self, table: pa.Table, erasure: Erasure, places: frozenset[bytes]) -> np.ndarray:
-        """Return which rows an erasure knows by their places."""
-        origins, positions = table["origin"].to_pylist(), table["position"].to_pylist()
-        pairs = zip(origins, positions, strict=True)
-        is_known = np.array([erasure.fingerprint(*pair) in places for pair in pairs], dtype=bool)
-        if self._earlier:
-            # Others are known by their time or content, too.
-            timeless = arrays.arrived(table) if "time" in table.column_names else ~is_known
+    def _in_known_places(self, table: pa.Table) -> np.ndarray:
+        """Return which rows erasures know by their places."""
+        refused = np.zeros(len(table), dtype=bool)
+        table = table.select([n for n in _PLACES if n in table.column_names])
+        origins = table["origin"].cast(pa.string())
+        for origin in pc.unique(origins).to_pylist():
+            if origin is None or _GIVEN_AGAIN.match(origin):
+                continue
+            names = (origin, *self._earlier.get(origin, ()))
+            for salt, keys in self._rows.of_origin(names).items():
+                places = frozenset[bytes]().union(*(r.places for r in self._memories_of(keys)))
+                of_origin = np.flatnonzero(arrays.truths(pc.equal(origins, origin)))
+                rows = table.take(pa.array(of_origin))
+                refused[of_origin] |= self._placed(rows, names, salt, places)
+        return refused
+
+    @staticmethod
+    def _placed(
+        rows: pa.Table, names: Sequence[str], salt: str, places: frozenset[bytes]
+    ) -> np.ndarray:
+        """Return which rows of an origin are in some places, by the first of its names; those that
+        are known by no time or content of their own, by any of them."""
+        positions = rows["position"].to_pylist()
+        is_known = np.array([documents.fingerprint(salt, names[0], p) in places for p in positions])
+        if names[1:]:
+            timeless = arrays.arrived(rows) if "time" in rows.column_names else ~is_known
             for row in np.flatnonzero(timeless & ~is_known).tolist():
-                names = self._earlier.get(origins[row], ())
-                is_known[row] = any(erasure.fingerprint(n, positions[row]) in places for n in names)
-        reuses = pc.match_substring_regex(table["origin"].cast(pa.string()), _GIVEN_AGAIN)
-        is_known &= ~arrays.truths(reuses)
+                prints = (documents.fingerprint(salt, name, positions[row]) for name in names[1:])
+                is_known[row] = not places.isdisjoint(prints)
         return is_known
+
+    def _with_known_contents(self, table: pa.Table, protection: Protection | None) -> np.ndarray:
+        """Return which events erasures know by their contents."""
+        refused = np.zeros(len(table), dtype=bool)
+        times = arrays.numbers(table["time"].cast(pa.int64()))
+        for salt, keys in self._rows.of_times(
+            times.min(initial=NO_TIMES[0]), times.max(initial=NO_TIMES[1])
+        ).items():
+            memories = list(self._memories_of(keys))
+            contents = frozenset[bytes]().union(*(rows.contents for rows in memories))
+            suspects = np.zeros(len(table), dtype=bool)
+            for rows in memories:
+                suspects |= (times >= rows.times[0]) & (times <= rows.times[1])
+            for spelling in _spellings(table.filter(pa.array(suspects)), protection):
+                prints = self.contents(salt, spelling)
+                refused[suspects] |= np.array([p in contents for p in prints], dtype=bool)
+        return refused
 
     def _reviving(self, table: pa.Table, protection: Protection) -> np.ndarray:
         """Return which rows have protected fields of a subject from before its key was destroyed,
         not sealed yet."""
-        refused = self._from_before(table, [e for e in self._erasures if e.subjects])
+        refused = self._from_before(table, of_key=True)
         if refused.any():
             payloads = table["data"].to_pylist()
             mention = protection.mention

@@ -8,22 +8,17 @@ all erasures that ever were: `cache/` keeps what it needs of them in one file (F
 
 from __future__ import annotations
 
-import contextlib
-import os
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
 
 from lakelog import document
-from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact
 from lakelog.erased import documents
 from lakelog.erased.documents import salted
 from lakelog.errors import InvalidEvent
 from lakelog.paths import Paths
 from lakelog.values import parse_time, to_micros
-from lakelog.volume import TICK_NS
 
 _Noted = list[tuple[str, int, bool]]
 """What is kept of the erasures of one subject: as ErasedSubject."""
@@ -44,54 +39,45 @@ class SubjectIndex:
 
     def __init__(self) -> None:
         self._by_salt: dict[str, dict[str, _Noted]] = {}
-        self._keys: list[str] = []
+        self.keys: list[str] = []
+        """The keys of the erasures."""
 
     @staticmethod
     def of_lake(paths: Paths) -> SubjectIndex:
         """Return that of all erasures of a lake, as `cache/` has it and from the documents that are
         new since. Raises DamagedRef."""
+        index = SubjectIndex()
         try:
-            status, looked_at = os.stat(paths.erasures), time.time_ns()
+            cache = documents.ErasuresCache(paths, paths.erased_subjects)
         except FileNotFoundError:
-            return SubjectIndex()
-        version, index = [status.st_ino, status.st_mtime_ns], SubjectIndex()
-        with contextlib.suppress(OSError, NotIntact, KeyError, TypeError, ValueError):
-            body = document.decode(File(paths.erased_subjects).read(DOCUMENT_MAX))
-            if body["version"][0] == status.st_ino:  # and not that of a copy
-                index._by_salt, index._keys = body["subjects"], body["keys"]
-                if body["version"] == version:
-                    return index  # as it is: a first append waits for it
-        has_new = index._read_new(paths)
-        # A folder that changes again within a tick may keep its time: then its names have to tell.
-        is_settled = looked_at > status.st_mtime_ns + TICK_NS
-        if has_new or is_settled:
-            index._keep(paths, version if is_settled else [status.st_ino, 0])
+            return index
+        index._by_salt, index.keys = cache.body.get("subjects", {}), cache.body.get("keys", [])
+        if not cache.is_current:  # else as it is: a first append waits for it
+            has_new = index._read_new(paths, documents.keys(paths))
+            cache.keep({"keys": index.keys, "subjects": index._by_salt}, is_new=has_new)
         return index
 
-    def _read_new(self, paths: Paths) -> bool:
-        """Read the documents that are there and not known; return whether there were any. What a
-        document says of subjects never changes. Raises DamagedRef."""
-        keys = documents.keys(paths)
-        if not keys.issuperset(self._keys):  # an erasure is never taken back: begin anew
-            self._by_salt, self._keys = {}, []
-        fresh = keys.difference(self._keys)
+    @staticmethod
+    def of_key(paths: Paths, key: str) -> SubjectIndex:
+        """Return that of one erasure. Raises DamagedRef."""
+        index = SubjectIndex()
+        index._read_new(paths, {key})
+        return index
+
+    def _read_new(self, paths: Paths, keys: set[str]) -> bool:
+        """Read the documents with some keys that are not known; return whether there were any. What
+        a document says of subjects never changes. Raises DamagedRef."""
+        if not keys.issuperset(self.keys):  # an erasure is never taken back: begin anew
+            self._by_salt, self.keys = {}, []
+        fresh = keys.difference(self.keys)
         for time_us, key, *digests in sorted(documents.of(paths, fresh, _decoded)):
             self.add(key, time_us, *digests)
         return bool(fresh)
 
-    def _keep(self, paths: Paths, version: list[int]) -> None:
-        """Write it to `cache/`, of which nothing depends."""
-        body = {"version": version, "keys": self._keys, "subjects": self._by_salt}
-        encoded = document.encode(body)
-        if len(encoded) <= DOCUMENT_MAX:
-            with contextlib.suppress(OSError):
-                Folder(paths.cache).make_all()
-                File(paths.erased_subjects).replace(encoded, sync=False)
-
     def add(self, key: str, time_us: int, salt: str, subject: str, *subjects: str) -> None:
         """Add those of an erasure: the digests of its subject (or "") and of the subjects whose
         keys it destroyed."""
-        self._keys.append(key)
+        self.keys.append(key)
         by_digest = self._by_salt.setdefault(salt, {})
         for digest in filter(None, (subject, *subjects)):
             by_digest.setdefault(digest, []).append((key, time_us, not subject))
@@ -103,6 +89,12 @@ class SubjectIndex:
             for salt, by_digest in self._by_salt.items()
             for noted in by_digest.get(salted(salt, subject), ())
         ]
+
+    @property
+    def newest(self) -> int:
+        """When the newest erasure of a subject began (us)."""
+        noted = (note for by_digest in self._by_salt.values() for note in by_digest.values())
+        return max((t for notes in noted for _, t, is_of_key in notes if not is_of_key), default=0)
 
     def in_lines(self, encoded: bytes) -> Iterator[tuple[int, ErasedSubject]]:
         """Yield the number of each line of an event (F3.13) that was erased, with its erasure: of

@@ -376,8 +376,11 @@ def remembered(
     places: set[bytes] = set()
     keys: set[bytes] = set()
     contents: set[bytes] = set()
+    all_origins: set[str] = set()
+    earliest, latest = ErasedRows().times
     for entry, rows in findings.rows.values():
         origins, positions = rows["origin"].to_pylist(), rows["position"].to_pylist()
+        all_origins.update(origins)
         places.update(erasure.fingerprint(*p) for p in zip(origins, positions, strict=True))
         if entry.kind != "events":
             continue
@@ -389,5 +392,13 @@ def remembered(
         if protected_fields:
             protected_fields.expect([entry.key])
             known_by_content = protected_fields.events(known_by_content)
-        contents.update(Refusal.contents(erasure, known_by_content))
-    return ErasedRows(frozenset(places), frozenset(keys), frozenset(contents))
+        contents.update(Refusal.contents(erasure.salt, known_by_content))
+        times = known_by_content["time"].cast(pa.int64()).to_pylist()
+        earliest, latest = min([earliest, *times]), max([latest, *times])
+    return ErasedRows(
+        frozenset(places),
+        frozenset(keys),
+        frozenset(contents),
+        origins=frozenset(erasure.fingerprint(origin) for origin in all_origins),
+        times=(earliest, latest),
+    )

@@ -32,7 +32,16 @@ from lakelog.values import JsonObject
 
 _PIECE = 1 << 20
 _ZSTD, _LINE = b"\xb5\x2f\xfd", re.compile(rb"lkn1:[0-9A-Za-z+/=]+")
-_HASHED = ("bloom", "words", "merkle", "verified.jsonl", "streams", "clock", "erasures.json")
+_HASHED = (
+    "bloom",
+    "words",
+    "merkle",
+    "verified.jsonl",
+    "streams",
+    "clock",
+    "erasures.json",
+    "erased_rows.json",
+)
 """What in cache/ has no text of events but of segments that are there."""
 _MEMBERS = ("author", "message", "name", "branch")
 _ADVICE = {

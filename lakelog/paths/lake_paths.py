@@ -81,6 +81,7 @@ class Keys:
         self.clock = f"{self.cache}/clock"
         self.stream_marks = f"{self.cache}/streams"
         self.erased_subjects = f"{self.cache}/erasures.json"
+        self.erased_rows = f"{self.cache}/erased_rows.json"
         self.restore_lock = f"{self.cache}/restore.lock"
         self.states_lock = f"{self.cache}/states.lock"
         self.states = f"{prefix}states"

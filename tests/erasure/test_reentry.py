@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import orjson
 import pytest
 
 import lakelog
-from lakelog import remotes
+from lakelog import document, remotes
 from lakelog.audit.audit import audit
 from lakelog.errors import InvalidEvent, TransferRefused
 from lakelog.event import EncodedBatch
@@ -65,13 +66,8 @@ def refused(path: str) -> set[str]:
     return subjects
 
 
-def test_an_append_reads_one_file_however_many_were_erased(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not their documents, but of those that are new, nor their rows: subjects alone refuse it."""
-    for erased in (ADA, "bob", ADA):
-        lake.erase(subject=erased, why="asked")
-    lake.close()
+def read_of_erasures(lake: Lake, use: Callable[[], object]) -> list[str]:
+    """Which files of erasures were read meanwhile."""
     opened: list[str] = []
     real = os.open
 
@@ -79,26 +75,91 @@ def test_an_append_reads_one_file_however_many_were_erased(
         opened.append(os.path.relpath(path, lake.path))
         return real(path, *more, **named)
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", counting)
+        use()
+    names = [name for name in opened if "erasures/" in name and name.endswith((".json", ".rows"))]
+    return [name for name in names if name != "erasures/states.json"]
+
+
+def test_an_append_reads_one_file_however_many_were_erased(lake: Lake) -> None:
+    """Not their documents, but of those that are new, nor their rows: subjects alone refuse it."""
+    for erased in (ADA, "bob", ADA):
+        lake.erase(subject=erased, why="asked")
+    lake.close()
+    found = list[set[str]]()
+
     def read() -> list[str]:
         """Which files of erasures a process read."""
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "open", counting)
-            assert refused(lake.path) == {ADA, "bob"}
-        names = [
-            name for name in opened if "erasures/" in name and name.endswith((".json", ".rows"))
-        ]
-        opened.clear()
-        return [name for name in names if name != "erasures/states.json"]
+        return read_of_erasures(lake, lambda: found.append(refused(lake.path)))
 
-    assert len(read()) == 3
     time.sleep(0.1)
+    refused(lake.path)
     assert read() == []
     assert read() == []
     with lakelog.open(lake.path, create=False) as other:
+        time.sleep(0.1)
+        refused(lake.path)
         status = other.erase(subject=ADA, why="asked again")
     assert read() == [f"erasures/{status.erasure.key}.json"]
     Path(lake.path, f"erasures/{status.erasure.key}.json").unlink()
     assert len(read()) == 3
+    assert found == [{ADA, "bob"}] * len(found)
+
+
+def test_a_seal_reads_one_file_however_many_were_erased(lake: Lake, tmp_path: Path) -> None:
+    """And so does ingest, unless rows of their origin were erased, or of their time and known by
+    their content."""
+    path, other_path = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    path.write_text(LINES)
+    other_path.write_text('{"type":"B"}\n' + LINES)
+    lake.tag("before")
+    lake.ingest(path)
+    for erased in (ADA, "bob"):
+        lake.erase(subject=erased, why="asked")
+    lake.append({"type": "Old", "time": "2001-01-01T00:00:00Z"})
+    (key,) = {lake.erase(where="type = 'Old'", why="asked").erasure.key}
+    lake.rollback("before")
+    time.sleep(0.1)
+    lake.append({"type": "A"})
+    lake.settle()
+    lake.append({"type": "A"})
+    assert read_of_erasures(lake, lake.settle) == []
+    assert read_of_erasures(lake, lambda: lake.ingest(other_path)) == []
+    lake.append({"type": "A", "time": "2001-01-01T00:00:00Z"})
+    assert read_of_erasures(lake, lake.settle) == [f"erasures/{key}.rows"]
+    # Both subjects had rows of that file.
+    assert len(read_of_erasures(lake, lambda: lake.ingest(path))) == 2
+    lake.append({"type": "Old", "time": "2001-01-01T00:00:00Z"})
+    lake.settle()
+    assert lake.sql("SELECT count(*) FROM events WHERE type = 'Old'").fetchall() == [(0,)]
+
+
+def test_rows_of_erasures_that_earlier_versions_wrote(lake: Lake, tmp_path: Path) -> None:
+    """Of which origins and of what time they are is not said there: each row is looked for."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"type":"A"}\nno event of bob\n')
+    lake.tag("before")
+    lake.ingest(path)
+    lake.append({"type": "Old", "time": OLD})
+    erased = [
+        lake.erase(subject="bob", why="asked"),
+        lake.erase(where="type = 'Old' OR type = 'A'", why="asked"),
+    ]
+    lake.rollback("before")
+    lake.close()
+    time.sleep(0.1)
+    for status in erased:
+        rows = Path(lake.path, f"erasures/{status.erasure.key}.rows")
+        whole = document.decode(rows.read_bytes())
+        del whole["origins"], whole["times"]
+        rows.write_bytes(document.encode(whole))
+    with lakelog.open(lake.path, create=False) as again:
+        again.append({"type": "Old", "time": OLD})
+        again.settle()
+        report = again.ingest(path)
+        assert (report.events, report.erased, report.quarantined) == (0, 2, 0)
+        assert again.count() == 0
 
 
 def test_what_the_cache_has_of_erasures_is_never_too_little(lake: Lake, tmp_path: Path) -> None:

@@ -94,6 +94,9 @@ def test_what_is_known_of_the_rows(erased: Lake, tmp_path: Path) -> None:
     places = base64.b64decode(rows["places"])
     assert hashlib.sha256(salt + b"file\x007").digest()[:16] in (places[:16], places[16:])
     assert (rows["contents"], rows["leaves"]) == ("", {})
+    assert rows["times"] == [2**63 - 1, -(2**63)]
+    origins = base64.b64decode(rows["origins"])
+    assert hashlib.sha256(salt + b"file").digest()[:16] in (origins[:16], origins[16:])
 
 
 def test_a_replaced_config_begins_a_new_wal(erased: Lake, tmp_path: Path) -> None:
@@ -164,7 +167,7 @@ def test_subjects_of_erasures_are_kept_together(erased: Lake, tmp_path: Path) ->
         fresh.append({"type": "A"})
     kept = body(root / "cache/erasures.json")
     folder = os.stat(root / "erasures")
-    assert kept["version"] == [folder.st_ino, folder.st_mtime_ns]
+    assert kept["version"] == [folder.st_ino, folder.st_ctime_ns]
     erasure = [note["key"], note["time"], False]
     assert kept["subjects"] == {note["salt"]: {note["subject"]: [erasure]}}
     assert kept["keys"] == [note["key"]]
@@ -175,3 +178,21 @@ def test_subjects_of_erasures_are_kept_together(erased: Lake, tmp_path: Path) ->
     with lakelog.open(root) as fresh:
         fresh.append({"type": "A"})
     assert body(root / "cache/erasures.json") == {**kept, "version": [folder.st_ino, 0]}
+
+
+def test_what_erasures_know_rows_by_is_kept_together(erased: Lake, tmp_path: Path) -> None:
+    """F23.9: of each file as it is, where it has changed no more."""
+    root = tmp_path / "lake"
+    (path,) = (root / "erasures").glob("*.rows")
+    rows, salt = body(path), body(path.with_suffix(".json"))["salt"]
+    time.sleep(0.1)
+    with lakelog.open(root) as fresh:
+        fresh.append({"type": "A"})
+        fresh.tag("v2")
+    kept = body(root / "cache/erased_rows.json")
+    folder, status = os.stat(root / "erasures"), path.stat()
+    assert kept["version"] == [folder.st_ino, folder.st_ctime_ns]
+    packed = base64.b64decode(rows["origins"]).hex()
+    origins = [packed[:32], packed[32:]]
+    stamp = [status.st_ino, status.st_ctime_ns, status.st_size]
+    assert kept["rows"] == {path.stem: [stamp, [salt, origins, *rows["times"]]]}

@@ -84,12 +84,17 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         "self._refuse_erased(fresh)",
         "pass",
     ),
-    ("places not known", f"{ERASED}.refusal:Refusal.mask", "if rows.places and", "if False and"),
+    (
+        "places not known",
+        f"{ERASED}.refusal:Refusal.mask",
+        '{"origin", "position"} <= columns',
+        "False",
+    ),
     (
         "contents not known",
         f"{ERASED}.refusal:Refusal.mask",
-        "if rows.contents and",
-        "if False and",
+        "if columns.issuperset(_CONTENT)",
+        "if False",
     ),
     (
         "leaves not kept",
