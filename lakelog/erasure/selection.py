@@ -1,7 +1,8 @@
 """Which rows are erased: those of a subject, or of a condition, that had arrived when it began.
 
-A subject's lines in quarantine are those in which it stands as a word. What a writer has appended
-and nobody sealed yet is sealed before rows are chosen, so that all of them are in segments.
+A subject's lines in quarantine are those in which it stands as a word, and those of messages that
+have it as key. What a writer has appended and nobody sealed yet is sealed before rows are chosen,
+so that all of them are in segments.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _BEFORE = rf"(^|[^{_IN_WORD}]|\\[bfnrt]|\\u00[0-7][0-9A-Fa-f])"
 _AFTER = rf"($|[^{_IN_WORD}\\]|\\($|[^u])|\\u00[0-7]|\\u[0-9A-Fa-f]{{0,3}}($|[^0-9A-Fa-f]))"
 """What may stand beside a word in text and in JSON, where a letter may be written as its number."""
 _ESCAPE = re.compile(r"(\\u)([0-9a-f]{4})")
+_OF_MESSAGE = r'; \{"\w+":\{"[^"]*":"[^"]*",.*[:,\[]'
+"""What stands in a reason before a key, a header or a field of a message, whose place is first."""
 EVER = 1 << 62
 """A time after any (us)."""
 
@@ -71,6 +74,8 @@ class Selector:
         pattern = f"'{_BEFORE}(' || {words} || '){_AFTER}'"
         arrived = f"epoch_us(ingested_at) <= {self.until}"
         matching = f"regexp_matches(line, {pattern})"
+        of_message = f"""'{_OF_MESSAGE}"(' || {words} || ')"[,}}\\]]'"""
+        matching = f"({matching} OR regexp_matches(reason, {of_message}))"
         return f"coalesce({matching} AND {arrived}, false)"
 
     def condition(self, row_kind: str) -> str:

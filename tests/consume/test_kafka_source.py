@@ -153,6 +153,20 @@ class TestKafka(SourceSuite):
         assert '"partition":2,"offset":0' in lines[0][1]
         assert '"key":{"base64":"/w=="}' in lines[0][1]
 
+    def test_quarantined_messages_with_the_key_of_a_subject_are_erased(
+        self, path: str, place: KafkaPlace
+    ) -> None:
+        for key, headers in (("ada", []), ("eve", [("who", b"ada")]), ("eve", [])):
+            place.client.produce(place.name, "{broken", key=key, partition=1, headers=headers)
+        assert place.client.flush(240) == 0
+        consumed(path, place.url)
+        with lakelog.open(path) as lake:
+            assert lake.erase(subject=place.name, why="not a key").erasure.lines == 0
+            assert lake.erase(subject="1", why="not a key").erasure.lines == 0
+            assert lake.erase(subject="ada", why="asked").erasure.lines == 2
+            assert lake.erase(subject="eve", why="asked").erasure.lines == 1
+            assert lake.sql("FROM quarantine").fetchall() == []
+
     def test_partitions_are_stored_in_their_order(self, path: str, place: KafkaPlace) -> None:
         place.number(100)
         consumed(path, place.url)
