@@ -273,7 +273,7 @@ def _attend(reading: int) -> None:
             time.sleep(_AGAIN)
         if not _is_seen and _is_ours():  # the application may have its own by now
             break
-    _flush()
+    _finish()
     # `signal.signal` is for the main thread alone.
     ctypes.pythonapi.PyOS_setsig(signal.SIGTERM, None)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -296,22 +296,22 @@ def _flush() -> None:
         ending.flush(_FLUSH)
 
 
-def _flush_aside() -> None:
-    """The same in another thread, for this one may hold any lock where the signal came."""
+def _store_aside(store: Callable[[], None]) -> None:
+    """Flush or finish in another thread, for this one may hold any lock where the signal came."""
     # A bare lock: those of `threading` may be held where the signal came.
-    flushed = _thread.allocate_lock()
-    flushed.acquire()
+    stored = _thread.allocate_lock()
+    stored.acquire()
 
     def work() -> None:
         try:
-            _flush()
+            store()
         finally:
-            flushed.release()
+            stored.release()
 
     if _started(work):
-        flushed.acquire(timeout=_FLUSH * max(len(_WATCHED), 1))
+        stored.acquire(timeout=_FLUSH * max(len(_WATCHED), 1))
     else:
-        _flush()
+        store()
 
 
 def _started(work: Callable[[], None]) -> bool:
@@ -359,6 +359,8 @@ class _Handler:
 
     def __init__(self, previous: Any) -> None:
         self.previous = previous
+        # If the signal ends the process, other threads may log until it does.
+        self._store = _flush if callable(previous) else _finish
 
     def __call__(self, number: int, frame: object) -> None:
         global _is_seen, _late_since, _turn
@@ -367,9 +369,9 @@ class _Handler:
         if _comes_again():
             return
         _is_seen, _late_since = True, 0.0
-        if _is_in_loop() and _started(lambda: self._flush_in_green_thread(number, frame)):
+        if _is_in_loop() and _started(lambda: self._store_in_green_thread(number, frame)):
             return
-        _flush_aside()
+        _store_aside(self._store)
         self._pass_on(number, frame)
 
     def _pass_on(self, number: int, frame: object) -> None:
@@ -383,8 +385,8 @@ class _Handler:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def _flush_in_green_thread(self, number: int, frame: object) -> None:
-        _flush()
+    def _store_in_green_thread(self, number: int, frame: object) -> None:
+        self._store()
         try:
             self._pass_on(number, frame)
         except BaseException:

@@ -170,10 +170,12 @@ class EventQueue:
         """Store what waits, end the thread, and store directly from now on; may be repeated."""
         forks.notice()
         self._is_direct = True
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if self._is_alive and not self._is_in_thread:
             self._rouse()
-            thread.join(timeout)
+            until = time.monotonic() + timeout
+            # Not `join`, which takes locks that may be held where a signal came.
+            while self._is_alive and time.monotonic() < until:
+                time.sleep(0.001)
         self._is_idle = True  # so that every later put stores what it brings
         self._drain()
         self.destination.finish()
@@ -215,13 +217,17 @@ class EventQueue:
         return self._thread is not None and self._thread.is_alive()
 
     @property
+    def _is_in_thread(self) -> bool:
+        return self._thread is not None and self._thread.ident == threading.get_ident()
+
+    @property
     def _buffered(self) -> int:
         return self._buffer.size if self._buffer is not None else 0
 
     def _rouse(self) -> None:
         """Wake the thread, start it, or do its work where no thread can run any more."""
         self._is_idle = False
-        if self._is_direct and threading.current_thread() is not self._thread:
+        if self._is_direct and not self._is_in_thread:
             if not self._is_alive:
                 self._is_idle = True
                 self._drain()
@@ -392,7 +398,7 @@ class EventQueue:
         # needs several: the call that finds lines late leaves the interpreter to it.
         until = time.monotonic() + YIELD
         while self._is_late and not self._is_failing and self._is_alive:
-            if threading.current_thread() is self._thread:
+            if self._is_in_thread:
                 return
             if time.monotonic() > until:
                 if not self._move_to_buffer():
@@ -425,7 +431,7 @@ class EventQueue:
         if self._move_to_buffer():
             return
         # In the thread's own call (a destination that logs) it would wait for itself.
-        waits = self.full != "drop" and threading.current_thread() is not self._thread
+        waits = self.full != "drop" and not self._is_in_thread
         while waits and not self._is_failing and self._is_full(size):
             if not self._is_alive:
                 self._rouse()

@@ -393,9 +393,10 @@ def test_a_signal_at_any_step_ends_the_process(number: int, home: Path) -> None:
     assert len(set(numbers)) == len(numbers)
 
 
-def test_a_daemon_thread_loses_nothing_that_returned(home: Path) -> None:
-    """At the shutdown of the interpreter a daemon thread is stopped anywhere; each call of it that
-    returned before counts."""
+@pytest.mark.parametrize("signals", [[], ["SIGTERM"]])
+def test_a_daemon_thread_loses_nothing_that_returned(signals: list[str], home: Path) -> None:
+    """At the shutdown of the interpreter, or at a signal, a daemon thread is stopped anywhere; each
+    call of it that returned before counts."""
     program = """
         log = log_to(LAKE)
         def work():
@@ -407,8 +408,10 @@ def test_a_daemon_thread_loses_nothing_that_returned(home: Path) -> None:
         ledger = os.open(sys.argv[2], os.O_CREAT | os.O_RDWR)
         threading.Thread(target=work, daemon=True).start()
         while not os.fstat(ledger).st_size: time.sleep(0.3)
+        for name in sys.argv[3:]: os.kill(os.getpid(), signal.Signals[name])
         """
-    _, numbers = run(program, home, str(home / "ledger"))
+    status, numbers = run(program, home, str(home / "ledger"), *signals)
+    assert status == -signal.SIGTERM * len(signals)
     last = int((home / "ledger").read_text())
     assert numbers[: last + 1] == list(range(last + 1))
     assert len(numbers) <= last + 2
