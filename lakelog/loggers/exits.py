@@ -299,17 +299,17 @@ def _flush() -> None:
 def _store_aside(store: Callable[[], None]) -> None:
     """Flush or finish in another thread, for this one may hold any lock where the signal came."""
     # A bare lock: those of `threading` may be held where the signal came.
-    stored = _thread.allocate_lock()
-    stored.acquire()
+    barrier = _thread.allocate_lock()
+    barrier.acquire()
 
     def work() -> None:
         try:
             store()
         finally:
-            stored.release()
+            barrier.release()
 
     if _started(work):
-        stored.acquire(timeout=_FLUSH * max(len(_WATCHED), 1))
+        barrier.acquire(timeout=_FLUSH * max(len(_WATCHED), 1))
     else:
         store()
 
