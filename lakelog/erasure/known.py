@@ -99,7 +99,7 @@ def _selector(store: Store, record: Erasure) -> Selector | None:
     # With the time of arrival: positions in a stream are given again after a rollback.
     places: dict[str, set[tuple[int, int]]] = {}
     refusal, protected_fields = Refusal(store.paths, record.key), sealed_blocks.of_lake(store.paths)
-    for table in _tables(store, None):
+    for table in _tables(store):
         if "time" in table.column_names:
             # By their contents as they came; a table of another lake's blocks stays as it is.
             table = protected_fields.events(table) if protected_fields else table
@@ -134,30 +134,31 @@ def mentions(store: Store, record: Erasure) -> Iterator[Leftover]:
 
 
 def _subjects(store: Store) -> Iterator[str]:
-    """Yield the subjects of events, and what stands as a word in a quarantined line, each once."""
+    """Yield the subjects of events, and what stands as a word in a quarantined line or its reason,
+    where the key of a message is, each once."""
     # One at a time: a lake may have millions, and each costs a hash.
-    subjects = set[str]()
-    for table in _tables(store, ["subject", "line"]):
+    subjects, protected_fields = set[str](), sealed_blocks.of_lake(store.paths)
+    for table in _tables(store, (["subject"], ["line", "reason"])):
         names: Iterable[str] = ()
         if "subject" in table.column_names:
             names = pc.unique(table["subject"]).to_pylist()
         elif "line" in table.column_names:
-            names = (
-                name for line in table["line"].to_pylist() for name in Refusal.words(line or "")
-            )
+            table = protected_fields.quarantined(table) if protected_fields else table
+            texts = table["line"].to_pylist() + table["reason"].to_pylist()
+            names = (name for text in texts for name in Refusal.words(text or ""))
         for name in names:
             if name and name not in subjects:
                 subjects.add(name)
                 yield name
 
 
-def _tables(store: Store, columns: list[str] | None) -> Iterator[pa.Table]:
-    """Yield the rows of each segment on disk, or some of their columns."""
+def _tables(store: Store, columns: tuple[list[str], list[str]] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of each segment on disk, or some `columns` of events and of lines."""
     for digest in store.paths.digests("segments"):
         # Gone, or damaged, which `verify` reports.
         with contextlib.suppress(OSError, pa.ArrowInvalid):
             row_kind = Segment(store.paths, digest).metadata().get("kind", "events")
-            of_kind = columns and [columns[row_kind != "events"]]
+            of_kind = columns and columns[row_kind != "events"]
             if columns is None and (protected_fields := sealed_blocks.of_lake(store.paths)):
                 protected_fields.expect([digest])
             yield Segment(store.paths, digest).read(of_kind)

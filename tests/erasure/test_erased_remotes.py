@@ -381,3 +381,29 @@ def test_a_pull_brings_back_nothing_that_was_stored_before(tmp_path: Path, kind:
         remotes.push(lake, "home", branches=["main"])
     remotes.pull(lake, "home")
     assert found(far) == found(tmp_path / "lake") == []
+
+
+@pytest.mark.parametrize("is_protected", [False, True])
+def test_a_clone_finds_lines_that_alone_name_the_subject(
+    tmp_path: Path, is_protected: bool
+) -> None:
+    """One in its text, one by the key of its message."""
+    url = str(tmp_path / "far")
+    lake = lakelog.open(tmp_path / "lake", settings=SETTINGS)
+    if is_protected:
+        lake.protect(["email"])
+    lake.append({"type": "A", "subject": "bob"})
+    remotes.add_tested(lake.store, "home", url)
+    remotes.push(lake, "home", branches=["main"])
+    for number, line in enumerate((f"{ADA}, broken", "{broken")):
+        path = str(tmp_path / f"clone{number}")
+        remotes.clone(url, path)
+        with lakelog.open(path, settings=SETTINGS) as clone:
+            details = f'{{"topic":"t","partition":0,"offset":0,"key":"{ADA}"}}'
+            clone.quarantine([("f", 0, f'no event; {{"kafka":{details}}}' * number, line)])
+    lake.erase(subject=ADA, why="asked", **({"rows": True} if is_protected else {}))
+    remotes.push(lake, "home", branches=["main"])
+    for number in range(2):
+        with lakelog.open(tmp_path / f"clone{number}", settings=SETTINGS) as clone:
+            remotes.pull(clone, "origin", merge=True)
+            assert clone.sql("FROM quarantine").fetchall() == []
