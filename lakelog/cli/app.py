@@ -80,6 +80,17 @@ class _WithExamples(click.Command):
         self.epilog = "\n".join(lines) if examples else None
         super().format_epilog(ctx, formatter)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line, of which SQL that begins with a comment is no option."""
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.NoSuchOption as error:
+            name = error.option_name
+            if not (name[2:3].isspace() or "\n" in name):
+                raise
+            # A blank before it means nothing in SQL, and no option begins with one.
+            return self.parse_args(ctx, [f" {a}" if a.startswith(name) else a for a in args])
+
 
 def verb(
     name: str | None = None, group: str = "", **attributes: object

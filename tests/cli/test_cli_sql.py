@@ -395,3 +395,14 @@ def test_a_plan_is_shown_as_it_is_drawn(lake: Path) -> None:
     assert "explain_key" not in shown
     assert shown.count("\n") > 3
     assert "Projections:" in shown
+
+
+def test_sql_may_begin_with_a_comment(lake: Path, tmp_path: Path) -> None:
+    """A query whose first line is a comment is a query, and no option of the verb."""
+    for comment in ("-- what it is = x\n", "--short\n", "--\tx\n", "-- a\n-- b\n"):
+        shown = run(lake, "sql", f"{comment}SELECT 1 AS x", "--format", "csv").stdout
+        assert shown.split() == ["x", "1"], comment
+    run(lake, "export", "-- x\nSELECT 1 AS x", "-o", str(tmp_path / "x.csv"))
+    assert (tmp_path / "x.csv").read_text().split() == ["x", "1"]
+    wrong = run(lake, "sql", "--what ever", code=2)
+    assert "No such option" in wrong.stderr
