@@ -59,7 +59,7 @@ def train(
 def apply(
     app: App,
     model: str = argument("MODEL"),
-    ref: str | None = state_option("Decisions of a tag, branch, snapshot or time."),
+    ref: str | None = state_option("Model and decisions of a tag, branch, snapshot or time."),
     count: int | None = option("-n N", "At most N.", type=click.IntRange(min=1)),
     record: bool = flag("--record", "Append each once, as an event of type PREDICTION."),
     despite_drift: bool = flag("--despite-drift", "Also where features have drifted."),
@@ -72,7 +72,7 @@ def apply(
     if record and ref:
         raise click.UsageError("--record and --at do not go together")
     with app.open() as lake:
-        known = outcomes.find_model(lake, model)
+        known = outcomes.find_model(lake, model, ref)
         answer = outcomes.predict(lake, known, ref, despite_drift=despite_drift)
         # Appended before anything is printed: a reader that closes the pipe must not prevent it.
         if record and answer.rows:

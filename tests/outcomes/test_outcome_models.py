@@ -286,3 +286,9 @@ def test_the_verb_trains_lists_shows_and_applies(lake: lakelog.Lake, tmp_path: P
     assert run("again", "-n", "3", "--format", "csv").count("\n") == 4
     assert "no model 'gain'" in run("gain", code=1)
     assert "--record" in run("again", "--record", "--at", "untrained", code=2)
+    lake.tag("known")
+    run("train", str(path), "--name", "again", "--outcome", "COMPLETE")
+    assert '"outcome":"COMPLETE"' in run("again", "-n", "1", "--json")
+    # A state is answered by its own model, as `show --at` has it.
+    assert '"outcome":"FAIL"' in run("again", "-n", "1", "--json", "--at", "known")
+    assert "no model 'again'" in run("again", "--at", "untrained", code=1)
