@@ -18,6 +18,7 @@ import lakelog
 from lakelog import remotes
 from lakelog.cli import cli
 from lakelog.errors import AlreadyExists, Damaged
+from lakelog.history.thinning import KEEP_MOVES
 from lakelog.settings import parse
 from lakelog.store import Store
 from tests.support import damage, lakes
@@ -142,6 +143,11 @@ def test_a_backup_goes_nowhere_else(make_lake: MakeLake, home: Path) -> None:
     with lakelog.open(str(home / "copy")) as copy:
         copy.append({"type": "B"})
         copy.settle()
+    with pytest.raises(AlreadyExists, match="written to"):
+        lake.backup(str(home / "copy"))
+    for number in range(2 * KEEP_MOVES):
+        lake.snapshot(f"snapshot {number}")
+    assert lake.gc().packed > KEEP_MOVES
     with pytest.raises(AlreadyExists, match="written to"):
         lake.backup(str(home / "copy"))
     assert other.count() == 0
