@@ -230,7 +230,7 @@ class LakeServer:
         """Whether the lake can be read and written."""
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(None, self.lake.writer)
+            await loop.run_in_executor(None, self.intake.require_lake)
             await loop.run_in_executor(None, self.lake.count)
             if (free := shutil.disk_usage(self.lake.path).free) < _FREE_MIN:
                 raise OSError(errno.ENOSPC, f"{free:,} bytes are free", self.lake.path)

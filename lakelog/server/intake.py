@@ -70,6 +70,11 @@ class EventIntake(Generic[AnswerType]):
         """Close its writer: nothing may wait to be stored any more."""
         self._own.close()
 
+    def require_lake(self) -> None:
+        """Refuse a lake that can take nothing, as another one, or a copy, is in its place. Raises
+        LakeReplaced, LakelogError, OSError."""
+        self._own.writer().require_lake()
+
     @contextmanager
     def room(self, size: int) -> Iterator[Callable[[int], None]]:
         """Reserve memory for a body; yield what reserves more for one that turns out to have so
@@ -207,7 +212,11 @@ class EventIntake(Generic[AnswerType]):
     def _announce(self, group: list[tuple[bytes, EncodedBatch]]) -> None:
         writer = self._own.writer()
         requests = [(key, len(encoded.ids)) for key, encoded in group]
-        self._journal.announce(writer.name, writer.position, requests)
+        try:
+            self._journal.announce(writer.name, writer.position, requests)
+        except FileNotFoundError:  # a copy has no folder of a server
+            self.require_lake()
+            raise
         first = writer.position
         for key, count in requests:
             if key != NO_REQUEST:
@@ -236,7 +245,7 @@ class EventIntake(Generic[AnswerType]):
     def _is_present(self) -> bool:
         """Whether the branch has all that it had when the requests were read. Raises LakeReplaced
         where a copy took the place of the lake, which may lack what was stored since."""
-        self._own.writer().require_lake()
+        self.require_lake()
         store = self._lake.store
         # The tail of a copy may lack some, though its branch is where that of the lake was.
         if File(store.paths.config).identity() != self._config:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import lakelog
 from tests.support.http_lake import HttpLake, serving
 from tests.support.requirements import MOUNTS, need_module
 
@@ -118,3 +119,17 @@ def test_a_server_whose_disk_is_full_is_not_ready(tmp_path: Path) -> None:
             assert server.stop() == 0
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_server_whose_lake_was_replaced_is_not_ready(tmp_path: Path) -> None:
+    """A backup was put in its place while it runs: it says so, and that it has to be restarted."""
+    need_module("uvicorn")
+    with serving(tmp_path / "lake") as server:
+        assert server.ask("/ingest", b'{"type":"before"}').status == 200
+        with lakelog.open(tmp_path / "lake") as lake:
+            lake.backup(tmp_path / "copy")
+        (tmp_path / "lake").rename(tmp_path / "old")
+        (tmp_path / "copy").rename(tmp_path / "lake")
+        answer = server.ask("/ingest", b'{"type":"after"}')
+        assert (answer.status, "open it again" in answer.json["error"]) == (503, True)
+        assert server.ask("/readyz").status == 503
