@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import threading
@@ -252,7 +253,16 @@ class Lake(LakeErasure, LakeState):
             pending = Tail(self.store.paths, self.store.refs, self.branch_name).collect()
             if not pending.frames:
                 return pending.head
-        return self.sealer().settle(hint=hint, follow=follow)
+        try:
+            return self.sealer().settle(hint=hint, follow=follow)
+        except OSError as error:
+            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+                number = self.store.refs.head(self.branch_name).move.number
+                error.add_note(
+                    "it has events that are not published, and cannot be written here: its last"
+                    f" published state is @{number}, as in --at @{number}"
+                )
+            raise
 
     def engine(self) -> duckdb.DuckDBPyConnection:
         """This process's database, in memory; a cursor() of it serves one query."""

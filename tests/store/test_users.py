@@ -12,6 +12,7 @@ import pytest
 import lakelog
 from lakelog.disk import LockFile
 from lakelog.state.state import save_state
+from tests.support import cli
 from tests.support.capabilities import bound_by_modes
 from tests.support.requirements import give_up
 
@@ -65,3 +66,23 @@ def test_lock_of_another_user_is_held_all_the_same(tmp_path: Path) -> None:
         assert not other
     with bound_by_modes(), LockFile(str(lock)).hold(shared=True) as held:
         assert held
+
+
+def test_a_lake_that_cannot_be_written_says_what_can_be_asked(tmp_path: Path) -> None:
+    """What needs a state, and finds events that are not published, names the last one that is."""
+    path = tmp_path / "lake"
+    with lakelog.open(path) as lake:
+        lake.append({"type": "A"})
+        published = f"@{lake.settle().move.number}"
+        lake.append({"type": "B"})
+    folders = [folder for folder in (path, *path.rglob("*")) if folder.is_dir()]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        with bound_by_modes():
+            for verb in (["replay", "--speed", "max"], ["decisions"], ["connect", "--print"]):
+                assert published in cli.run(path, *verb, code=1).stderr
+                cli.run(path, *verb, "--at", published)
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
