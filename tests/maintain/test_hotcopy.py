@@ -142,6 +142,9 @@ def test_a_backup_goes_nowhere_else(make_lake: MakeLake, home: Path) -> None:
     lake.backup(str(home / "copy"))
     with lakelog.open(str(home / "copy")) as copy:
         copy.append({"type": "B"})
+        with pytest.raises(AlreadyExists, match="written to"):
+            lake.backup(str(home / "copy"))
+        assert copy.count() == 2
         copy.settle()
     with pytest.raises(AlreadyExists, match="written to"):
         lake.backup(str(home / "copy"))
