@@ -58,19 +58,17 @@ def clean(store: Store) -> None:
     """Delete what is left of replaced states and segments, and what the cache has of them."""
     # Of a shared lake the directory alone: the bucket is swept once, by the machine that erases.
     sweep(store.attachment.erasures.local if store.attachment else store)
-    for key in store.erased.segments():
-        paths = store.paths
-        by_key = (f"{f}/{key}" for f in (paths.names, paths.peaks, paths.ranges))
-        for path in (paths.bloom(key), paths.words(key), *by_key):
-            File(path).remove()
-        ranks.drop(store.paths, [key])
+    paths, replaced = store.paths, store.erased.segments()
+    for folder in (paths.names, paths.peaks, paths.ranges, paths.blooms, paths.word_indexes):
+        for key in replaced.keys() & set(Folder(folder).names()):
+            File(f"{folder}/{key}").remove()
+    ranks.drop(paths, replaced.keys() & set(Folder(paths.rank_indexes).names()))
     now_us = lake_time(store)
     for path in temporary_files(store):
         with contextlib.suppress(FileNotFoundError):
             # As gc does: whoever is about to give a younger one its name is at work.
             if now_us - os.stat(path).st_mtime_ns // 1000 >= _HOUR:
                 File(path).remove()
-    paths = store.paths
     folders = [paths.blooms, paths.word_indexes, paths.rank_indexes, paths.peaks]
     folders += forget_answers(store)
     for name in Folder(store.paths.rank_indexes).names():

@@ -230,7 +230,7 @@ class ErasureRun:
             self._publish()  # other machines may have rows that no state has yet
         derived.clean(store)
         chooser = Chooser(store, self._connect, self._selector)
-        remnants = leftovers.leftovers(store, [chooser])
+        remnants = leftovers.leftovers(store, [chooser], findings.history)
         # Also where the lake has no row of it any more: copies may.
         self._erasure = dataclasses.replace(
             self._erasure,

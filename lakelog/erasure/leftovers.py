@@ -23,6 +23,7 @@ from lakelog.database import SPILL
 from lakelog.disk import File, Folder, NotIntact
 from lakelog.entries import Record
 from lakelog.erasure import rewriting
+from lakelog.erasure.rewriting import History
 from lakelog.erasure.selection import Chooser, frames_by_file, spellings
 from lakelog.errors import Damaged, LakelogError
 from lakelog.keys import VAULT
@@ -62,9 +63,12 @@ class Leftover:
     advice: str
 
 
-def leftovers(store: Store, choosers: Sequence[Chooser]) -> list[Leftover]:
+def leftovers(
+    store: Store, choosers: Sequence[Chooser], earlier: History | None = None
+) -> list[Leftover]:
     """Return the places in the lake that may still hold chosen rows: WAL files by their rows, and
-    where subjects are known, all else by its bytes. Raises Damaged."""
+    where subjects are known, all else by its bytes; `earlier` is what was read of its states
+    before. Raises Damaged."""
     root = store.paths.root
     findings = [
         Leftover(os.path.relpath(path, root), _ADVICE["wal"])
@@ -77,7 +81,7 @@ def leftovers(store: Store, choosers: Sequence[Chooser]) -> list[Leftover]:
         return findings + list(unsearched(store))
     # All at once: every file of the lake is read.
     needles = [needle for subject in subjects for needle in _needles(subject)]
-    findings += _in_definitions(store, needles)
+    findings += _in_definitions(rewriting.history_of(store, earlier), needles)
     findings += _in_moves(store, needles)
     findings += _across_chunks(store, needles)
     places = {leftover.place for leftover in findings}
@@ -190,10 +194,9 @@ def _advice(place: str) -> str:
     )
 
 
-def _in_definitions(store: Store, needles: list[re.Pattern[bytes]]) -> Iterator[Leftover]:
+def _in_definitions(history: History, needles: list[re.Pattern[bytes]]) -> Iterator[Leftover]:
     """Views, cursors and the like of any state, which name the subject."""
     findings: dict[str, int] = {}
-    history = rewriting.history_of(store)
     for entries in (*history.pages.values(), *(s.recent for s in history.states.values())):
         for entry in entries:
             if isinstance(entry, Record) and _has(entry.members, entry.key, needles):

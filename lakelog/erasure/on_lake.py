@@ -128,7 +128,8 @@ class LakeErasure(LakeUpkeep):
                 progress=progress,
             )
             keys.append(erasure.key)
-        by_key = {status_.erasure.key: status_ for status_ in self.erasures()}
+        own = status.statuses(self.store, self.engine, self._settle_branch, keys)
+        by_key = {status_.erasure.key: status_ for status_ in own}
         *earlier, last = (by_key[key] for key in keys)
         return dataclasses.replace(last, earlier=tuple(earlier))
 

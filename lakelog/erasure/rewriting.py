@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lakelog import maintain, manifest
@@ -22,6 +24,7 @@ from lakelog.errors import Damaged
 from lakelog.libraries import pa
 from lakelog.manifest import Manifest, Page, Totals
 from lakelog.paths import KEYS
+from lakelog.refs import Tag
 from lakelog.segments import Segment, write_segment
 from lakelog.store import Store
 
@@ -72,30 +75,48 @@ def stale_models(store: Store, history: History) -> set[tuple[str, str]]:
     return stale
 
 
-def history_of(store: Store) -> History:
+def history_of(store: Store, earlier: History | None = None) -> History:
     """Read all states that a move, a tag or a file has; those that lost their text are gone, and
-    left out."""
+    left out. Pages that an `earlier` history has are not read again: they have their content's
+    name."""
     store.manifests.forget()
     store.refs.forget()
     names = dict.fromkeys(store.refs.states())
-    names |= dict.fromkeys(tag.snapshot for tag in store.refs.tags())
+    tags = store.refs.tags()
+    names |= dict.fromkeys(tag.snapshot for tag in tags)
     history = History(roots=tuple(names))
     stand_ins = {store.manifests.stored_as(name) for name in names} - names.keys()
-    files = (d for d in manifest_files(store) if d not in stand_ins)
+    files = (d for d in manifest_files(store) if d not in stand_ins and d not in names)
     damaged = set[str]()
-    for digest in (*names, *(d for d in files if d not in names)):
+    for digest, load in _readable(store, tags, (*names, *files)):
         with contextlib.suppress(Damaged, KeyError):
-            state = store.manifests.load(digest)
+            state = load()
             # Thousands of states share most of their pages: each page is read once.
             for page in state.pages:
                 if page.digest not in history.pages and page.digest not in damaged:
+                    entries = earlier.pages.get(page.digest) if earlier else None
                     try:
-                        history.pages[page.digest] = store.manifests.peek(page)
+                        history.pages[page.digest] = entries or store.manifests.peek(page)
                     except Damaged:
                         damaged.add(page.digest)
             whole = damaged.isdisjoint(page.digest for page in state.pages)
             (history.states if whole else history.incomplete)[digest] = state
     return history
+
+
+def _readable(
+    store: Store, tags: Iterable[Tag], digests: Iterable[str]
+) -> Iterator[tuple[str, Callable[[], Manifest]]]:
+    """Yield the states of moves, tags and other digests that have a text, with what reads each."""
+    carried = set[str]()
+    # To look for one text among all moves takes long, and most states of an old lake have none.
+    for ref in itertools.chain(store.refs.carriers(), tags):
+        if ref.carried and ref.snapshot not in carried:
+            carried.add(ref.snapshot)
+            yield ref.snapshot, functools.partial(store.manifests.of, ref)
+    for digest in digests:
+        if digest not in carried and (store.manifests.has_file(digest) or store.erased.holds(digest)):
+            yield digest, functools.partial(store.manifests.load, digest)
 
 
 def stand_ins(store: Store, history: History, rewritten: Rewritten) -> Rewritten:

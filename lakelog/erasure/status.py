@@ -48,9 +48,11 @@ class ErasureStatus:
         return not self.leftovers and not self.copies and all(s.is_done for s in self.earlier)
 
 
-def statuses(store: Store, connect: Connect, settle: SettleBranch) -> list[ErasureStatus]:
-    """Return how far each erasure of a lake is, oldest first. `settle` seals and trims the tail of
-    a branch. Raises Damaged."""
+def statuses(
+    store: Store, connect: Connect, settle: SettleBranch, keys: Container[str] | None = None
+) -> list[ErasureStatus]:
+    """Return how far each erasure of a lake is, or those with some keys, oldest first. `settle`
+    seals and trims the tail of a branch. Raises Damaged."""
     records_ = records.listing(store.paths)
     if not records_:
         return []
@@ -61,7 +63,11 @@ def statuses(store: Store, connect: Connect, settle: SettleBranch) -> list[Erasu
         records_ = records.listing(store.paths)  # another machine may have ended one
     directory = _directory(store, connect)
     records_ = recorded.confirmed(store, connect, records_)
-    return [_status(store, erasure, directory, machines) for erasure in records_]
+    return [
+        _status(store, erasure, directory, machines)
+        for erasure in records_
+        if keys is None or erasure.key in keys
+    ]
 
 
 def confirm_here(store: Store, connect: Connect, settle: SettleBranch) -> None:

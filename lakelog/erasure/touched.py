@@ -66,7 +66,7 @@ def preview(
     )
     leftover_list = [
         leftover
-        for leftover in leftovers.leftovers(store, choosers)
+        for leftover in leftovers.leftovers(store, choosers, findings.history)
         # What is in these now goes with the rows.
         if not leftover.place.startswith(_GOES_TOO)
     ]

@@ -329,6 +329,14 @@ class Refs:
             with contextlib.suppress(FileNotFoundError, DamagedRef):
                 yield from self._read_pack(branch, low, high).items()
 
+    def carriers(self) -> Iterator[Move]:
+        """Yield the readable moves that carry the text of their state, in no order."""
+        for branch in self.all_branches():
+            for number, data in self._readable_moves(branch):
+                if document.split(data)[1]:
+                    with contextlib.suppress(DamagedRef):
+                        yield self.decode(branch, number, data)
+
     def recent_text(self, digest: str) -> bytes | None:
         """The text of a manifest that a move or tag read lately carries."""
         cached = self._texts.get(digest)

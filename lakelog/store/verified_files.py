@@ -121,11 +121,14 @@ class VerifiedFiles:
     def _note(self, stamps: list[tuple[str, _Stamp]]) -> None:
         if not stamps:
             return
-        self._load().update(stamps)
+        # Who only adds need not read what is there: a first seal would wait for it.
+        if self._stamps is not None:
+            self._stamps.update(stamps)
         try:
             File(self._paths.verified).append("".join(starmap(_line, stamps)).encode())
         except OSError:
-            return  # a read-only or full lake is verified again by the next process
+            # A read-only or full lake is verified again by the next process.
+            self._load().update(stamps)
 
     def _load(self) -> dict[str, _Stamp]:
         if self._stamps is None:
