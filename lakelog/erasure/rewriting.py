@@ -114,8 +114,8 @@ def _readable(
         if ref.carried and ref.snapshot not in carried:
             carried.add(ref.snapshot)
             yield ref.snapshot, functools.partial(store.manifests.of, ref)
-    for digest in digests:
-        if digest not in carried and (store.manifests.has_file(digest) or store.erased.holds(digest)):
+    for digest in itertools.filterfalse(carried.__contains__, digests):
+        if store.manifests.has_file(digest) or store.erased.holds(digest):
             yield digest, functools.partial(store.manifests.load, digest)
 
 
