@@ -61,12 +61,14 @@ class EventScan:
     tail, None where there are none. `root` is the lake's directory.
 
     Files of an encrypted lake are opened in memory, by processes that find its key themselves.
+    Where `opens_fields`, the tail is all rows, with protected fields in plain text.
     """
 
     root: str
     files: tuple[SegmentFile, ...]
     tail: pa.Table | None = None
     is_encrypted: bool = False
+    opens_fields: bool = False
 
     @property
     def rows(self) -> int:
@@ -101,12 +103,18 @@ def require(package: str, method: str, install: str) -> None:
 
 
 def require_plain(scan: EventScan, method: str, reason: str) -> None:
-    """Raise ExportRefused with one sentence if an engine would have rows of an encrypted lake as
-    plain text on disk, where nobody asked for them."""
+    """Raise ExportRefused with one sentence if an engine would have rows of an encrypted lake, or
+    protected fields, as plain text on disk, where nobody asked for them."""
     if scan.is_encrypted:
         raise ExportRefused(
             f"{method}: the lake at {scan.root} is encrypted, and {reason}: write files in plain"
             " text with `lakelog export`, to a place of your choice"
+        )
+    if scan.opens_fields:
+        raise ExportRefused(
+            f"{method}: the lake at {scan.root} has protected fields, and {reason}: leave them out"
+            f" with .without_protected_fields(){method} of a state, lake.at(...), or write files"
+            " with `lakelog export`"
         )
 
 
@@ -121,7 +129,7 @@ def scan_of(session: Session, digest: str | None = None) -> EventScan:
         names = ", ".join(COLUMNS)
         relation = session.sql(f"SELECT {names} FROM events ORDER BY seq", None, digest)
         table = relation.to_arrow_table().cast(schema()).combine_chunks()
-        return EventScan(tables.store.paths.root, (), table, is_encrypted)
+        return EventScan(tables.store.paths.root, (), table, is_encrypted, opens_fields=True)
     manifest, pending = session.state(digest)
     tail = tables.numbered_tail(pending, manifest)
     entries = tables.store.manifests.segments(manifest, "events")

@@ -20,7 +20,7 @@ import lakelog
 from lakelog import dataframes
 from lakelog.errors import ExportRefused, QueryFailed
 from lakelog.open_tables import publish_iceberg
-from tests.support import encrypted, engine_rows, lakes, table_shops
+from tests.support import encrypted, engine_rows, lakes, protected, table_shops
 from tests.support.effort import share
 from tests.support.requirements import need
 from tests.support.tree import ROOT
@@ -244,3 +244,20 @@ def test_tables_of_encrypted_lakes_are_refused(
                 method()
         with pytest.raises(ExportRefused, match="publish rows of it with a query"):
             publish_iceberg(lake, "logs.events", catalog="none")
+
+
+def test_open_fields_are_refused_where_rows_go_to_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no erasure would reach is not written unasked; without the fields a state is given."""
+    protected.keys_in(tmp_path, monkeypatch)
+    monkeypatch.setattr("lakelog.dataframes.event_scan.find_spec", lambda _: True)
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.protect(["mail"])
+        lake.append({"type": "A", "subject": "ada", "data": {"mail": protected.PLANTED}})
+        lake.settle()
+        for engine, method in (("ray", lake.to_ray), ("spark", lambda: lake.to_spark(None))):
+            with pytest.raises(ExportRefused, match=rf"to_{engine}.*without_protected_fields\(\)"):
+                method()
+        sealed = dataframes.scan_of(lake.at("main").without_protected_fields()._session)
+        assert (sealed.rows, sealed.opens_fields) == (1, False)
