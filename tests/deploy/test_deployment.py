@@ -123,7 +123,7 @@ def test_a_lost_volume_comes_back_from_the_remote(tmp_path: Path) -> None:
     given = {**REMOTE, "remote": "s3://bucket/lake"}
     _, deployment, _, push = yaml.safe_load_all(render(Deployment(**given), "kubernetes"))
     pod = deployment["spec"]["template"]["spec"]
-    assert [each["name"] for each in pod["initContainers"]] == ["clone", "restore-state"]
+    assert [each["name"] for each in pod["initContainers"]] == ["clone", "restore-state", "server"]
     for each in (pod["initContainers"][0], pod["containers"][0]):
         assert each["envFrom"] == [{"secretRef": {"name": "api-remote"}}]
 
@@ -140,7 +140,7 @@ def test_a_lost_volume_comes_back_from_the_remote(tmp_path: Path) -> None:
             subprocess.run(words, check=True, env=environ, capture_output=True)
 
     def begin() -> None:
-        for container in pod["initContainers"]:
+        for container in pod["initContainers"][:-1]:  # the last one goes on running
             play(container["command"])
 
     volume.mkdir()
@@ -166,11 +166,15 @@ def test_a_server_runs_beside_the_program_and_nowhere_else() -> None:
     """It shares the program's loopback address, so that no token and no certificate is needed."""
     served = Deployment(**FULL, serve=True)
     pod = list(yaml.safe_load_all(render(served, "kubernetes")))[1]["spec"]["template"]["spec"]
-    assert [each["name"] for each in pod["containers"]] == ["app", "server"]
+    assert [each["name"] for each in pod["containers"]] == ["app"]
+    server = pod["initContainers"][-1]
+    # A sidecar: what the program sends while its state is saved before it ends is stored, too.
+    assert (server["name"], server["restartPolicy"]) == ("server", "Always")
     services = yaml.safe_load(render(served, "compose"))["services"]
     assert services["server"]["network_mode"] == "service:app"
     command = ["lakelog", "--lake", "/data/lake", "serve", "--port", "7717"]
-    assert pod["containers"][1]["command"] == services["server"]["entrypoint"] == command
+    assert server["command"] == services["server"]["entrypoint"] == command
+    assert services["server"]["depends_on"]["app"]["restart"]
     assert "server" not in yaml.safe_load(render(Deployment(**FULL), "compose"))["services"]
 
 
