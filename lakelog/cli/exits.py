@@ -82,8 +82,9 @@ _DISK_WORDS = {
 }
 
 
-# click has no error classes of its own for these two: only the words tell what was mistyped.
+# click has no error classes of its own for these: only the words tell what was mistyped.
 _NO_OPTION = re.compile(r"No such option:? '?(--[\w-]+)")
+_NO_LETTER = re.compile(r"No such option:? '?-[^-]")
 _NO_VERB = re.compile(r"No such command '([^']*)'")
 _NO_CHOICE = re.compile(r"'([^']*)' is not one of (.*)")
 _QUOTED = re.compile(r"'([^']*)'")
@@ -199,8 +200,11 @@ def _other_words(error: click.UsageError, message: str) -> str:
 
 
 def _suggestion(error: click.UsageError, message: str) -> str:
-    """Return `did you mean ...?` for a mistyped verb or value of an option."""
+    """Return `did you mean ...?` for a mistyped verb or value of an option, and how to search for
+    what is taken for options."""
     context = error.ctx
+    if context is not None and context.info_name == "search" and _NO_LETTER.search(message):
+        return "a search that begins with - stands last, behind --: lakelog search -- '-word'"
     if context is not None and (verb := _NO_VERB.search(message)):
         group = context.command
         names = group.list_commands(context) if isinstance(group, click.Group) else ()

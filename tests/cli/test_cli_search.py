@@ -163,6 +163,7 @@ def test_lines_show_what_was_found(path: str) -> None:
         (["(a"], "the closing ) is missing"),
         (["a", "--since", "yesterday"], "--since is a time such as 2026-11-20T08:00, or a span"),
         (["a", "--at", "nowhere"], "nowhere"),
+        (["-health"], "behind --: lakelog search -- '-word'"),
     ],
 )
 def test_mistakes_are_one_line(path: str, words: list[str], said: str) -> None:
