@@ -183,7 +183,10 @@ class _Conditions:
     def _as_text(self, field: str) -> str:
         if field == "data":
             return payload_text(f"{self._row}data")
-        if field in _TIMES | _NUMBERS:
+        if field in _TIMES:
+            # In every session as in one of UTC: a search finds the same events for all.
+            return f"(CAST({self._row}{field} AT TIME ZONE 'UTC' AS VARCHAR) || '+00')"
+        if field in _NUMBERS:
             return f"CAST({self._row}{field} AS VARCHAR)"
         return f"({self._value(field)})"
 

@@ -238,6 +238,18 @@ def test_names_of_members_have_dots(tmp_path: Path, is_typed: bool) -> None:
     assert found("http.route:*") == "014"
 
 
+def test_a_day_is_that_of_utc_in_any_session(tmp_path: Path) -> None:
+    """A search finds the same events in SQL, whatever time zone the session shows times in."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        hours = range(0, 24, 6)
+        lake.append([{"type": "A", "time": f"2026-11-20T{hour:02}:00:00Z"} for hour in hours])
+        for query in ("time:2026-11-20", "time:*18", "time:/ 18/", "time:=2026-11-20"):
+            asked = f"SELECT count(*) FROM events WHERE search('{query}')"
+            count = lake.sql(asked).fetchall()
+            assert count[0][0], query
+            assert lake.sql(f"SET TimeZone = 'Asia/Tokyo'; {asked}").fetchall() == count, query
+
+
 def test_calls_in_strings_and_comments_stay(lake: lakelog.Lake) -> None:
     """Only a call is one: not a text, a name or a comment."""
     query = """SELECT 'search(x)' AS a, count(*) AS "search(y)" -- search(
