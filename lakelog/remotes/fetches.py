@@ -395,13 +395,7 @@ class _Fetch(Exchange):
     def _receive(self, snapshot: str, text_there: bytes) -> Sizes:
         """Receive the objects of a state that are not here; return all."""
         far, carried = self._site.remote, self._result.carried
-        if self._store.manifests.stored_as(snapshot) != snapshot:
-            self._store.manifests.forget()  # gc may have deleted what was read in its place
-            if self._erasures.is_readable(snapshot):
-                return objects_of(self._store, snapshot)
-        if self._erasures.stand_in(snapshot) != snapshot:
-            text_there = b""
-        objects = carry.objects_there(self._store, far, snapshot, text_there)
+        objects = self._objects(snapshot, text_there)
         if self._only_looks:
             missing = carry.missing_here(self._store, objects)
             carried.objects, carried.bytes = len(missing), sum(missing.values())
@@ -413,6 +407,16 @@ class _Fetch(Exchange):
             carry.download(self._store, far, objects, carried, self._progress)
             self._refuse_erased(fresh)
         return objects
+
+    def _objects(self, snapshot: str, text_there: bytes) -> Sizes:
+        """Return the objects of a state as it is read here, or there."""
+        if self._store.manifests.stored_as(snapshot) != snapshot:
+            self._store.manifests.forget()  # gc may have deleted what was read in its place
+            if self._erasures.is_readable(snapshot):
+                return objects_of(self._store, snapshot)
+        if self._erasures.stand_in(snapshot) != snapshot:
+            text_there = b""
+        return carry.objects_there(self._store, self._site.remote, snapshot, text_there)
 
     def _refuse_erased(self, objects: Sizes) -> None:
         """Refuse segments with rows or lines that were erased here, and delete them. Raises

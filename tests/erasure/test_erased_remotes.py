@@ -407,3 +407,24 @@ def test_a_clone_finds_lines_that_alone_name_the_subject(
         with lakelog.open(tmp_path / f"clone{number}", settings=SETTINGS) as clone:
             remotes.pull(clone, "origin", merge=True)
             assert clone.sql("FROM quarantine").fetchall() == []
+
+
+def test_a_pull_that_was_refused_is_refused_again(tmp_path: Path) -> None:
+    """What it received of a state that had another subject's rows is not believed then."""
+    url = str(tmp_path / "far")
+    with lakelog.open(tmp_path / "lake", settings=SETTINGS) as lake:
+        remotes.add_tested(lake.store, "home", url)
+        lake.append({"type": "A", "subject": "bob"})
+        remotes.push(lake, "home", branches=["main"])
+        remotes.clone(url, str(tmp_path / "clone"))
+        lake.append({"type": "A", "subject": ADA})
+        remotes.push(lake, "home", branches=["main"])
+        lake.tag("v1")
+        lake.erase(subject="bob", why="asked")
+        remotes.push(lake, "home", tags=["v1"])
+    with lakelog.open(tmp_path / "clone", settings=SETTINGS) as clone:
+        clone.erase(subject=ADA, why="asked")
+        for _ in range(2):
+            with pytest.raises(TransferRefused, match="rows that were erased here"):
+                remotes.pull(clone, "origin")
+        assert clone.count() == 0
