@@ -98,7 +98,9 @@ def sync_dir(path: str) -> None:
 
 def create(path: str, mode: int = 0o644) -> int:
     """Create a file that must not exist; return its descriptor."""
-    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode)
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode)
+    modes.show(fd, path, mode)
+    return fd
 
 
 def close(fd: int) -> None:
@@ -298,7 +300,7 @@ def append_line(path: str, data: bytes) -> None:
     if VAULT.lakes:
         VAULT.refuse_appending(path)
     # O_APPEND and one write: lines of two processes do not overwrite each other.
-    fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | _IN_PLACE, 0o644)
+    fd = _open_shared(path, os.O_APPEND | os.O_WRONLY)
     try:
         os.write(fd, data)
     finally:
@@ -307,14 +309,14 @@ def append_line(path: str, data: bytes) -> None:
 
 def write_at(path: str, start: int, data: bytes) -> None:
     """Write into a derived file, which may have holes, unsynced: its reader checks what it has."""
-    with open(os.open(path, os.O_CREAT | os.O_WRONLY | _IN_PLACE, 0o644), "wb") as file:
+    with open(_open_shared(path, os.O_WRONLY), "wb") as file:
         os.pwrite(file.fileno(), data, start)
 
 
 def map_shared(path: str, size: int) -> mmap.mmap:
     """Map a derived file of `size` bytes that processes change in place, never synced; it is
     created with zeros if it is missing."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | _IN_PLACE, 0o644)
+    fd = _open_shared(path, os.O_RDWR)
     try:
         # One byte at the end: what another process wrote before it meanwhile stays.
         if os.fstat(fd).st_size < size:
@@ -398,11 +400,18 @@ def lock(fd: int, *, wait: bool = False) -> bool:
 
 def open_lock(path: str) -> int:
     """Open a lock file, which whoever writes to the lake may hold."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            return os.open(path, os.O_RDWR | _IN_PLACE)
-        except PermissionError:  # it takes no more to lock what another user made
+    try:
+        return _open_shared(path, os.O_RDWR)
+    except PermissionError:  # it takes no more to lock what another user made
+        with contextlib.suppress(FileNotFoundError):
             return os.open(path, os.O_RDONLY | _IN_PLACE)
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | _IN_PLACE, 0o644)
+        raise
+
+
+def _open_shared(path: str, flags: int) -> int:
+    """Open a file that every user of the lake writes to; it is created if it is missing."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, flags | _IN_PLACE)
+    fd = os.open(path, flags | os.O_CREAT | _IN_PLACE, 0o644)
     modes.follow(path)
     return fd

@@ -33,6 +33,17 @@ def follow(path: str) -> None:
             os.chmod(path, mode)
 
 
+def show(fd: int, path: str, mode: int) -> None:
+    """Let those read a new file who may read the lake that it is in, where the umask of this user
+    hides it from them; not beyond `mode`."""
+    present = stat.S_IMODE(os.fstat(fd).st_mode)
+    hidden = mode & 0o444 & ~present
+    # What one of several users stores, all have to read: a lake is read as a whole.
+    if hidden and (lake := _lake_of(path)) is not None and lake.st_mode & hidden:
+        with contextlib.suppress(OSError):
+            os.fchmod(fd, present | lake.st_mode & hidden)
+
+
 def _lake_of(path: str) -> os.stat_result | None:
     folder = os.path.dirname(path)
     for _ in range(_LEVELS):

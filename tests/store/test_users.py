@@ -56,6 +56,28 @@ def test_what_root_makes_in_a_lake_belongs_to_its_user(tmp_path: Path, mode: int
             assert stat.S_IMODE(status.st_mode) == mode & bits, each
 
 
+@pytest.mark.usefixtures("private")
+@pytest.mark.parametrize("mode", [0o755, 0o2770, 0o700])
+def test_what_one_user_stores_is_read_by_those_who_read_the_lake(tmp_path: Path, mode: int) -> None:
+    """Whatever the umask of that user; files of a lake of one user stay private."""
+    path = tmp_path / "lake"
+    lakelog.open(path).close()
+    path.chmod(mode)
+    old = set(path.rglob("*"))
+    with lakelog.open(path) as lake:
+        lake.append({"type": "A"})
+        lake.settle()
+        lake.append({"type": "B"})
+        lake.verify().require()
+        new = set(path.rglob("*")) - old
+        stored = [each for each in new if each.is_file() and "cache" not in each.parts]
+        assert {stat.S_IMODE(each.stat().st_mode) for each in stored} == {0o600 | mode & 0o444}
+        # What each of them goes on writing.
+        for name in ("clock", "verified.jsonl"):
+            status = (path / "cache" / name).stat()
+            assert stat.S_IMODE(status.st_mode) == mode & 0o666
+
+
 def test_lock_of_another_user_is_held_all_the_same(tmp_path: Path) -> None:
     """A lock takes no more than to read its file."""
     lock = tmp_path / "some.lock"
