@@ -17,6 +17,7 @@ import re
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ PORT = 5514
 MESSAGE_MAX = 1 << 16
 """Bytes of a message; a longer one is cut, as RFC 5424 allows."""
 _READ = 1 << 16
+_LEAVE = 0.5
+"""Seconds that senders have at the end to see that they should go elsewhere."""
 _UDP_WAITING = 20_000
 """Datagrams that wait to be stored; those above are counted as lost."""
 _RECEIVE_BUFFER = 4 << 20
@@ -67,6 +70,7 @@ class SyslogServer:
                 " --syslog-from, or give --syslog-ca for clients with certificates"
             )
         self._tcp: asyncio.Server | None = None
+        self._senders: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
         self._udp: asyncio.DatagramTransport | None = None
         self._datagrams: _Datagrams | None = None
 
@@ -107,9 +111,23 @@ class SyslogServer:
         """End, and store what has come."""
         if self._tcp is not None:
             self._tcp.close()
+        # What a sender got rid of it never sends again: it is told that this is the end, and what
+        # it sent before it knew is stored.
+        for writer in self._senders.values():
+            if writer.can_write_eof():
+                with suppress(OSError):
+                    writer.write_eof()
+        await self._wait_for_senders(_LEAVE)
+        for writer in self._senders.values():
+            writer.close()
+        await self._wait_for_senders(None)
         if self._udp is not None and self._datagrams is not None:
             self._udp.close()
             await self._datagrams.stored()
+
+    async def _wait_for_senders(self, seconds: float | None) -> None:
+        if connections := [task for task in self._senders if task is not None]:
+            await asyncio.wait(connections, timeout=seconds)
 
     @property
     def lost(self) -> int:
@@ -136,6 +154,8 @@ class SyslogServer:
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = str(writer.get_extra_info("peername")[0])
+        task = asyncio.current_task()
+        self._senders[task] = writer
         try:
             if self._plan.authority is None and not self.admits(address):
                 _LOG.warning("syslog from %s is refused: --syslog-from does not name it", address)
@@ -151,6 +171,7 @@ class SyslogServer:
             # The sender connects again, and sends what it has not got rid of.
             _LOG.error("syslog from %s: %s", address, error)
         finally:
+            del self._senders[task]
             writer.close()
 
     def _context(self, certificate: str | None, key: str | None) -> ssl.SSLContext | None:

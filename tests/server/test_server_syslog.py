@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import subprocess
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import lakelog
 from lakelog.errors import InvalidSetting
 from lakelog.server import syslog
 from tests.support.http_lake import HttpLake, certified, serving
@@ -103,6 +105,28 @@ def test_a_stop_stores_what_was_received(tmp_path: Path) -> None:
             assert len(stored(server, "stop", 2_000)) == 2_000
             assert server.stop() == 0
         assert len(stored(server, "stop", 2_000)) == 2_000
+
+
+def test_a_stop_loses_nothing_of_a_sender_that_looks(tmp_path: Path) -> None:
+    """As rsyslog does, whether the connection has ended, before it sends a message."""
+    need_module("uvicorn")
+    port = free_port()
+    with serving(tmp_path / "lake", "--syslog", str(port)) as server:
+        connection = socket.create_connection(("127.0.0.1", port))
+        looker = select.poll()
+        looker.register(connection, select.POLLIN)
+        sent = 0
+        while not looker.poll(1):
+            texts = range(sent, sent + 100)
+            connection.sendall(b"".join(message("looker", f"{n}") + b"\n" for n in texts))
+            sent += 100
+            if sent == 5_000:
+                server.process.terminate()
+        connection.close()
+        assert server.stop() == 0
+    with lakelog.open(tmp_path / "lake") as lake:
+        numbers = lake.sql("SELECT message::INT FROM events ORDER BY 1").fetchall()
+    assert numbers == [(n,) for n in range(sent)]
 
 
 def test_only_clients_with_certificates_send_over_tls(tmp_path: Path) -> None:
