@@ -8,21 +8,25 @@ the last rewind names what is there. Else events would be dropped, and only `for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
+from lakelog.appends import StreamLock
 from lakelog.disk import DOCUMENT_MAX, File
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
+from lakelog.paths import KEYS
 from lakelog.refs import Head, Move
 from lakelog.remotes import carry, encryption, known, signature_files
 from lakelog.remotes.ancestry import Exchange, is_contained, settled
 from lakelog.remotes.carry import Transfer
+from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import Policy
+from lakelog.store import Policy, Store
 
 _LOOKS = 10
 
@@ -169,10 +173,30 @@ class _Push(Exchange):
         if self._result.dry_run:
             return None
         carried = self._store.manifests.text_to_carry(head.move.snapshot)
-        with self._named(objects, head.move.snapshot):
-            return self._site.advance(
-                branch, remote_head, head.move.snapshot, carried, rewind=rewind
-            )
+        with self._streams_held(branch, remote_head) as is_free:
+            if not is_free:
+                return None
+            with self._named(objects, head.move.snapshot):
+                return self._site.advance(
+                    branch, remote_head, head.move.snapshot, carried, rewind=rewind
+                )
+
+    @contextlib.contextmanager
+    def _streams_held(self, branch: str, remote_head: Head | None) -> Iterator[bool]:
+        """Hold the lock under which a lake in use in a directory gives versions; whether none waits
+        there, else they are published: ours might take one, or leave out those before it."""
+        is_directory = isinstance(self._site.remote, DirectoryRemote)
+        if not (is_directory and remote_head and self._site.volume.names(KEYS.wal_dir(branch))):
+            yield True
+            return
+        store = Store.load(self._site.url)
+        lock = StreamLock(store, branch)
+        with lock.held():
+            is_free = not lock.has_pending()
+            if not is_free:
+                with Lake(store, branch) as there:
+                    there.settle()
+            yield is_free
 
     def _offer(self, snapshot: str) -> None:
         if not self._result.dry_run:

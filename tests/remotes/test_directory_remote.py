@@ -12,8 +12,6 @@ import pytest
 import lakelog
 from lakelog.errors import Diverged, TransferRefused, Unreachable
 from lakelog.history.thinning import KEEP_MOVES
-from lakelog.ingest.quarantine import Quarantine
-from lakelog.maintain import Sealer
 from lakelog.maintain import gc as collecting
 from lakelog.remotes import fetches as fetching
 from lakelog.remotes import known, pushes
@@ -49,17 +47,24 @@ class TestDirectory(RemoteSuite, RemoteVolumeSuite):
         assert pull(path).refs["main"] == "updated"
         assert rows(path) == rows(url)
 
-    def test_a_version_that_a_push_takes_is_quarantined(self, path: str, url: str) -> None:
-        push(path)
-        with opened(url) as there, opened(path) as here:
-            there.append({"type": "add", "subject": "s"}, expect={"s": 0})
+    def test_a_push_takes_no_version_that_was_given_there(self, path: str, url: str) -> None:
+        with opened(path) as here:
+            here.tag("empty")
             here.append({"type": "add", "subject": "s"}, expect={"s": 0})
             push(path)
-            there.settle()
-            assert list(there.stream("s")) == list(here.stream("s"))
-            (line,) = there.sql("SELECT reason, line->>'subject' FROM quarantine").fetchall()
-            assert line == (Sealer.TAKEN_VERSION, "s")
-            assert Quarantine(there.store, "main").replay(there.engine).left == 1
+            with opened(url) as there:
+                there.append({"type": "there", "subject": "s"}, expect={"s": 1})
+                here.append({"type": "here", "subject": "s"}, expect={"s": 1})
+                with pytest.raises(Diverged):
+                    push(path)
+                assert [event["type"] for event in there.stream("s")] == ["add", "there"]
+                there.append({"type": "last", "subject": "s"}, expect={"s": 2})
+                here.rollback("empty")
+                push(path, force=True)
+                there.settle()
+                assert there.stream("s").version == 0
+                there.append({"type": "add", "subject": "s"}, expect={"s": 0})
+                assert [event["type"] for event in there.stream("s")] == ["add"]
 
     def test_maintenance_at_the_remote_is_no_divergence(self, path: str, url: str) -> None:
         push(path)

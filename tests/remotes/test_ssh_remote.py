@@ -13,6 +13,8 @@ import pytest
 import lakelog
 from lakelog import Settings
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
+from lakelog.ingest.quarantine import Quarantine
+from lakelog.maintain import Sealer
 from lakelog.remotes import fetches as fetching
 from lakelog.remotes import known
 from lakelog.remotes.sftp import SftpClient
@@ -54,6 +56,20 @@ class TestSsh(RemoteSuite, RemoteVolumeSuite):
             assert lake.verify().problems == ()
             assert [n for n in os.listdir(lake.store.paths.gc) if n.startswith("push-")] == []
         assert list(Path(there).rglob(".tmp-*")) == []
+
+    def test_a_version_that_a_push_takes_is_quarantined(
+        self, path: str, url: str, home: Path
+    ) -> None:
+        push(path)
+        with opened(str(next((home / "far").iterdir()))) as there, opened(path) as here:
+            there.append({"type": "add", "subject": "s"}, expect={"s": 0})
+            here.append({"type": "add", "subject": "s"}, expect={"s": 0})
+            push(path)
+            there.settle()
+            assert list(there.stream("s")) == list(here.stream("s"))
+            (line,) = there.sql("SELECT reason, line->>'subject' FROM quarantine").fetchall()
+            assert line == (Sealer.TAKEN_VERSION, "s")
+            assert Quarantine(there.store, "main").replay(there.engine).left == 1
 
     @pytest.mark.parametrize("late", [False, True])
     def test_gc_at_the_remote_takes_nothing_that_a_push_names(
