@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo
 
 import lakelog
 from lakelog import remotes
+from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.errors import AlreadyExists, InvalidSetting, SubscriptionRewound
 from tests.support import cli, encrypted
@@ -323,6 +324,9 @@ class Upkeep:
         if way == "compress":
             with gzip.open(f"{older}.gz", "wb") as file:
                 file.write(older.read_bytes())
+            # One that changed just now may be on its way still, and is read later.
+            age = time.time() - 2 * watch.STABLE
+            os.utime(f"{older}.gz", (age, age))
             older.unlink()
 
     # --- questions ---
