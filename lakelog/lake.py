@@ -323,7 +323,9 @@ class Lake(LakeErasure, LakeState):
 
     def diff(self, a: str, b: str) -> history.Diff:
         """Compare two states, behaviour included; branches are settled. Raises UnknownRef."""
-        for name in {a, b}.intersection(self.store.refs.branches()):
+        for name in filter(
+            self.store.refs.is_alive, {a, b}.intersection(self.store.refs.all_branches())
+        ):
             (self if name == self.branch_name else Lake(self.store, name)).settle()
         old, new = (history.resolve(self.store, self.branch_name, r) for r in (a, b))
         return history.Diff.between(

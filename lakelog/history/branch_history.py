@@ -38,14 +38,17 @@ _SCHEMAS = ("omega", "information_schema", "pg_catalog")
 """Schemas of SQL besides those of tags and branches."""
 
 
-def _refuse_taken(name: str, ref_type: str, names: list[str]) -> None:
+def _refuse_taken(
+    name: str, ref_type: str, names: list[str], is_alive: Callable[[str], bool] = bool
+) -> None:
     """Refuse a name that a ref of the other kind has: SQL, diff and rollback could mean either.
 
-    SQL ignores case, so this does too.
+    SQL ignores case, so this does too. To ask of each whether it is alive takes long.
     """
     if name.lower() in _SCHEMAS:
         raise InvalidName(f"{name!r} cannot be a name: SQL has a schema of that name")
-    for twin in filter(lambda ref_name: ref_name.lower() == name.lower(), names):
+    twins = filter(lambda ref_name: ref_name.lower() == name.lower(), names)
+    for twin in filter(is_alive, twins):
         raise AlreadyExists(f"{ref_type} {twin!r} has that name: choose another for this one")
 
 
@@ -112,7 +115,7 @@ class BranchHistory:
         # Before settling, which may take a while; the link below decides.
         if File(path).exists():
             raise refusal
-        _refuse_taken(name, "branch", self._store.refs.branches())
+        _refuse_taken(name, "branch", self._store.refs.all_branches(), self._store.refs.is_alive)
         target = self.settle_ref(ref)
         # gc reads the tags again before it deletes, so a state that is kept now stays once it is
         # tagged.
@@ -139,9 +142,9 @@ class BranchHistory:
         A deleted branch of that name continues with the next number. Raises AlreadyExists.
         """
         encode_name(name)  # raises InvalidName
-        if name in self._store.refs.branches():
+        if self._store.refs.is_alive(name):
             raise AlreadyExists(f"branch {name!r} exists: choose another name")
-        _refuse_taken(name, "tag", [tag.name for tag in self._store.refs.tags()])
+        _refuse_taken(name, "tag", self._store.refs.tag_names())
         target = self.settle_ref(ref)
         require_kept(self._store, target, ref or name)
         # A branch on a state that does not open could not be used.
