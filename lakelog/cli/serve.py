@@ -95,9 +95,11 @@ def serve(
         if print_url:
             click.echo(url)
         app.say(f"serving {app.path} at {url}; Ctrl-C ends it")
+        if stop.is_set():  # a signal of before the server had handlers: now it has
+            signal.raise_signal(signal.SIGTERM)
 
     # Their handlers are called once more when the server has stopped: the lake is closed then.
-    with stop_at_signals(), app.open_or_create() as lake:
+    with stop_at_signals() as stop, app.open_or_create() as lake:
         whole = dataclasses.replace(plan, version=_version(), queries=queries, syslog=syslog)
         is_all = run_server(lake, whole, started)
     app.say("stopped")

@@ -11,7 +11,10 @@ import http.client
 import json
 import os
 import random
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -117,3 +120,18 @@ def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
 
 def numbers(server: HttpLake) -> list[str]:
     return [json.loads(event["data"])["n"] for event in server.events()]
+
+
+def test_a_signal_while_it_starts_ends_the_server(tmp_path: Path) -> None:
+    """One that comes once it is heard, and before there is a server to end."""
+    need_module("uvicorn")
+    command = [sys.executable, "-m", "lakelog", "--lake", str(tmp_path / "lake"), "serve"]
+    with subprocess.Popen([*command, "--port", "0"], stderr=subprocess.DEVNULL) as process:
+        status, caught = Path(f"/proc/{process.pid}/status"), 0
+        while not caught >> (signal.SIGTERM - 1) & 1:
+            caught = int(status.read_text().split("SigCgt:")[1].split()[0], 16)
+        process.terminate()
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
