@@ -55,7 +55,7 @@ ORDER = {
     "document": "checksum",
     "volume": "volume move_pack replacements erased_states",
     "manifest": "manifest_text manifest manifests",
-    "refs": "ref refs branch_life",
+    "refs": "ref tag_refs refs branch_life",
     "store": """attachment policy signatures verified_files machine lake_config
         new_directory store hosts
         sealer_process clock""",

@@ -18,10 +18,11 @@ from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.keys import LakeKeys
 from lakelog.paths import KEYS, FileNames
 from lakelog.refs.ref import CachedHead, Head, Move, MoveLocation, Ref, Tag
+from lakelog.refs.tag_refs import TagRefs
 from lakelog.runtime.closest import did_you_mean
 from lakelog.volume import TICK_NS, MovePack, Volume
 
-_PACKED_CACHED, _TEXTS_CACHED = 4, 64
+_PACKED_CACHED = 4
 _SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
 _LOOKS = 20
 """How often a directory is listed again because its files were packed meanwhile."""
@@ -38,7 +39,7 @@ class PreparedMove:
     file: Begun
 
 
-class Refs:
+class Refs(TagRefs):
     """Reads and links the refs of one lake; caches the last head of each branch."""
 
     def __init__(
@@ -50,14 +51,12 @@ class Refs:
     ) -> None:
         """What decodes raises NotIntact; `keys` returns what encrypts messages, if the lake is
         encrypted."""
-        self._keys = keys
-        self._volume = volume
-        self._decode_move, self._decode_tag = decode_move, decode_tag
+        super().__init__(volume, decode_tag, keys)
+        self._decode_move = decode_move
         self._heads: dict[str, CachedHead] = {}
         self.exchanges = 0
         """How often another copy of the lake may have taken the place of the one that was read."""
         self._packed: dict[str, dict[int, bytes]] = {}
-        self._texts: dict[str, tuple[bytes, str]] = {}
         self._durable: dict[str, str] = {}
         self._places: dict[str, MoveLocation] = {}
         self._places_of: tuple[int, object] = (0, None)
@@ -121,9 +120,6 @@ class Refs:
             return self._volume.read(key)
         except NotIntact as error:
             raise self._damaged(key, f"the move is damaged: {error}") from None
-
-    def _damaged(self, key: str, reason: str) -> DamagedRef:
-        return DamagedRef(self._volume.location(key), reason)
 
     def read(self, branch: str, number: int) -> Move:
         """Return one move, packed or not. Raises DamagedRef, UnknownRef."""
@@ -337,16 +333,6 @@ class Refs:
                     with contextlib.suppress(DamagedRef):
                         yield self.decode(branch, number, data)
 
-    def recent_text(self, digest: str) -> bytes | None:
-        """The text of a manifest that a move or tag read lately carries."""
-        cached = self._texts.get(digest)
-        return cached[0] if cached else None
-
-    def carried_text(self, digest: str) -> bytes | None:
-        """The text of a manifest if a ref read lately carries it and is on disk now."""
-        cached = self._texts.get(digest)
-        return cached[0] if cached and self._volume.exists(cached[1]) else None
-
     def find_text(self, digest: str) -> bytes | None:
         """The text of a manifest that some move or tag on disk carries now; may read them all."""
         if carried := self.carried_text(digest):
@@ -363,51 +349,10 @@ class Refs:
                     return ref.carried
         return None
 
-    def tags(self) -> list[Tag]:
-        """All tags by name. Raises DamagedRef."""
-        tags = list[Tag]()
-        for name in self.tag_names():
-            with contextlib.suppress(UnknownRef):  # deleted since it was listed
-                tags.append(self.tag(name))
-        return tags
-
-    def tag_names(self) -> list[str]:
-        """Names of all tags, damaged ones included."""
-        return FileNames(sorted(self._volume.names(KEYS.tags))).tags
-
     def no_branch(self, name: str) -> UnknownRef:
         """Return the error for a branch that does not exist."""
         near = did_you_mean(name, self.branches())
         return UnknownRef(f"no branch {name!r}: {near or 'see `lakelog branch --list`'}")
-
-    def tag(self, name: str) -> Tag:
-        """One tag. Raises UnknownRef, DamagedRef."""
-        try:
-            return self.read_tag(name)[0]
-        except FileNotFoundError:
-            near = did_you_mean(name, self.tag_names())
-            raise UnknownRef(f"no tag {name!r}: {near or 'see `lakelog tag --list`'}") from None
-
-    def read_tag(self, name: str) -> tuple[Tag, bytes]:
-        """Return a tag with the bytes of its file. Raises FileNotFoundError, DamagedRef."""
-        key = KEYS.tag(name)
-        try:
-            data = self._volume.read(key)
-            tag = self._decode_tag(data, name)
-        except NotIntact as error:
-            raise self._damaged(key, f"the tag is damaged: {error}") from None
-        self._remember(tag, key)
-        return tag, data
-
-    def link_tag(self, tag: Tag) -> None:
-        """Make a tag durably; FileExistsError if the name is taken."""
-        data = tag.to_encrypt(self._keys()).encode()
-        self._volume.create(KEYS.tag(tag.name), data)
-
-    def replace_tag(self, tag: Tag) -> None:
-        """Make or replace the tag of a remote's branch durably; no other tag changes (F7.10)."""
-        data = tag.to_encrypt(self._keys()).encode()
-        self._volume.replace(KEYS.tag(tag.name), data)
 
     def is_alive(self, branch: str) -> bool:
         """Whether the branch is there and not deleted; a damaged one is there."""
@@ -465,14 +410,6 @@ class Refs:
             raise self._damaged(key, f"the move is damaged: {error}") from None
         self._remember(move, key)
         return move
-
-    def _remember(self, ref: Move | Tag, key: str) -> None:
-        """Cache the text that a ref carries: whoever read the ref will ask for its state next."""
-        if ref.carried:
-            self._texts.pop(ref.snapshot, None)
-            self._texts[ref.snapshot] = ref.carried, key
-            for old in list(self._texts)[:-_TEXTS_CACHED]:
-                self._texts.pop(old, None)
 
     def _read_packed_move(self, branch: str, number: int) -> bytes | None:
         """The bytes of a packed move, or None."""
