@@ -51,7 +51,7 @@ class FileFollower:
     def finish(self) -> None:
         """Let the follower end, once it has all that was written."""
         # That of another program may have looked for the last time: then one of ours waits for it.
-        if self._process is None or not self._is_followed():
+        if not self._is_running() and (self._process is None or not self._is_followed()):
             self._start()
         if self._process is not None:
             with contextlib.suppress(OSError):
@@ -62,8 +62,7 @@ class FileFollower:
     def leave(self) -> None:
         """Start a follower unless one of ours or of another program will still read what was
         written: `ensure` may have looked before that one ended."""
-        is_ours = self._process is not None and self._process.poll() is None
-        if not is_ours and not self._is_followed():
+        if not self._is_running() and not self._is_followed():
             self._start()
 
     def sync(self) -> bool:
@@ -79,6 +78,10 @@ class FileFollower:
             capture_output=True,
         )
         return bool(completed.returncode == 0)
+
+    def _is_running(self) -> bool:
+        """Whether one of ours runs, which may not hold the lock yet."""
+        return self._process is not None and self._process.poll() is None
 
     def _is_followed(self) -> bool:
         with contextlib.suppress(OSError):
