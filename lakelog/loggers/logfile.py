@@ -45,11 +45,17 @@ class LogFile:
     def __init__(self, path: str, kind_pattern: bytes, stamp: bytes, rotate_bytes: int) -> None:
         self.path, self.rotate_bytes = path, rotate_bytes
         self._kind, self._stamp = re.compile(kind_pattern), re.compile(stamp)
-        self.follower: FileFollower | None = None
+        self._followers: list[FileFollower] = []
         self._fd, self._inode = -1, 0
         self._line_end, self._written = b"", 0  # what ends a line that was cut off
         self.erased = 0
         self._summaries: list[threading.Thread] = []
+
+    def bring_to(self, follower: FileFollower) -> None:
+        """Let another lake have the lines, too, unless it is one already."""
+        places = [(other.lake, other.branch) for other in self._followers]
+        if (follower.lake, follower.branch) not in places:
+            self._followers.append(follower)
 
     def store(self, lines: list[bytes]) -> None:
         """Write lines to the page cache. Raises OSError; the same lines may then be given again."""
@@ -68,8 +74,8 @@ class LogFile:
         if self.rotate_bytes and os.fstat(self._fd).st_size >= self.rotate_bytes:
             with contextlib.suppress(OSError):  # another process may be quicker
                 self._rotate()
-        if self.follower is not None:
-            self.follower.ensure()
+        for follower in self._followers:
+            follower.ensure()
 
     def _note_cut(self, lines: list[bytes], on_disk: bytes) -> None:
         """Note which lines are in the file, and how the one is ended that was cut off."""
@@ -95,8 +101,8 @@ class LogFile:
 
     def finish(self) -> None:
         """See to it that the last lines are brought to the lake, too."""
-        if self.follower is not None and self._fd >= 0:
-            self.follower.leave()
+        for follower in self._followers if self._fd >= 0 else ():
+            follower.leave()
 
     def close(self) -> None:
         """Close the file, and let the lake get the rest of it."""
@@ -106,8 +112,8 @@ class LogFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        if self.follower is not None:
-            self.follower.finish()
+        for follower in self._followers:
+            follower.finish()
 
     def after_fork(self) -> None:
         """In a child: another descriptor, so that the parent's locks are not shared."""
@@ -176,7 +182,7 @@ class LogFile:
 def queue_of_file(
     path: str, kind_pattern: bytes, stamp: bytes, follower: FileFollower | None, rotate_bytes: int
 ) -> EventQueue:
-    """Return the queue of a file in this process; of a lake too, if one is named once."""
+    """Return the queue of a file in this process, which each lake gets, too, that is named once."""
     name = os.path.realpath(path)
     with _LOCK:
         if name not in _QUEUES:
@@ -190,8 +196,8 @@ def queue_of_file(
             )
         queue = _QUEUES[name]
         file = queue.destination
-        if follower is not None and isinstance(file, LogFile) and file.follower is None:
-            file.follower = follower
+        if follower is not None and isinstance(file, LogFile):
+            file.bring_to(follower)
         return queue
 
 

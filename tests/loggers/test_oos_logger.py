@@ -64,6 +64,30 @@ def test_a_log_goes_to_the_branch_that_it_is_given(tmp_path: Path, make_lake: Ma
     assert items(lake) == []
 
 
+def test_a_log_goes_to_each_lake_that_a_logger_of_it_names(
+    tmp_path: Path, make_lake: MakeLake
+) -> None:
+    """Loggers of one file in one process share its queue: every lake gets the lines."""
+    one, other = make_lake(), lakelog.open(tmp_path / "other")
+    for lake in (one, other, other):
+        log = lakelog.get_logger(tmp_path / "oos.log", lake=lake)
+    log.complete("podcast", "A", "item")
+    for lake in (one, other):
+        until_stored(lake, 1)
+        assert items(lake) == ["item"]
+    other.close()
+
+
+def test_a_log_that_ends_with_its_first_line_leaves_no_process(
+    tmp_path: Path, make_lake: MakeLake
+) -> None:
+    """The process that follows it has just begun then, and ends when it has brought the line."""
+    lake = make_lake()
+    lakelog.get_logger(tmp_path / "oos.log", lake=lake).complete("podcast", "A", "item")
+    close_all()
+    assert items(lake) == ["item"]
+
+
 def test_sync_reads_the_log_and_its_backups_alone(tmp_path: Path, make_lake: MakeLake) -> None:
     """Other files begin with the name of the log, too; and a name may end as backups do."""
     lake, path = make_lake(), tmp_path / "run-20260101.log"
