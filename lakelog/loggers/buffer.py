@@ -49,6 +49,7 @@ class DiskBuffer:
         self._name, self._fd, self._count = "", -1, 0
         self.size = self.added = self._drained = 0
         self._plain = 0  # bytes of its lines before they are encrypted, if they are
+        self._first = 0, 0  # of those that were added first: these, and those in the file
 
     def add(self, lines: list[bytes]) -> list[bytes]:
         """Write lines to the page cache; return them with their ids.
@@ -71,6 +72,7 @@ class DiskBuffer:
             size, added = self.size + len(content), self.added + len(content)
             try:
                 OpenFile(self._fd).write(content)
+                self._first = self._first if self.size else (plain, size)
                 self.size, self.added, self._plain = size, added, plain
             except BaseException:
                 # Whatever interrupted the write: the count tells whether all of it was noted.
@@ -98,11 +100,16 @@ class DiskBuffer:
         return b'{"id":"%s-%d",' % (self._name.encode(), self._count) + line[1:]
 
     def remove(self, lines: list[bytes]) -> None:
-        """Remove the only lines of the buffer, which were stored; nothing if there are others."""
+        """Remove the lines that were added first, which were stored, and leave any others."""
         with self._lock:
-            # By its length: other lines are of events that were not stored.
-            if self._plain == sum(map(len, lines)) + len(lines):
+            plain, size = self._first
+            # By their length: other lines are of events that were not stored.
+            if plain != sum(map(len, lines)) + len(lines):
+                return
+            if self.size == size:
                 self._empty()
+            else:
+                self._drained = size  # where those begin that `drain` stores
 
     def drain(self, store: StoreLines) -> None:
         """Store all lines in their order and empty the file. Raises what `store` raises; then what
@@ -132,7 +139,7 @@ class DiskBuffer:
                 if not self.size and File(self._path).is_open_as(fd):
                     File(self._path).remove()
                 OpenFile(fd).close()
-                self.size = self._drained = self._plain = 0
+                self._note_empty()
 
     def remove_empty(self) -> None:
         """Remove the file if nothing is left in it; the next line begins another."""
@@ -150,7 +157,11 @@ class DiskBuffer:
 
     def _empty(self) -> None:
         self._cut(0)
+        self._note_empty()
+
+    def _note_empty(self) -> None:
         self.size = self._drained = self._plain = 0
+        self._first = 0, 0
 
     def _cut(self, size: int) -> None:
         os.ftruncate(self._fd, size)

@@ -118,6 +118,7 @@ def test_a_slow_sync_at_the_start_keeps_no_line_in_memory(
     syncs.free.set()
     assert queue.flush(240)
     assert numbers(lake) == [0, 1]
+    assert queue.stats().stored == 2
     queue.close()
 
 
