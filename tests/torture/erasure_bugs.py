@@ -135,7 +135,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "stand-ins not received",
-        f"{REMOTES}.fetches:_Fetch._receive",
+        f"{REMOTES}.fetches:_Fetch._objects",
         "self._erasures.stand_in(snapshot) != snapshot",
         "False",
     ),
