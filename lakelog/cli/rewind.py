@@ -127,7 +127,7 @@ def undo(
     yes: bool = YES,
     target: OutputTarget = OUTPUT,
 ) -> None:
-    """Undo the last rollback, undo, snapshot, retention, dedupe or repair.
+    """Undo the last rollback, undo, snapshot, retention, dedupe, repair or pull.
 
     If events were published since, --force or --to-branch has to say what happens to them. What a
     rollback moved with the branch comes back with it: directories, deployment.
