@@ -124,6 +124,8 @@ def _members(value: Any) -> dict[object, object] | list[object] | None:
         return dict(value.model_dump())
     if hasattr(cls, "keys") and hasattr(cls, "__getitem__"):
         return {key: value[key] for key in value.keys()}  # noqa: SIM118
+    if isinstance(value, memoryview):  # bytes, though it has what arrays have
+        return None
     if hasattr(cls, "tolist") and getattr(value, "ndim", False):  # arrays of numpy and pandas
         return list(value.tolist())
     return None

@@ -63,6 +63,7 @@ def stored(value: Any) -> Any:
         (2**64 - 1, 2**64 - 1),
         (b"caf\xc3\xa9 \xff", "café \\xff"),
         (bytearray(b"ab"), "ab"),
+        (memoryview(b"ab"), "ab"),
         (datetime(2026, 1, 2, 3, 4, 5, 600), "2026-01-02T03:04:05.000600"),
         (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00Z"),
         (datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=2))), "2026-01-02T00:00:00+02:00"),
