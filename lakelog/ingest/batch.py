@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -242,8 +242,11 @@ class Batch:
 
     def begin(self, start: Start) -> None:
         """Take rows of a file from now on."""
-        earlier = start.cursor.earlier_origins(start.head)
-        self._refusal.note_earlier(start.cursor.origin, earlier)
+        self.note_earlier(start.cursor.origin, start.cursor.earlier_origins(start.head))
+
+    def note_earlier(self, origin: str, earlier: Iterable[str]) -> None:
+        """Know rows of an origin that were erased by their places under `earlier` ones, too."""
+        self._refusal.note_earlier(origin, earlier)
 
     @property
     def full(self) -> bool:

@@ -121,6 +121,11 @@ class MessageBatch:
         if is_retry:
             repeated = drop_stored(self._job, self._batch.state, messages[0].stream, result)
             self._repeated += repeated
+            # What was erased is known by its place under the name that the stream had at first.
+            cursor = self._moves[messages[0].stream]
+            for origin in {line.origin for line in result.bad}:
+                first_origin = cursor.key + origin.removeprefix(cursor.origin)
+                self._batch.note_earlier(origin, [first_origin])
         self._batch.take(result)
         by_stream = dict[str, list[Message]]()
         for message in messages:

@@ -229,6 +229,28 @@ def test_crash_that_loses_the_last_second(home: Path, looks: bool) -> None:
         place.client.close()
 
 
+def test_crash_brings_back_no_line_that_was_erased(home: Path) -> None:
+    path = str(home / "lake")
+    opened(path).close()
+    with running(RedisServer(home / "redis", options=("--save", ""))) as server:
+        place = RedisPlace(server)
+        place.number(33)
+        place.send([b"{ada", b"\0ada"])
+        place.client.save()
+        place.number(5)
+        consumed(path, place.url)
+        with lakelog.open(path) as lake:
+            assert lake.erase(subject="ada", why="asked").erasure.lines == 1
+        server.stop()
+        server.start()
+        place.number(1)
+        consumed(path, place.url)
+        assert numbers(path) == Counter(range(place.sent))
+        with lakelog.open(path) as lake:
+            assert lake.sql("SELECT line FROM quarantine").fetchall() == [("AGFkYQ==",)]
+        place.client.close()
+
+
 def test_crash_after_consuming_began_at_the_end(home: Path) -> None:
     """What was older then is not read either, though nothing of what was read is there."""
     path = str(home / "lake")
