@@ -6,8 +6,8 @@ STORE, MAINTAIN = "lakelog.store", "lakelog.maintain"
 REMOTES, TRAIN = "lakelog.remotes", "lakelog.train"
 ERASED, ERASURE, PROTECT = "lakelog.erased", "lakelog.erasure", "lakelog.protect"
 ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
-    ("a filter left", f"{ERASURE}.derived:clean", "paths.bloom(key), ", ""),
-    ("a word index left", f"{ERASURE}.derived:clean", "paths.words(key), ", ""),
+    ("a filter left", f"{ERASURE}.derived:clean", "paths.ranges, paths.blooms", "paths.ranges"),
+    ("a word index left", f"{ERASURE}.derived:clean", ", paths.word_indexes):", "):"),
     ("cached views left", f"{ERASURE}.derived:forget_answers", "in _ANSWERS", "in ()"),
     ("old texts in moves", f"{ERASED}.sweep:sweep", "if stripped is not None", "if False"),
     (
@@ -195,7 +195,12 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         "in present - entries.keys()",
         "in ()",
     ),
-    ("a rank index left", f"{ERASURE}.derived:clean", "ranks.drop(store.paths, [key])", "pass"),
+    (
+        "a rank index left",
+        f"{ERASURE}.derived:clean",
+        "ranks.drop(paths, replaced.keys() &",
+        "({*()} &",
+    ),
     ("cached folds left", f"{ERASURE}.derived:forget_answers", "in _ANSWERS", 'in ("views",)'),
     (
         "trees of proofs left",
@@ -218,7 +223,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "a view that says it not named",
         f"{ERASURE}.leftovers:leftovers",
-        "findings += _in_definitions(store, needles)",
+        "findings += _in_definitions(rewriting.history_of(store, earlier), needles)",
         "pass",
     ),
     (
