@@ -9,6 +9,7 @@ did. What goes wrong in recording is counted and never reaches the caller.
 from __future__ import annotations
 
 import functools
+import os
 import re
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
@@ -103,6 +104,7 @@ class Call:
         self._said = request_content(name, body) if content is not False else {}
         self._chunks: AnswerChunks | None = None
         self._is_recorded = self.is_reading = False
+        self._pid = os.getpid()
         self._span.start()
 
     def watch(self, result: object) -> None:
@@ -142,7 +144,8 @@ class Call:
 
     def abandon(self) -> None:
         """Nobody reads on. What the model had to say may be complete nevertheless."""
-        if not self._is_recorded:
+        # A forked process lets go of what is its parent's, who may still read it.
+        if not self._is_recorded and os.getpid() == self._pid:
             is_ended = self._chunks is not None and self._chunks.is_ended
             self._end_stream("complete" if is_ended else "abandoned")
 
