@@ -67,18 +67,18 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
     before = _Before(store)
     # Before the heads: what is known of a remote names moves, which the copy will have then.
     remotes = _read_all(store.paths.remotes)
-    noted, wal_names = File(f"{copy_paths.cache}/copied.json"), dict[str, list[str]]()
+    noted_path, wal_names = f"{copy_paths.cache}/copied.json", dict[str, list[str]]()
     # WALs before heads (F12.2). They wait under temporary names: with the old head of the copy
     # their frames could leave a gap.
     for branch in store.refs.all_branches():
         if not store.refs.numbers(branch):
             continue  # a branch that is being created
         _refuse_diverged(store, copy_paths, branch)
-        present = _require_copied(copy_paths, branch, noted)
+        present = _require_copied(copy_paths, branch, noted_path)
         heads[branch], staged[branch] = _stage_wals(store, copy_paths, branch, result)
         wal_names[branch] = sorted({*present, *staged[branch]})
     # Before they get their names: a run that dies leaves no file that is not noted.
-    noted.replace(orjson.dumps(wal_names))
+    File(noted_path).replace(orjson.dumps(wal_names))
     # Before the objects: what a tag names that is made later may not be copied.
     # Signatures before tags: each then has the tag that it signs.
     signatures = _read_all(store.paths.signatures)
@@ -211,13 +211,13 @@ def _refuse_diverged(store: Store, copy_paths: Paths, branch: str) -> None:
         )
 
 
-def _require_copied(copy_paths: Paths, branch: str, noted: File) -> set[str]:
+def _require_copied(copy_paths: Paths, branch: str, noted_path: str) -> set[str]:
     """Return the WAL files of a branch of the copy; refuse a copy that has one which no run of
-    before has `noted`: events were appended there, which would be lost."""
+    before has noted: events were appended there, which would be lost."""
     present = {n for n in Folder(copy_paths.wal_dir(branch)).names() if FileName(n).wal}
     copied = present
     with contextlib.suppress(FileNotFoundError, ValueError):
-        copied = set(orjson.loads(noted.read()).get(branch, ()))
+        copied = set(orjson.loads(File(noted_path).read()).get(branch, ()))
     if strangers := present - copied:
         raise AlreadyExists(
             f"{copy_paths.wal_dir(branch)}/{min(strangers)} is not of the lake: the copy was"
