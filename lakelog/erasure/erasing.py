@@ -104,11 +104,13 @@ def find(
     if store.attachment is not None:
         present = entries.keys() & (on_disk | store.attachment.erasures.segments_there())
     in_states = [entry for key, entry in entries.items() if key in present]
-    strays = [entry_of_file(store, key) for key in present - entries.keys()]
+    unnamed = present - entries.keys()
+    possible = set[str]().union(*(chooser.possible(unnamed) for chooser in choosers))
+    strays = [entry for key in possible if (entry := entry_of_file(store, key)) is not None]
     candidates = [
         (chooser, entry)
         for chooser in choosers
-        for entry in (*chooser.candidates(in_states), *filter(None, strays))
+        for entry in chooser.candidates([*in_states, *strays])
     ]
     for number, (chooser, entry) in enumerate(candidates):
         rows = chooser.rows_of(entry)

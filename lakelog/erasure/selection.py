@@ -119,6 +119,15 @@ class Chooser:
         matching = self._filters.containing(events, "subject", hashed)
         return [e for e in segments if e.kind != "events" or e.key in matching]
 
+    def possible(self, digests: set[str]) -> set[str]:
+        """Return the segments that may have chosen rows, by the filters that are here: of a stray
+        nothing else is known before it is read."""
+        if not self.selector.subject:
+            return digests
+        missing = self._filters.missing(digests)
+        hashed = self._filters.hashes_of([self.selector.subject])
+        return missing | self._filters.containing(digests - missing, "subject", hashed)
+
     def _obtained(self, events: list[str]) -> list[str]:
         """Return those of the segments of a shared lake that may have the subject, of which the
         filters are here, or the files of which they are made."""
