@@ -192,8 +192,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "segments of no state left",
         f"{ERASURE}.erasing:find",
-        "in present - entries.keys()",
-        "in ()",
+        "in possible if",
+        "in () if",
     ),
     (
         "a rank index left",
