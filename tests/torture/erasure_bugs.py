@@ -189,12 +189,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         'key in _manifest_of(name).get("erased", ())',
         "True",
     ),
-    (
-        "segments of no state left",
-        f"{ERASURE}.erasing:find",
-        "in possible if",
-        "in () if",
-    ),
+    ("segments of no state left", f"{ERASURE}.erasing:find", "in possible if", "in () if"),
     (
         "a rank index left",
         f"{ERASURE}.derived:clean",
