@@ -114,8 +114,9 @@ def _readable(
         if ref.carried and ref.snapshot not in carried:
             carried.add(ref.snapshot)
             yield ref.snapshot, functools.partial(store.manifests.of, ref)
+    is_shared = store.attachment is not None  # a bucket may have what is not here
     for digest in itertools.filterfalse(carried.__contains__, digests):
-        if store.manifests.has_file(digest) or store.erased.holds(digest):
+        if is_shared or store.manifests.has_file(digest) or store.erased.holds(digest):
             yield digest, functools.partial(store.manifests.load, digest)
 
 
