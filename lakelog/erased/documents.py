@@ -21,7 +21,8 @@ from lakelog.values import JsonObject
 from lakelog.volume import TICK_NS
 
 _T = TypeVar("_T")
-_PRINT = 16
+PRINT = 16
+"""Bytes of a fingerprint."""
 
 
 def keys(paths: Paths) -> set[str]:
@@ -55,9 +56,9 @@ def salted(salt: str, value: str) -> str:
 
 
 def fingerprint(salt: str, *values: object) -> bytes:
-    """Return the fingerprint by which an erasure knows some values of a row, 16 bytes."""
+    """Return the fingerprint by which an erasure knows some values of a row."""
     joined = "\0".join("" if value is None else f"{value}" for value in values)
-    return bytes.fromhex(salted(salt, joined))[:_PRINT]
+    return bytes.fromhex(salted(salt, joined))[:PRINT]
 
 
 class ErasuresCache:

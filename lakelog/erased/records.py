@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass, field, replace
 from lakelog import document
 from lakelog.disk import File, Folder, disk
 from lakelog.erased import documents
-from lakelog.erased.documents import salted
+from lakelog.erased.documents import PRINT, salted
 from lakelog.errors import InvalidEvent
 from lakelog.paths import Paths
 from lakelog.refs import author
 from lakelog.values import JsonObject
 
-_PRINT, _PRINTS = 16, ("places", "keys", "contents", "origins")
+_PRINTS = "places", "keys", "contents", "origins"
 NO_TIMES, _EVER = ((1 << 63) - 1, -(1 << 63)), (-(1 << 63), (1 << 63) - 1)
 """The least and the greatest time (us) of no row, and of rows of which that is not known."""
 StateLeaves = dict[str, dict[str, list[tuple[int, str]]]]
@@ -198,19 +198,23 @@ class ErasedRows:
     def decoded(data: bytes) -> ErasedRows:
         """Return what a document says. Raises NotIntact, KeyError."""
         body = document.decode(data)
+        # Earlier versions did not say these: of any origin, and of any time.
+        is_unsaid = "origins" not in body
+        if is_unsaid:
+            body["origins"] = ""
         places, keys, contents, origins = (
-            frozenset(raw[start : start + _PRINT] for start in range(0, len(raw), _PRINT))
-            for raw in (base64.b64decode(body.get(name, "")) for name in _PRINTS)
+            frozenset(raw[start : start + PRINT] for start in range(0, len(raw), PRINT))
+            for raw in (base64.b64decode(body[name]) for name in _PRINTS)
         )
         leaves = {
             state: {lake: [(seq, leaf) for seq, leaf in pairs] for lake, pairs in lakes.items()}
             for state, lakes in body["leaves"].items()
         }
-        # Earlier versions did not say: of any origin, and of any time.
-        is_unsaid = "origins" not in body
-        times = _EVER if is_unsaid and contents else tuple(body.get("times", NO_TIMES))
-        known_origins = None if is_unsaid and places else origins
-        return ErasedRows(places, keys, contents, leaves, known_origins, times)
+        if is_unsaid:
+            times = _EVER if contents else NO_TIMES
+            return ErasedRows(places, keys, contents, leaves, None if places else origins, times)
+        earliest, latest = body["times"]
+        return ErasedRows(places, keys, contents, leaves, origins, (earliest, latest))
 
     @staticmethod
     def kept_leaves(paths: Paths, state: str, lake: str) -> list[tuple[int, str]]:

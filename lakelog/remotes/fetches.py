@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from lakelog import document
 from lakelog.appends import StreamLock
 from lakelog.disk import File, Folder
-from lakelog.erased import Refusal, records
+from lakelog.erased import Refusal
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
 from lakelog.keys import KeyRing
 from lakelog.lake import Lake
@@ -35,6 +35,7 @@ from lakelog.remotes.ancestry import (
 from lakelog.remotes.carry import Carried, Transfer
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import Common, KnownBranch, MovePosition, place_of, track
+from lakelog.remotes.merge_rows import has_erasures
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.signature_files import SignedThere
 from lakelog.remotes.site import WITHOUT_MOVE, Site
@@ -402,8 +403,8 @@ class _Fetch(Exchange):
         else:
             # Segments that come may have rows that an erasure did not find here, or before.
             self._store.erased.refresh()
-            has_erasures = bool(records.listing(self._store.paths))
-            fresh = carry.missing_here(self._store, objects) if has_erasures else {}
+            is_suspect = has_erasures(self._store)
+            fresh = carry.missing_here(self._store, objects) if is_suspect else {}
             carry.download(self._store, far, objects, carried, self._progress)
             self._refuse_erased(fresh)
         return objects

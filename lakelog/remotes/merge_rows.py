@@ -18,7 +18,7 @@ from lakelog.appends import StreamSubject
 from lakelog.database import Connect
 from lakelog.disk import File
 from lakelog.entries import SegmentEntry
-from lakelog.erased import records
+from lakelog.erased import SubjectIndex
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.event import EVENT_COLUMNS
 from lakelog.identities import IdentityKeys, unique_rows
@@ -212,7 +212,7 @@ def _places(table: pa.Table) -> Iterator[tuple[str, int]]:
 def has_erasures(store: Store) -> bool:
     """Whether something was ever erased, so that rows of either side may be gone without a trace in
     its log."""
-    return bool(records.listing(store.paths))
+    return bool(SubjectIndex.of_lake(store.paths).keys)
 
 
 def write_rows(
