@@ -87,6 +87,8 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
         self.tags: dict[str, State] = {}
         self.moves: dict[str, list[tuple[State, State]]] = {"main": []}
         self.erased = set[str]()
+        self.retained = set[Event]()
+        """What retentions have removed, at which no reader has to read anew."""
         self.written: dict[str, list[Event | str]] = {}
         """The lines of each file: events, and what is none."""
         patch.setattr(disk, "now_us", self._now)
@@ -424,8 +426,12 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
         hours = self.dice.choice([2, 24, 365 * 24])
         line = NOW * 1_000_000 + self.clock - hours * 3_600_000_000
         gone = frozenset(event for event in self.state.events if event.time < line)
+        query = "SELECT line FROM quarantine WHERE epoch_us(ingested_at) < ?"
+        old = {line.strip() for (line,) in self.lake.sql(query, [line]).fetchall()}
         if self.lake.retention(f"{hours}h", apply=True).applied:
-            self._moved(self.state.without(gone))
+            self.retained |= gone
+            target = self.state.without(gone)
+            self._moved(dataclasses.replace(target, bad=target.bad - old))
 
     def do_erase(self) -> None:
         """Erase a subject: it is gone from every state, and what it did before is refused."""

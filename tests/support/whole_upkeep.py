@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from tests.support.whole_streams import Bookmark
+    from tests.support.whole_streams import Bookmark, Post
 
 SETTINGS = [
     "rotate_events=2",
@@ -83,6 +83,9 @@ class Upkeep:
         tags: dict[str, State]
         moves: dict[str, list[tuple[State, State]]]
         erased: set[str]
+        retained: set[Event]
+        posts: list[Post]
+        repeats: set[str]
         hidden: list[str]
         written: dict[str, list[Event | str]]
         bookmarks: dict[tuple[str, str], Bookmark]
@@ -201,6 +204,8 @@ class Upkeep:
         self.lake.close()
         shutil.rmtree(self.path)
         shutil.copytree(copy.path, self.path)
+        # A server does not know in a copy which requests it has answered.
+        self.repeats |= {post.bad for post in self.posts}
         marks, self.bookmarks = self.bookmarks, {}
         self.branches, self.tags = dict(copy.branches), dict(copy.tags)
         self.moves = {name: list(moves) for name, moves in copy.moves.items()}
@@ -222,7 +227,7 @@ class Upkeep:
                         found += numbers_of(batch.events)
             except (InvalidSetting, SubscriptionRewound):
                 return
-        assert mark.state.events <= events, (branch, mark.position, "not refused")
+        assert mark.state.events - self.retained <= events, (branch, mark.position, "not refused")
         same(Counter(found), Counter(e.number for e in events - mark.state.events), branch)
 
     def do_repair_from_copy(self) -> None:
