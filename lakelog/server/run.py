@@ -214,6 +214,7 @@ def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> bool:
         if not is_local:
             _require_closed(plan, tokens)
         gate = Gate(tokens, is_local=is_local, hosts=(url_host(host), *plan.host_names))
+        context = _tls_context(plan)
         server = LakeServer(lake, gate, plan.limits, plan.version, plan.queries)
         # Before the port answers: a request that comes again must not be stored twice.
         server.intake.load()
@@ -227,7 +228,7 @@ def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> bool:
             server.alerts.start(site)
             started(url)
 
-        _run(server, plan, listener, serving)
+        _run(server, plan, context, listener, serving)
         return not server.tails.has_readers
 
 
@@ -249,7 +250,7 @@ def require_packages() -> None:
 
 def _require_closed(plan: ServerPlan, tokens: TokenFile) -> None:
     """Beyond this machine a token and TLS are needed. Raises InvalidSetting."""
-    if plan.certificate is None or plan.key is None:
+    if plan.certificate is None:
         raise InvalidSetting(
             f"{plan.host} is reached by other machines: give --tls-certificate and --tls-key, or"
             " listen on 127.0.0.1"
@@ -259,6 +260,36 @@ def _require_closed(plan: ServerPlan, tokens: TokenFile) -> None:
             f"{plan.host} is reached by other machines, and the lake has no token: make one with"
             " lakelog token add NAME --scope ingest"
         )
+
+
+def _tls_context(plan: ServerPlan, authority: str | None = None) -> ssl.SSLContext | None:
+    """What a server with a certificate shows its clients; with an `authority`, a file, they need
+    one of their own. Raises InvalidSetting."""
+    if plan.certificate is None:
+        if plan.key is None and authority is None:
+            return None
+        option = "--tls-key" if authority is None else "--syslog-ca"
+        raise InvalidSetting(f"{option} is for TLS: give --tls-certificate and --tls-key")
+
+    def refuse_password() -> str:
+        name = plan.key or plan.certificate
+        raise InvalidSetting(f"the key in {name} has a password: name a file without one")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    names = " and ".join(filter(None, (plan.certificate, plan.key)))
+    content = "certificate with its private key"
+    try:
+        # Without a function for it, a terminal would be asked for the password of a key.
+        context.load_cert_chain(plan.certificate, plan.key, refuse_password)
+        if authority is not None:
+            names, content = authority, "certificate of an authority"
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(authority)
+    except OSError as error:
+        # What OpenSSL says of a file is where in its code it stood.
+        reason = "" if isinstance(error, ssl.SSLError) else f": {error.strerror}"
+        raise InvalidSetting(f"there is no {content} (PEM) in {names}{reason}") from None
+    return context
 
 
 def _listener(plan: ServerPlan) -> socket.socket:
@@ -283,7 +314,11 @@ def _listener(plan: ServerPlan) -> socket.socket:
 
 
 def _run(
-    server: LakeServer, plan: ServerPlan, listener: socket.socket, started: Callable[[], None]
+    server: LakeServer,
+    plan: ServerPlan,
+    context: ssl.SSLContext | None,
+    listener: socket.socket,
+    started: Callable[[], None],
 ) -> None:
     config = uvicorn.Config(
         server.application(),
@@ -300,9 +335,10 @@ def _run(
         limit_concurrency=plan.limits.connections,
         timeout_graceful_shutdown=STOP_SECONDS,
         http=patient_protocol(plan.limits.header_seconds),
-        ssl_certfile=plan.certificate,
-        ssl_keyfile=plan.key,
     )
+    # Made before: of files uvicorn would say which fails in words of OpenSSL, without their names.
+    config.load()
+    config.ssl = context
     # asyncio.Runner and not uvicorn's own: syslog and streams share its loop.
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serving(uvicorn.Server(config), server, plan, listener, started))
@@ -311,11 +347,14 @@ def _run(
 async def _start_syslog(server: LakeServer, plan: ServerPlan) -> None:
     """Receive syslog, where a port is given for it. Raises InvalidSetting."""
     if plan.syslog.syslog_port is None:
+        if plan.syslog.networks or plan.syslog.authority:
+            raise InvalidSetting("--syslog-from and --syslog-ca are for syslog: give --syslog PORT")
         return
     server.syslog = SyslogServer(plan.syslog, plan.host, server.intake)
+    authority = plan.syslog.authority
     try:
-        await server.syslog.start(plan.certificate, plan.key)
-    except (OSError, ssl.SSLError) as error:
+        await server.syslog.start(_tls_context(plan, authority) if authority else None)
+    except OSError as error:
         raise InvalidSetting(
             f"cannot receive syslog on {plan.host}:{plan.syslog.syslog_port}: {error}"
         ) from None

@@ -79,9 +79,8 @@ class SyslogServer:
         """Where it listens."""
         return int(self._tcp.sockets[0].getsockname()[1]) if self._tcp else 0
 
-    async def start(self, certificate: str | None, key: str | None) -> None:
-        """Begin to listen. Raises InvalidSetting, OSError."""
-        context = self._context(certificate, key)
+    async def start(self, context: ssl.SSLContext | None) -> None:
+        """Begin to listen. Raises OSError."""
         listener = self._bound(socket.SOCK_STREAM, self._plan.syslog_port or 0)
         # Without TLS only: DTLS is not spoken, and plain datagrams beside TLS would be a hole.
         self._tcp = await asyncio.start_server(self._connection, sock=listener, ssl=context)
@@ -173,17 +172,6 @@ class SyslogServer:
         finally:
             del self._senders[task]
             writer.close()
-
-    def _context(self, certificate: str | None, key: str | None) -> ssl.SSLContext | None:
-        if self._plan.authority is None:
-            return None
-        if certificate is None:
-            raise InvalidSetting("--syslog-ca is for TLS: give --tls-certificate and --tls-key")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        context.load_verify_locations(self._plan.authority)
-        context.verify_mode = ssl.CERT_REQUIRED
-        return context
 
 
 class _Datagrams(asyncio.DatagramProtocol):

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import run
-from tests.support.http_lake import HttpLake, lines, serving
-from tests.support.requirements import need_module
+from tests.support.http_lake import HttpLake, certified, lines, serving
+from tests.support.requirements import need, need_module
 
 BODY = lines({"n": 1})
 
@@ -160,6 +160,31 @@ def test_an_address_that_cannot_be_had_says_which_option_to_change(tmp_path: Pat
             port = str(taken.getsockname()[1])
             refused = run(str(tmp_path / "lake"), "serve", "--host", host, "--port", port, code=2)
             assert refused.stderr.rstrip().endswith(f"choose another {option}")
+
+
+def test_files_that_are_no_certificate_and_key_are_named(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    need("openssl")
+    (tmp_path / "other").mkdir()
+    (_, certificate, _, key), _ = certified(tmp_path)
+    (_, _, _, other_key), _ = certified(tmp_path / "other")
+    locked = str(tmp_path / "locked.pem")
+    locking = ["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:x", "-out", locked]
+    subprocess.run(locking, check=True)
+    attempts: list[tuple[list[str], str]] = [
+        (["--tls-key", key], "--tls-certificate"),
+        (["--tls-certificate", certificate], certificate),
+        (["--tls-certificate", certificate, "--tls-key", other_key], other_key),
+        (["--tls-certificate", certificate, "--tls-key", locked], f"{locked} has a password"),
+        (["--tls-certificate", str(tmp_path), "--tls-key", key], str(tmp_path)),
+        (["--syslog-ca", certificate], "--syslog PORT"),
+        (["--syslog-from", "10.0.0.0/8"], "--syslog PORT"),
+    ]
+    for options, reason in attempts:
+        command = ["serve", "--port", "0", *options]
+        refused = run(str(tmp_path / "lake"), *command, code=2)
+        assert reason in refused.stderr
+        assert "_ssl.c" not in refused.stderr
 
 
 @pytest.mark.parametrize("package", ["uvicorn", "starlette", "prometheus_client"])
