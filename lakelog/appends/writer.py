@@ -22,7 +22,7 @@ from lakelog.appends.group_commit import GroupCommit
 from lakelog.appends.receipt import Receipt
 from lakelog.appends.stream_versions import StreamVersions, VersionedBatch
 from lakelog.disk import File, Folder, OpenFile, disk
-from lakelog.errors import UnknownRef
+from lakelog.errors import LakelogError, UnknownRef
 from lakelog.event import EncodedBatch
 from lakelog.paths import FORMAT, PLAIN_FORMAT, FileNames
 from lakelog.refs import BranchLife
@@ -125,8 +125,8 @@ class Writer(GroupCommit):
         self._config: tuple[int, int, int] | None = None  # lakelog.json as it was last seen
         self._abandoned: list[int] = []
         self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
-        paths, refs = self._store.paths, self._store.refs
-        self._clock = Clock(paths.clock, lambda: Tail.newest_stamp(paths, refs))
+        store = self._store  # alone: the clock must not keep the writer alive
+        self._clock = Clock(store.paths.clock, lambda: _newest_stamp(store))
         self._versions = StreamVersions(self._store, self._branch)
         self._format, self._file_format = PLAIN_FORMAT, 0
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
@@ -366,3 +366,14 @@ class Writer(GroupCommit):
         self._unlock_abandoned()
         self._versions.close()
         self._reset()
+
+
+def _newest_stamp(store: Store) -> int:
+    """The highest `ingested_at` of the frames that are not sealed yet, on any branch, or 0."""
+    highest = 0
+    # A branch that cannot be read must not keep others from being appended to.
+    for branch in store.refs.all_branches():
+        with contextlib.suppress(OSError, LakelogError):
+            for frames in Tail(store.paths, store.refs, branch).collect().frames.values():
+                highest = max(highest, *(frame.ingested_at for frame in frames))
+    return highest

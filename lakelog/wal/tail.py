@@ -186,6 +186,14 @@ class _Selection:
     count: int
     pending: list[wal.Frame]
 
+    def extend(self) -> list[wal.Frame] | None:
+        """What is pending now that the newest file grew; None if that does not follow on it."""
+        fresh = self.frames[self.count :]
+        start = (self.pending[-1].sequence if self.pending else self.key[0]) + 1
+        if [f.sequence for f in fresh] != list(range(start, start + len(fresh))):
+            return None
+        return [*self.pending, *fresh] if fresh else self.pending
+
 
 class Tail:
     """Reads the WAL files of one branch, each byte once."""
@@ -271,17 +279,6 @@ class Tail:
             if thread.ident is not None:  # whoever forks next must not meet it
                 thread.join()
 
-    @staticmethod
-    def newest_stamp(paths: Paths, refs: Refs) -> int:
-        """The highest `ingested_at` of the frames that are not sealed yet, on any branch, or 0."""
-        highest = 0
-        # A branch that cannot be read must not keep others from being appended to.
-        for branch in refs.all_branches():
-            with contextlib.suppress(OSError, LakelogError):
-                for frames in Tail(paths, refs, branch).collect().frames.values():
-                    highest = max(highest, *(frame.ingested_at for frame in frames))
-        return highest
-
     def forget(self) -> None:
         """Clear the cache of what was read."""
         with self._mutex.hold_once():
@@ -339,22 +336,13 @@ class Tail:
     def _pick(self, writer: str, files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
         """Pick a writer's frames as `pick` does, but only consider new ones if nothing happened to
         its files except that the newest grew."""
-        previous, newest = self._selections.get(writer), files[-1]
+        previous, newest = self._selections.pop(writer, None), files[-1]
         # `_drop_sealed` and a replaced file make a new list of frames, so the same list has grown.
         key = (mark, len(files), newest.inode, newest.damage)
+        longer = None
         if previous is not None and previous.key == key and previous.frames is newest.frames:
-            fresh = newest.frames[previous.count :]
-            newest_frame = previous.pending[-1].sequence if previous.pending else mark
-            if [f.sequence for f in fresh] == list(
-                range(newest_frame + 1, newest_frame + 1 + len(fresh))
-            ):
-                pending, whole = [*previous.pending, *fresh] if fresh else previous.pending, True
-                self._selections[writer] = _Selection(
-                    key, newest.frames, len(newest.frames), pending
-                )
-                return pending, whole
-        pending, whole = WalFile.pick(files, mark)
-        self._selections.pop(writer, None)
+            longer = previous.extend()
+        pending, whole = WalFile.pick(files, mark) if longer is None else (longer, True)
         if whole and newest.damage is None:
             self._selections[writer] = _Selection(key, newest.frames, len(newest.frames), pending)
         return pending, whole
