@@ -27,10 +27,11 @@ pymysql = Lazy("pymysql")
 _SHAPE = "a MySQL URL looks like mysql://USER@HOST:PORT/DATABASE"
 _OPTIONS = ("ssl_ca", "ssl_cert", "ssl_key")
 # ANSI_QUOTES for names as other databases have them; STRICT, or values would be cut without a word;
-# an engine with transactions, whatever is the default; and no limits that are for people.
+# the first event has the number 0, which AUTO_INCREMENT takes for none; an engine with
+# transactions, whatever is the default; and no limits that are for people.
 _SESSION = (
-    "SET SESSION sql_mode ="
-    " 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
+    "SET SESSION sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES,"
+    "NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', sql_notes = 1,"
     " time_zone = '+00:00', innodb_lock_wait_timeout = 30, default_storage_engine = InnoDB,"
     " sql_select_limit = 18446744073709551615, sql_big_selects = 1, sql_safe_updates = 0,"
     # A batch may take longer, and reads the lake in its transaction.
@@ -45,9 +46,12 @@ _SECONDS = 30
 _UNFILLED = "(columns were added, and their rows not yet written)"
 """The mapping of a table, which no sync has, from the moment that it gets columns."""
 _BATCH_KEYS, _STATEMENT_BYTES = 1_000, 1 << 20
-_LOST = {1040, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 1205, 1213, 1317, 1927}
-"""Errors of a server that stops, is full of connections, or broke off what it did: try again."""
-_OF_ROW = {1048, 1062, 1264, 1265, 1292, 1366, 1406, 3140, 3819, 4025}
+_BUSY = {1040, 1203, 1205, 1213, 1226, 1290, 1836}
+_LOST = {1053, 1077, 1152, 1158, 1159, 1160, 1161, 1317, 1927, 4031, *_BUSY}
+"""Errors of a server that stops, is full of connections, takes no writes while another one takes
+over, or broke off what it did: try again."""
+_IS_NULL, _CUT = 1048, 1265
+_OF_ROW = {_IS_NULL, 1062, 1264, _CUT, 1292, 1366, 1406, 3140, 3819, 4025}
 """Errors of values: null, twice, out of range, too long, of another type, against a constraint."""
 _CLIENT = range(2000, 2100)
 """Errors of the connection itself."""
@@ -189,6 +193,8 @@ class MysqlTarget(SqlTarget):
         self._connection = connection
         # Of each connection: a server's defaults may differ.
         self._fetch(_SESSION)
+        # Its variable has another name in each server.
+        self._fetch("SET SESSION TRANSACTION READ WRITE")
         return connection
 
     def _fetch(self, statement: str) -> list[tuple[Any, ...]]:
@@ -207,11 +213,28 @@ class MysqlTarget(SqlTarget):
         # ON DUPLICATE KEY would also replace rows that are equal in another unique column.
         if ending:
             self._delete(table, rows.select([KEY]))
+        self._require_nullable(table, rows)
         names = ", ".join(map(sql.identifier, rows.column_names))
         into = f"INSERT INTO {self._name(table)} ({names}) VALUES ".encode()
         for values in _statements(_literals(rows)):
             # As bytes: the driver would look at each value by itself, ten times as slowly.
             self._connection.query(into + values)
+            # Blanks at the end of a value that is too long are cut with a note, in any mode.
+            for _, number, message in self._connection.show_warnings():
+                if number == _CUT:
+                    raise pymysql.err.DataError(number, message)
+
+    def _require_nullable(self, table: str, rows: pa.Table) -> None:
+        """Raise the error of a null for a NOT NULL column: the server may write the time of now, or
+        the next number, in its place."""
+        names = [sql.literal(name) for name in rows.column_names if rows[name].null_count]
+        if names:
+            required = self._fetch(
+                f"SELECT column_name FROM information_schema.columns {_where(table)}"
+                f" AND is_nullable = 'NO' AND column_name IN ({', '.join(names)})"
+            )
+            for (name,) in required:
+                raise pymysql.err.DataError(_IS_NULL, f"Column '{name}' cannot be null")
 
     def _delete(self, table: str, keys: pa.Table) -> int:
         key_texts, count = [str(int(key)) for key in keys[KEY].to_pylist()], 0
@@ -224,14 +247,13 @@ class MysqlTarget(SqlTarget):
         return count
 
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:
-        condition = f"WHERE table_schema = database() AND table_name = {sql.literal(table)}"
         rows = self._fetch(
-            f"SELECT column_name, column_type FROM information_schema.columns {condition}"
+            f"SELECT column_name, column_type FROM information_schema.columns {_where(table)}"
             " ORDER BY ordinal_position"
         )
         keys = self._fetch(
             "SELECT group_concat(column_name) FROM information_schema.statistics"
-            f" {condition} AND non_unique = 0 GROUP BY index_name"
+            f" {_where(table)} AND non_unique = 0 GROUP BY index_name"
         )
         return dict(rows), (KEY,) in keys
 
@@ -260,6 +282,11 @@ class MysqlTarget(SqlTarget):
         place = f"{self.address}, table {table}" if table else self.address
         error_class = RowRefused if number in _OF_ROW else SyncRefused
         return error_class(f"{place}: {reason[:400]}{_ADVICE.get(number, '')}")
+
+
+def _where(table: str) -> str:
+    """SQL for what the catalog has of a table."""
+    return f"WHERE table_schema = database() AND table_name = {sql.literal(table)}"
 
 
 def _literals(rows: pa.Table) -> pa.Array:
@@ -304,8 +331,8 @@ _ADVICE = {
     **dict.fromkeys((1044, 1045, 1049, 1698), ": check user, password and database"),
     **dict.fromkeys((1142, 1143, 1370), f": grant the right and run it again; {_ROW}"),
     **dict.fromkeys((1021, 1114, 3), f": free space and run it again; {_ROW}"),
-    **dict.fromkeys((1062, 4025, 3819), f": change the row or the constraint; {_ROW}"),
-    **dict.fromkeys((1264, 1265, 1366, 1406), f": widen the column with ALTER TABLE; {_ROW}"),
+    **dict.fromkeys((_IS_NULL, 1062, 4025, 3819), f": change the row or the constraint; {_ROW}"),
+    **dict.fromkeys((1264, _CUT, 1366, 1406), f": widen the column with ALTER TABLE; {_ROW}"),
     1153: f": raise max_allowed_packet on the server; {_ROW}",
 }
 """What to do next, by the number of the error."""

@@ -138,6 +138,8 @@ def test_revoked_right(path: str, place: MysqlPlace, right: str) -> None:
         "sql_select_limit = 1",
         "max_join_size = 10",
         "sql_safe_updates = 1",
+        "sql_notes = 0",
+        "tx_read_only = 1",
         "max_statement_time = 0.00001",
     ],
 )
@@ -207,6 +209,72 @@ def test_column_that_is_too_narrow(path: str, place: MysqlPlace) -> None:
     assert place.ask("SELECT count(*) FROM events") == [(0,)]
     place.ask("ALTER TABLE events MODIFY message VARCHAR(9)")
     synced(path, place.url)
+    assert place.rows() == expected(path)
+
+
+def test_blanks_beyond_a_narrow_column(path: str, place: MysqlPlace) -> None:
+    """The server cuts them with a mere note, so that the value would be another one."""
+    place.ask("CREATE TABLE events (seq BIGINT PRIMARY KEY, message VARCHAR(9))")
+    with opened(path) as lake:
+        lake.append([{"type": "d", "message": "d 1" + " " * 9}])
+    query = "SELECT message FROM events"
+    with pytest.raises(SyncRefused, match=r"truncated for column 'message'.*widen"):
+        synced(path, place.url, query=query)
+    assert synced(path, place.url, query=query, on_error="quarantine").quarantined == 1
+    assert place.rows(columns="message") == expected(path, "message", "type <> 'd'")
+
+
+def test_first_event_where_the_key_is_counted(path: str, place: MysqlPlace) -> None:
+    """AUTO_INCREMENT takes 0 for no number, and the second event would replace the first."""
+    place.ask("CREATE TABLE events (seq BIGINT AUTO_INCREMENT PRIMARY KEY, message VARCHAR(9))")
+    synced(path, place.url, query="SELECT message FROM events", batch_rows=1)
+    assert place.rows(columns="seq, message") == expected(path, "seq, message")
+
+
+@pytest.mark.parametrize(
+    "declared", ["n BIGINT NOT NULL AUTO_INCREMENT UNIQUE", "n TIMESTAMP(6) NOT NULL"]
+)
+def test_null_for_a_column_that_has_none(path: str, place: MysqlPlace, declared: str) -> None:
+    """It is refused, and not stored as the next number or the time of the sync."""
+    place.ask(f"CREATE TABLE events (seq BIGINT PRIMARY KEY, {declared})")
+    number = "nullif((data->>'n')::BIGINT, 7)"
+    value = number if "BIGINT" in declared else f"make_timestamp({number} + 1)::TIMESTAMPTZ"
+    query = f"SELECT {value} AS n FROM events WHERE type = 'a'"
+    with pytest.raises(SyncRefused, match="Column 'n' cannot be null"):
+        synced(path, place.url, query=query)
+    assert place.ask("SELECT count(*) FROM events") == [(0,)]
+    assert synced(path, place.url, query=query, on_error="quarantine").quarantined == 1
+    assert place.ask("SELECT count(*) FROM events WHERE seq <> 7") == [(39,)]
+
+
+@pytest.mark.parametrize("setting", ["read_only = 1", "max_user_connections = 1"])
+def test_server_that_takes_no_writes_for_a_while(
+    path: str, place: MysqlPlace, setting: str
+) -> None:
+    """As in a fail-over: the sync waits for it."""
+    user, name = f"{place.database}_app", setting.partition(" ")[0]
+    place.ask(f"CREATE USER {user} IDENTIFIED BY '{PASSWORD}'")
+    place.ask(f"GRANT ALL ON {place.database}.* TO {user}")
+    limit = "WITH MAX_USER_CONNECTIONS"
+    on, off = f"SET GLOBAL {setting}", "SET GLOBAL read_only = 0"
+    if name == "max_user_connections":
+        on, off = f"ALTER USER {user} {limit} 1", f"ALTER USER {user} {limit} 0"
+    url, said = place.server.url(place.database, user), list[str]()
+    place.ask(on)
+
+    def says(message: str) -> None:
+        said.append(message)
+        place.ask(off)
+
+    with contextlib.closing(target_of(url)) as other:
+        if name == "max_user_connections":
+            other.connect()
+        try:
+            synced(path, url, say=says)
+        finally:
+            place.ask(off)
+    assert len(said) == 1
+    assert name[:4] in said[0]
     assert place.rows() == expected(path)
 
 
