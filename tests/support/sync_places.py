@@ -108,6 +108,12 @@ class PostgresServer:
         """Stop at once, as a crash would; what was not committed is gone."""
         self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
 
+    def become_standby(self) -> None:
+        """Take no writes from the next start on, until it is promoted."""
+        signal_file = self._data / "standby.signal"
+        signal_file.touch()
+        shutil.chown(signal_file, self._data.stat().st_uid)
+
     def url(self, database: str = "postgres", user: str = "postgres", port: int = 0) -> str:
         return f"postgresql://{user}:{PASSWORD}@127.0.0.1:{port or self.port}/{database}"
 

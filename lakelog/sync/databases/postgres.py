@@ -44,6 +44,7 @@ _SESSION = {
     # Those of roles are for people: a batch may take longer, and reads the lake in its transaction.
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "default_transaction_read_only": "off",
 }
 _NAME_BYTES = 63
 """Longer names are cut off by the server, so that they would never be found again."""
@@ -209,9 +210,9 @@ class PostgresTarget(SqlTarget):
         state = getattr(error, "sqlstate", None) or ""
         message = Address.without_secrets(str(error), self._secrets)
         fatal = _FATAL.search(message)
-        # Classes of errors that pass: connection, deadlock, shutdown; and a lock that was not given
-        # in time.
-        if state[:2] in ("08", "40", "57") or state == "55P03":
+        # Classes of errors that pass: connection, deadlock, shutdown; a lock that was not given in
+        # time, and a standby, which may take over.
+        if state[:2] in ("08", "40", "57") or state in ("55P03", "25006"):
             return ConnectionLost(f"{self.address}: {_line(message)}")
         if not state and _PERMANENT.search(message):
             reason = fatal[1] if fatal else _line(message)

@@ -140,6 +140,26 @@ def test_server_that_is_away(path: str, place: PostgresPlace) -> None:
     assert place.rows() == expected(path)
 
 
+def test_standby_that_takes_over(path: str, place: PostgresPlace) -> None:
+    """As in a fail-over: the sync waits until the server may be written to."""
+    place.server.stop()
+    place.server.become_standby()
+    place.server.start()
+    said = list[str]()
+
+    def says(message: str) -> None:
+        said.append(message)
+        place.ask("SELECT CASE WHEN pg_is_in_recovery() THEN pg_promote() END")
+
+    try:
+        synced(path, place.url, say=says)
+    finally:
+        says("")
+    assert len(said) == 2
+    assert "read-only transaction" in said[0]
+    assert place.rows() == expected(path)
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize("right", ["INSERT", "SELECT", "LOGIN"])
 def test_revoked_right(path: str, place: PostgresPlace, right: str) -> None:
@@ -199,6 +219,12 @@ def test_another_encoding_of_clients(
         place.ask("ALTER ROLE postgres RESET ALL")
         place.ask(f"ALTER DATABASE {place.database} RESET ALL")
         monkeypatch.delenv("PGCLIENTENCODING", raising=False)
+    assert place.rows() == expected(path)
+
+
+def test_sessions_that_only_read_by_default(path: str, place: PostgresPlace) -> None:
+    place.ask(f"ALTER DATABASE {place.database} SET default_transaction_read_only = on")
+    synced(path, place.url)
     assert place.rows() == expected(path)
 
 
