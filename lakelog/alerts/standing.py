@@ -19,6 +19,7 @@ from typing import cast
 import orjson
 
 from lakelog.alerts.question import ALERT, DELIVERY
+from lakelog.disk import File
 from lakelog.erased import copies
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.lake import Lake
@@ -163,19 +164,21 @@ class AlertLog:
     def __init__(self, lake: Lake) -> None:
         self._lake, self._standing = lake, AlertStanding()
         self._head: Head | None = None
+        self._erasures: tuple[int, int, int] | None = None
         self._writing = threading.Lock()
 
     def read(self) -> AlertStanding:
-        """Return where all stands; after a rewind of the branch that is what is left of it. Raises
-        LakeReplaced."""
+        """Return where all stands; after a rewind of the branch, or an erasure, that is what is
+        left of it. Raises LakeReplaced."""
         lake, refs, earlier = self._lake, self._lake.store.refs, self._head
         lake.writer().require_lake()
         head = refs.head(lake.branch_name)
         # A rewind takes back what was told, and a backup that is restored may lack it: the events
-        # that are left say who knows what.
-        if not only_grew(refs, head, earlier):
+        # that are left say who knows what. What was erased must be told, and stored, no more.
+        erasures = File(lake.store.paths.erasures).identity()
+        if erasures != self._erasures or not only_grew(refs, head, earlier):
             self._standing = read_standing(lake)
-        self._head = head
+        self._head, self._erasures = head, erasures
         return self._standing
 
     def note_delivery(self, address: str) -> None:

@@ -21,6 +21,7 @@ from lakelog.errors import (
 from lakelog.views import LakeViews
 from tests.conftest import MakeLake
 from tests.support.alert_lake import MINUTE, SECOND, AlertLake, watched
+from tests.support.cli import run
 
 
 @pytest.fixture
@@ -467,3 +468,15 @@ def test_a_rollback_takes_back_where_alerts_stand(alerts: AlertLake) -> None:
     assert not overview(alerts.lake)["alerts"]
     alerts.errors(1)
     assert len(alerts.round(MINUTE)) == 1
+
+
+def test_an_alert_whose_event_was_erased_is_told_and_stored_no_more(alerts: AlertLake) -> None:
+    """What evaluates has its labels in memory, and would write them into the lake again."""
+    alerts.add()
+    alerts.errors(1, source="ada")
+    alerts.round()
+    assert alerts.changes() == [("ada", "firing")]
+    where = "source = 'ada' OR data->'labels'->>'source' = 'ada'"
+    run(alerts.lake.path, "erase", "--where", where, "--why", "a request", "--yes")
+    assert not alerts.round(10 * MINUTE)
+    assert alerts.changes() == []
