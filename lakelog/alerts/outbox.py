@@ -8,6 +8,7 @@ overtakes it, so that nobody hears that an alert ended before that it began.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from lakelog.alerts.notices import Notice
 from lakelog.alerts.rule import AlertRule, sink_id
 from lakelog.alerts.sinks import known
 from lakelog.alerts.sinks.sink import AlertSink, DeliveryFailed
+from lakelog.alerts.sinks.webhook import Webhook
 from lakelog.alerts.standing import (
     DELIVERED,
     FAILED,
@@ -32,6 +34,7 @@ from lakelog.values import JsonObject
 GIVE_UP_US = 86_400_000_000
 """How long a change is offered to a sink that fails."""
 _FIRST_US, _LONGEST_US = 1_000_000, 300_000_000
+_REPEAT_US = 60_000_000
 _AT_ONCE = 8
 """Sinks that are told at the same time."""
 _TURN = 20
@@ -54,6 +57,7 @@ class Outbox:
     def __init__(self, log: AlertLog, say: Callable[[str], None], clock: Callable[[], int]) -> None:
         self._log, self._say, self._clock = log, say, clock
         self._sinks: dict[str, AlertSink | None] = {}
+        self._repeated = 0
 
     def use(self, rules: Mapping[str, AlertRule]) -> None:
         """Know the sinks of rules; what is for others is given up."""
@@ -81,6 +85,24 @@ class Outbox:
         with ThreadPoolExecutor(min(_AT_ONCE, len(due)), "lakelog-alerts") as pool:
             counts = list(pool.map(lambda queue: self._work_off(queue, stop), due))
         return sum(counts)
+
+    def repeat(self) -> None:
+        """Tell Alertmanager again each minute what it knows to fire: it keeps that in memory, and
+        whoever sends to it is expected to."""
+        if 0 <= self._clock() - self._repeated < _REPEAT_US:
+            return
+        self._repeated = self._clock()
+        firing: dict[str, list[Notice]] = {}
+        for deliveries in self._log.read().delivered.values():
+            for sink_key, delivery in deliveries.items():
+                notice = Notice(f"{delivery.change}-{sink_key}", 1, delivery.document)
+                firing.setdefault(sink_key, []).append(notice)
+        for sink_key, notices in firing.items():
+            sink = self._sinks.get(sink_key)
+            if isinstance(sink, Webhook) and sink.is_alertmanager:
+                # One that is away is told the next time.
+                with contextlib.suppress(DeliveryFailed):
+                    sink.repeat(notices)
 
     def _work_off(self, queue: list[PendingDelivery], stop: Callable[[], bool]) -> int:
         delivered = 0

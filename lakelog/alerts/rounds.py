@@ -130,6 +130,8 @@ class Evaluator:
             with contextlib.suppress(OSError):
                 File(self._path).replace(content, sync=False)
         delivered = self._outbox.deliver(self._stop.is_set) if self._rules else 0
+        if self._rules and not self._stop.is_set():
+            self._outbox.repeat()
         return AlertRound(len(due), changes, delivered, errors)
 
     def run(self) -> None:

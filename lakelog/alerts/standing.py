@@ -84,11 +84,12 @@ class SinkRecord:
 
 @dataclass
 class AlertStanding:
-    """What the events say: alerts by fingerprint, deliveries by change and sink, and sinks by
-    rule and id."""
+    """What the events say: alerts by fingerprint, deliveries by change and sink, those by which a
+    sink knows that an alert fires by fingerprint and sink, and sinks by rule and id."""
 
     alerts: dict[str, Alert] = field(default_factory=dict)
     deliveries: dict[tuple[str, str], PendingDelivery] = field(default_factory=dict)
+    delivered: dict[str, dict[str, PendingDelivery]] = field(default_factory=dict)
     sinks: dict[tuple[str, str], SinkRecord] = field(default_factory=dict)
     number: int = 0
 
@@ -127,6 +128,7 @@ class AlertStanding:
         # A resolved alert is none any more; its deliveries go on.
         if alert.state == RESOLVED:
             self.alerts.pop(alert.fingerprint, None)
+            self.delivered.pop(alert.fingerprint, None)
         else:
             self.alerts[alert.fingerprint] = alert
         for sink in addresses:
@@ -148,8 +150,13 @@ class AlertStanding:
                 )
             return
         # Delivered or given up: either way it does not wait any more.
-        self.deliveries.pop(key, None)
+        ended = self.deliveries.pop(key, None)
         if outcome == DELIVERED:
+            if ended is not None and ended.document["state"] == FIRING:
+                alert_key = fingerprint(ended.document["rule"], ended.document["labels"])
+                # It may be over by now.
+                if alert_key in self.alerts:
+                    self.delivered.setdefault(alert_key, {})[key[1]] = ended
             record.delivered += 1
             record.failures, record.error, record.time = 0, "", time_us
         else:

@@ -3,6 +3,7 @@ remark on the figures of a server."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
@@ -42,7 +43,8 @@ def server(tmp_path: Path) -> Iterator[HttpLake]:
 def test_alertmanager_takes_alerts_and_a_lake_what_it_sends(
     make_lake: MakeLake, server: HttpLake, tmp_path: Path
 ) -> None:
-    """Firing and resolved, both ways; `amtool` shows an alert as long as it fires."""
+    """Firing and resolved, both ways; `amtool` shows an alert as long as it fires, also after a
+    restart, over which Alertmanager forgets it."""
     port = free_port()
     config = tmp_path / "alertmanager.yml"
     config.write_text(CONFIGURATION % server.port)
@@ -58,24 +60,34 @@ def test_alertmanager_takes_alerts_and_a_lake_what_it_sends(
     def stored() -> list[str]:
         return [json.loads(event["data"])["status"] for event in server.events()]
 
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_for(lambda: active() == [])
-            with watched(make_lake()) as alerts:
-                alerts.time -= 60 * MINUTE  # what ends in the future has not ended
-                alerts.add(sinks=(f"alertmanager+http://127.0.0.1:{port}",), labels={"team": "a"})
-                alerts.errors(2)
-                alerts.round()
-                (alert,) = active()
-                labels = {"alertname": "r", "severity": "warning", "source": "web", "team": "a"}
-                assert alert["labels"] == labels
-                assert alert["annotations"]["summary"] == "value 2 > 0"
-                wait_for(lambda: stored() == ["firing"])
-                alerts.round(20 * MINUTE)
-                assert active() == []
-                wait_for(lambda: stored() == ["firing", "resolved"])
-        finally:
+    with contextlib.ExitStack() as stack:
+
+        def started() -> subprocess.Popen[bytes]:
+            process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            stack.callback(process.kill)
+            return process
+
+        process = started()
+        wait_for(lambda: active() == [])
+        with watched(make_lake()) as alerts:
+            alerts.time -= 60 * MINUTE  # what ends in the future has not ended
+            alerts.add(sinks=(f"alertmanager+http://127.0.0.1:{port}",), labels={"team": "a"})
+            alerts.errors(2)
+            alerts.round()
+            (alert,) = active()
+            labels = {"alertname": "r", "severity": "warning", "source": "web", "team": "a"}
+            assert alert["labels"] == labels
+            assert alert["annotations"]["summary"] == "value 2 > 0"
+            wait_for(lambda: stored() == ["firing"])
             process.kill()
+            process.wait()
+            started()
+            wait_for(lambda: active() == [])
+            alerts.round(MINUTE)
+            assert [each["startsAt"] for each in active()] == [alert["startsAt"]]
+            alerts.round(20 * MINUTE)
+            assert active() == []
+            wait_for(lambda: stored() == ["firing", "resolved"])
     assert {event["source"] for event in server.events()} == {"alertmanager"}
 
 

@@ -34,7 +34,7 @@ class Webhook:
     def __init__(self, spelled: str) -> None:
         """Read a sink's text. Raises InvalidSetting."""
         address, self._options = divided(spelled, _OPTIONS)
-        self._is_api = address.startswith(ALERTMANAGER)
+        self.is_alertmanager = address.startswith(ALERTMANAGER)
         self._form = self._options.get("form", "lakelog")
         if self._form not in _FORMS:
             raise InvalidSetting(f"a form is one of {', '.join(_FORMS)}")
@@ -46,15 +46,22 @@ class Webhook:
 
     def deliver(self, notice: Notice) -> None:
         """POST it. Raises DeliveryFailed."""
-        try:
-            endpoint = self._endpoint()
-        except InvalidSetting as error:
-            raise DeliveryFailed(str(error)) from None
         headers = {
             "Lakelog-Notification": notice.id,
             "Idempotency-Key": notice.id,
             "Lakelog-Attempt": str(notice.attempt),
         }
+        self._post(self._body(notice), headers)
+
+    def repeat(self, firing: list[Notice]) -> None:
+        """POST to Alertmanager once more what fires. Raises DeliveryFailed."""
+        self._post(orjson.dumps([notices.alertmanager_alert(notice) for notice in firing]), {})
+
+    def _post(self, body: bytes, headers: dict[str, str]) -> None:
+        try:
+            endpoint = self._endpoint()
+        except InvalidSetting as error:
+            raise DeliveryFailed(str(error)) from None
         if token := secret(self._options, "token"):
             headers["Authorization"] = f"Bearer {token}"
         link = HttpConnection(
@@ -63,7 +70,7 @@ class Webhook:
         try:
             with contextlib.closing(link):
                 # All answers are read: what they mean is decided below.
-                reply = link.request("POST", endpoint.path, self._body(notice), accept=_ANY)
+                reply = link.request("POST", endpoint.path, body, accept=_ANY)
         except ConnectionLost as error:
             raise DeliveryFailed(str(error)) from None
         except LakelogError as error:
@@ -73,14 +80,14 @@ class Webhook:
     def _endpoint(self) -> Endpoint:
         url = self._target or secret(self._options, "url")
         endpoint = Endpoint.of_request(url, self._options.get("ca_cert", ""))
-        if not self._is_api:
+        if not self.is_alertmanager:
             return endpoint
         # The address may be that of its page.
         path, _, _ = endpoint.path.partition("?")
         return replace(endpoint, path=path.rstrip("/") + API)
 
     def _body(self, notice: Notice) -> bytes:
-        if self._is_api:
+        if self.is_alertmanager:
             # A list, as Alertmanager takes several.
             return orjson.dumps([notices.alertmanager_alert(notice)])
         if self._form == "alertmanager":
