@@ -138,19 +138,13 @@ class DecisionHistory:
             rows, log = self._read(point, None, members)
             is_known = False
         empty = Recommendation(
-            *(
-                point,
-                rows.snapshot,
-                _newest(log),
-                dict(context or {}),
-                "",
-                "",
-                None,
-                None,
-                "",
-                None,
-            ),
-            *((), None, log.members, tuple(notes(log)), _evidence(rows, log.members)),
+            point=point,
+            snapshot=rows.snapshot,
+            as_of=_newest(log),
+            context=dict(context or {}),
+            members=log.members,
+            notes=tuple(notes(log)),
+            query=_evidence(rows, log.members),
         )
         if not is_known:
             return replace(
@@ -222,8 +216,13 @@ class DecisionHistory:
         rows, log = self._read(point, context, members, setting=setting)
         column = "chosen" if setting == "chosen" else member(setting)
         empty = SettingProposal(
-            *(point, rows.snapshot, _newest(log), setting, "", "", None, None, None, ()),
-            *(log.members, tuple(notes(log)), _evidence(rows, log.members, column)),
+            point=point,
+            snapshot=rows.snapshot,
+            as_of=_newest(log),
+            setting=setting,
+            members=log.members,
+            notes=tuple(notes(log)),
+            query=_evidence(rows, log.members, column),
         )
         return tuning.proposal(log, empty)
 
@@ -324,7 +323,7 @@ def decision_points(rows: DecisionRows, limit: int) -> tuple[list[DecisionPoint]
     answer = rows.ask(_POINTS.format(limit=int(limit))).fetchall()
     for point, _, *sums in answer:
         cells[point].append(tuple(sums))
-    points = [_point(name, sums) for name, sums in cells.items()]
+    points = [_sum_up(name, sums) for name, sums in cells.items()]
     return points, answer[0][1] if answer else 0
 
 
@@ -346,7 +345,9 @@ FROM (
 ) USING (point) ORDER BY size DESC, point, chosen, bin"""
 
 
-def _point(name: str, sums: list[tuple[Any, ...]]) -> DecisionPoint:
+def _sum_up(name: str, sums: list[tuple[Any, ...]]) -> DecisionPoint:
+    """Add up the rows of a point, one for each option and bin of confidence."""
+    # One query counts by both, so the figures of an option and those of a bin are sums of rows.
     options = defaultdict[str, int](int)
     bins = defaultdict[int, list[float]](lambda: [0, 0, 0.0, 0.0])
     decisions = rated = wins = 0

@@ -50,7 +50,7 @@ class Backtest(JsonFinding):
     gain: Interval | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recommendation(JsonFinding):
     """What to choose: an option if `verdict` is `recommended`, else None, and why. `gain` is how
     much more `best`, the option that seems best, is worth than the majority option. `as_of` is the
@@ -60,14 +60,14 @@ class Recommendation(JsonFinding):
     snapshot: str
     as_of: datetime.datetime
     context: dict[str, str]
-    verdict: str
-    reason: str
-    option: str | None
-    best: str | None
-    majority: str
-    gain: Interval | None
-    options: tuple[OptionValue, ...]
-    backtest: Backtest | None
+    verdict: str = ""
+    reason: str = ""
+    option: str | None = None
+    best: str | None = None
+    majority: str = ""
+    gain: Interval | None = None
+    options: tuple[OptionValue, ...] = ()
+    backtest: Backtest | None = None
     members: tuple[str, ...]
     notes: tuple[str, ...]
     query: str
@@ -98,7 +98,7 @@ def recommendation(log: PointLog, finding: Recommendation) -> Recommendation:
         OptionValue(names[number], int(counts[number]), int(rated[number]), value)
         for number, value in values.items()
     )
-    finding = replace(finding, majority=names[majority], options=options, members=log.members)
+    finding = replace(finding, majority=names[majority], options=options)
     best = _best(values)
     if best is None or values[majority].value is None:
         reason = "fewer than 30 effective outcomes of the options that are chosen"

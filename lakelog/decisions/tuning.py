@@ -48,7 +48,7 @@ class SettingValue(JsonFinding):
     curve: Interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SettingProposal(JsonFinding):
     """What to set: `proposed` if `verdict` is so, else None, and why. `gain` is how much more the
     best value would bring than `current`, which is used now. `as_of` is the time of the newest
@@ -58,12 +58,12 @@ class SettingProposal(JsonFinding):
     snapshot: str
     as_of: datetime.datetime
     setting: str
-    verdict: str
-    reason: str
-    proposed: float | None
-    current: float | None
-    gain: Interval | None
-    values: tuple[SettingValue, ...]
+    verdict: str = NO_EVIDENCE
+    reason: str = ""
+    proposed: float | None = None
+    current: float | None = None
+    gain: Interval | None = None
+    values: tuple[SettingValue, ...] = ()
     members: tuple[str, ...]
     notes: tuple[str, ...]
     query: str
@@ -79,7 +79,6 @@ def proposal(log: PointLog, finding: SettingProposal) -> SettingProposal:
     assert log.settings is not None
     usable = log.rated & ~np.isnan(log.settings)
     values = log.settings[usable]
-    finding = replace(finding, members=log.members, verdict=NO_EVIDENCE)
     distinct = np.unique(values)
     if len(distinct) < _BINS_MIN:
         return replace(

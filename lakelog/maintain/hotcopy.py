@@ -64,7 +64,7 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
     result = HotCopy()
     heads: dict[str, Head] = {}
     staged: dict[str, dict[str, str]] = {}
-    before = _Before(store)
+    at_start = _SourceAtStart(store)
     # Before the heads: what is known of a remote names moves, which the copy will have then.
     remotes = _read_all(store.paths.remotes)
     noted_path, wal_names = f"{copy_paths.cache}/copied.json", dict[str, list[str]]()
@@ -89,7 +89,12 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
         generation = store.erased.generation
         needed = _needed(store, heads) if store.attachment is not None else set[str]()
         damaged = _copy_objects(
-            store, copy_paths, lambda name: before.is_settled(name, heads), needed, result, progress
+            store,
+            copy_paths,
+            lambda name: at_start.is_settled(name, heads),
+            needed,
+            result,
+            progress,
         )
     damaged += _copy_states(store, copy_paths, result)
     # What stands in the place of erased states has to be known before a move names one.
@@ -114,7 +119,7 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
     return result
 
 
-class _Before:
+class _SourceAtStart:
     """The segments that were there before WALs and heads were read, and the moves of that time.
 
     A segment that was sealed since has frames that the copy's WALs may lack, and its move may not
@@ -235,6 +240,7 @@ def _stage_wals(
     tail = Tail(store.paths, store.refs, branch)
     number = store.refs.head_number(branch)
     for _ in range(tail.ATTEMPTS):
+        # As of one moment: a versioned event without the one before it is a gap in its stream.
         files = StreamLock(store, branch).scan(tail)
         staged = {}
         for file in (file for group in files.values() for file in group):

@@ -113,7 +113,7 @@ def train_model(
             leaks = "; ".join(leak.words for leak in training_set.certificate.leaks)
             raise ExportRefused(f"{checked.where}: the set leaks, so there is no model: {leaks}")
         splits = {split: SplitFiles(training_set.path, split) for split in training_set.rows}
-        model = _learnt(training_set, checked, splits, name, outcome)
+        model = _train_model(training_set, checked, splits, name, outcome)
     save(lake, model)
     return model
 
@@ -167,13 +167,16 @@ def _sampled(lake: Lake, recipe: Recipe) -> Recipe:
     return replace(recipe, select={**recipe.select, "sql": query})
 
 
-def _learnt(
+def _train_model(
     training_set: TrainingExport,
     recipe: Recipe,
     splits: dict[str, SplitFiles],
     name: str,
     outcome: str | None,
 ) -> OutcomeModel:
+    """Learn from the train rows of a set, and judge the model by its test rows."""
+    # What is known of a decision is chosen from the train rows alone, and looked up in the others:
+    # a choice that had seen the test rows would flatter the model.
     outcome = _chosen(splits["train"], recipe, outcome)
     features, columns = choose_features(splits["train"], splits["train"].names())
     if not features:
@@ -185,6 +188,7 @@ def _learnt(
         _split(columns_of(features, splits[split]), splits[split], recipe, outcome)
         for split in ("validation", "test")
     )
+    # Validation may lack one outcome: it only chooses between scorers and calibrates.
     for split, its_rows in (("train", train_rows), ("test", test)):
         _require_both(split, its_rows.outcomes, outcome, recipe)
     scorer, calibration = fit(

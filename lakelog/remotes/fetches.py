@@ -97,6 +97,7 @@ def pull(
     with known.connected(remote.url) as connection:
         worker = _Fetch(lake.store, remote, Site(connection), result, progress)
         worker.prepare()
+        # Before the states: those from which rows were erased are read in the place of others.
         worker.erase(lake)
         worker.pull(lake, "forced" if force else "merged" if merge else "")
         if tags:

@@ -120,7 +120,7 @@ class EventIntake(Generic[AnswerType]):
         # It goes on where a client goes away, who may come again for the answer.
         try:
             keyed = partial(_keyed, parse, key) if name else parse
-            result = answer(await self._stored(key, body, keyed))
+            result = answer(await self._store_body(key, body, keyed))
         except BaseException as error:
             future.set_exception(error)
             future.exception()  # nobody may wait for it
@@ -155,7 +155,7 @@ class EventIntake(Generic[AnswerType]):
         self.stored += arrivals.stored
         self.rejects += len(arrivals.rejects)
 
-    async def _stored(self, key: bytes, body: bytes, parse: Callable[[], Arrivals]) -> Arrivals:
+    async def _store_body(self, key: bytes, body: bytes, parse: Callable[[], Arrivals]) -> Arrivals:
         """Store what a body brings, or what is missing of it."""
         loop = asyncio.get_running_loop()
         if len(body) < _INLINE:

@@ -81,30 +81,30 @@ class SyslogServer:
 
     async def start(self, context: ssl.SSLContext | None) -> None:
         """Begin to listen. Raises OSError."""
-        listener = self._bound(socket.SOCK_STREAM, self._plan.syslog_port or 0)
+        listener = self._bind(socket.SOCK_STREAM, self._plan.syslog_port or 0)
         # Without TLS only: DTLS is not spoken, and plain datagrams beside TLS would be a hole.
         self._tcp = await asyncio.start_server(self._connection, sock=listener, ssl=context)
         if context is None:
-            receiver = self._bound(socket.SOCK_DGRAM, self.port)
+            receiver = self._bind(socket.SOCK_DGRAM, self.port)
             receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             self._datagrams = _Datagrams(self, receiver)
             loop = asyncio.get_running_loop()
             datagrams = self._datagrams
             self._udp, _ = await loop.create_datagram_endpoint(lambda: datagrams, sock=receiver)
 
-    def _bound(self, socket_type: int, port: int) -> socket.socket:
+    def _bind(self, socket_type: int, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        bound = socket.socket(family, socket_type)
+        endpoint = socket.socket(family, socket_type)
         try:
-            bound.setblocking(False)
+            endpoint.setblocking(False)
             # For a restart: connections of the server before may still be in TIME_WAIT.
             if socket_type == socket.SOCK_STREAM:
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((self._host, port))
+                endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            endpoint.bind((self._host, port))
         except OSError:
-            bound.close()
+            endpoint.close()
             raise
-        return bound
+        return endpoint
 
     async def stop(self) -> None:
         """End, and store what has come."""
