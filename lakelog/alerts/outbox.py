@@ -9,6 +9,7 @@ overtakes it, so that nobody hears that an alert ended before that it began.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,8 +38,8 @@ _FIRST_US, _LONGEST_US = 1_000_000, 300_000_000
 _REPEAT_US = 60_000_000
 _AT_ONCE = 8
 """Sinks that are told at the same time."""
-_TURN = 20
-"""Changes that one sink gets before rules are asked again."""
+_TURN_SECONDS = 1.0
+"""After which a sink gets no further change before rules are asked again."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,10 @@ class Outbox:
                     sink.repeat(notices)
 
     def _work_off(self, queue: list[PendingDelivery], stop: Callable[[], bool]) -> int:
-        delivered = 0
-        # A few each time: rules have to be asked in between.
-        for delivery in queue[:_TURN]:
-            if stop():
+        delivered, until = 0, time.monotonic() + _TURN_SECONDS
+        for delivery in queue:
+            # Rules have to be asked in between, and the other sinks wait for a slow one.
+            if stop() or time.monotonic() > until:
                 break
             attempt = self._attempt(delivery)
             # After each attempt: a process that dies repeats one delivery at most.

@@ -98,6 +98,19 @@ def test_a_receiver_that_fails_is_tried_again_later_and_in_order(
     assert alerts.changes() == [("web", "firing"), ("web", "resolved")]
 
 
+def test_a_slow_receiver_leaves_time_for_rules_and_for_others(alerts: AlertLake) -> None:
+    """It gets what waits over several rounds, in order; others have theirs with the first."""
+    alerts.add(sinks=("command:sleep 1.2", "log"))
+    for source in ("a", "b", "c"):
+        alerts.errors(1, source)
+    assert len(alerts.round()) == 3
+    entries = history(alerts.lake)
+    assert [e["to"] for e in entries if e["event"] == "delivery"].count("command:sleep") == 1
+    alerts.round()
+    alerts.round()
+    assert overview(alerts.lake)["rules"][0]["receivers"][0]["delivered"] == 3
+
+
 def test_a_receiver_that_never_takes_it_is_given_up(alerts: AlertLake, hook: Receiver) -> None:
     """After a day, or at once if it says that it never will; that is said."""
     alerts.add(sinks=(hook.url,), window=MINUTE)
