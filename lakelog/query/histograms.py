@@ -69,7 +69,8 @@ class WordHistograms:
         low, high = histogram.outer
         counted = _CountedBlocks(view, {})
         for entry in view.entries:
-            blocks = self._tables.choice.block_counts(entry, histogram.word)
+            words = self._tables.choice.words
+            blocks = words.block_counts(entry.key, entry.events, histogram.word)
             if blocks is not None:
                 counted.blocks[entry.key] = [
                     block for block in blocks if low <= block.latest and block.earliest < high

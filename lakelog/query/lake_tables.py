@@ -30,7 +30,7 @@ from lakelog.search import for_ascii
 from lakelog.segments import RowRanges
 from lakelog.store import SealerProcess, Store, VerifiedFiles
 from lakelog.wal import PendingFrames, Tail
-from lakelog.word_indexes import BlockCount, WordIndexes, WordPiece
+from lakelog.word_indexes import WordIndexes
 
 if TYPE_CHECKING:
     from lakelog.query import tail_rows
@@ -224,7 +224,8 @@ class LakeTables:
         ASCII, shorter regular expressions tell where one begins and ends."""
         if not query.has_words or len(views) != 1 or views[0].opens:
             return query  # what is opened may have any letters
-        if not all(map(self.choice.is_ascii, views[0].entries)):
+        words = self.choice.words
+        if not all(words.is_ascii(entry.key, entry.events) for entry in views[0].entries):
             return query
         # Last, as the rows of a tail are read for it.
         if views[0].tail is not None and not tokenization.is_ascii(views[0].tail):
@@ -346,7 +347,7 @@ class SegmentChoice:
     def __init__(self, store: Store, branch: str, opens_fields: Callable[[], bool]) -> None:
         self._store, self._branch, self._opens_fields = store, branch, opens_fields
         self._filters = bloom.Filters(store.paths)
-        self._words = WordIndexes(store.paths, opens_fields)
+        self.words = WordIndexes(store.paths, opens_fields)
         self._chosen: dict[tuple[object, ...], tuple[SegmentEntry, ...]] = {}
 
     def candidates(self, state: Manifest, query: Query) -> list[SegmentEntry]:
@@ -378,25 +379,9 @@ class SegmentChoice:
         needs, ranges = [need.words for need in query.needs], query.row_ranges
         for entry in entries:
             if entry.key not in ranges:
-                ranges[entry.key] = self._words.ranges(entry.key, entry.events, needs)
+                ranges[entry.key] = self.words.ranges(entry.key, entry.events, needs)
         pairs = ((entry.key, ranges[entry.key]) for entry in entries)
         return {key: rows for key, rows in pairs if rows is not None}
-
-    def is_ascii(self, entry: SegmentEntry) -> bool:
-        """Whether the words of a segment are known to be all of ASCII."""
-        return self._words.is_ascii(entry.key, entry.events)
-
-    def counted(
-        self, entry: SegmentEntry, need: str | WordPiece
-    ) -> tuple[int, tuple[tuple[int, int], ...] | None]:
-        """Return how many events of a segment are known to have a word of ASCII, or one with a
-        piece, and the rows of which that is not known; None for all of them."""
-        return self._words.counted(entry.key, entry.events, need)
-
-    def block_counts(self, entry: SegmentEntry, need: str | WordPiece) -> list[BlockCount] | None:
-        """Return the blocks of a segment that have a word of ASCII, or one with a piece, and how
-        many of their rows; None where that is not known."""
-        return self._words.block_counts(entry.key, entry.events, need)
 
     def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Return those of verified segments that hold what any of some mentions needs."""

@@ -329,7 +329,7 @@ class CountPlan:
         (view,) = self._tables.views({"events"}, selection.query, selection.pinned)
         total, ranges = 0, dict(view.ranges)
         for entry in view.entries:
-            count, unknown = self._tables.choice.counted(entry, word)
+            count, unknown = self._tables.choice.words.counted(entry.key, entry.events, word)
             total += count
             if unknown is not None:
                 ranges[entry.key] = unknown
