@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from lakelog.history.snapshot import Diff as Diff
     from lakelog.history.snapshot import HistoryEntry as HistoryEntry
     from lakelog.history.snapshot import Snapshot as Snapshot
-    from lakelog.history.thinning import pack as pack
     from lakelog.history.window import kept_moves as kept_moves
     from lakelog.history.window import lake_time as lake_time
+    from lakelog.history.window import pack as pack
     from lakelog.history.window import read_condemned as read_condemned
 
 __getattr__, __all__ = lazy_face(__name__)

@@ -95,11 +95,9 @@ def _span(settings: Settings, time: int, now_us: int) -> int:
     return 0
 
 
-def pack(store: Store, branch: str, now_us: int, tagged: set[str]) -> Iterator[int]:
+def pack(store: Store, branch: str, retained: set[int], tagged: set[str]) -> Iterator[int]:
     """Pack moves before the newest hundred, and in a lake of this format drop from packed files
-    what is not kept; yield the numbers of the moves that were packed. Raises Damaged."""
-    newest = store.refs.newest_first(branch)
-    retained = {move.number for move in window(store.settings, newest, now_us)}
+    what is not `retained`; yield the numbers of the moves that were packed. Raises Damaged."""
     yield from _pack(store, branch, retained)
     # A version that knows only format 1 would take a dropped move for a lost one.
     if store.format >= _DROPPING:

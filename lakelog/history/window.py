@@ -1,16 +1,22 @@
-"""The window of history that gc keeps, and what it has condemned."""
+"""The window of history that gc keeps, what it has let go, and what it has condemned."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 
 from lakelog import document
 from lakelog.disk import File, Folder, NotIntact, disk
 from lakelog.errors import GcRefused, UnknownRef
+from lakelog.history import thinning
 from lakelog.history.thinning import HOUR, KEEP_MOVES, window
 from lakelog.refs import Move
 from lakelog.store import Store
+
+LetGo = dict[str, list[list[int]]]
+"""Of each branch from which to which moves, newest first, the states are not kept any more."""
 
 
 def require_kept(store: Store, digest: str, reference: str) -> None:
@@ -44,8 +50,50 @@ def _is_in_window(store: Store, digest: str) -> bool:
 def kept_moves(
     store: Store, newest_first: Iterable[Move], now_us: int | None = None
 ) -> Iterator[Move]:
-    """Yield the moves of a branch whose states are kept now, or were at a time."""
-    return window(store.settings, newest_first, now_us or _time_of_window(store))
+    """Yield the moves of a branch whose states are kept now, or were at a time. What gc let go is
+    not kept again, neither by longer settings nor by a clock that went back."""
+    runs: LetGo = {}
+    with contextlib.suppress(NotIntact):  # `verify` reports it
+        runs = _let_go(store)
+    for move in window(store.settings, newest_first, now_us or disk.now_us()):
+        if not any(low <= move.number <= high for low, high in runs.get(move.branch, ())):
+            yield move
+
+
+def pack(store: Store, now_us: int) -> Iterator[int]:
+    """Note durably which moves lose their states at a time, then pack those of each branch; yield
+    the numbers of packed moves. Raises Damaged, GcRefused, OSError."""
+    try:
+        before = _let_go(store)
+    except NotIntact as error:
+        raise GcRefused(_refusal(store.paths.let_go, error)) from None
+    judged = {branch: _judged(store, branch, now_us) for branch in store.refs.all_branches()}
+    runs: LetGo = {}
+    for branch, (numbers, retained) in judged.items():
+        for stays, neighbours in itertools.groupby(numbers, retained.__contains__):
+            if not stays:
+                run = list(neighbours)
+                runs.setdefault(branch, []).append([run[-1], run[0]])
+    if runs != before:
+        File(store.paths.let_go).replace(document.encode({"moves": runs}))
+    tagged = {tag.snapshot for tag in store.refs.tags()}
+    for branch, (_, retained) in judged.items():
+        yield from thinning.pack(store, branch, retained, tagged)
+
+
+def _judged(store: Store, branch: str, now_us: int) -> tuple[list[int], set[int]]:
+    """The numbers of the moves of a branch, newest first, and of those that are kept."""
+    newest_first, numbers = store.refs.newest_first(branch), list[int]()
+
+    # One after the other: thousands carry the texts of their states.
+    def listed() -> Iterator[Move]:
+        for move in newest_first:
+            numbers.append(move.number)
+            yield move
+
+    retained = {move.number for move in kept_moves(store, listed(), now_us)}
+    numbers += (move.number for move in newest_first)
+    return numbers, retained
 
 
 def read_condemned(store: Store) -> dict[str, int]:
@@ -55,20 +103,20 @@ def read_condemned(store: Store) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     except NotIntact as error:
-        raise GcRefused(
-            f"{store.paths.condemned}: {error}: nothing was deleted; delete this file and run gc"
-            " again"
-        ) from None
+        raise GcRefused(_refusal(store.paths.condemned, error)) from None
 
 
-def _time_of_window(store: Store) -> int:
-    """Now, or when gc last judged if that was later: its time is the file system's, and what it
-    deleted is no damage to a host whose clock is behind."""
+def _refusal(path: str, error: NotIntact) -> str:
+    return f"{path}: {error}: nothing was deleted; delete this file and run gc again"
+
+
+def _let_go(store: Store) -> LetGo:
+    """What `pack` noted last. Raises NotIntact."""
     try:
-        judged_us = os.stat(store.paths.condemned).st_mtime_ns // 1000
-    except OSError:
-        judged_us = 0
-    return max(disk.now_us(), judged_us)
+        runs: LetGo = document.decode(File(store.paths.let_go).read())["moves"]
+        return runs
+    except FileNotFoundError:
+        return {}
 
 
 def lake_time(store: Store) -> int:

@@ -382,10 +382,8 @@ def _pack_all(store: Store, now_us: int) -> int:
     count = 0
     # A full disk is where packing is wanted most, and can do least.
     with _full_disk_suppressed(), refuse_unreadable():
-        tagged = {tag.snapshot for tag in store.refs.tags()}
-        for branch in store.refs.all_branches():
-            for _ in history.pack(store, branch, now_us, tagged):
-                count += 1
+        for _ in history.pack(store, now_us):
+            count += 1
     return count
 
 

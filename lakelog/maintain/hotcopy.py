@@ -106,11 +106,10 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
     _copy_documents(copy_paths.tags, tags, result)
     _copy_documents(copy_paths.signatures, signatures, result)
     _copy_documents(copy_paths.remotes, remotes, result)
-    if File(store.paths.lost).exists():
-        File(copy_paths.lost).replace(File(store.paths.lost).read())
-    # Else whoever restores the copy would have a lake without its rules.
-    if File(store.paths.policy).exists():
-        File(copy_paths.policy).replace(File(store.paths.policy).read())
+    # Else whoever restores the copy would take what gc let go for lost, and have no rules.
+    for name in ("lost", "let_go", "policy"):
+        if (document := File(getattr(store.paths, name))).exists():
+            File(getattr(copy_paths, name)).replace(document.read())
     if Folder(copy_paths.erasures).names():
         sweep.sweep(Store.load(copy_paths.root))
     # Last: one damaged segment must not keep all others from being backed up.

@@ -11,6 +11,7 @@
     refs/tags/<name>.json
     refs/signatures/<tag>.<16 hex>.json           or @<digest>.<16 hex>.json
     gc/condemned.json
+    gc/let_go.json
     gc/lost.json                                  objects that a repair gave up
     gc/deleting                                   there while gc deletes
     gc/push-<hex>                                 the lease of a push over SFTP
@@ -89,6 +90,7 @@ class Keys:
         self.copies = f"{prefix}copies"
         self.gc = f"{prefix}gc"
         self.condemned = f"{self.gc}/condemned.json"
+        self.let_go = f"{self.gc}/let_go.json"
         self.lost = f"{self.gc}/lost.json"
         self.deleting = f"{self.gc}/deleting"
         self._prefix = prefix

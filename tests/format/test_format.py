@@ -32,7 +32,7 @@ PATHS = re.compile(
     | refs/heads/[a-z0-9._%-]+/(\d{12}\.json | packed-\d{12}-\d{12}\.jsonl\.zst | hint)
     | refs/tags/[a-z0-9._%-]+\.json
     | refs/signatures/(@[0-9a-f]{64} | [a-z0-9._%-]+)\.[0-9a-f]{16}\.json
-    | gc/(condemned|lost)\.json | cache/.+""",
+    | gc/(condemned|let_go|lost)\.json | cache/.+""",
     re.X,
 )
 

@@ -579,6 +579,18 @@ def test_the_condemned(rich: Path) -> None:
         assert 0 < lakelog.disk.disk.now_us() - since < 86_400 * 1_000_000
 
 
+def test_what_gc_let_go(tmp_path: Path) -> None:
+    """F8.18: let_go.json has the moves whose states are not kept, newest first."""
+    settings = {"history_days": 0, "history_dense_hours": 0, "gc_grace_hours": 0}
+    with lakelog.open(tmp_path, settings=settings) as lake:
+        lake.append({"type": "T"})
+        for number in range(120):
+            lake.snapshot(str(number))
+        lake.gc()
+    body = parse_document((tmp_path / "gc/let_go.json").read_bytes())
+    assert body["moves"] == {"main": [[1, 22]]}
+
+
 def test_verified_files(rich: Path, tmp_path: Path) -> None:
     """F8.3: verified.jsonl holds a digest, a file's numbers, a CRC a line; others are skipped."""
     found = 0

@@ -90,6 +90,7 @@ def verify(
         if name.endswith(".json") and not name.startswith("."):
             checker.document(f"{store.paths.remotes}/{name}", {"name", "url", "branches"})
     checker.document(store.paths.condemned, {"names"})
+    checker.document(store.paths.let_go, {"moves"})
     checker.document(store.paths.lost, {"names"})
     _check_rollbacks(checker)
     _check_word_indexes(checker)

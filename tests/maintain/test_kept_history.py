@@ -1,0 +1,162 @@
+"""What history keeps when its settings change, or the clock goes back, after gc has run."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from lakelog.disk import disk
+from lakelog.errors import GcRefused
+from lakelog.history import window as history_window
+from lakelog.settings import parse
+from lakelog.store import Store
+
+Clock = Callable[[float], None]
+HOUR = 3_600_000_000
+
+
+@pytest.fixture
+def jump(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Let the clock jump by so many hours."""
+    offset = [0]
+
+    def now() -> int:
+        return time.time_ns() // 1000 + offset[0]
+
+    def jump_by(hours: float) -> None:
+        offset[0] += round(hours * HOUR)
+
+    monkeypatch.setattr(disk, "now_us", now)
+    monkeypatch.setattr(history_window, "lake_time", lambda store: now())
+    return jump_by
+
+
+def grown(path: Path, jump: Clock, steps: int) -> lakelog.Lake:
+    """Return a lake that publishes every three hours, and keeps the history of a day."""
+    settings = {"history_days": 1, "gc_grace_hours": 0}
+    lake = lakelog.open(path, settings=settings)
+    for number in range(steps):
+        jump(3)
+        lake.append({"type": "T", "n": number})
+        lake.settle()
+        if number % 10 == 0:
+            lake.snapshot(str(number))
+    return lake
+
+
+def changed(lake: lakelog.Lake, **settings: int) -> lakelog.Lake:
+    """Open a lake again with other settings."""
+    lake.close()
+    store = Store.load(lake.path)
+    store.change_settings(parse(settings, store.settings))
+    return lakelog.open(lake.path)
+
+
+def test_a_longer_history_begins_with_what_is_left(tmp_path: Path, jump: Clock) -> None:
+    """States that gc let go are no damage once `history_days` is raised, here and in copies; those
+    that come stay for the new time."""
+    lake = grown(tmp_path / "lake", jump, 150)
+    assert lake.gc().packed
+    lake.backup(tmp_path / "copy")
+    lake = changed(lake, history_days=365)
+    assert lake.verify().problems == ()
+    lake.gc()
+    state = lake.snapshot("wanted later").id
+    for _ in range(110):
+        jump(24)
+        lake.snapshot("")
+    lake.gc()
+    assert lake.verify().problems == ()
+    assert lake.at(state).count() == 150
+    copy = changed(lakelog.open(tmp_path / "copy", create=False), history_days=365)
+    assert copy.verify().problems == ()
+    copy.gc()
+
+
+def test_a_clock_that_was_ahead_does_no_harm(tmp_path: Path, jump: Clock) -> None:
+    """What gc let go in a year that was none is no damage when the clock is right again, and what
+    is made since is kept as ever."""
+    lake = grown(tmp_path / "lake", jump, 250)
+    lake = changed(lake, history_days=30)
+    jump(365 * 24)
+    assert lake.gc().packed
+    jump(-365 * 24)
+    assert lake.verify().problems == ()
+    lake.gc()
+    state = lake.snapshot("wanted later").id
+    for _ in range(110):
+        jump(1)
+        lake.snapshot("")
+    lake.gc()
+    assert lake.verify().problems == ()
+    assert lake.at(state).count() == 250
+
+
+def test_what_is_kept_and_lost_is_damage(tmp_path: Path, jump: Clock) -> None:
+    """What no run of gc has let go is missed, also after the settings have changed."""
+    lake = grown(tmp_path / "lake", jump, 150)
+    lake.gc()
+    lake = changed(lake, history_days=365)
+    lake.append({"type": "T"})
+    lake.snapshot("before the compaction")
+    state = lake.store.state("main")
+    newest = lake.store.manifests.segments(state, "events")[-1]
+    lake.compact()
+    for _ in range(110):
+        lake.snapshot("")
+    lake.gc()
+    assert lake.verify().problems == ()
+    segment = lake.store.paths.object("segments", newest.key)
+    Path(segment).unlink()
+    assert {problem.path for problem in lake.verify().problems} == {segment}
+
+
+def test_a_damaged_note_of_what_is_let_go_is_named(tmp_path: Path, jump: Clock) -> None:
+    """F8.18: windows.json says what gc kept; gc refuses to write over a damaged one."""
+    lake = grown(tmp_path / "lake", jump, 150)
+    lake.gc()
+    Path(lake.store.paths.let_go).write_bytes(b"{}\n")
+    assert [problem.path for problem in lake.verify().problems] == [lake.store.paths.let_go]
+    with pytest.raises(GcRefused, match=r"let_go\.json"):
+        lake.gc()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_settings_and_clocks(tmp_path: Path, jump: Clock, seed: int) -> None:
+    """Whatever settings and clock do, a lake is intact, and gc runs."""
+    dice = random.Random(seed)
+    lake = lakelog.open(tmp_path, settings={"gc_grace_hours": 0})
+    events, tags = 0, dict[str, int]()
+    for step in range(250):
+        deed = dice.random()
+        if deed < 0.55:
+            lake.append({"type": "T"})
+            lake.settle()
+            events += 1
+        elif deed < 0.7:
+            lake.snapshot(str(step))
+        elif deed < 0.75:
+            tags[f"t{step}"] = events
+            lake.tag(f"t{step}")
+        elif deed < 0.78 and tags:
+            name = dice.choice(list(tags))
+            lake.rollback(name)
+            events = tags[name]
+        elif deed < 0.82:
+            lake.compact()
+        elif deed < 0.9:
+            jump(dice.choice([1, 3, 24, 24, 200, -2, -300]))
+        elif deed < 0.94:
+            days, dense = dice.choice([0, 1, 5, 30]), dice.choice([0, 1, 48])
+            lake = changed(lake, history_days=days, history_dense_hours=dense)
+        else:
+            lake.gc()
+            assert lake.verify().problems == ()
+        assert lake.count() == events
+    for name, count in tags.items():
+        assert lake.at(name).count() == count
