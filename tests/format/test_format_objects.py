@@ -23,6 +23,7 @@ import zstandard
 import lakelog
 from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish
+from lakelog.settings import Settings
 from tests.support import damage, lakes, second_reader, statements
 from tests.support.statements import parse_document, parse_object
 
@@ -581,8 +582,7 @@ def test_the_condemned(rich: Path) -> None:
 
 def test_what_gc_let_go(tmp_path: Path) -> None:
     """F8.18: let_go.json has the moves whose states are not kept, newest first."""
-    settings = {"history_days": 0, "history_dense_hours": 0, "gc_grace_hours": 0}
-    with lakelog.open(tmp_path, settings=settings) as lake:
+    with lakelog.open(tmp_path, settings=Settings(history_days=0)) as lake:
         lake.append({"type": "T"})
         for number in range(120):
             lake.snapshot(str(number))

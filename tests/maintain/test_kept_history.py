@@ -13,7 +13,7 @@ import lakelog
 from lakelog.disk import disk
 from lakelog.errors import GcRefused
 from lakelog.history import window as history_window
-from lakelog.settings import parse
+from lakelog.settings import Settings, parse
 from lakelog.store import Store
 
 Clock = Callable[[float], None]
@@ -38,8 +38,7 @@ def jump(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def grown(path: Path, jump: Clock, steps: int) -> lakelog.Lake:
     """Return a lake that publishes every three hours, and keeps the history of a day."""
-    settings = {"history_days": 1, "gc_grace_hours": 0}
-    lake = lakelog.open(path, settings=settings)
+    lake = lakelog.open(path, settings=Settings(history_days=1, gc_grace_hours=0))
     for number in range(steps):
         jump(3)
         lake.append({"type": "T", "n": number})
@@ -49,7 +48,7 @@ def grown(path: Path, jump: Clock, steps: int) -> lakelog.Lake:
     return lake
 
 
-def changed(lake: lakelog.Lake, **settings: int) -> lakelog.Lake:
+def changed(lake: lakelog.Lake, **settings: object) -> lakelog.Lake:
     """Open a lake again with other settings."""
     lake.close()
     store = Store.load(lake.path)
@@ -130,7 +129,7 @@ def test_a_damaged_note_of_what_is_let_go_is_named(tmp_path: Path, jump: Clock) 
 def test_random_settings_and_clocks(tmp_path: Path, jump: Clock, seed: int) -> None:
     """Whatever settings and clock do, a lake is intact, and gc runs."""
     dice = random.Random(seed)
-    lake = lakelog.open(tmp_path, settings={"gc_grace_hours": 0})
+    lake = lakelog.open(tmp_path, settings=Settings(gc_grace_hours=0))
     events, tags = 0, dict[str, int]()
     for step in range(250):
         deed = dice.random()

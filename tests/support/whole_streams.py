@@ -221,7 +221,7 @@ class Streams:
         """Read the lines that are no events."""
         query = "SELECT line FROM quarantine WHERE line LIKE '%oops%'"
         found = Counter(line.strip() for (line,) in self.lake.sql(query).fetchall())
-        found -= Counter({line: found[line] - 1 for line in self.repeats})
+        found -= Counter({line: max(found[line] - 1, 0) for line in self.repeats})
         same(found, Counter(self.state.bad), "quarantine")
 
     def ask_batches(self) -> None:
