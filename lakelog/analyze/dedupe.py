@@ -44,7 +44,6 @@ class Plan:
 
     by: tuple[str, ...]
     keep: str
-    branch: str
     snapshot: str
     generation: int
     events: int
@@ -68,7 +67,7 @@ def duplicates(
         f"{field} AS {identifier(name)}" for name, field in zip(key.names, key.parts, strict=True)
     )
     groups = ", ".join(identifier(name) for name in key.names)
-    most = "" if limit is None else f" LIMIT {int(limit)}"
+    ending = "" if limit is None else f" LIMIT {int(limit)}"
     # Hashes first: most keys are unique, and only the events of repeated hashes are grouped by
     # their values.
     return lake.sql(f"""WITH repeated AS MATERIALIZED ({_repeated_hashes(key)}),
@@ -78,7 +77,7 @@ def duplicates(
             {_SENDERS} AS sources,
             count(DISTINCT sender_origin) AS origins
         FROM matches GROUP BY {groups} HAVING count(*) > 1
-        ORDER BY events DESC, first, {groups}{most}""")
+        ORDER BY events DESC, first, {groups}{ending}""")
 
 
 def first(lake: Lake | PinnedLake, by: By) -> Relation:
@@ -113,7 +112,7 @@ def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Pla
         mark = " and " if key.needed else " or "
         raise InvalidSetting(f"nothing to dedupe by: no event has {mark.join(key.names)}")
     # k0, k1, ...: the columns of a key may have any name, `place` and `seq` included.
-    parts = ", ".join(f"{part} AS k{i}" for i, part in enumerate(key.parts))
+    columns = ", ".join(f"{column} AS k{i}" for i, column in enumerate(key.parts))
     groups = ", ".join(f"k{i}" for i in range(len(key.parts)))
     best = "min" if keep == "first" else "max"
     # `place` is time and seq as one number, so that min and max choose a row in one aggregate, and
@@ -121,7 +120,7 @@ def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Pla
     # in any case: its version would be missing.
     table = view.sql(f"""WITH repeated AS MATERIALIZED ({_repeated_hashes(key)}),
         matches AS MATERIALIZED (
-            SELECT {parts}, seq, epoch_us(time)::HUGEINT * {2**63}::HUGEINT + seq AS place,
+            SELECT {columns}, seq, epoch_us(time)::HUGEINT * {2**63}::HUGEINT + seq AS place,
                 coalesce(starts_with(origin, '{StreamSubject.ORIGIN}'), false) AS is_versioned
             FROM events WHERE {key.given} AND {key.hash} IN (SELECT h FROM repeated)),
         keepers AS MATERIALIZED (
@@ -133,7 +132,6 @@ def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Pla
     return Plan(
         key.names,
         keep,
-        lake.branch_name,
         move.snapshot,
         move.generation,
         view.count(),

@@ -35,16 +35,16 @@ def near_duplicates(
     """
     if not 0 < threshold <= 1:
         raise InvalidSetting(f"the threshold is above 0 and at most 1, not {threshold:g}")
-    text = EventKey.part(field)
-    masked = f"lower(trim({text}))"
+    value = EventKey.part(field)
+    masked = f"lower(trim({value}))"
     for pattern, name in _MASKS:
         masked = f"regexp_replace({masked}, {literal(pattern)}, {literal(name)}, 'g')"
     # Patterns are counted in SQL, so Python sees at most PATTERNS_MAX rows however many events
     # there are.
-    rows = lake.sql(f"""SELECT {masked} AS pattern, min({text}) AS example, count(*) AS events,
-            approx_count_distinct({text}) AS variants, min(time) AS first, max(time) AS last,
+    rows = lake.sql(f"""SELECT {masked} AS pattern, min({value}) AS example, count(*) AS events,
+            approx_count_distinct({value}) AS variants, min(time) AS first, max(time) AS last,
             coalesce(list_sort(list(DISTINCT source) FILTER (source IS NOT NULL))[1:5], [])
-        FROM events WHERE {text} IS NOT NULL GROUP BY 1
+        FROM events WHERE {value} IS NOT NULL GROUP BY 1
         ORDER BY events DESC, pattern LIMIT {PATTERNS_MAX}""").fetchall()
     names = ("pattern", "example", "events", "variants", "first", "last", "sources")
     groups = _group([dict(zip(names, row, strict=True)) for row in rows], threshold)
@@ -56,11 +56,11 @@ def _group(patterns: list[JsonObject], threshold: float) -> list[JsonObject]:
     """Put each pattern with the first group whose words it shares."""
     groups: list[tuple[set[str], JsonObject]] = []
     for pattern in patterns:
-        words = set(pattern["pattern"].split())
+        tokens = set(pattern["pattern"].split())
         # The most frequent pattern of a group comes first and names it.
-        group = next((g for w, g in groups if _jaccard(w, words) >= threshold), None)
+        group = next((g for w, g in groups if _jaccard(w, tokens) >= threshold), None)
         if group is None:
-            groups.append((words, pattern))
+            groups.append((tokens, pattern))
             continue
         group["events"] += pattern["events"]
         group["variants"] += pattern["variants"]

@@ -58,14 +58,13 @@ _BY_PATTERN = (
 @dataclass(frozen=True)
 class Overdue:
     """What began at `start_us` and has no end: known at `raised_us`, so for the last time at
-    `end_us`; at the latest it used to take `usual_us`. Times are in microseconds."""
+    `end_us`. Times are in microseconds."""
 
     name: str
     condition: str
     start_us: int
     raised_us: int
     end_us: int
-    usual_us: int
 
 
 Key = tuple[str | None, str, str | None]
@@ -152,15 +151,15 @@ def _late(
             continue
         if latest:
             yield latest
-        latest = _overdue(key, begin, late_us, int(longest[index]))
+        latest = _overdue(key, begin, late_us)
     if latest:
         yield latest
 
 
-def _overdue(key: Key, begin: int, late_us: int, usual_us: int) -> Overdue:
+def _overdue(key: Key, begin: int, late_us: int) -> Overdue:
     source, type_, pattern = key
     condition = of_type(source, type_)
     if pattern is not None:
         condition += f" AND seq IN (SELECT seq FROM event_patterns WHERE pattern_id = '{pattern}')"
     name = f"end after {type_} of {source or 'no source'}"
-    return Overdue(name, condition, begin, late_us, late_us, usual_us)
+    return Overdue(name, condition, begin, late_us, late_us)

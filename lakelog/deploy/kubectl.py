@@ -109,11 +109,6 @@ class Kubectl:
             (revision for revision in self.revisions(name) if revision.hash == digest), None
         )
 
-    def undo(self, name: str, revision: Revision, seconds: int = 300) -> None:
-        """Let a deployment have this revision, and wait until its pods are ready."""
-        self.begin_undo(name, revision)
-        self.wait(name, seconds)
-
     def begin_undo(self, name: str, revision: Revision) -> None:
         """Let a deployment have this revision; its pods are replaced from now on."""
         self._run("rollout", "undo", f"deployment/{name}", f"--to-revision={revision.number}")
@@ -124,11 +119,6 @@ class Kubectl:
         # kubectl has its own time for it, and a little more to say so.
         output = self._run(*arguments, seconds=seconds + _SECONDS).strip()
         return output.splitlines()[-1] if output else ""
-
-    def execute(self, name: str, *command: str, seconds: int = 600) -> str:
-        """Run a command in the container `app` of a pod of a deployment; return its output."""
-        target = ["exec", f"deployment/{name}", "--container=app", "--"]
-        return self._run(*target, *command, seconds=seconds)
 
     def _json(self, *arguments: str) -> Any:
         try:

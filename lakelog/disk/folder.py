@@ -43,10 +43,6 @@ class Folder:
         """Make the names in it durable."""
         disk.sync_dir(self.path)
 
-    def remove(self) -> None:
-        """Remove it, which is empty, if it is there."""
-        disk.remove_dir(self.path)
-
     def remove_with_files(self) -> None:
         """Remove it with the files in it, if it is there; it has no folders. Raises OSError where
         somebody writes into it."""
