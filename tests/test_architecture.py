@@ -61,9 +61,9 @@ ORDER = {
         sealer_process clock""",
     "wal": "frames batching tail trimming",
     "moves": "page_tree publication",
-    "appends": """receipt versioned append_batch known_keys stream_lock stream_marks
-        stream_versions group_commit writer_forks writer async_append arrival_signal""",
-    "history": "branch_revival snapshot deletion thinning window resolving branch_history",
+    "appends": """receipt versioned group_commit known_keys stream_lock stream_marks
+        stream_versions writer_forks writer async_append arrival_signal""",
+    "history": "snapshot deletion thinning window resolving branch_history",
     "sql": "quoting",
     "arrays": "buffers",
     "database": "block_ranges engine_files parquet_files connection",
@@ -86,8 +86,8 @@ ORDER = {
         lost_rows lost_ids data comparison repair""",
     "lines": "inflate pieces binary columnar checksum source",
     "files": "rotation scan file_cursor cursors cursor_paths file_copies identity",
-    "formats": """sqltext uniform format narrow_queries zones local_time line_encoding encoded
-        pattern line_starts container_levels moments jsonl dialect lakelog_json dialects winevent
+    "formats": """sqltext uniform format narrow_queries zones local_time line_encoding pattern
+        line_starts container_levels moments jsonl dialect lakelog_json dialects winevent
         docker journal documents otlp oos bulk pattern_format pattern_tables styles
         columns hash_headers grok re2 definition custom access logformat cef logfmt cri auditd
         compose zeek w3c date_orders leading_times delimited plain mixture registry""",

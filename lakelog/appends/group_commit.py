@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from lakelog.appends.append_batch import AppendBatch, own_error
 from lakelog.errors import ReentrantAppend, WriterClosed
 from lakelog.runtime import forks
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.wal import Frame
 
 _T = TypeVar("_T")
+
+
+class AppendBatch:
+    """Lines of a caller that waits for a leader; `lock` is released once it is served or leads."""
+
+    __slots__ = (
+        "done",
+        "error",
+        "events",
+        "flags",
+        "leads",
+        "lock",
+        "position",
+        "refusal",
+        "retries",
+        "size",
+        "text",
+    )
+
+    def __init__(self, payload: bytes, events: int, flags: int, retries: bool = False) -> None:
+        self.text, self.events, self.flags = payload, events, flags
+        self.retries = retries
+        self.size = len(payload) + 1
+        self.lock: Any = None
+        self.done, self.leads, self.position = False, False, 0
+        self.error: BaseException | None = None
+        self.refusal: Exception | None = None
 
 
 class GroupCommit(ABC):
@@ -141,7 +168,7 @@ class GroupCommit(ABC):
         """Let the callers of a group go on, each with its outcome; may be done twice."""
         for batch in group:
             # Who was refused is told so only once the version that won is durable.
-            batch.error = own_error(failed, batch is leader) if failed else batch.refusal
+            batch.error = _own_error(failed, batch is leader) if failed else batch.refusal
             batch.done = True
             if batch is not leader and batch.lock.locked():
                 batch.lock.release()
@@ -185,3 +212,10 @@ class GroupCommit(ABC):
         """Drop those of a parent process: its threads are not here."""
         self._inside, self._queue, self._busy = set(), [], False
         self._leader, self._forking = 0, False
+
+
+def _own_error(failed: BaseException, is_leader: bool) -> BaseException:
+    """What one caller of a failed group gets: an interrupt is its leader's alone."""
+    if isinstance(failed, Exception) or is_leader:
+        return failed
+    return OSError(errno.EINTR, "the append was interrupted: try it again")

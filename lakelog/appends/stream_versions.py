@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
-from lakelog.appends.append_batch import AppendBatch
+from lakelog.appends.group_commit import AppendBatch
 from lakelog.appends.known_keys import KnownKeys
 from lakelog.appends.stream_lock import StreamLock
 from lakelog.appends.stream_marks import MarkedState, StreamMarks

@@ -17,8 +17,7 @@ from typing import Any
 import zstandard
 
 from lakelog.appends import writer_forks
-from lakelog.appends.append_batch import AppendBatch
-from lakelog.appends.group_commit import GroupCommit
+from lakelog.appends.group_commit import AppendBatch, GroupCommit
 from lakelog.appends.receipt import Receipt
 from lakelog.appends.stream_versions import StreamVersions, VersionedBatch
 from lakelog.disk import File, Folder, OpenFile, disk

@@ -21,7 +21,6 @@ from lakelog.formats import (
     dialects,
     docker,
     documents,
-    encoded,
     journal,
     jsonl,
     lakelog_json,
@@ -39,7 +38,7 @@ from lakelog.formats import (
 )
 from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.format import Format
-from lakelog.formats.line_encoding import LineEncoding
+from lakelog.formats.line_encoding import EncodedFormat, LineEncoding
 from lakelog.runtime.closest import did_you_mean
 
 _ALL: tuple[Format, ...] = (
@@ -101,7 +100,7 @@ class FormatRegistry(dict[str, Format]):
         """Return the format of a name; `access:` may be followed by a LogFormat, and any other name
         by `@` and the zone of times that name none. A pattern is one too. Raises InvalidSetting."""
         if match := _ENCODED.fullmatch(name):
-            return encoded.EncodedFormat(self.by_name(match[1]), match[2], name)
+            return EncodedFormat(self.by_name(match[1]), match[2], name)
         if name.startswith(FormatDefinition.PREFIX) or FormatDefinition.is_pattern(name):
             return custom.form(name)
         base, separator, zone = name.partition("@")

@@ -21,8 +21,7 @@ from lakelog.errors import (
     Unreachable,
     WouldDropEvents,
 )
-from lakelog.history.branch_revival import last_frames, revive
-from lakelog.history.deletion import Settle
+from lakelog.history.deletion import Settle, last_frames, revive
 from lakelog.history.resolving import moves, resolve
 from lakelog.history.snapshot import HistoryEntry, Snapshot
 from lakelog.history.window import kept_moves, require_kept

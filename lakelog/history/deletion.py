@@ -1,17 +1,21 @@
-"""Deleting tags and branches. Their states stay while a move that is kept names them."""
+"""Deleting tags and branches, and bringing a deleted branch back under its name.
+
+Their states stay while a move that is kept names them. A branch that comes back goes on with its
+next move, in a generation of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from lakelog.disk import Folder, LockFile
-from lakelog.errors import InUse
-from lakelog.history.branch_revival import last_frames, revive
+from lakelog.disk import Folder, LockFile, disk
+from lakelog.errors import AlreadyExists, InUse
 from lakelog.history.snapshot import Snapshot
-from lakelog.moves import Change, note, publish, with_reason
+from lakelog.moves import Change, link_move, note, publish, with_reason
 from lakelog.paths import KEYS
-from lakelog.refs import Head, Tag
-from lakelog.store import Policy, Signatures, Store
+from lakelog.refs import Head, Move, Tag, author, escape_text
+from lakelog.store import Clock, Policy, Signatures, Store
+from lakelog.wal import Tail
 
 Settle = Callable[[], Head]
 
@@ -55,3 +59,37 @@ def delete_branch(store: Store, name: str, settle: Settle) -> None:
     if any(frame > marks.get(writer, -1) for writer, frame in last_frames(store, name).items()):
         revive(store, name, deleted.move.snapshot, "it was written to", {})
         raise InUse(f"branch {name!r} was written to just now: it stays; delete it again")
+
+
+def last_frames(store: Store, branch: str) -> dict[str, int]:
+    """The last sequence that is in a branch's WAL files, by writer."""
+    files = Tail(store.paths, store.refs, branch).scan()
+    last_frame = {writer: max(file.last for file in group) for writer, group in files.items()}
+    return {writer: sequence for writer, sequence in last_frame.items() if sequence >= 0}
+
+
+def revive(store: Store, name: str, target: str, message: str, watermarks: dict[str, int]) -> Head:
+    """Append the next move to a deleted branch; frames up to `watermarks` count as sealed."""
+    number = store.refs.head_number(name)
+    old = store.refs.read_head(name, number)
+    now_us = Clock.following(old.move.time, disk.now_us())
+    # One more generation: what a consumer has read of the branch before may not be in this one.
+    move = Move(
+        number + 1,
+        name,
+        old.digest,
+        disk.random_hex(),
+        now_us,
+        author(),
+        "branch",
+        escape_text(message),
+        target,
+        old.move.generation + 1,
+        {**old.move.wal, **watermarks},
+        carried=store.manifests.text_to_carry(target),
+    )
+    head = link_move(store, move)
+    if head is None:
+        raise AlreadyExists(f"branch {name!r} exists: choose another name")
+    store.refs.note(head)
+    return head
