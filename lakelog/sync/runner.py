@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lakelog.disk import File, disk
-from lakelog.errors import LakelogError
+from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.lake import Lake
 from lakelog.sync.plan import SyncPlan
 from lakelog.sync.syncer import Syncer, SyncResult
@@ -78,6 +78,12 @@ class Runner:
                 say=self._hear,
             )
             figures = _Figures(syncer.address, syncer.table, dict.fromkeys(_HELP, 0.0))
+            # Of another query or mode each would fill the table again after the other.
+            if any((p.target, s.table) == (plan.target, syncer.table) for p, s, _ in self._jobs):
+                raise InvalidSetting(
+                    f"{syncer.address}: two syncs write to the table {syncer.table}: give each a"
+                    " table of its own"
+                )
             self._jobs.append((plan, syncer, figures))
 
     def run(self, stop: threading.Event) -> list[SyncResult]:

@@ -60,6 +60,15 @@ def test_several_targets_go_on_beside_one_that_is_refused(home: Path, lake: Path
     assert (count(home / "a.db", "events"), count(home / "a.db", "few")) == (20, 7)
 
 
+def test_two_syncs_of_one_table_are_refused(home: Path, lake: Path) -> None:
+    """Each would fill it again whenever the other has."""
+    path = config(home)
+    path.write_text(path.read_text().replace('table = "few"', ""))
+    done = run(lake, "sync", "--config", str(path), "--once", code=2)
+    assert "a.db: two syncs write to the table events" in done.stderr
+    assert count(home / "a.db", "events") == -1
+
+
 def test_metrics_of_a_continuous_sync(home: Path, lake: Path) -> None:
     metrics, words = home / "lakelog.prom", ["--config", str(config(home))]
     command = [sys.executable, "-m", "lakelog", "--lake", str(lake), "sync", *words]
