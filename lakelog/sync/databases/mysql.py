@@ -51,8 +51,10 @@ _LOST = {1053, 1077, 1152, 1158, 1159, 1160, 1161, 1317, 1927, 4031, *_BUSY}
 """Errors of a server that stops, is full of connections, takes no writes while another one takes
 over, or broke off what it did: try again."""
 _IS_NULL, _CUT = 1048, 1265
-_OF_ROW = {_IS_NULL, 1062, 1264, _CUT, 1292, 1366, 1406, 3140, 3819, 4025}
-"""Errors of values: null, twice, out of range, too long, of another type, against a constraint."""
+_AGAINST_RULES = {_IS_NULL, 1062, 1369, 1452, 1644, 3819, 4025}
+_OF_ROW = {1264, _CUT, 1292, 1366, 1406, 3140, *_AGAINST_RULES}
+"""Errors of values: out of range, too long, of another type; null, twice, of no parent, or against
+a constraint, a view or a trigger."""
 _CLIENT = range(2000, 2100)
 """Errors of the connection itself."""
 
@@ -331,7 +333,7 @@ _ADVICE = {
     **dict.fromkeys((1044, 1045, 1049, 1698), ": check user, password and database"),
     **dict.fromkeys((1142, 1143, 1370), f": grant the right and run it again; {_ROW}"),
     **dict.fromkeys((1021, 1114, 3), f": free space and run it again; {_ROW}"),
-    **dict.fromkeys((_IS_NULL, 1062, 4025, 3819), f": change the row or the constraint; {_ROW}"),
+    **dict.fromkeys(_AGAINST_RULES, f": change the row or the constraint; {_ROW}"),
     **dict.fromkeys((1264, _CUT, 1366, 1406), f": widen the column with ALTER TABLE; {_ROW}"),
     1153: f": raise max_allowed_packet on the server; {_ROW}",
 }

@@ -221,8 +221,9 @@ class PostgresTarget(SqlTarget):
             return ConnectionLost(f"{self.address}: {_line(message)}")
         place = f"{self.address}, table {table}" if table else self.address
         advice = _ADVICE.get(state) or _ADVICE.get(state[:2], "")
-        # Data exceptions, and violated constraints.
-        error_class = RowRefused if state[:2] in ("22", "23") else SyncRefused
+        # Data exceptions, and what is against a constraint, a view, an index or a trigger.
+        is_of_row = {state, state[:2]} & {"22", *_AGAINST_RULES}
+        error_class = RowRefused if is_of_row else SyncRefused
         return error_class(f"{place}: {_line(message)}{advice}")
 
 
@@ -265,12 +266,16 @@ def _fitting(name: str) -> str:
 
 
 _TEXTUAL = frozenset(("json", "jsonb", "uuid"))
+_AGAINST_RULES = ("23", "44", "54", "P0001")
 _ADVICE = {
     "22P05": ": use a database with the encoding UTF8, or columns of text for such values",
     "22P02": ": leave the value out with --query, or let the column be text",
     "22001": ": widen the column with ALTER TABLE and run it again; this batch was not written",
     "22": ": change the type of the column and run it again; this batch was not written",
-    "23": ": change the row or the constraint and run it again; this batch was not written",
+    **dict.fromkeys(
+        _AGAINST_RULES,
+        ": change the row or the constraint and run it again; this batch was not written",
+    ),
     "42501": ": grant the right and run it again; this batch was not written",
     "53100": ": free space on the server and run it again; this batch was not written",
     "53": ": free it and run it again; this batch was not written",

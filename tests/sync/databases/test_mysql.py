@@ -247,6 +247,28 @@ def test_null_for_a_column_that_has_none(path: str, place: MysqlPlace, declared:
     assert place.ask("SELECT count(*) FROM events WHERE seq <> 7") == [(39,)]
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "ALTER TABLE events ADD FOREIGN KEY (message) REFERENCES words (word)",
+        """CREATE TRIGGER t BEFORE INSERT ON events FOR EACH ROW IF char_length(NEW.message) > 40
+        THEN SIGNAL SQLSTATE '45000' SET message_text = 'too many words'; END IF""",
+    ],
+)
+def test_rows_that_the_rules_of_a_table_refuse(path: str, place: MysqlPlace, refusal: str) -> None:
+    """They go to the quarantine, and all others are written."""
+    place.ask("CREATE TABLE words (word VARCHAR(50) PRIMARY KEY)")
+    with opened(path) as lake:
+        words = [row[0] for row in lake.sql("SELECT message FROM events").fetchall()]
+        lake.append([{"type": "d", "message": "long " * 10}])
+    place.ask("INSERT INTO words VALUES " + ", ".join(f"({word!r})" for word in words))
+    place.ask("CREATE TABLE events (seq BIGINT PRIMARY KEY, message VARCHAR(50))")
+    place.ask(refusal)
+    query = "SELECT message FROM events"
+    assert synced(path, place.url, query=query, on_error="quarantine").quarantined == 1
+    assert place.rows(columns="message") == expected(path, "message", "type <> 'd'")
+
+
 @pytest.mark.parametrize("setting", ["read_only = 1", "max_user_connections = 1"])
 def test_server_that_takes_no_writes_for_a_while(
     path: str, place: MysqlPlace, setting: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -196,6 +197,32 @@ def test_column_that_is_too_narrow(path: str, place: PostgresPlace) -> None:
     place.ask("ALTER TABLE events ALTER message TYPE varchar(9)")
     synced(path, place.url)
     assert place.rows() == expected(path)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "CREATE INDEX ON events (message)",
+        "CREATE TRIGGER t BEFORE INSERT ON events FOR EACH ROW WHEN (length(NEW.message) > 99)"
+        " EXECUTE FUNCTION refuse()",
+    ],
+)
+def test_rows_that_the_rules_of_a_table_refuse(
+    path: str, place: PostgresPlace, refusal: str
+) -> None:
+    """They go to the quarantine, and all others are written."""
+    place.ask("CREATE TABLE events (seq bigint PRIMARY KEY, message text)")
+    place.ask(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE EXCEPTION 'too many words'; END $$"
+    )
+    place.ask(refusal)
+    with opened(path) as lake:
+        # Longer than a page of an index holds, also when it is compressed.
+        lake.append([{"type": "d", "message": random.Random(1).randbytes(5_000).hex()}])
+    query = "SELECT message FROM events"
+    assert synced(path, place.url, query=query, on_error="quarantine").quarantined == 1
+    assert place.rows(columns="message") == expected(path, "message", "type <> 'd'")
 
 
 @pytest.mark.parametrize("of", ["environment", "role", "database"])
