@@ -20,11 +20,10 @@ _SEARCHED = 1 << 18
 """Bytes that are searched at a time, so that they stay in the processor's cache."""
 
 
-def integers(values: np.ndarray, present: np.ndarray | None = None) -> pa.Array:
-    """Integers as an Arrow array, without a copy; null where a mask says that none is present."""
+def integers(values: np.ndarray) -> pa.Array:
+    """Integers as an Arrow array, without a copy."""
     data = np.ascontiguousarray(values, np.int64)
-    valid = None if present is None else mask(present).buffers()[1]
-    return pa.Array.from_buffers(pa.int64(), len(data), [valid, pa.py_buffer(data)])
+    return pa.Array.from_buffers(pa.int64(), len(data), [None, pa.py_buffer(data)])
 
 
 def numbers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -45,11 +45,8 @@ class KafkaConfig:
     """Seconds that a server may take for an answer."""
 
     @classmethod
-    def read(
-        cls, url: str, file: str | None = None, environ: Mapping[str, str] | None = None
-    ) -> KafkaConfig:
+    def read(cls, url: str, file: str | None = None) -> KafkaConfig:
         """Return the configuration. Raises InvalidSetting, which does not repeat the URL."""
-        env = os.environ if environ is None else environ
         # Not by `Address`: several hosts, each with a port, and no user.
         hosts, slash, topic = url.partition("://")[2].partition("/")
         if not slash or not all(map(_HOST.fullmatch, hosts.split(","))):
@@ -59,9 +56,9 @@ class KafkaConfig:
             )
         if not _TOPIC.fullmatch(topic):
             raise InvalidSetting("the name of a topic has letters, digits, dots, _ and - alone")
-        settings = _properties(file or env.get("KAFKA_CONFIG", ""))
+        settings = _properties(file or os.environ.get("KAFKA_CONFIG", ""))
         for name in _VARIABLES:
-            if value := env.get("KAFKA_" + name.replace(".", "_").upper()):
+            if value := os.environ.get("KAFKA_" + name.replace(".", "_").upper()):
                 # The file was named on purpose, so that it comes before the environment.
                 settings.setdefault(name, value)
         return cls(hosts, topic, settings)

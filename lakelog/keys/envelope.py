@@ -56,9 +56,9 @@ class NotDecrypted(ValueError):
     """Raised for bytes that are no envelope, or not as they were written: the reason alone."""
 
 
-def sealed_size(size: int, bits: int = CHUNK_BITS) -> int:
+def sealed_size(size: int) -> int:
     """How long the envelope of `size` bytes is."""
-    return HEAD_BYTES + size + TAG_BYTES * max(-(-size >> bits), 1)
+    return HEAD_BYTES + size + TAG_BYTES * max(-(-size >> CHUNK_BITS), 1)
 
 
 def encrypt(

@@ -106,11 +106,11 @@ class KeyRing:
         wrapped = WrappedKey(with_master.wrap(secret, name), time.time_ns() // 1000)
         return replace(self, key=name, keys={**self.keys, name: wrapped})
 
-    def rotated(self, new: Master, old: Master | None = None) -> KeyRing:
+    def rotated(self, new: Master) -> KeyRing:
         """Return the ring with the same data keys, wrapped by another master key."""
         keys = {
             name: WrappedKey(new.wrap(secret, name), self.keys[name].created)
-            for name, secret in self.unlocked(old).items()
+            for name, secret in self.unlocked().items()
         }
         former = tuple(i for i in dict.fromkeys((*self.former, self.master)) if i != new.id)
         return replace(self, master=new.id, former=former, keys=keys)

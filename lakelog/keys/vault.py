@@ -55,9 +55,9 @@ class LakeKeys:
     series: envelope.EnvelopeSeries
     """Makes the envelopes of what is written in small pieces, such as frames."""
 
-    def encrypt(self, data: bytes | memoryview, context: bytes = b"") -> bytes:
-        """Return the envelope of bytes, which opens in this context alone."""
-        return envelope.encrypt(data, self.key_id, self.secret, context)
+    def encrypt(self, data: bytes | memoryview) -> bytes:
+        """Return the envelope of bytes."""
+        return envelope.encrypt(data, self.key_id, self.secret)
 
     def encrypt_line(self, data: bytes, *, is_fixed: bool = False) -> bytes:
         """Return a line of text that only the key opens; `is_fixed` gives equal bytes equal

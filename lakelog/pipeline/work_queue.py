@@ -60,7 +60,6 @@ class _Outcome:
     result: object = None
     error: str = ""
     is_final: bool = False
-    at_once: bool = False
 
 
 class WorkQueue:

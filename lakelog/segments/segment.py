@@ -311,20 +311,15 @@ class Segment:
         self._digest = digest
 
     def read(
-        self,
-        columns: list[str] | None = None,
-        rows: Any = None,
-        engine: duckdb.DuckDBPyConnection | None = None,
+        self, columns: list[str] | None = None, engine: duckdb.DuckDBPyConnection | None = None
     ) -> pa.Table:
         """Return the rows, every payload as text. Page checksums are checked too. Raises
         DamagedSegment where the schema of its fields is none.
 
-        `columns` are those wanted; `rows`, an i64 array, the numbers of the rows wanted. `engine`
-        spares whoever reads many segments to open one for each.
+        `columns` are those wanted. `engine` spares whoever reads many segments to open one for
+        each.
         """
         table, fields = self.read_stored(columns)
-        # Before payloads become text, which costs more than reading them.
-        table = table if rows is None else table.take(pa.array(rows))
         if fields is None:
             return table
         if not table.num_rows:

@@ -84,9 +84,9 @@ def range_of(question: DashboardQuestion, span: TimeSpan) -> TimeSpan:
     return TimeSpan(low, max(high, low + 1), span.events)
 
 
-def chart_width(length: int, buckets: int = _CHART_BUCKETS) -> int:
-    """A width (us) of which about so many make up a length."""
-    fitting = [width for width in _CHART_WIDTHS if width * buckets >= length]
+def chart_width(length: int) -> int:
+    """A width (us) of which about so many as a chart has buckets make up a length."""
+    fitting = [width for width in _CHART_WIDTHS if width * _CHART_BUCKETS >= length]
     return fitting[0] if fitting else _CHART_WIDTHS[-1]
 
 
