@@ -103,7 +103,7 @@ class Call:
         )
         self._said = request_content(name, body) if content is not False else {}
         self._chunks: AnswerChunks | None = None
-        self._is_recorded = self.is_reading = False
+        self._is_recorded = self._is_reading = False
         self._pid = os.getpid()
         self._span.start()
 
@@ -151,15 +151,23 @@ class Call:
 
     def closed(self) -> None:
         """The connection was closed: by the reader's end, which `complete` hears of, or before."""
-        if not self.is_reading:
+        if not self._is_reading:
             self.abandon()
 
-    def end_reading(self, error: BaseException) -> None:
-        """The iterator of the stream raised this: its end, or an error."""
-        if isinstance(error, (StopIteration, StopAsyncIteration)):
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The next chunk of the stream is read: note its end, and its errors."""
+        self._is_reading = True
+        try:
+            yield
+        except (StopIteration, StopAsyncIteration):
             self.complete()
-        else:
+            raise
+        except BaseException as error:
             self.fail(error)
+            raise
+        finally:
+            self._is_reading = False
 
     def fail(self, error: BaseException) -> None:
         """The call or the stream raised an error."""
@@ -306,17 +314,9 @@ class _CallReader:
         return self
 
     def __next__(self) -> object:
-        call = self._call
-        call.is_reading = True
-        try:
+        with self._call.reading():
             chunk = next(self._inner)
-        # The end of an iterator is an exception as well.
-        except BaseException as error:
-            call.end_reading(error)
-            raise
-        finally:
-            call.is_reading = False
-        call.add(chunk)
+        self._call.add(chunk)
         return chunk
 
     def close(self) -> None:
@@ -334,16 +334,9 @@ class _AsyncReader:
         return self
 
     async def __anext__(self) -> object:
-        call = self._call
-        call.is_reading = True
-        try:
+        with self._call.reading():
             chunk = await anext(self._inner)
-        except BaseException as error:
-            call.end_reading(error)
-            raise
-        finally:
-            call.is_reading = False
-        call.add(chunk)
+        self._call.add(chunk)
         return chunk
 
     async def aclose(self) -> None:
