@@ -38,7 +38,7 @@ from lakelog.values import JsonObject
 
 _ROUNDS = 20
 """How often states are read again because others published meanwhile."""
-SettleBranch = Callable[[str], object]
+SettleAll = Callable[[], object]
 check_reason = Erasure.check_reason
 
 
@@ -141,7 +141,7 @@ def _branches(store: Store) -> list[str]:
 def erase(
     store: Store,
     connect: Connect,
-    settle: SettleBranch,
+    settle: SettleAll,
     *,
     subject: str = "",
     predicate: str = "",
@@ -150,7 +150,7 @@ def erase(
 ) -> Erasure:
     """Erase the rows of a subject, or of a condition, in every state; return the note of it.
 
-    `settle` seals the tail of a branch. Raises InvalidEvent for a reason that names the subject,
+    `settle` seals the tails of the branches. Raises InvalidEvent where a reason names the subject,
     NotAllowed, GcRefused while gc or another erasure runs, QueryFailed, Damaged, OSError.
     """
     Policy.require(store.paths, "erase")
@@ -189,7 +189,7 @@ class ErasureRun:
         self,
         store: Store,
         connect: Connect,
-        settle: SettleBranch,
+        settle: SettleAll,
         erasure: Erasure,
         selector: Selector,
     ) -> None:
@@ -202,8 +202,7 @@ class ErasureRun:
     def run(self, progress: ProgressCallback | None) -> Erasure:
         """Erase; return the note, which says that it is done in the lake's own files."""
         store = self._store
-        for branch in _branches(store):
-            self._settle(branch)  # before rows are refused, so that all are counted
+        self._settle()  # before rows are refused, so that all are counted
         # Before anything that an older version would misread; and living writers see it, and go on
         # in new files.
         store.require("erasure")
@@ -213,8 +212,7 @@ class ErasureRun:
             self._rewritten = rewriting.stand_ins(store, rewriting.history_of(store), {})
             self._publish()
         for _ in range(_ROUNDS):
-            for branch in _branches(store):
-                self._settle(branch)
+            self._settle()
             chooser = Chooser(store, self._connect, self._selector)
             findings = find(store, [chooser], progress)
             if self._selector.until == EVER:

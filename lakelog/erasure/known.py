@@ -36,8 +36,8 @@ class SettledLake(Protocol):
     def engine(self) -> Connect:
         """Opens a database."""
 
-    def _settle_branch(self, branch: str) -> None:
-        """Publish what is pending on a branch."""
+    def _settle_branches(self) -> None:
+        """Publish what is pending on the branches."""
 
 
 def adopt(lake: SettledLake, record: Erasure, rows: ErasedRows) -> Erasure:
@@ -56,8 +56,7 @@ def again(lake: SettledLake) -> list[Erasure]:
     returned = []
     store = lake.store
     if store.erased.refresh():
-        for branch in store.refs.branches():
-            lake._settle_branch(branch)  # which lets go of frames that came back, too
+        lake._settle_branches()  # which lets go of frames that came back, too
     recorded = records.listing(store.paths)
     of_subjects = [record for record in recorded if record.subject]
     # All of them by one look at the segments, which are many more than the erasures.
@@ -79,14 +78,13 @@ def _erase(lake: SettledLake, record: Erasure, rows: ErasedRows) -> Erasure:
         # First, so that what is sealed now is refused.
         store.require("erasure")
         record.save(store.paths, rows)
-        for branch in store.refs.branches():
-            lake._settle_branch(branch)
+        lake._settle_branches()
         selector = _selector(store, record)
         if selector is None:
             record = dataclasses.replace(record.swept(), outside=outside.places(store, {}))
             record.save(store.paths)
             return record
-        return ErasureRun(store, lake.engine, lake._settle_branch, record, selector).run(None)
+        return ErasureRun(store, lake.engine, lake._settle_branches, record, selector).run(None)
 
 
 def _selector(store: Store, record: Erasure) -> Selector | None:

@@ -196,26 +196,24 @@ def _advice(place: str) -> str:
 
 def _in_definitions(history: History, needles: list[re.Pattern[bytes]]) -> Iterator[Leftover]:
     """Views, cursors and the like of any state, which name the subject."""
-    findings: dict[str, int] = {}
-    for entries in (*history.pages.values(), *(s.recent for s in history.states.values())):
-        for entry in entries:
-            if isinstance(entry, Record) and _has(entry.members, entry.key, needles):
-                # A name that is the subject itself must not be shown.
-                name = f"{entry.what} {entry.key}" if not _in(entry.key, needles) else entry.what
-                # Counted by name: a state after the other has the same definition.
-                findings[name] = findings.get(name, 0) + 1
-    for name in findings:
+    # A state after the other has the same definition.
+    definitions = {
+        (entry.what, entry.key, orjson.dumps(entry.members))
+        for entry in history.entries()
+        if isinstance(entry, Record)
+    }
+    names = dict[str, None]()
+    for label, key, members in sorted(definitions):
+        is_named = _in(key, needles)
+        if is_named or any(needle.search(members) for needle in needles):
+            # A name that is the subject itself must not be shown.
+            names[label if is_named else f"{label} {key}"] = None
+    for name in names:
         advice = "drop it, then `lakelog expire` gives up the states that still have it"
         yield Leftover(f"definition: {name}", advice)
     for digest, state in history.states.items():
         if _in(f"{state.author}\0{state.message}", needles):
             yield Leftover(f"manifests/{digest[:12]}", "its message says it: `lakelog expire`")
-
-
-def _has(members: JsonObject, key: str, needles: list[re.Pattern[bytes]]) -> bool:
-    return any(needle.search(orjson.dumps([members, key])) for needle in needles) or _in(
-        key, needles
-    )
 
 
 def _in(content: str, needles: list[re.Pattern[bytes]]) -> bool:

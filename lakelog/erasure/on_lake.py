@@ -65,21 +65,23 @@ class LakeErasure(LakeUpkeep):
             self._erased = looked, erased.SubjectIndex.of_lake(self.store.paths)
         return self._erased[1] if looked[0] and self._erased else None
 
-    def _settle_branch(self, branch: str) -> None:
-        """Publish what is pending on a branch, and let go of what is sealed of its WALs."""
-        lake = self if branch == self.branch_name else type(self)(self.store, branch)
-        try:
-            lake.settle()
-            lake._release()
-        finally:
-            if lake is not self:
-                lake.close()
+    def _settle_branches(self) -> None:
+        """Publish what is pending on each branch, and let go of what is sealed of all WALs."""
+        for branch in self.store.refs.branches():
+            lake = self if branch == self.branch_name else type(self)(self.store, branch)
+            try:
+                lake.settle()
+                lake._release()
+            finally:
+                if lake is not self:
+                    lake.close()
+        self._trim_deleted()
 
     def exchange(self) -> tuple[int, int]:
         """Publish what is pending to the bucket, and take what other machines have published and
         erased; return how many moves came, and how many went. Raises as that of `LakeUpkeep`."""
         counts = super().exchange()
-        status.confirm_here(self.store, self.engine, self._settle_branch)
+        status.confirm_here(self.store, self.engine, self._settle_branches)
         return counts
 
     def repair(self, copy: str | None = None) -> RepairOutcome:
@@ -121,14 +123,14 @@ class LakeErasure(LakeUpkeep):
             erasure = erasing.erase(
                 self.store,
                 self.engine,
-                self._settle_branch,
+                self._settle_branches,
                 subject=name,
                 predicate=where or "",
                 why=why,
                 progress=progress,
             )
             keys.append(erasure.key)
-        own = status.statuses(self.store, self.engine, self._settle_branch, keys)
+        own = status.statuses(self.store, self.engine, self._settle_branches, keys)
         by_key = {status_.erasure.key: status_ for status_ in own}
         *earlier, last = (by_key[key] for key in keys)
         return dataclasses.replace(last, earlier=tuple(earlier))
@@ -149,7 +151,7 @@ class LakeErasure(LakeUpkeep):
         return touched.preview(
             self.store,
             self.engine,
-            self._settle_branch,
+            self._settle_branches,
             subjects=subjects,
             predicate=where or "",
             progress=progress,
@@ -169,7 +171,7 @@ class LakeErasure(LakeUpkeep):
 
     def erasures(self) -> list[ErasureStatus]:
         """How far each erasure of the lake is, oldest first; publishes what is pending."""
-        return status.statuses(self.store, self.engine, self._settle_branch)
+        return status.statuses(self.store, self.engine, self._settle_branches)
 
     def erasure_receipt(self, key: str, sign: str | None = None) -> bytes:
         """The receipt of the erasure whose key begins so: what was erased, why, by whom and where

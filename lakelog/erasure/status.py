@@ -14,7 +14,7 @@ from lakelog.disk import File
 from lakelog.erased import Refusal, records, sweep
 from lakelog.erased.records import Erasure
 from lakelog.erasure import derived, key_erasure, known, outside, recorded
-from lakelog.erasure.erasing import SettleBranch
+from lakelog.erasure.erasing import SettleAll
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import frames_by_file
 from lakelog.errors import UnknownRef, Unreachable
@@ -49,15 +49,14 @@ class ErasureStatus:
 
 
 def statuses(
-    store: Store, connect: Connect, settle: SettleBranch, keys: Container[str] | None = None
+    store: Store, connect: Connect, settle: SettleAll, keys: Container[str] | None = None
 ) -> list[ErasureStatus]:
     """Return how far each erasure of a lake is, or those with some keys, oldest first. `settle`
-    seals and trims the tail of a branch. Raises Damaged."""
+    seals and trims the tails of the branches. Raises Damaged."""
     records_ = records.listing(store.paths)
     if not records_:
         return []
-    for branch in store.refs.branches():
-        settle(branch)
+    settle()
     machines = _machines(store, connect, settle)
     if store.attachment is not None:
         records_ = records.listing(store.paths)  # another machine may have ended one
@@ -70,15 +69,14 @@ def statuses(
     ]
 
 
-def confirm_here(store: Store, connect: Connect, settle: SettleBranch) -> None:
+def confirm_here(store: Store, connect: Connect, settle: SettleAll) -> None:
     """Drop what a directory of a shared lake has of what another machine erased, and say so in the
     bucket once nothing is left. Raises Unreachable, TransferRefused, Damaged, OSError."""
     assert store.attachment is not None
     erasures = store.attachment.erasures
     if not (due := erasures.unconfirmed()):
         return
-    for branch in store.refs.branches():
-        settle(branch)
+    settle()
     derived.drop_strays(store)
     derived.clean(store)
     directory, confirmed_keys = _directory(store, connect), []
@@ -92,7 +90,7 @@ def confirm_here(store: Store, connect: Connect, settle: SettleBranch) -> None:
         erasures.machines.confirm(confirmed_keys)
 
 
-def _machines(store: Store, connect: Connect, settle: SettleBranch) -> dict[str, Container[str]]:
+def _machines(store: Store, connect: Connect, settle: SettleAll) -> dict[str, Container[str]]:
     """The erasures that each machine of a shared lake has confirmed, by its name; those of a bucket
     that is away are not known."""
     if store.attachment is None:

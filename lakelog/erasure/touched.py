@@ -44,20 +44,19 @@ class ErasurePreview:
 def preview(
     store: Store,
     connect: Connect,
-    settle: erasing.SettleBranch,
+    settle: erasing.SettleAll,
     *,
     subjects: Sequence[str] = (),
     predicate: str = "",
     progress: ProgressCallback | None = None,
 ) -> ErasurePreview:
-    """Count what `erase` would touch; `settle` seals the tail of a branch. Raises QueryFailed,
+    """Count what `erase` would touch; `settle` seals the tails of the branches. Raises QueryFailed,
     Damaged."""
     selectors = [Selector(subject, "") for subject in subjects] or [Selector("", predicate)]
     choosers = [Chooser(store, connect, selector) for selector in selectors]
     for chooser in choosers:
         chooser.check()
-    for branch in store.refs.branches():
-        settle(branch)
+    settle()
     findings = erasing.find(store, choosers, progress)
     tags = erasing.tags_with(store, findings)
     states = sum(

@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from lakelog import bloom, chunks, document, history, ranks
+from lakelog import bloom, chunks, document, history, ranks, wal
 from lakelog.database import SPILL
 from lakelog.disk import File, Folder, LockFile, OpenFile, disk
-from lakelog.errors import GcRefused
+from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unreadable
 from lakelog.maintain.repair import lost_moves
 from lakelog.moves import Change, publish
@@ -83,6 +83,7 @@ def gc(
             store.manifests.forget()
             _remove_signatures(store)
             _sweep_cache(store, marker.live, now_us)
+            trim_deleted(store)
             # Again without the deleted names, so that the list says what is on disk.
             condemned = {
                 n: t
@@ -129,6 +130,18 @@ def expire(
         _write_condemned(store, {n: t for n, t in condemned.items() if n not in deleted})
         remaining = len(due) - len(deleted)
         return GcResult(len(deleted), freed, remaining, 0, tuple(deleted), False)
+
+
+def trim_deleted(store: Store) -> None:
+    """Remove what is sealed of the WALs of deleted branches: nobody settles these any more. Raises
+    OSError."""
+    for branch in set(store.refs.all_branches()) - set(store.refs.branches()):
+        # One whose moves or segments cannot be read keeps what it has: `verify` names them.
+        with contextlib.suppress(Damaged, UnknownRef):
+            head = store.refs.read_head(branch, store.refs.head_number(branch))
+            is_kept = any(history.kept_moves(store, [head.move]))
+            tail = wal.Tail(store.paths, store.refs, branch)
+            wal.trim(store, branch, tail, head, is_kept=is_kept)
 
 
 def is_due(store: Store) -> bool:

@@ -130,6 +130,10 @@ class LakeUpkeep(ABC):
             stores.Policy.require(self.store.paths, "gc")
         return gc.gc(self.store, dry_run=dry_run, progress=progress)
 
+    def _trim_deleted(self) -> None:
+        """Remove the WAL files that deleted branches have left."""
+        gc.trim_deleted(self.store)
+
     def exchange(self) -> tuple[int, int]:
         """Publish what is pending to the bucket that this directory is attached to, and take what
         other machines have published; return how many moves came, and how many went.

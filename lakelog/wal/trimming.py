@@ -18,17 +18,20 @@ from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail, WalFile
 
 
-def trim(store: Store, branch: str, tail: Tail) -> int:
-    """Remove the finished and sealed WAL files of a branch; return how many were removed."""
+def trim(
+    store: Store, branch: str, tail: Tail, head: Head | None = None, *, is_kept: bool = True
+) -> int:
+    """Remove the finished and sealed WAL files of a branch; return how many were removed. The
+    `head` of a deleted branch is given, of which history may have let the state go."""
     files = tail.scan()
-    head = store.refs.head(branch)
+    head = head or store.refs.head(branch)
     due = [
         (file, group[-1] is file)
         for writer, group in files.items()
         for file in group
         if _is_sealed(file, head.move.wal.get(writer))
     ]
-    if not due or not _segments_present(store, head):
+    if not due or (is_kept and not _segments_present(store, head)):
         return 0
     # The head may be another process's, whose own sync has not returned: a power cut now would take
     # the move, and with these files the only other copy of its events.

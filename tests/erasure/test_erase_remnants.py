@@ -17,6 +17,7 @@ import lakelog
 from lakelog import subscriptions
 from lakelog.chunks import ChunkWriter, StateEntry, StateIndex
 from lakelog.entries.entry import Removal
+from lakelog.history import delete_branch
 from lakelog.lake import Lake
 from lakelog.manifest import manifest
 from lakelog.moves import publication as publish
@@ -51,6 +52,17 @@ def commit_outputs(lake: Lake, name: str, outputs: list[Any]) -> None:
     record = registry.require(access, access.state(head), name)
     handled = Handled(0, 0, outputs)
     commit(access, CommitRequest(record, head, {}, {}, handled))
+
+
+def test_the_log_of_a_deleted_branch(tmp_path: Path) -> None:
+    """What a branch had sealed before it was deleted leaves its write-ahead log, too."""
+    with opened(tmp_path) as lake:
+        with lake.branch("tried") as branch:
+            branch.append({"type": "A", "subject": ADA})
+            branch.settle()
+        delete_branch(lake.store, "tried", lake.settle)
+        assert lake.erase(subject=ADA, why="asked").is_done
+        assert found(tmp_path) == []
 
 
 def test_states_whose_segments_are_gone(tmp_path: Path) -> None:

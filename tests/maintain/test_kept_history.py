@@ -125,6 +125,24 @@ def test_a_damaged_note_of_what_is_let_go_is_named(tmp_path: Path, jump: Clock) 
         lake.gc()
 
 
+@pytest.mark.parametrize("days", [1, 90])
+def test_the_log_of_a_deleted_branch_goes(tmp_path: Path, jump: Clock, days: int) -> None:
+    """What a deleted branch has sealed leaves its log, also once its states are gone."""
+    lake = grown(tmp_path, jump, 3)
+    with lake.branch("tried") as branch:
+        branch.append({"type": "T", "message": "tried"})
+        branch.settle()
+    lakelog.history.delete_branch(lake.store, "tried", lake.settle)
+    folder = Path(lake.store.paths.wal_dir("tried"))
+    assert list(folder.iterdir())
+    jump(days * 24)
+    lake.gc()
+    jump(days * 24)
+    lake.gc()
+    assert list(folder.iterdir()) == []
+    assert lake.verify().problems == ()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_random_settings_and_clocks(tmp_path: Path, jump: Clock, seed: int) -> None:
     """Whatever settings and clock do, a lake is intact, and gc runs."""
