@@ -125,10 +125,9 @@ class Evaluator:
             changes, errors = changes + max(count, 0), errors + (count < 0)
         # Once for all of them: it is only a shortcut.
         if due:
-            # Not synced: after a power cut rules are asked once more. A full disk costs no alert.
+            # Without it rules are asked once more: a full disk costs no alert.
             content = orjson.dumps({name: vars(status) for name, status in self._status.items()})
-            with contextlib.suppress(OSError):
-                File(self._path).replace(content, sync=False)
+            File(self._path).keep(content)
         delivered = self._outbox.deliver(self._stop.is_set) if self._rules else 0
         if self._rules and not self._stop.is_set():
             self._outbox.repeat()

@@ -348,8 +348,7 @@ def remember_directory(lake: Lake, root: str) -> None:
     copies.note(lake.store.paths, "logs", root)
     roots = [root, *(remembered for remembered in _remembered_roots(lake) if remembered != root)]
     data = orjson.dumps([os.fsencode(path).hex() for path in roots])
-    with contextlib.suppress(OSError):
-        File(f"{lake.store.paths.cache}/{_DIRECTORIES}").replace(data, sync=False)
+    File(f"{lake.store.paths.cache}/{_DIRECTORIES}").keep(data)
 
 
 def _remembered_roots(lake: Lake) -> list[str]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import struct
 import zlib
 from collections import OrderedDict
@@ -23,7 +22,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from lakelog import arrays
-from lakelog.disk import File, Folder
+from lakelog.disk import File
 from lakelog.keys import VAULT
 from lakelog.libraries import np, pa, pc, pq
 from lakelog.paths import Paths
@@ -113,9 +112,7 @@ class Filters:
 def save(paths: Paths, digest: str, table: pa.Table) -> bytes:
     """Build the filter of a segment of `table` and store it, if the disk has room; return it."""
     data = encode(table)
-    with contextlib.suppress(OSError):
-        Folder(os.path.dirname(paths.bloom(digest))).make()
-        File(paths.bloom(digest)).replace(data, sync=False)
+    File(paths.bloom(digest)).keep(data)
     return data
 
 

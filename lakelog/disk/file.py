@@ -79,6 +79,13 @@ class File:
         """Replace it in one step; for advice and derived files only."""
         disk.replace_whole(self.path, data, sync=sync)
 
+    def keep(self, data: bytes) -> None:
+        """Replace it by what is derived, unsynced, and only if the disk has room: its reader checks
+        what it has, and derives it again. Its folder is made if it is missing."""
+        with contextlib.suppress(OSError):
+            disk.make_dir(os.path.dirname(self.path))
+            disk.replace_whole(self.path, data, sync=False)
+
     def append(self, data: bytes) -> None:
         """Append to it, unsynced; a torn line is for its reader to skip."""
         disk.append_line(self.path, data)

@@ -68,7 +68,7 @@ class ErasuresCache:
     def __init__(self, paths: Paths, path: str) -> None:
         """Read it. Raises FileNotFoundError in a lake without erasures."""
         status, self._looked_at = os.stat(paths.erasures), time.time_ns()
-        self._folder, self._file = paths.cache, File(path)
+        self._file = File(path)
         self._version = [status.st_ino, status.st_ctime_ns]
         self.body: JsonObject = {}
         self.is_current = False
@@ -87,6 +87,4 @@ class ErasuresCache:
         version = self._version if is_settled else [self._version[0], 0]
         encoded = document.encode({"version": version, **body})
         if (is_new or is_settled) and len(encoded) <= DOCUMENT_MAX:
-            with contextlib.suppress(OSError):
-                Folder(self._folder).make_all()
-                self._file.replace(encoded, sync=False)
+            self._file.keep(encoded)

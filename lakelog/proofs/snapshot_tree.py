@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Mapping
 
 from lakelog import bloom
-from lakelog.disk import File, Folder
+from lakelog.disk import File
 from lakelog.entries import SegmentEntry
 from lakelog.erased import records
 from lakelog.errors import DamagedSegment, NotProven, UnknownRef
@@ -265,10 +265,8 @@ def _save(store: Store, entry: SegmentEntry, peaks: Levels, lake: str) -> None:
         arrays.append(array.tobytes())
     body = b"".join(arrays)
     checked = _HEAD.pack(b"LKT1", 0, *_of(lake, entry))[_CHECKED:] + body
-    with contextlib.suppress(OSError):
-        Folder(store.paths.peaks).make()
-        path = f"{store.paths.peaks}/{entry.key}"
-        File(path).replace(b"LKT1" + struct.pack("<I", zlib.crc32(checked)) + checked, sync=False)
+    path = f"{store.paths.peaks}/{entry.key}"
+    File(path).keep(b"LKT1" + struct.pack("<I", zlib.crc32(checked)) + checked)
 
 
 def _of(lake: str, entry: SegmentEntry) -> tuple[bytes, int, int]:

@@ -80,5 +80,4 @@ class SafetyTags:
         if len(lines) > _LEDGER_LINES:
             notes = [{"machine": own.id, "tag": name} for name in list(dropped)[-KEPT:]]
             content = b"".join(orjson.dumps(note) + b"\n" for note in notes)
-            with contextlib.suppress(OSError):
-                File(self._ledger).replace(content, sync=False)
+            File(self._ledger).keep(content)

@@ -12,7 +12,6 @@ pieces that are gone only costs time: all segments are then compared (`engine`).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import re
@@ -174,10 +173,7 @@ class StateNotes:
         states = [_to_json(state_note) for state_note in notes]
         line = orjson.dumps({"view": view, "columns": shape.columns, "states": states})
         checksum = hashlib.sha256(line).hexdigest().encode()
-        # Like pieces it is not synced, and a full disk only costs the next reader time.
-        with contextlib.suppress(OSError):
-            path = f"{self._root}/{view}/notes"
-            File(path).replace(line + b"\n" + checksum + b"\n", sync=False)
+        File(f"{self._root}/{view}/notes").keep(line + b"\n" + checksum + b"\n")
 
 
 def _to_json(note: StateNote) -> dict[str, Any]:

@@ -16,14 +16,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import operator
-import os
 import struct
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lakelog.disk import File, Folder
+from lakelog.disk import File
 from lakelog.engine import core
 from lakelog.paths import Paths
 from lakelog.runtime.locks import OrderedLock, Rank
@@ -306,6 +305,4 @@ def is_missing(paths: Paths, digest: str, rows: int) -> bool:
 
 def save(paths: Paths, digest: str, data: bytes) -> None:
     """Store the index of a segment, if the disk has room."""
-    with contextlib.suppress(OSError):
-        Folder(os.path.dirname(paths.words(digest))).make()
-        File(paths.words(digest)).replace(data, sync=False)
+    File(paths.words(digest)).keep(data)

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any
 
 from lakelog.bloom import Filters
-from lakelog.disk import File, Folder
+from lakelog.disk import File
 from lakelog.entries import Entry, Removal, SegmentEntry
 from lakelog.errors import DamagedSegment, TransferRefused, Unreachable
 from lakelog.keys import VAULT
@@ -199,7 +198,7 @@ class NameIndex:
             data += self._read(digest, len(data), missing)
         head = NameHead(data, about)
         # A whole file stays, and the head of a longer one.
-        self._keep(digest, data if len(data) < _FIRST else data[: head.size])
+        File(self._path(digest)).keep(data if len(data) < _FIRST else data[: head.size])
         return head
 
     def _piece(self, digest: str, start: int, size: int) -> bytes:
@@ -245,11 +244,6 @@ class NameIndex:
 
     def _path(self, digest: str) -> str:
         return f"{self._paths.root}/{key_of(digest)}"
-
-    def _keep(self, digest: str, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # a full disk only means that it is read again
-            Folder(os.path.dirname(self._path(digest))).make()
-            File(self._path(digest)).replace(data, sync=False)
 
     def without_file(self, state: Manifest) -> list[Unit]:
         """Return the units of a state of which the bucket has no file."""
@@ -356,6 +350,6 @@ class NameIndex:
             data = VAULT.decrypt(envelope)
             columns = NameHead(data, about).columns(data)
             if is_kept and len(data) < _FIRST:
-                self._keep(digest, data)
+                File(self._path(digest)).keep(data)
             return columns
         return None
