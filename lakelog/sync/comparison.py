@@ -88,49 +88,69 @@ def check(
                 raise SyncRefused(
                     f"{sync_target.address}: table {table} is of another lake or branch"
                 )
-            return [
-                _Comparison(lake, sync_target, table_name, marks[table_name]).run(repair=repair)
-                for table_name in own_tables
-            ]
+            return [_checked(lake, sync_target, name, repair=repair) for name in own_tables]
     except (ConnectionLost, WatermarkMoved) as error:
         raise Unreachable(str(error)) from None
+
+
+def _checked(lake: Lake, target: SqlTarget, table: str, *, repair: bool) -> CheckResult:
+    """Compare a table, and write again what differs if that is wanted."""
+    with contextlib.closing(lake.engine().cursor()) as cursor:
+        # What a sync commits meanwhile would differ from a watermark that was read before.
+        with target.snapshot():
+            mark = target.watermarks().get(table)
+            if mark is None:
+                raise SyncRefused(f"{target.address}: no sync has written a table {table}")
+            comparison = _Comparison(lake, cursor, target, table, mark)
+            comparison.read()
+        return comparison.run(repair=repair)
 
 
 class _Comparison:
     """One table and what it should hold."""
 
-    def __init__(self, lake: Lake, target: SqlTarget, table: str, mark: Watermark) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        cursor: duckdb.DuckDBPyConnection,
+        target: SqlTarget,
+        table: str,
+        mark: Watermark,
+    ) -> None:
         self._lake, self._target, self._table, self._mark = lake, target, table, mark
-        self._cursor: duckdb.DuckDBPyConnection = lake.engine().cursor()
+        self._cursor = cursor
         mapping = read_mapping(self._cursor, mark.mapping, mark.mode)
         self._mapping: Mapping = mapping.typed(mark.columns, target.type_names, target.address)
         self._canonical: dict[str, Canonical] = {}
+        self._names, self._skipped = list[str](), tuple[str, ...]()
         # Rows that could not be converted are in the quarantine.
         self._reader = RowReader(lake, self._mapping, target, _ROWS, lambda row: None)
 
-    def run(self, *, repair: bool) -> CheckResult:
-        """Compare, and write again what differs if that is wanted."""
+    def read(self) -> None:
+        """Read the table."""
         shape = self._target.shape(self._table)
         if shape is None:
             raise SyncRefused(f"{self._where}: the table is gone")
-        with contextlib.closing(self._cursor):
-            events = self._events()
-            schema = self._reader.schema()
-            skipped = self._skipped(shape)
-            for name, declared in shape.types.items():
-                if canonical := canonical_of(declared):
-                    self._canonical[name] = canonical
-            names = [name for name in schema.names if name not in skipped]
-            compared = pa.schema([schema.field(name) for name in names])
-            self._digest(_WANTED, self._reader.mapped(events), names)
-            # In the types in which the mapping gives rows, so that both sides are converted alike.
-            rows = self._target.read(self._table, compared, shape.types)
-            self._digest(_FOUND, rows, names)
-            result = self._compare(skipped)
-            if result.is_equal or not repair:
-                return result
-            self._repair(events)
-            return dataclasses.replace(result, is_repaired=True)
+        self._skipped = self._incomparable(shape)
+        for name, declared in shape.types.items():
+            if canonical := canonical_of(declared):
+                self._canonical[name] = canonical
+        schema = self._reader.schema()
+        self._names = [name for name in schema.names if name not in self._skipped]
+        compared = pa.schema([schema.field(name) for name in self._names])
+        # In the types in which the mapping gives rows, so that both sides are converted alike.
+        rows = self._target.read(self._table, compared, shape.types)
+        self._digest(_FOUND, rows)
+
+    def run(self, *, repair: bool) -> CheckResult:
+        """Compare, and write again what differs if that is wanted."""
+        events = self._events()
+        self._digest(_WANTED, self._reader.mapped(events))
+        result = self._compare()
+        if result.is_equal or not repair:
+            return result
+        self._repair(events)
+        return dataclasses.replace(result, is_repaired=True)
 
     @property
     def _where(self) -> str:
@@ -143,15 +163,15 @@ class _Comparison:
         step = delta.DeltaStep(delta.parts_of(entries), self._mark.upto)
         return f"SELECT * FROM ({step.rows_sql(store)}) WHERE {KEY} < {self._mark.upto}"
 
-    def _skipped(self, shape: TableShape) -> tuple[str, ...]:
+    def _incomparable(self, shape: TableShape) -> tuple[str, ...]:
         names = (name for name, declared in shape.types.items() if not is_comparable(declared))
         ours = {column.name for column in self._mapping.columns}
         return tuple(sorted(ours.intersection(names)))
 
-    def _digest(self, name: str, batches: Iterable[pa.Table], columns: list[str]) -> None:
+    def _digest(self, name: str, batches: Iterable[pa.Table]) -> None:
         """Make a table of keys and digests of rows, equal ones counted."""
         # chr(30) for null and chr(31) between: neither stands in ordinary text.
-        values = (f"coalesce({sql.identifier(column)}::VARCHAR, chr(30))" for column in columns)
+        values = (f"coalesce({sql.identifier(column)}::VARCHAR, chr(30))" for column in self._names)
         # In the mode append a row is known by its content alone.
         key = KEY if self._mapping.is_keyed else "0"
         row = f"{key} AS k, md5(concat_ws(chr(31), {', '.join(values)})) AS d"
@@ -169,7 +189,7 @@ class _Comparison:
                 rows = rows.set_column(n, name, pa.array(values, pa.string()))
         return rows
 
-    def _compare(self, skipped: tuple[str, ...]) -> CheckResult:
+    def _compare(self) -> CheckResult:
         """Count what differs, and keep the keys of it."""
         counted = "SELECT k, d, count(*) AS n FROM {0} GROUP BY k, d"
         self._cursor.execute(
@@ -196,7 +216,7 @@ class _Comparison:
             int(extra or 0),
             int(different or 0),
             False,
-            skipped,
+            self._skipped,
         )
 
     def _repair(self, events: str) -> None:

@@ -63,6 +63,7 @@ class MysqlTarget(SqlTarget):
     """A database of a server of MySQL 5.7, MariaDB 10.2, or later."""
 
     BEGIN = "START TRANSACTION"
+    READ = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
     SAVE = "REPLACE INTO {table} (name, version, watermark) VALUES ({values})"
     write_rows = 16_384
     type_names = TypeNames(
@@ -195,8 +196,8 @@ class MysqlTarget(SqlTarget):
         self._connection = connection
         # Of each connection: a server's defaults may differ.
         self._fetch(_SESSION)
-        # Its variable has another name in each server.
-        self._fetch("SET SESSION TRANSACTION READ WRITE")
+        # Their variables have other names in each server.
+        self._fetch("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE")
         return connection
 
     def _fetch(self, statement: str) -> list[tuple[Any, ...]]:

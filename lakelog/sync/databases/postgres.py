@@ -67,6 +67,7 @@ class PostgresTarget(SqlTarget):
     # Of another level, as a role may have it, whoever waits for the lock sees the watermark and the
     # rows as they were before.
     BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+    READ = "BEGIN ISOLATION LEVEL REPEATABLE READ"
     # Two syncs would otherwise both plan against one watermark, or both create the table.
     LOCK = "SELECT 1 FROM pg_advisory_xact_lock(1818323813)"
     type_names = TypeNames(

@@ -69,7 +69,7 @@ class SqlTarget(SyncTarget):
         rows: list[tuple[Any, ...]] = self._connection.fetch(statement)
         return rows
 
-    BEGIN = "BEGIN"
+    BEGIN = READ = "BEGIN"
     LOCK = ""
     """A statement that lets no other sync begin before the transaction ends."""
     SAVE = (
@@ -90,6 +90,16 @@ class SqlTarget(SyncTarget):
         except Exception as error:
             self.close()
             raise self._explained(error, "") from None
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Have one state of the database within, whatever others commit."""
+        with self._errors():
+            self._fetch(self.READ)
+        try:
+            yield
+        finally:
+            self.rollback()
 
     def watermarks(self) -> dict[str, Watermark]:
         """The watermarks of all tables, by name."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -165,6 +167,28 @@ def target_checked(path: str, place: MysqlPlace) -> tuple[int, int, int]:
     with opened(path) as lake:
         (result,) = check(lake, place.url)
     return result.missing, result.extra, result.different
+
+
+@pytest.mark.parametrize("isolation", ["REPEATABLE-READ", "READ-COMMITTED"])
+def test_check_beside_a_sync(path: str, place: MysqlPlace, isolation: str) -> None:
+    """What is committed while the table is read differs from nothing."""
+    synced(path, place.url)
+    before = place.ask("SELECT @@GLOBAL.tx_isolation")[0][0]
+    place.ask(f"SET GLOBAL tx_isolation = '{isolation}'")
+    query = "SELECT 1 FROM information_schema.processlist WHERE state LIKE '%metadata lock'"
+    try:
+        other: Any = place.target()
+        with ThreadPoolExecutor(1) as pool, contextlib.closing(other):
+            other.connect()
+            other._fetch("LOCK TABLES events WRITE")
+            checking = pool.submit(target_checked, path, place)
+            while not place.ask(query):
+                assert not checking.done()
+            other._fetch("INSERT INTO events (seq) VALUES (500)")
+            other._fetch("UNLOCK TABLES")
+            assert checking.result() == (0, 0, 0)
+    finally:
+        place.ask(f"SET GLOBAL tx_isolation = '{before}'")
 
 
 @pytest.mark.parametrize("table", ["events", "lakelog_sync"])

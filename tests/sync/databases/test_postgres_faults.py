@@ -14,6 +14,7 @@ import pytest
 
 from lakelog.analyze import dedupe
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
+from lakelog.sync.comparison import check
 from lakelog.sync.databases import postgres
 from lakelog.sync.sync import target_of
 from lakelog.sync.syncer import SyncResult
@@ -22,6 +23,7 @@ from tests.support.cli import run
 from tests.support.effort import share
 from tests.support.lakes import copied, opened
 from tests.support.odd_passwords import PASSWORDS, is_told
+from tests.support.requirements import need_module
 from tests.support.sync_places import (
     PASSWORD,
     Faulty,
@@ -34,6 +36,8 @@ from tests.support.sync_places import (
     synced,
 )
 from tests.support.target_suite import POINTS, REWOUND, rewind, three_segments
+
+dbapi = need_module("adbc_driver_postgresql.dbapi")
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +275,25 @@ def test_another_isolation_of_transactions(path: str, place: PostgresPlace) -> N
         synced(path, Faulty(place.target(), "begin", "after", 1, outrun))
     assert (waiting[0].result().total, waiting[0].result().quarantined) == (120, 0)
     assert place.rows() == expected(path)
+
+
+def test_check_beside_a_sync(path: str, place: PostgresPlace) -> None:
+    """What is committed while the table is read differs from nothing."""
+    synced(path, place.url)
+    query = "SELECT 1 FROM pg_locks WHERE relation = 'events'::regclass AND NOT granted"
+    with (
+        ThreadPoolExecutor(1) as pool,
+        opened(path) as lake,
+        contextlib.closing(dbapi.connect(place.url)) as other,
+        contextlib.closing(other.cursor()) as cursor,
+    ):
+        cursor.execute("LOCK TABLE events")
+        checking = pool.submit(check, lake, place.url)
+        while not place.ask(query):
+            assert not checking.done()
+        cursor.execute("INSERT INTO events (seq) VALUES (500)")
+        other.commit()
+        assert checking.result()[0].is_equal
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
