@@ -81,19 +81,19 @@ class _Compiler(compiler.SQLCompiler):
         self, binary: BinaryExpression[Any], operator: object, **kwargs: object
     ) -> str:
         """A member of JSON: as JSON, or as the type that `.as_integer()` and others ask for."""
-        left, right = (self.process(side, **kwargs) for side in (binary.left, binary.right))
+        document, path = (self.process(n, **kwargs) for n in (binary.left, binary.right))
         if isinstance(binary.type, types.JSON):
-            return f"({left} -> {right})"
+            return f"({document} -> {path})"
         type_sql = self.dialect.type_compiler_instance.process(binary.type)
-        return f"CAST({left} ->> {right} AS {type_sql})"
+        return f"CAST({document} ->> {path} AS {type_sql})"
 
     visit_json_path_getitem_op_binary = visit_json_getitem_op_binary
 
     def visit_regexp_match_op_binary(
         self, binary: BinaryExpression[Any], operator: object, **kwargs: object
     ) -> str:
-        left, right = (self.process(side, **kwargs) for side in (binary.left, binary.right))
-        return f"regexp_matches({left}, {right})"
+        value, pattern = (self.process(n, **kwargs) for n in (binary.left, binary.right))
+        return f"regexp_matches({value}, {pattern})"
 
     def visit_not_regexp_match_op_binary(
         self, binary: BinaryExpression[Any], operator: object, **kwargs: object

@@ -141,15 +141,15 @@ def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Pla
     )
 
 
-def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Relation | duckdb.DuckDBPyRelation:
+def rows(lake: Lake, removal: Plan, limit: int | None = None) -> Relation | duckdb.DuckDBPyRelation:
     """Return the rows of a plan, by seq. Raises DamagedSegment."""
-    state = lake.store.manifests.load(chosen.snapshot)
-    seqs = chosen.seqs[:limit]
+    state = lake.store.manifests.load(removal.snapshot)
+    seqs = removal.seqs[:limit]
     entries = [e for e, _ in RowRemoval.segments_with(lake.store.manifests.segments(state), seqs)]
     # Verified first: a damaged segment must not show as rows that do not exist.
     lake.store.verified.require(entries)
     if not entries:
-        return lake.at(chosen.snapshot).sql("SELECT * FROM events WHERE false")
+        return lake.at(removal.snapshot).sql("SELECT * FROM events WHERE false")
     cursor = lake.engine().cursor()
     cursor.register("chosen", pa.table({"seq": pa.array(seqs)}))
     source = rows_sql(lake.store.paths, entries)
@@ -159,18 +159,18 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Relation | duckd
     return chosen_rows
 
 
-def apply(lake: Lake, chosen: Plan, progress: ProgressCallback | None = None) -> RowRemoval:
+def apply(lake: Lake, removal: Plan, progress: ProgressCallback | None = None) -> RowRemoval:
     """Remove exactly the rows of a plan from the branch; events appended since are kept.
 
     Raises StalePlan if the branch was rewound, or some of the rows are gone, since it was planned.
     """
     # Nothing to remove is no move, and no entry in the history.
-    if not len(chosen):
+    if not len(removal):
         return RowRemoval(0, 0, 0)
     # The note tells an audit which key and rule removed the rows.
-    note = DedupeNote(chosen.by, chosen.keep, disk.now_us(), len(chosen), chosen.nulls)
-    store, seqs = lake.store, chosen.seqs
-    return note.apply(store, lake.branch_name, seqs, chosen.generation, lake.engine, progress)
+    note = DedupeNote(removal.by, removal.keep, disk.now_us(), len(removal), removal.nulls)
+    store, seqs = lake.store, removal.seqs
+    return note.apply(store, lake.branch_name, seqs, removal.generation, lake.engine, progress)
 
 
 def _repeated_hashes(key: EventKey) -> str:

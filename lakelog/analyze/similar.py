@@ -70,7 +70,7 @@ def _group(patterns: list[JsonObject], threshold: float) -> list[JsonObject]:
     return [group for _, group in groups]
 
 
-def _jaccard(left: set[str], right: set[str]) -> float:
+def _jaccard(a: set[str], b: set[str]) -> float:
     """The Jaccard index of two sets of words."""
-    union = len(left | right)
-    return len(left & right) / union if union else 1.0
+    union = len(a | b)
+    return len(a & b) / union if union else 1.0
