@@ -54,6 +54,13 @@ class WatchTotals:
     redis: dict[str, Any] = field(default_factory=dict)
     """Figures of what is kept in Redis beside the lake, if anything is."""
 
+    def end_round(self, start: float, *, is_news: bool) -> None:
+        """Count a round that began at `start`, by the clock that is never set."""
+        self.rounds += 1
+        self.last_round = time.time()
+        self.last_event = self.last_round if is_news else self.last_event
+        self.slowest_round = max(self.slowest_round, time.monotonic() - start)
+
 
 class Reporter:
     """Says what happens to watched files, as an event of the lake, too, and keeps the totals."""
@@ -143,11 +150,8 @@ class Reporter:
     def count(self, listing: FileScan, start: float, new: int) -> None:
         """Count a round that began at `start` and ingested so many events."""
         totals = self.totals
-        totals.rounds += 1
         totals.files = len(listing.files)
-        totals.last_round = time.time()
-        totals.last_event = totals.last_round if new else totals.last_event
-        totals.slowest_round = max(totals.slowest_round, time.monotonic() - start)
+        totals.end_round(start, is_news=new > 0)
         totals.faults = {p: r for p, r in totals.faults.items() if p in self.complaints}
         # The status file is written when something happened, else seldom: an idle watcher leaves
         # the disk alone.
@@ -169,15 +173,12 @@ class JournalReporter:
 
     def count(self, start: float, events: int, quarantined: int) -> None:
         """Count a round that began at `start` and stored so many events and bad lines."""
-        totals, clock = self._totals, time.time()
-        totals.rounds += 1
+        totals = self._totals
         totals.events += events
         totals.quarantined += quarantined
-        totals.last_round = clock
-        totals.last_event = clock if events else totals.last_event
-        totals.slowest_round = max(totals.slowest_round, time.monotonic() - start)
-        if events or quarantined or abs(clock - self._written) > _STATUS_EVERY:
-            self._written = clock
+        totals.end_round(start, is_news=events > 0)
+        if events or quarantined or abs(totals.last_round - self._written) > _STATUS_EVERY:
+            self._written = totals.last_round
             with contextlib.suppress(OSError):
                 write(self._path, totals)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -162,7 +163,7 @@ class TailRows:
         arrivals = [
             (stamp, frame.writer, frame.sequence, frame)
             for writer, frames in pending.frames.items()
-            for stamp, frame in _stamped(_behind(frames, marks.get(writer, 0)))
+            for stamp, frame in _stamped(_newest(frames, marks.get(writer, 0), "end"))
             if not frame.flags & Frame.QUARANTINED
         ]
         arrivals.sort(key=lambda arrival: arrival[:3])
@@ -219,7 +220,7 @@ class TailRows:
         fresh = [
             f
             for writer, frames in pending.frames.items()
-            for f in _above(frames, self._upto.get(writer, -1))
+            for f in _newest(frames, self._upto.get(writer, -1), "sequence")
             if not f.flags & Frame.QUARANTINED
         ]
         self._head = number
@@ -285,21 +286,12 @@ def _combined(table: pa.Table) -> pa.Table:
     return pa.concat_tables([table.slice(0, start), table.slice(start).combine_chunks()])
 
 
-def _above(frames: list[Frame], sequence: int) -> list[Frame]:
-    """Return the frames above a sequence; looks at no others but one."""
-    start = len(frames)
-    while start and frames[start - 1].sequence > sequence:
-        # From the end: new frames are few, and the old ones many.
-        start -= 1
-    return frames[start:]
-
-
-def _behind(frames: list[Frame], position: int) -> list[Frame]:
-    """Return the frames that end behind a position; looks at no others but one."""
-    start = len(frames)
-    while start and frames[start - 1].end > position:
-        start -= 1
-    return frames[start:]
+def _newest(frames: list[Frame], mark: int, member: str) -> list[Frame]:
+    """Return the frames at the end whose `member` is above a mark; looks at no others but one, as
+    new frames are few and the old ones many."""
+    places = map(operator.attrgetter(member), reversed(frames))
+    count = sum(1 for _ in itertools.takewhile(mark.__lt__, places))
+    return frames[len(frames) - count :]
 
 
 def _stamped(frames: list[Frame]) -> Iterator[tuple[int, Frame]]:
