@@ -504,6 +504,13 @@ class TargetSuite:
         add(path, "e", 3)
         assert synced(path, place.url).total == len(place.rows())
 
+    def test_check_of_numbers_that_a_database_may_not_have(self, path: str, place: Place) -> None:
+        query = """SELECT CASE seq WHEN 1 THEN -0.0::DOUBLE WHEN 2 THEN 'nan'::DOUBLE
+            WHEN 3 THEN '-inf'::DOUBLE ELSE 1e300 END AS n, -0.0::FLOAT AS short FROM events"""
+        synced(path, place.url, query=query)
+        with lakelog.open(path) as lake:
+            assert check(lake, place.url)[0].is_equal
+
     def test_watermark_of_a_later_version(self, path: str, place: Place) -> None:
         synced(path, place.url)
         place.ask("""UPDATE lakelog_sync SET watermark = '{"shape": 9}'""")

@@ -109,10 +109,10 @@ class MysqlTarget(SqlTarget):
         }
 
     def value_sql(self, column: TargetColumn) -> str:
-        """Times without a zone, and numbers as far as there are such."""
+        """Times without a zone, and numbers as far as there are such: none is -0."""
         name = sql.identifier(column.name)
         if column.kind == "double":
-            return f"CASE WHEN isfinite({name}) THEN {name}::DOUBLE END"
+            return f"CASE WHEN isfinite({name}) THEN {name}::DOUBLE + 0 END"
         return f"{name}::TIMESTAMP" if column.kind == "timestamptz" else super().value_sql(column)
 
     def mismatch(self, column: TargetColumn, declared: str) -> str:

@@ -56,6 +56,7 @@ class TestKafkaTarget(TargetSuite):
     test_older_state_that_was_collected = None
     test_move_that_was_dropped = None
     test_check_finds_and_repairs_what_differs = None
+    test_check_of_numbers_that_a_database_may_not_have = None
     test_refused_rows_go_to_the_quarantine = None
     test_table_that_was_emptied = None
 
