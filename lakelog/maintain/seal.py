@@ -10,6 +10,7 @@ watermarks changed. `settle` seals everything that was pending when it was calle
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -209,7 +210,16 @@ class Sealer:
     ) -> None:
         # One commit for segment and id run: repair finds the run of a lost segment by it.
         commit, store = disk.random_hex(), self._store
-        notes = PendingFrames.sealed_ranges(attempt.frames)
+        write = functools.partial(
+            write_segment,
+            store.paths,
+            layout="arrival",
+            commit=commit,
+            wal=PendingFrames.sealed_ranges(attempt.frames),
+            branch=self._branch,
+            lake=store.lake_id,
+            pending_writes=attempt.pending_writes,
+        )
         lines = list[pa.Table]()
         # Of a buffer, or of a writer that began before an erasure: others are refused at once.
         refusal = Refusal(store.paths, by_arrival=store.attachment is not None)
@@ -230,38 +240,14 @@ class Sealer:
             if table.num_rows:
                 state_hosts = Hosts.of_state(store.manifests, state)
                 attempt.hosts = hosts_by_key.records(state_hosts)
-                attempt.entries.append(
-                    write_segment(
-                        store.paths,
-                        table,
-                        kind="events",
-                        layout="arrival",
-                        commit=commit,
-                        wal=notes,
-                        branch=self._branch,
-                        lake=store.lake_id,
-                        hosts=hosts_by_key,
-                        pending_writes=attempt.pending_writes,
-                    )
-                )
+                attempt.entries.append(write(table, kind="events", hosts=hosts_by_key))
         if any(f.flags & Frame.QUARANTINED for f in frames):
             lines.append(refusal.without(frame_rows.quarantined(self._connect, frames)))
         attempt.refused = refusal.count
         if any(map(len, lines)):
             # In the same move as the events: one watermark stands for both.
-            attempt.entries.append(
-                write_segment(
-                    store.paths,
-                    pa.concat_tables(lines, promote_options="permissive"),
-                    kind="quarantine",
-                    layout="arrival",
-                    commit=commit,
-                    wal=notes,
-                    branch=self._branch,
-                    lake=store.lake_id,
-                    pending_writes=attempt.pending_writes,
-                )
-            )
+            table = pa.concat_tables(lines, promote_options="permissive")
+            attempt.entries.append(write(table, kind="quarantine"))
 
     def _head_state(self) -> Manifest:
         return self._store.state(self._branch)
