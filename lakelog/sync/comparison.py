@@ -33,7 +33,7 @@ from lakelog.sync import delta
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.mapping import Mapping, read_mapping
 from lakelog.sync.plan import target_of
-from lakelog.sync.rows import RowReader
+from lakelog.sync.rows import RowReader, quarantine_origin
 from lakelog.sync.target import KEY, REPLACE, TableShape, Watermark, WatermarkMoved
 
 _ROWS, _KEYS_MAX = 1_000_000, 10_000
@@ -161,7 +161,21 @@ class _Comparison:
         store = self._lake.store
         entries = store.manifests.segments(store.manifests.load(self._mark.snapshot), "events")
         step = delta.DeltaStep(delta.parts_of(entries), self._mark.upto)
-        return f"SELECT * FROM ({step.rows_sql(store)}) WHERE {KEY} < {self._mark.upto}"
+        condition = f"{KEY} < {self._mark.upto}"
+        if refused := self._refused():
+            condition += f" AND {KEY} NOT IN ({', '.join(map(str, refused))})"
+        return f"SELECT * FROM ({step.rows_sql(store)}) WHERE {condition}"
+
+    def _refused(self) -> list[int]:
+        """The keys of rows that the table does not have since it refused them: they are in the
+        quarantine, and would be refused again."""
+        if not self._mapping.is_keyed:
+            return []
+        origin = sql.literal(quarantine_origin(self._target, self._table))
+        query = f"SELECT DISTINCT position FROM quarantine WHERE origin = {origin}"
+        positions = [int(row[0]) for row in self._lake.sql(query).fetchall()]
+        lacking = f"SELECT unnest({positions}::BIGINT[]) AS k EXCEPT SELECT k FROM {_FOUND}"
+        return [int(row[0]) for row in self._cursor.execute(f"{lacking} ORDER BY k").fetchall()]
 
     def _incomparable(self, shape: TableShape) -> tuple[str, ...]:
         names = (name for name, declared in shape.types.items() if not is_comparable(declared))

@@ -179,6 +179,11 @@ _MOST = 1_000
 """So many rows of a batch may be set aside: if more are refused, it is not for one of them."""
 
 
+def quarantine_origin(target: SyncTarget, table: str) -> str:
+    """Where the quarantine says that refused rows of a table come from."""
+    return f"sync {target.address} {table}"
+
+
 class RowWriter:
     """Writes rows of one table; with `sets_aside` refused ones are kept for the quarantine."""
 
@@ -241,5 +246,5 @@ class RowWriter:
         if len(self._refused) >= _MOST:
             raise SyncRefused(f"more than {_MOST:,} rows of a batch were refused: {reason}")
         line = orjson.dumps(row, default=str).decode()
-        origin = f"sync {self._target.address} {self._table}"
+        origin = quarantine_origin(self._target, self._table)
         self._refused.append((origin, int(row.get(KEY, 0)), reason, line))

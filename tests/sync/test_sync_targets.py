@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lakelog.sync.comparison import check
 from lakelog.sync.databases.database_files import SqliteTarget
 from lakelog.sync.syncer import SyncResult
 from lakelog.sync.target import SyncTarget
@@ -49,6 +50,29 @@ def test_sqlite_without_the_driver(home: Path) -> None:
         change(path)
         synced(path, SqliteTarget(place.url, use_adbc=False))
     assert place.rows() == expected(path)
+
+
+def test_check_of_a_table_that_refused_rows(home: Path) -> None:
+    """They are in the quarantine: not missing, and a repair does not write them again."""
+    path, place = str(home / "lake"), SqlitePlace(home)
+    rule = "CHECK (message NOT IN ('a 1', 'a 2'))"
+    place.ask(f"CREATE TABLE events (seq INTEGER PRIMARY KEY, message {rule})")
+    add(path, "a", 40)
+    query = "SELECT message FROM events"
+    assert synced(path, place.url, query=query, on_error="quarantine").quarantined == 2
+    with opened(path) as lake:
+        assert check(lake, place.url)[0].is_equal
+        place.ask("DELETE FROM events WHERE seq = 7")
+        assert check(lake, place.url)[0].missing == 1
+        assert check(lake, place.url, repair=True)[0].is_repaired
+        assert check(lake, place.url)[0].is_equal
+    # Of a table that takes them they are rows like others.
+    place.ask("DROP TABLE events")
+    place.ask("DELETE FROM lakelog_sync")
+    synced(path, place.url, query=query)
+    with opened(path) as lake:
+        place.ask("UPDATE events SET message = 'mine' WHERE seq = 2")
+        assert check(lake, place.url)[0].different == 1
 
 
 @pytest.mark.matrix
