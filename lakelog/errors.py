@@ -58,6 +58,8 @@ Messages are one line: what is wrong, where, and what to do next.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -282,6 +284,15 @@ class RollbackRefused(LakelogError):
 
 class MissingPackage(LakelogError):
     """Raised where an extra is needed that is not installed; names it."""
+
+    @classmethod
+    @contextlib.contextmanager
+    def unless(cls, extra: str, reason: str) -> Iterator[None]:
+        """Raise it where something cannot be imported: why it is needed, and what installs it."""
+        try:
+            yield
+        except ImportError:
+            raise cls(f"{reason}: pip install 'lakelog[{extra}]'") from None
 
 
 class DeploymentFailed(LakelogError):

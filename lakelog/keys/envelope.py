@@ -223,12 +223,7 @@ def _hmac_states(secret: bytes) -> tuple[Any, Any, Any]:
 def cipher_of(secret: bytes) -> AESGCM:
     """Return the cipher of a key of 32 bytes. Raises MissingPackage."""
     if not _AEAD:
-        try:
+        with MissingPackage.unless("encrypt", "encrypted lakes need the package cryptography"):
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-        except ImportError:
-            message = (
-                "encrypted lakes need the package cryptography: pip install 'lakelog[encrypt]'"
-            )
-            raise MissingPackage(message) from None
         _AEAD.append(AESGCM)
     return _AEAD[0](secret)

@@ -276,12 +276,8 @@ _CALIBRATION_MIN = 20
 
 def require_library() -> None:
     """Raise MissingPackage where scikit-learn is not installed."""
-    try:
+    with MissingPackage.unless("analysis", "training a model needs scikit-learn"):
         _ = linear_model.LogisticRegression
-    except ImportError:
-        raise MissingPackage(
-            "training a model needs scikit-learn: pip install 'lakelog[analysis]'"
-        ) from None
 
 
 def fit(

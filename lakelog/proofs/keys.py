@@ -144,11 +144,8 @@ class PrivateKey:
 
 
 def _ed25519() -> Any:
-    try:
+    with MissingPackage.unless("sign", "signatures need the package cryptography"):
         from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError:
-        message = "signatures need the package cryptography: pip install 'lakelog[sign]'"
-        raise MissingPackage(message) from None
     return ed25519
 
 

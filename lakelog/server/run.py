@@ -239,13 +239,9 @@ def url_host(host: str) -> str:
 
 def require_packages() -> None:
     """Raise MissingPackage where a server could not run."""
-    try:
+    with MissingPackage.unless("server", "a server needs packages of its own"):
         for package in ("uvicorn", "httptools", "starlette", "wsproto", "prometheus_client"):
             importlib.import_module(package)
-    except ImportError:
-        raise MissingPackage(
-            "a server needs packages of its own: pip install 'lakelog[server]'"
-        ) from None
 
 
 def _require_closed(plan: ServerPlan, tokens: TokenFile) -> None:

@@ -30,12 +30,8 @@ _NOT_FOUND = -32602
 
 def require_package() -> None:
     """Load the SDK, which takes a while. Raises MissingPackage."""
-    try:
+    with MissingPackage.unless("mcp", "agents need a package of their own"):
         importlib.import_module("mcp.server.stdio")
-    except ImportError:
-        raise MissingPackage(
-            "agents need a package of their own: pip install 'lakelog[mcp]'"
-        ) from None
 
 
 def protocol_server(tools: LakeTools, version: str) -> Server[Any]:

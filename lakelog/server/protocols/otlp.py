@@ -96,7 +96,7 @@ def _varint(number: int) -> bytes:
 
 def _of_protobuf(signal: str, body: bytes) -> Arrivals:
     """Events of a request in protobuf, by way of the objects that its JSON would be."""
-    try:
+    with MissingPackage.unless("server", "protobuf of OpenTelemetry needs a package"):
         if signal == "logs":
             # Most logs are encoded without objects between. What is not plain, or is broken, goes
             # the long way, which says what is wrong with it.
@@ -109,10 +109,6 @@ def _of_protobuf(signal: str, body: bytes) -> Arrivals:
             "traces": lambda: _traces.ExportTraceServiceRequest(),
             "metrics": lambda: _metrics.ExportMetricsServiceRequest(),
         }[signal]()
-    except ImportError:
-        raise MissingPackage(
-            "protobuf of OpenTelemetry needs a package: pip install 'lakelog[server]'"
-        ) from None
     try:
         request.ParseFromString(body)
     except Exception:  # DecodeError, which another version may call else

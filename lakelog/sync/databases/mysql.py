@@ -185,10 +185,8 @@ class MysqlTarget(SqlTarget):
             self._fetch(f"SELECT RELEASE_LOCK('{_LOCK}')")
 
     def _open(self) -> Any:
-        try:
+        with MissingPackage.unless("mysql", "MySQL needs a driver"):
             connect = pymysql.connect
-        except ImportError:
-            raise MissingPackage("MySQL needs a driver: pip install 'lakelog[mysql]'") from None
         options = {name: value for name, value in self._options.items() if value is not None}
         connection = connect(
             charset="utf8mb4", autocommit=True, connect_timeout=_SECONDS // 3, **options

@@ -126,12 +126,8 @@ class PostgresTarget(SqlTarget):
         return super().mismatch(column, declared)
 
     def _open(self) -> Any:
-        try:
+        with MissingPackage.unless("postgres", "PostgreSQL needs a driver"):
             self._connection = AdbcConnection(driver.connect(self._url))
-        except ImportError:
-            raise MissingPackage(
-                "PostgreSQL needs a driver: pip install 'lakelog[postgres]'"
-            ) from None
         # By number: the text has the names of distributions in it.
         version = int(self._fetch("SELECT current_setting('server_version_num')")[0][0])
         _require_version(version, self.address)
