@@ -91,20 +91,26 @@ class Erasure:
         return Erasure(**{**body, **texts})
 
     @staticmethod
-    def begun(paths: Paths, subject: str, predicate: str, why: str) -> Erasure:
-        """Return the erasure that a run which was killed left, or a new one. Raises DamagedRef."""
+    def begun(paths: Paths, subjects: Iterable[str], predicate: str, why: str) -> list[Erasure]:
+        """Return those of subjects, or that of a condition, that a run which was killed left, or
+        new ones. Raises DamagedRef."""
         earlier = listing(paths)
         # A run that was killed is ended by the same erasure: a second one would not know its rows,
         # which are gone.
-        for erasure in earlier:
-            if not (erasure.is_swept or erasure.subjects) and erasure.is_of(subject, predicate):
-                return erasure
-        erasure = _new(earlier, why)
-        return replace(
-            erasure,
-            subject=salted(erasure.salt, subject) if subject else "",
-            condition=salted(erasure.salt, predicate) if predicate else "",
-        )
+        unfinished = [e for e in earlier if not (e.is_swept or e.subjects)]
+        new = _new(earlier, why)
+        if predicate:
+            erasure = replace(new, condition=salted(new.salt, predicate))
+            return [next((e for e in unfinished if e.is_of("", predicate)), erasure)]
+        return [
+            next((e for e in unfinished if e.is_of(subject)), new._of_subject(subject, number))
+            for number, subject in enumerate(subjects)
+        ]
+
+    def _of_subject(self, subject: str, number: int) -> Erasure:
+        """That of one of several subjects, which are listed in their order."""
+        digest = salted(self.salt, subject)
+        return replace(self, key=disk.random_hex(8), subject=digest, time=self.time + number)
 
     @staticmethod
     def begun_by_keys(paths: Paths, subjects: Iterable[str], why: str) -> Erasure:

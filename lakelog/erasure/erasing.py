@@ -1,6 +1,6 @@
 """Erasing: chosen rows leave every state of a lake, and their bytes leave the disk.
 
-    1 note the erasure, and seal what is pending      4 one move `erase` on each branch
+    1 note the erasures, and seal what is pending      4 one move `erase` on each branch
     2 write the segments again without the rows       5 delete the old segments and texts
     3 name what stands in the place of which states   6 look whether anything is left
 
@@ -12,10 +12,9 @@ not *swept*: the same command, run again, goes on.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lakelog import proofs
 from lakelog.database import Connect
@@ -24,6 +23,7 @@ from lakelog.entries import Entry, SegmentEntry
 from lakelog.erased import Refusal, records
 from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.erasure import derived, leftovers, outside, recorded, rewriting
+from lakelog.erasure.recorded import OwnEvent
 from lakelog.erasure.rewriting import History, Redactor, Rewritten
 from lakelog.erasure.selection import EVER, Chooser, Selector, entry_of_file
 from lakelog.errors import GcRefused, InvalidEvent, OutcomeUnknown
@@ -36,6 +36,8 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import Policy, Store
 from lakelog.values import JsonObject
 
+TOGETHER = 100
+"""Subjects that are erased in one run at most: each word of theirs is looked for in all lines."""
 _ROUNDS = 20
 """How often states are read again because others published meanwhile."""
 SettleAll = Callable[[], object]
@@ -74,6 +76,17 @@ class ChosenRows:
         before = [self.rows[entry.key][1]] if entry.key in self.rows else []
         self.rows[entry.key] = entry, pa.concat_tables([*before, rows])
 
+    def shares(self, chooser: Chooser) -> list[ChosenRows]:
+        """What each of the selectors chose of it."""
+        if len(chooser.selectors) == 1:
+            return [self]
+        shares = [ChosenRows(self.history) for _ in chooser.selectors]
+        for entry, rows in self.rows.values():
+            for share, own_rows in zip(shares, chooser.shares(entry, rows), strict=True):
+                if len(own_rows):
+                    share.add(entry, own_rows)
+        return shares
+
     def newest_arrival(self, least: int) -> int:
         """When the last chosen row arrived (us), or `least` if that is later."""
         arrivals = (pc.max(rows["ingested_at"]).cast(pa.int64()) for _, rows in self.rows.values())
@@ -88,13 +101,10 @@ class ChosenRows:
         return sum(len(self.rows[e.key][1]) for e in live if e.key in self.rows)
 
 
-def find(
-    store: Store, choosers: Sequence[Chooser], progress: ProgressCallback | None = None
-) -> ChosenRows:
+def find(store: Store, chooser: Chooser, progress: ProgressCallback | None = None) -> ChosenRows:
     """Return what is chosen of the rows of every segment on disk, whether a state names it or not.
     Raises QueryFailed, DamagedSegment."""
-    for chooser in choosers:
-        chooser.check()
+    chooser.check()
     findings = ChosenRows(rewriting.history_of(store))
     entries = findings.history.segments()
     on_disk = set(store.paths.digests("segments"))
@@ -105,14 +115,10 @@ def find(
         present = entries.keys() & (on_disk | store.attachment.erasures.segments_there())
     in_states = [entry for key, entry in entries.items() if key in present]
     unnamed = present - entries.keys()
-    possible = set[str]().union(*(chooser.possible(unnamed) for chooser in choosers))
+    possible = chooser.possible(unnamed)
     strays = [entry for key in possible if (entry := entry_of_file(store, key)) is not None]
-    candidates = [
-        (chooser, entry)
-        for chooser in choosers
-        for entry in chooser.candidates([*in_states, *strays])
-    ]
-    for number, (chooser, entry) in enumerate(candidates):
+    candidates = chooser.candidates([*in_states, *strays])
+    for number, entry in enumerate(candidates):
         rows = chooser.rows_of(entry)
         if len(rows):
             findings.add(entry, rows)
@@ -143,29 +149,30 @@ def erase(
     connect: Connect,
     settle: SettleAll,
     *,
-    subject: str = "",
+    subjects: Sequence[str] = (),
     predicate: str = "",
     why: str,
     progress: ProgressCallback | None = None,
-) -> Erasure:
-    """Erase the rows of a subject, or of a condition, in every state; return the note of it.
+) -> list[Erasure]:
+    """Erase the rows of subjects, or of a condition, in every state; return the note of each.
 
-    `settle` seals the tails of the branches. Raises InvalidEvent where a reason names the subject,
+    `settle` seals the tails of the branches. Raises InvalidEvent where the reason names a subject,
     NotAllowed, GcRefused while gc or another erasure runs, QueryFailed, Damaged, OSError.
     """
     Policy.require(store.paths, "erase")
-    if bool(subject) == bool(predicate):
+    if not all(subjects) or bool(subjects) == bool(predicate):
         raise InvalidEvent("say what to erase: a subject, or a condition")
-    Erasure.check_reason(why, [subject] if subject else [])
-    Chooser(store, connect, Selector(subject, predicate)).check()
+    Erasure.check_reason(why, subjects)
+    chosen_by = [Selector((subject,)) for subject in subjects] or [Selector((), predicate)]
+    Chooser(store, connect, chosen_by).check()
     with alone(store):
         if store.attachment is not None:
             store.attachment.erasures.learn()  # another machine may have begun it, and died
-        erasure = Erasure.begun(store.paths, subject, predicate, why)
+        erasures = Erasure.begun(store.paths, subjects, predicate, why)
         # What is there when it begins is erased, whatever a clock that was ahead said of it.
-        until = EVER if erasure.is_new else max(erasure.time, erasure.arrived)
-        selector = Selector(subject, predicate, until)
-        return ErasureRun(store, connect, settle, erasure, selector).run(progress)
+        times = [EVER if e.is_new else max(e.time, e.arrived) for e in erasures]
+        selectors = [replace(s, until=t) for s, t in zip(chosen_by, times, strict=True)]
+        return ErasureRun(store, connect, settle, erasures, selectors).run(progress)
 
 
 @contextlib.contextmanager
@@ -183,75 +190,96 @@ def alone(store: Store) -> Iterator[None]:
 
 
 class ErasureRun:
-    """One run of an erasure; it may be the second after one that was killed."""
+    """One run of erasures; it may be the second after one that was killed."""
 
     def __init__(
         self,
         store: Store,
         connect: Connect,
         settle: SettleAll,
-        erasure: Erasure,
-        selector: Selector,
+        erasures: Sequence[Erasure],
+        selectors: Sequence[Selector],
     ) -> None:
+        """Each erasure has the selector of its rows."""
         self._store, self._connect, self._settle = store, connect, settle
-        self._erasure, self._selector = erasure, selector
+        self._erasures, self._selectors = list(erasures), list(selectors)
         self._rewritten: Rewritten = {}
         self._told = set[str]()
-        self._rows = erasure.rows(store.paths)
+        self._rows = [erasure.rows(store.paths) for erasure in erasures]
 
-    def run(self, progress: ProgressCallback | None) -> Erasure:
-        """Erase; return the note, which says that it is done in the lake's own files."""
+    def run(self, progress: ProgressCallback | None) -> list[Erasure]:
+        """Erase; return the notes, which say that it is done in the lake's own files."""
         store = self._store
         self._settle()  # before rows are refused, so that all are counted
         # Before anything that an older version would misread; and living writers see it, and go on
         # in new files.
         store.require("erasure")
-        self._erasure.save(store.paths)
-        if not self._erasure.is_new:
+        for erasure in self._erasures:
+            erasure.save(store.paths)
+        if not all(erasure.is_new for erasure in self._erasures):
             # A run that was killed may have left old files, and branches without their move.
             self._rewritten = rewriting.stand_ins(store, rewriting.history_of(store), {})
             self._publish()
         for _ in range(_ROUNDS):
             self._settle()
-            chooser = Chooser(store, self._connect, self._selector)
-            findings = find(store, [chooser], progress)
-            if self._selector.until == EVER:
-                self._erasure = dataclasses.replace(
-                    self._erasure, arrived=findings.newest_arrival(self._erasure.time)
-                )
-                self._selector = dataclasses.replace(self._selector, until=self._erasure.arrived)
+            chooser = Chooser(store, self._connect, self._selectors)
+            findings = find(store, chooser, progress)
+            shares = findings.shares(chooser)
+            self._end_arrivals(shares)
             if not self._has_work(findings):
                 break
-            self._replace(findings)
+            self._replace(findings, shares)
             self._publish()
         else:
             raise OutcomeUnknown("the lake changed too often meanwhile: run the same command again")
         if store.attachment is not None and not self._told:
             self._publish()  # other machines may have rows that no state has yet
         derived.clean(store)
-        chooser = Chooser(store, self._connect, self._selector)
-        remnants = leftovers.leftovers(store, [chooser], findings.history)
-        # Also where the lake has no row of it any more: copies may.
-        self._erasure = dataclasses.replace(
-            self._erasure,
-            leftovers=leftovers.named(remnants),
-            outside=self._erasure.outside or outside.places(store, self._erasure.tags),
-        )
+        remnants = self._remnants(findings.history)
         if store.attachment is not None:
             derived.drop_strays(store, store.attachment.erasures.segments_there())
             store.attachment.erasures.sweep(store)
-            self._erasure.save(store.paths)
-            # Before: nobody goes on with what is swept here, and others wait for its end.
-            store.attachment.erasures.share(self._erasure.swept())
-        self._erasure = self._erasure.swept()
-        self._erasure.save(store.paths)
-        return self._erasure
+        for number, erasure in enumerate(self._erasures):
+            # Also where the lake has no row of it any more: copies may.
+            erasure = replace(
+                erasure,
+                leftovers=remnants[number],
+                outside=erasure.outside or outside.places(store, erasure.tags),
+            )
+            if store.attachment is not None:
+                erasure.save(store.paths)
+                # Before: nobody goes on with what is swept here, and others wait for its end.
+                store.attachment.erasures.share(erasure.swept())
+            self._erasures[number] = erasure.swept()
+            self._erasures[number].save(store.paths)
+        return self._erasures
+
+    def _end_arrivals(self, shares: list[ChosenRows]) -> None:
+        """End the arrivals of each erasure that has no end yet with its last row that is there."""
+        for number, (erasure, selector) in enumerate(
+            zip(self._erasures, self._selectors, strict=True)
+        ):
+            if selector.until == EVER:
+                arrived = shares[number].newest_arrival(erasure.time)
+                self._erasures[number] = replace(erasure, arrived=arrived)
+                self._selectors[number] = replace(selector, until=arrived)
+
+    def _remnants(self, history: History) -> list[list[JsonObject]]:
+        """What is left of each of the erasures."""
+        store = self._store
+        chooser = Chooser(store, self._connect, self._selectors)
+        joint = leftovers.named(leftovers.leftovers(store, chooser, history))
+        if not joint or len(self._selectors) == 1:
+            return [joint] * len(self._selectors)
+        choosers = (Chooser(store, self._connect, [selector]) for selector in self._selectors)
+        return [leftovers.named(leftovers.leftovers(store, c, history)) for c in choosers]
 
     def _publish(self) -> None:
         """Let everybody go on from states without the rows, and drop those with them."""
         store = self._store
         if store.attachment is not None:
-            store.attachment.erasures.share(self._erasure)
+            for erasure in self._erasures:
+                store.attachment.erasures.share(erasure)
             # Of a branch that was made meanwhile nobody knows it yet.
             store.attachment.refresh(store)
         for branch in _branches(store):
@@ -260,15 +288,18 @@ class ErasureRun:
         if store.attachment is None:
             derived.clean(store)
 
+    def _subjects(self) -> set[str]:
+        return {subject for selector in self._selectors for subject in selector.subjects}
+
     def _has_work(self, findings: ChosenRows) -> bool:
         if findings.rows:
             return True
-        subjects = {self._selector.subject} - {""}
-        return Redactor(self._store, findings.history, self._rewritten, subjects).is_needed()
+        redactor = Redactor(self._store, findings.history, self._rewritten, self._subjects())
+        return redactor.is_needed()
 
-    def _replace(self, findings: ChosenRows) -> None:
+    def _replace(self, findings: ChosenRows, shares: list[ChosenRows]) -> None:
         """Write the new segments and states, then say durably what they stand for."""
-        store, subjects = self._store, {self._selector.subject} - {""}
+        store, subjects = self._store, self._subjects()
         in_states, fresh = findings.history.segments(), Rewritten()
         for key, (entry, rows) in findings.rows.items():
             if store.attachment is not None and key in self._rewritten:
@@ -282,63 +313,64 @@ class ErasureRun:
             if entry.kind == "events":
                 subjects.update(filter(None, rows["subject"].to_pylist()))
         self._rewritten |= fresh
-        self._note(findings)
+        own_events = recorded.own_events(store, self._connect, findings.history)
+        for number, share in enumerate(shares):
+            self._note(number, share, own_events)
         redactor = Redactor(store, findings.history, self._rewritten, subjects)
         states = redactor.states()
         segments = {key: new.key if new else "" for key, new in fresh.items()}
         segments |= {key: key for key in redactor.scrubbed}
         store.erased.add(states, segments)
 
-    def _note(self, findings: ChosenRows) -> None:
-        """Remember what is refused from now on, and count what goes, before it goes."""
-        store, before = self._store, self._rows.places
-        self._rows = self._rows.joined(
-            remembered(store, self._erasure, findings, by_content=not self._selector.subject)
-        )
-        self._rows = self._rows.joined(ErasedRows(leaves=signed_leaves(store, findings)))
+    def _note(self, number: int, share: ChosenRows, own_events: list[OwnEvent]) -> None:
+        """Remember what one erasure refuses from now on, and count what goes, before it goes."""
+        store, erasure, selector = self._store, self._erasures[number], self._selectors[number]
+        before = self._rows[number].places
+        new = remembered(store, erasure, share, by_content=not selector.subjects)
+        signed = ErasedRows(leaves=signed_leaves(store, share))
+        self._rows[number] = self._rows[number].joined(new).joined(signed)
         counted = Counter[str]()
         for row_kind in ("events", "quarantine"):
             # A run that was killed noted some of them already: none is counted twice.
             counted[row_kind] = sum(
-                self._erasure.fingerprint(*place) not in before
-                for place in findings.places(row_kind)
+                erasure.fingerprint(*place) not in before for place in share.places(row_kind)
             )
-        erasure, tags = self._erasure, tags_with(store, findings)
+        tags = tags_with(store, share)
         # As it was when the rows were last there: later looks no longer find who has them.
         outside_places = erasure.outside or outside.places(store, tags)
-        outside_places += self._recorded(findings, {place["name"] for place in outside_places})
-        self._erasure = dataclasses.replace(
+        names = {place["name"] for place in outside_places}
+        outside_places += [
+            place
+            for place in self._recorded(selector, share, own_events)
+            if place["name"] not in names
+        ]
+        self._erasures[number] = replace(
             erasure,
             phase="rewritten",
             events=erasure.events + counted["events"],
             lines=erasure.lines + counted["quarantine"],
-            segments=erasure.segments + len(findings.rows),
-            branches=branches_with(store, findings) | erasure.branches,
+            segments=erasure.segments + len(share.rows),
+            branches=branches_with(store, share) | erasure.branches,
             tags=tags | erasure.tags,
             outside=outside_places,
         )
-        self._erasure.save(store.paths, self._rows)
+        self._erasures[number].save(store.paths, self._rows[number])
 
-    def _recorded(self, findings: ChosenRows, names: set[str]) -> list[JsonObject]:
-        """Places of what lakelog recorded of the rows, but those that are known by their names."""
-        store, history = self._store, findings.history
-        own_events = recorded.own_events(store, self._connect, history)
+    def _recorded(
+        self, selector: Selector, share: ChosenRows, own_events: list[OwnEvent]
+    ) -> list[JsonObject]:
+        """Places of what lakelog recorded of the rows."""
+        store, history = self._store, share.history
         tokens = recorded.telling_words(
-            store,
-            self._connect,
-            own_events,
-            history,
-            findings.rows.values(),
-            self._selector.events_sql(),
+            store, self._connect, own_events, history, share.rows.values(), selector.events_sql()
         )
-        states = {digest for digest in history.states if findings.events_in(store, digest)}
-        places = recorded.places(own_events, tokens, history, states)
-        return [place for place in places if place["name"] not in names]
+        states = {digest for digest in history.states if share.events_in(store, digest)}
+        return recorded.places(own_events, tokens, history, states)
 
     def _move(self, branch: str) -> None:
         """Make a move `erase` on a branch, so that whoever is about to publish on the state before
         plans again."""
-        message = f"{self._erasure.events} events: {self._erasure.why}"
+        message = f"{sum(e.events for e in self._erasures)} events: {self._erasures[0].why}"
 
         def plan(head: Head, state: Manifest) -> Change | None:
             entries = tuple(self._exchange(self._store.manifests.segments(state)))

@@ -84,14 +84,16 @@ def _erase(lake: SettledLake, record: Erasure, rows: ErasedRows) -> Erasure:
             record = dataclasses.replace(record.swept(), outside=outside.places(store, {}))
             record.save(store.paths)
             return record
-        return ErasureRun(store, lake.engine, lake._settle_branches, record, selector).run(None)
+        run = ErasureRun(store, lake.engine, lake._settle_branches, [record], [selector])
+        return run.run(None)[0]
 
 
 def _selector(store: Store, record: Erasure) -> Selector | None:
     """What selects the rows of an erasure that the lake has; None if it has none."""
     if record.subject:
         subject = next((s for s in _subjects(store) if record.is_of(s)), "")
-        return Selector(subject, "", max(record.time, record.arrived)) if subject else None
+        until = max(record.time, record.arrived)
+        return Selector((subject,), until=until) if subject else None
     if record.subjects:
         return None  # keys were destroyed, and no rows chosen: to look at all of them is in vain
     # With the time of arrival: positions in a stream are given again after a rollback.
@@ -111,7 +113,7 @@ def _selector(store: Store, record: Erasure) -> Selector | None:
         f" ({', '.join(map(str, sorted(pairs)))}))"
         for origin, pairs in places.items()
     ]
-    return Selector("", " OR ".join(conditions)) if conditions else None
+    return Selector((), " OR ".join(conditions)) if conditions else None
 
 
 def mentions(store: Store, record: Erasure) -> Iterator[Leftover]:

@@ -12,7 +12,7 @@ import functools
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import orjson
@@ -63,9 +63,7 @@ class Leftover:
     advice: str
 
 
-def leftovers(
-    store: Store, choosers: Sequence[Chooser], earlier: History | None = None
-) -> list[Leftover]:
+def leftovers(store: Store, chooser: Chooser, earlier: History | None = None) -> list[Leftover]:
     """Return the places in the lake that may still hold chosen rows: WAL files by their rows, and
     where subjects are known, all else by its bytes; `earlier` is what was read of its states
     before. Raises Damaged."""
@@ -73,14 +71,13 @@ def leftovers(
     findings = [
         Leftover(os.path.relpath(path, root), _ADVICE["wal"])
         for path, frames in frames_by_file(store)
-        if any(chooser.in_frames(frames) for chooser in choosers)
+        if chooser.in_frames(frames)
     ]
     findings += spilled(store)
-    subjects = [chooser.selector.subject for chooser in choosers if chooser.selector.subject]
-    if not subjects:
+    if not chooser.subjects:
         return findings + list(unsearched(store))
     # All at once: every file of the lake is read.
-    needles = [needle for subject in subjects for needle in _needles(subject)]
+    needles = [needle for subject in chooser.subjects for needle in _needles(subject)]
     findings += _in_definitions(rewriting.history_of(store, earlier), needles)
     findings += _in_moves(store, needles)
     findings += _across_chunks(store, needles)

@@ -119,17 +119,19 @@ class LakeErasure(LakeUpkeep):
             if not rows and self.store.attachment is None:
                 return status.ErasureStatus(erasure, (), tuple(erasure.outside))
             keys.append(erasure.key)
-        for name in () if keys and not rows else subjects or [""]:
-            erasure = erasing.erase(
+        together = erasing.TOGETHER
+        starts = range(0, 0 if keys and not rows else max(len(subjects), 1), together)
+        for start in starts:
+            erasures = erasing.erase(
                 self.store,
                 self.engine,
                 self._settle_branches,
-                subject=name,
+                subjects=subjects[start : start + together],
                 predicate=where or "",
                 why=why,
                 progress=progress,
             )
-            keys.append(erasure.key)
+            keys += (erasure.key for erasure in erasures)
         own = status.statuses(self.store, self.engine, self._settle_branches, keys)
         by_key = {status_.erasure.key: status_ for status_ in own}
         *earlier, last = (by_key[key] for key in keys)
@@ -188,4 +190,4 @@ class LakeErasure(LakeUpkeep):
 
 
 def _names(subject: str | Sequence[str] | None) -> list[str]:
-    return [subject] if isinstance(subject, str) else list(subject or ())
+    return [subject] if isinstance(subject, str) else list(dict.fromkeys(subject or ()))

@@ -1,4 +1,4 @@
-"""Which rows are erased: those of a subject, or of a condition, that had arrived when it began.
+"""Which rows are erased: those of subjects, or of a condition, that had arrived when it began.
 
 A subject's lines in quarantine are those in which it stands as a word, and those of messages that
 have it as key. What a writer has appended and nobody sealed yet is sealed before rows are chosen,
@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -20,7 +20,7 @@ from lakelog import bloom, database, frame_rows, sql
 from lakelog.database import Connect
 from lakelog.entries import SegmentEntry
 from lakelog.errors import QueryFailed
-from lakelog.libraries import duckdb, pa
+from lakelog.libraries import duckdb, pa, pc
 from lakelog.protect import sealed_blocks
 from lakelog.segments import Segment, rows_sql, segment_schema
 from lakelog.store import Store, VerifiedFiles
@@ -49,27 +49,29 @@ def spellings(subject: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Selector:
-    """The rows of one erasure: of a `subject`, or else for which the SQL `predicate` holds, if they
-    had arrived by `until` (us)."""
+    """Rows of `subjects`, or else for which the SQL `predicate` holds, if they had arrived by
+    `until` (us)."""
 
-    subject: str
-    predicate: str
+    subjects: tuple[str, ...]
+    predicate: str = ""
     until: int = EVER
 
     def events_sql(self) -> str:
         """The condition over the columns of an event; never NULL."""
         arrived = f"epoch_us(ingested_at) <= {self.until}"
-        if not self.subject:
+        if not self.subjects:
             return f"coalesce(({self.predicate}\n) AND {arrived}, false)"
         # What is refused since then is erased, too, where it arrived before a clone knew that.
         is_old = f"({arrived} OR epoch_us(time) <= {self.until})"
-        return f"coalesce(subject = {sql.literal(self.subject)} AND {is_old}, false)"
+        subjects = ", ".join(map(sql.literal, self.subjects))
+        return f"coalesce(subject IN ({subjects}) AND {is_old}, false)"
 
     def lines_sql(self) -> str:
         """The condition over the columns of a quarantined line; never NULL."""
-        if not self.subject:
+        if not self.subjects:
             return "false"
-        escaped = (f"regexp_escape({sql.literal(word)})" for word in spellings(self.subject))
+        spelled = (word for subject in self.subjects for word in spellings(subject))
+        escaped = (f"regexp_escape({sql.literal(word)})" for word in spelled)
         words = " || '|' || ".join(escaped)
         pattern = f"'{_BEFORE}(' || {words} || '){_AFTER}'"
         arrived = f"epoch_us(ingested_at) <= {self.until}"
@@ -84,35 +86,46 @@ class Selector:
 
 
 class Chooser:
-    """Finds the rows of a selector in segments and frames."""
+    """Finds the rows of selectors in segments and frames, those of all subjects at once."""
 
-    def __init__(self, store: Store, connect: Connect, selector: Selector) -> None:
-        self._store, self._connect, self.selector = store, connect, selector
+    def __init__(self, store: Store, connect: Connect, selectors: Sequence[Selector]) -> None:
+        self._store, self._connect, self.selectors = store, connect, selectors
+        self.subjects = [subject for selector in selectors for subject in selector.subjects]
+        self.predicate = "".join(selector.predicate for selector in selectors)
+        by_time: dict[int, tuple[str, ...]] = {}
+        for selector in selectors:
+            before = by_time.get(selector.until, ())
+            by_time[selector.until] = before + selector.subjects
+        self._joint = [Selector(names, self.predicate, until) for until, names in by_time.items()]
         self._filters = bloom.Filters(store.paths)
+
+    def condition(self, row_kind: str) -> str:
+        """The condition over the columns of segments of a kind that chooses a row of any of the
+        selectors."""
+        return " OR ".join(selector.condition(row_kind) for selector in self._joint)
 
     def check(self) -> None:
         """Refuse a condition that is none over the columns of an event, and one over payloads where
         the keys of protected fields are missing. Raises QueryFailed, InvalidKey."""
         protection = self._store.paths.protection
-        if protection is not None and _PAYLOAD.search(self.selector.predicate):
+        if protection is not None and _PAYLOAD.search(self.predicate):
             protection.require_ciphers()
         empty = segment_schema("events", "sorted").empty_table()
         cursor = self._connect().cursor()
         with contextlib.closing(cursor):
             cursor.register("events_of_none", empty)
             try:
-                cursor.execute(
-                    f"SELECT * FROM events_of_none WHERE {self.selector.events_sql()}"
-                ).fetchall()
+                query = f"SELECT * FROM events_of_none WHERE {self.condition('events')}"
+                cursor.execute(query).fetchall()
             except duckdb.Error as error:
                 raise QueryFailed(f"the condition cannot be used: {error}") from None
 
     def candidates(self, entries: Iterable[SegmentEntry]) -> list[SegmentEntry]:
         """Return the segments that may have chosen rows, by their filters."""
         segments = list(entries)
-        if not self.selector.subject:
+        if not self.subjects:
             return [e for e in segments if e.kind == "events"]
-        hashed = self._filters.hashes_of([self.selector.subject])
+        hashed = self._filters.hashes_of(self.subjects)
         events = [e.key for e in segments if e.kind == "events"]
         if self._store.attachment is not None:
             events = self._obtained(events)
@@ -122,20 +135,21 @@ class Chooser:
     def possible(self, digests: set[str]) -> set[str]:
         """Return the segments that may have chosen rows, by the filters that are here: of a stray
         nothing else is known before it is read."""
-        if not self.selector.subject:
+        if not self.subjects:
             return digests
         missing = self._filters.missing(digests)
-        hashed = self._filters.hashes_of([self.selector.subject])
+        hashed = self._filters.hashes_of(self.subjects)
         return missing | self._filters.containing(digests - missing, "subject", hashed)
 
     def _obtained(self, events: list[str]) -> list[str]:
-        """Return those of the segments of a shared lake that may have the subject, of which the
+        """Return those of the segments of a shared lake that may have a subject, of which the
         filters are here, or the files of which they are made."""
-        attachment, subject = self._store.attachment, self.selector.subject
+        attachment = self._store.attachment
         missing = self._filters.missing(events)
         if attachment is None or not missing:
             return events
-        missing -= attachment.erasures.without(subject, missing) if subject else set()
+        without = attachment.erasures.without
+        missing -= set.intersection(*(without(subject, missing) for subject in self.subjects))
         self._obtain(missing)
         return [key for key in events if key in missing or not self._filters.missing([key])]
 
@@ -147,10 +161,10 @@ class Chooser:
         """Return the chosen rows of a segment as they are stored, those of events with seq: a
         predicate is over opened fields. Raises DamagedSegment, InvalidKey."""
         self._obtain([entry.key])
-        condition = self.selector.condition(entry.kind)
+        condition = self.condition(entry.kind)
         if entry.kind == "events":
             source = rows_sql(self._store.paths, [entry])
-            if self.selector.predicate and self._store.paths.protection is not None:
+            if self.predicate and self._store.paths.protection is not None:
                 plain_rows = sealed_blocks.opened_sql(self._store.paths, source, [entry.key])
                 condition = f"seq IN (SELECT seq FROM ({plain_rows}) WHERE {condition})"
         else:
@@ -162,6 +176,22 @@ class Chooser:
             query = f"SELECT * FROM ({source}) WHERE {condition}"
             table: pa.Table = cursor.sql(query).to_arrow_table()
             return table
+
+    def shares(self, entry: SegmentEntry, rows: pa.Table) -> list[pa.Table]:
+        """Which of the chosen rows of a segment each of the selectors chooses."""
+        if entry.kind == "events":
+            column = rows["subject"].cast(pa.string())
+            present = set(pc.unique(column).to_pylist())
+            return [
+                rows.filter(pc.is_in(column, pa.array(s.subjects, pa.string())))
+                if present.intersection(s.subjects)
+                else rows.slice(0, 0)
+                for s in self.selectors
+            ]
+        with contextlib.closing(self._connect().cursor()) as cursor:
+            cursor.register("chosen_lines", rows)
+            queries = (f"SELECT * FROM chosen_lines WHERE {s.lines_sql()}" for s in self.selectors)
+            return [cursor.sql(query).to_arrow_table() for query in queries]
 
     def in_frames(self, frames: list[Frame]) -> int:
         """Return how many rows of frames are chosen."""
@@ -181,7 +211,7 @@ class Chooser:
                     )
                     table = open_fields(table)
                 cursor.register("frame_rows", table)
-                condition = self.selector.condition(row_kind)
+                condition = self.condition(row_kind)
                 query = f"SELECT count(*) FROM frame_rows WHERE {condition}"
                 count += cursor.execute(query).fetchall()[0][0]
         return count

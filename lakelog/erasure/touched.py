@@ -52,12 +52,10 @@ def preview(
 ) -> ErasurePreview:
     """Count what `erase` would touch; `settle` seals the tails of the branches. Raises QueryFailed,
     Damaged."""
-    selectors = [Selector(subject, "") for subject in subjects] or [Selector("", predicate)]
-    choosers = [Chooser(store, connect, selector) for selector in selectors]
-    for chooser in choosers:
-        chooser.check()
+    chooser = Chooser(store, connect, [Selector(tuple(subjects), predicate)])
+    chooser.check()
     settle()
-    findings = erasing.find(store, choosers, progress)
+    findings = erasing.find(store, chooser, progress)
     tags = erasing.tags_with(store, findings)
     states = sum(
         any(e.key in findings.rows for e in store.manifests.segments(state))
@@ -65,7 +63,7 @@ def preview(
     )
     leftover_list = [
         leftover
-        for leftover in leftovers.leftovers(store, choosers, findings.history)
+        for leftover in leftovers.leftovers(store, chooser, findings.history)
         # What is in these now goes with the rows.
         if not leftover.place.startswith(_GOES_TOO)
     ]
@@ -76,29 +74,29 @@ def preview(
         states,
         erasing.branches_with(store, findings),
         tags,
-        sum(_mentions(store, connect, subject) for subject in subjects),
+        _mentions(store, connect, subjects),
         tuple(leftover_list),
         tuple(outside.places(store, tags)),
     )
 
 
-def _mentions(store: Store, connect: Connect, subject: str) -> int:
-    """How many events of others in the newest states of the branches have the subject in a text, or
+def _mentions(store: Store, connect: Connect, subjects: Sequence[str]) -> int:
+    """How many events of others in the newest states of the branches have a subject in a text, or
     in a protected field. Raises InvalidKey."""
     counts: dict[str, int] = {}
-    literal = sql.literal(subject)
     columns = "type category source level message data id".split()
-    condition = " OR ".join(f"contains({name}, {literal})" for name in columns)
-    for branch in store.refs.branches():
+    texts = f"concat_ws(chr(0), {', '.join(columns)})"
+    conditions = [
+        f"count_if(subject IS DISTINCT FROM {literal} AND contains({texts}, {literal}))"
+        for literal in map(sql.literal, subjects)
+    ]
+    for branch in store.refs.branches() if subjects else ():
         for entry in store.manifests.segments(store.state(branch), "events"):
             if entry.key not in counts:
                 store.verified.require([entry])  # of a shared lake it may be in the bucket alone
                 source = rows_sql(store.paths, [entry])
                 source = sealed_blocks.opened_sql(store.paths, source, [entry.key])
-                query = (
-                    f"SELECT count(*) FROM ({source}) WHERE subject IS DISTINCT FROM {literal}"
-                    f" AND coalesce({condition}, false)"
-                )
+                query = f"SELECT {' + '.join(conditions)} FROM ({source})"
                 with contextlib.closing(connect().cursor()) as cursor:
                     counts[entry.key] = int(cursor.execute(query).fetchall()[0][0])
     return sum(counts.values())

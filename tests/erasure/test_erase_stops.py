@@ -21,7 +21,7 @@ from tests.support import seam
 from tests.support.effort import IS_WHOLE
 from tests.support.seam import Fault, Killed
 
-ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
+ADA, WORD, OTHER = "ada-3f9k2m", "secret-8x4q7t", "bob-7k2q9x"
 OTHERS = 6
 POINTS = 3
 """Changes at which it is stopped, of all that it makes; each one with LAKELOG_MATRIX=all."""
@@ -38,12 +38,13 @@ def _small_parts() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """A lake with pages, a tag, a branch, a filter and a write-ahead log, and how many changes to
-    the disk it takes to erase ADA."""
+    the disk it takes to erase ADA and OTHER."""
     path = tmp_path_factory.mktemp("prepared") / "lake"
     with lakelog.open(path, settings={"seal": "never"}) as lake:
         for number in range(OTHERS):
             lake.append({"type": "A", "subject": f"u{number}"})
             lake.append({"type": "A", "subject": ADA, "message": WORD})
+            lake.append({"type": "A", "subject": OTHER})
             lake.settle()
         lake.tag("v1")
         lake.branch("side").close()
@@ -54,7 +55,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     shutil.copytree(path, erased)
     with pytest.MonkeyPatch.context() as patch, lakelog.open(erased, create=False) as lake:
         seam.install(patch, counted)
-        assert lake.erase(subject=ADA, why="asked").is_done
+        assert lake.erase(subject=[ADA, OTHER], why="asked").is_done
     return path, counted.changes
 
 
@@ -73,7 +74,7 @@ def test_an_erasure_may_stop_at_every_step(
         with monkeypatch.context() as patch:
             seam.install(patch, planted)
             with contextlib.suppress(Killed, OSError, LakelogError):
-                lake.erase(subject=ADA, why="asked")
+                lake.erase(subject=[ADA, OTHER], why="asked")
         if fault == "death":
             planted.release()
         else:
@@ -82,19 +83,20 @@ def test_an_erasure_may_stop_at_every_step(
         with lakelog.open(path, create=False) as again:
             assert again.verify().intact, where
             assert again.sql(
-                "SELECT count(*) FROM events WHERE subject <> ?", [ADA]
+                "SELECT count(*) FROM events WHERE subject NOT IN (?, ?)", [ADA, OTHER]
             ).fetchall() == [(OTHERS,)], where
-            found = histories.places_with(Path(path), [ADA, WORD])
+            found = histories.places_with(Path(path), [ADA, WORD, OTHER])
             statuses = again.erasures()
-            if any(status.is_done for status in statuses):
+            if sum(status.is_done for status in statuses) == 2:
                 assert not found, where
             unfinished += bool(found)
             for temporary in Path(path).rglob(".tmp-*"):
                 os.utime(temporary, (0, 0))  # an hour later they are nobody's
-            status = again.erase(subject=ADA, why="asked")
+            status = again.erase(subject=[ADA, OTHER], why="asked")
+            assert sum(s.erasure.events for s in again.erasures()) == 7 + 6, where
             assert status.is_done, (where, status)
             assert len([s for s in again.erasures() if not s.is_done]) == 0, where
-            assert histories.places_with(Path(path), [ADA, WORD]) == [], where
+            assert histories.places_with(Path(path), [ADA, WORD, OTHER]) == [], where
             assert again.verify().intact, where
             assert again.at("v1").count() == again.count() == OTHERS, where
         with contextlib.suppress(OSError):

@@ -278,7 +278,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "copies of rows that were gone not named",
         f"{ERASURE}.erasing:ErasureRun.run",
-        " or outside.places(store, self._erasure.tags)",
+        " or outside.places(store, erasure.tags)",
         "",
     ),
     (
@@ -296,7 +296,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "a condition over sealed fields",
         f"{ERASURE}.selection:Chooser.rows_of",
-        "self.selector.predicate and",
+        "self.predicate and",
         "False and",
     ),
     (
