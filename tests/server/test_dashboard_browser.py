@@ -6,6 +6,7 @@ Needs the package playwright, which is not in the extra `dev` (it brings 120 MB)
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import urlencode
 import pytest
 
 import lakelog
+from tests.support.cli import run
 from tests.support.dashboard_day import watched
 from tests.support.http_lake import JSON_LINES, HttpLake, lines, serving
 from tests.support.requirements import need, need_module
@@ -116,6 +118,11 @@ def until(page: Any, condition: str) -> None:
             return
         page.wait_for_timeout(50)
     raise AssertionError(f"not within 10 s: {condition}")
+
+
+def followed(response: Any) -> bool:
+    """Whether an answer is the beginning of the live tail."""
+    return "/tail" in response.url and bool(response.ok)
 
 
 class Tab:
@@ -297,6 +304,20 @@ def test_rows_arrive_but_not_below_the_pointer(tab: Tab, server: HttpLake) -> No
     page.wait_for_selector(".event-row >> text=it arrives 2")
 
 
+def test_what_comes_while_the_list_is_asked_for_is_shown(tab: Tab, server: HttpLake) -> None:
+    """It is not in the list, and the stream has begun."""
+
+    def answer(route: Any) -> None:
+        response = route.fetch()
+        event = {"type": "log", "source": "live", "message": "between both"}
+        server.ask("/ingest", lines(event), JSON_LINES)
+        route.fulfill(response=response)
+
+    tab.page.route("**/api/events?*", answer, times=1)
+    page = tab.open("explore?q=between", "main h2")
+    page.wait_for_selector(".event-row >> text=between both")
+
+
 def test_a_rollback_waits_until_its_plan_was_read(tab: Tab, server: HttpLake) -> None:
     page = tab.open("history", ".wide-table")
     page.set_viewport_size({"width": 380, "height": 500})
@@ -416,3 +437,55 @@ def test_a_server_that_is_gone_is_told_and_the_rows_stay(browser: Any, tmp_path:
         page.wait_for_selector(".offline")
         assert "stays" in page.inner_text(".event-rows")
         page.close()
+
+
+def test_rows_go_on_to_arrive_with_another_token(browser: Any, tmp_path: Path) -> None:
+    """The stream of one that was revoked ends, and asks for the next one."""
+    lake = tmp_path / "lake"
+    run(lake, "init")
+    scopes = ("--scope", "read", "--scope", "ingest")
+    with serving(lake) as server:
+        page = Tab(browser, server).open("explore?q=arrives", "#top")
+        for number, name in enumerate(("ada", "bob")):
+            token = run(lake, "token", "add", name, *scopes).stdout.strip()
+            if number:
+                run(lake, "token", "revoke", "ada")
+            else:
+                page.reload()
+            page.get_by_label("Token", exact=True).fill(token)
+            with page.expect_response(followed):
+                page.get_by_role("button", name="Continue").click()
+            sent = {"Authorization": f"Bearer {token}"}
+            event = {"type": "log", "message": f"it arrives {number}"}
+            assert server.ask("/ingest", lines(event), sent).status == 200
+            page.wait_for_selector(f".event-row >> text=it arrives {number}")
+        page.close()
+
+
+def test_an_older_copy_of_the_lake_is_shown_as_it_is(browser: Any, tmp_path: Path) -> None:
+    """What the page had and the copy lacks goes, and what comes then arrives."""
+    lake, copy = tmp_path / "lake", tmp_path / "copy"
+    event = {"type": "log", "message": "it arrives 0"}
+
+    def arrives(server: HttpLake, number: int) -> None:
+        server.ask("/ingest", lines({**event, "message": f"it arrives {number}"}), JSON_LINES)
+        page.wait_for_selector(f".event-row >> text=it arrives {number}")
+
+    with serving(lake) as server:
+        server.ask("/ingest", lines(event), JSON_LINES)
+        server.stop()
+    shutil.copytree(lake, copy)
+    with serving(lake, port=server.port) as again:
+        page = Tab(browser, server).open("explore?q=arrives", ".event-row")
+        page.wait_for_timeout(700)
+        arrives(again, 1)
+        run(lake, "snapshot", "-m", "a later state")
+        arrives(again, 2)
+        again.stop()
+    shutil.rmtree(lake)
+    copy.rename(lake)
+    with serving(lake, port=server.port) as older:
+        until(page, "document.querySelectorAll('.event-row').length === 1")
+        arrives(older, 3)
+        assert page.locator(".event-row").count() == 2
+    page.close()

@@ -1,9 +1,10 @@
 // Events as they arrive. All tabs of a browser share one stream for each search: the tab that holds
 // its lock reads it and tells the others.
 
-import { credentials } from "./api.js";
+import { ask, credentials } from "./api.js";
 
 const RETRY = 2000;
+const LATE = 1000;
 const CUT = 300;
 
 const cut = (value) => (typeof value === "string" && value.length > CUT ? `${value.slice(0, CUT)}…` : value ?? null);
@@ -23,20 +24,38 @@ export class Live {
     this.channel.onmessage = ({ data }) => this.tell(data);
     this.search = search;
     const lead = () => new Promise((resolve) => { this.abort.signal.addEventListener("abort", resolve); this.read(); });
-    if (navigator.locks) navigator.locks.request(`lakelog-tail-${search}`, { signal: this.abort.signal }, lead).catch(() => {});
+    // Settled once the stream has begun, or will not for now: what is asked then lacks nothing.
+    this.opened = new Promise((resolve) => { this.open = resolve; setTimeout(resolve, LATE); });
+    const name = `lakelog-tail-${search}`;
+    const wait = () => { navigator.locks.request(name, { signal: this.abort.signal }, lead).catch(() => {}); };
+    // Another tab has it: its stream has begun.
+    if (navigator.locks) navigator.locks.request(name, { ifAvailable: true }, (lock) => { if (lock && !this.abort.signal.aborted) return lead(); this.open(); wait(); });
     else lead();
   }
 
   /** Read the stream, again and again from where it was cut off. */
   async read() {
     const { signal } = this.abort;
+    const began = performance.now();
     let last = "";
-    while (!signal.aborted) {
+    for (let isAgain = false; !signal.aborted; isAgain = true) {
       try {
         const response = await fetch(`/tail?${new URLSearchParams(this.search ? { q: this.search } : {})}`, { signal, headers: { ...credentials(), ...(last ? { "Last-Event-ID": last } : {}) } });
-        if (response.status === 400 || response.status === 401 || response.status === 403 || response.status === 404) return;
-        if (response.ok) last = await this.parse(response.body.pipeThrough(new TextDecoderStream()).getReader(), last);
+        // Asks the user for another token, with which it goes on.
+        if (response.status === 401) { await ask("about"); continue; }
+        this.open();
+        if (response.status === 400) {
+          if (!last) return;
+          last = ""; // an older copy of the lake may lack what was shown
+          continue;
+        }
+        if (response.ok) {
+          // It begins at the end, and what came since the list was asked for is not in it.
+          if (!last && (isAgain || performance.now() - began > LATE)) this.both({ state: {} });
+          last = await this.parse(response.body.pipeThrough(new TextDecoderStream()).getReader(), last);
+        }
       } catch { if (signal.aborted) return; }
+      this.open();
       await new Promise((resolve) => setTimeout(resolve, RETRY));
     }
   }

@@ -33,7 +33,7 @@ export function mount(root, frame) {
   root.append(el("h1", { class: "hidden-text" }, "Explore"), head, note, chartHost, layout);
   const chart = new BarChart(chartHost, "Events");
   const open = new Set(["level", "type", "source"]);
-  let tally = null, after = null, loading = false, rows = [], abort = new AbortController(), hover = false, pendingRows = [], marks = null, unusual = [];
+  let tally = null, after = null, loading = false, listing = false, rows = [], abort = new AbortController(), hover = false, pendingRows = [], marks = null, unusual = [];
 
   const table = new EventTable(tableHost, { onOpen: openRow, onEnd: older, onHover: (on) => { hover = on; if (!on) showPending(); } });
   table.isOpen = isPanelOpen;
@@ -65,13 +65,19 @@ export function mount(root, frame) {
     abort = new AbortController();
     const { signal } = abort;
     pendingRows = [];
-    closeLive();
+    // First, and kept: what arrives while the list is asked for would be in neither.
+    listing = true;
+    if (!isLive() || live?.search !== search()) openLive();
     const late = setTimeout(() => { tableHost.classList.add("is-waiting"); chartHost.classList.add("is-waiting"); facetHost.classList.add("is-waiting"); }, 300);
     // What takes longer than a second says so, and can be stopped.
     const slow = setTimeout(() => fill(note, el("div", { class: "line slow" }, el("span", { class: "soft", role: "status" }, "Reading events that may match, the newest first…"), el("button", { onclick: () => { abort.abort(); fill(note, el("p", { class: "soft" }, "Stopped: what you see is from before.")); } }, "Stop"))), 1000);
     const calm = () => { clearTimeout(late); clearTimeout(slow); tableHost.classList.remove("is-waiting"); };
     loading = true;
-    const first = ask("events", { ...rangeParams(), q: search(), columns: param("cols"), limit: 200 }, { signal }).then((answer) => {
+    const listed = async () => {
+      await live?.opened;
+      return ask("events", { ...rangeParams(), q: search(), columns: param("cols"), limit: 200 }, { signal });
+    };
+    const first = listed().then((answer) => {
       calm();
       fill(note);
       rows = answer.rows;
@@ -81,7 +87,8 @@ export function mount(root, frame) {
       table.show(rows, { columns: answer.columns, marks, fromTop: true });
       showNothing();
       showOpen();
-      openLive();
+      listing = false;
+      showPending();
     });
     const counted = tallyAll(signal);
     // Marks are no part of the answer: without them the page is right, too.
@@ -96,6 +103,7 @@ export function mount(root, frame) {
       if (error.name !== "AbortError") { calm(); fill(note, fault(error, load)); fill(head); }
     } finally {
       calm();
+      if (abort.signal === signal) listing = false;
       if (!signal.aborted) { loading = false; calm(); chartHost.classList.remove("is-waiting"); facetHost.classList.remove("is-waiting"); }
     }
   }
@@ -245,6 +253,7 @@ export function mount(root, frame) {
   tableHost.append(fresh);
   let lastStep = 0, timer = 0;
   function showPending(force = false) {
+    if (listing) return;
     if (!pendingRows.length) { fresh.hidden = true; return; }
     if (!force && (hover || isPanelOpen() || table.scroller.scrollTop > 60)) {
       fresh.hidden = false;
