@@ -439,6 +439,18 @@ def test_a_server_that_is_gone_is_told_and_the_rows_stay(browser: Any, tmp_path:
         page.close()
 
 
+def test_a_page_that_cannot_be_fetched_comes_with_the_server(browser: Any, tmp_path: Path) -> None:
+    """What is said of it is not where in the program it failed."""
+    with serving(tmp_path / "lake") as server:
+        page = Tab(browser, server).open("explore")
+        server.kill()
+        page.goto(f"http://127.0.0.1:{server.port}/#/sql")
+        page.wait_for_selector(".fault >> text=the server does not answer")
+    with serving(tmp_path / "lake", port=server.port):
+        page.wait_for_selector("textarea")
+    page.close()
+
+
 def test_rows_go_on_to_arrive_with_another_token(browser: Any, tmp_path: Path) -> None:
     """The stream of one that was revoked ends, and asks for the next one."""
     lake = tmp_path / "lake"

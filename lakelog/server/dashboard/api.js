@@ -36,14 +36,19 @@ export function change(name, body) {
   return request(`/api/${name}`, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } }, name);
 }
 
+/** Throw what is told where nothing could be fetched; what else went wrong goes on as it is. */
+export function unanswered(error, where) {
+  if (!(error instanceof TypeError)) throw error;
+  listeners.offline.forEach((listener) => listener(true));
+  throw new ApiError("the server does not answer: is `lakelog serve` still running?", 0, where);
+}
+
 export async function request(path, options, where) {
   let response;
   try {
     response = await fetch(path, { ...options, headers: { ...options.headers, ...credentials() } });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    listeners.offline.forEach((listener) => listener(true));
-    throw new ApiError("the server does not answer: is `lakelog serve` still running?", 0, where);
+    unanswered(error, where);
   }
   listeners.offline.forEach((listener) => listener(false));
   if (response.status === 401 && listeners.token) {

@@ -1,6 +1,6 @@
 // The frame: rail, top bar, pages, keys, and what is told everywhere.
 
-import { alive, ask, beginWith, onOffline, onToken } from "./api.js";
+import { alive, ask, beginWith, onOffline, onToken, unanswered } from "./api.js";
 import { lastRange, redraw } from "./charts.js";
 import { el, fault, fill, icon, say } from "./dom.js";
 import { fillTop, openSearch } from "./topbar.js";
@@ -60,7 +60,7 @@ async function showPage() {
   fill(main, root);
   main.scrollTop = 0;
   try {
-    const { mount } = await import(`./pages/${page()}.js`);
+    const { mount } = await import(`./pages/${page()}.js`).catch(unanswered);
     if (turn !== mounting) return;
     view = await mount(root, frame);
     if (turn !== mounting) view?.unmount?.();
@@ -129,7 +129,7 @@ document.addEventListener("keydown", (event) => {
 let banner = null;
 onOffline((isOffline) => {
   if (!isOffline) {
-    if (banner) { banner.remove(); banner = null; say("The server answers again"); view?.refresh?.(); }
+    if (banner) { banner.remove(); banner = null; say("The server answers again"); if (view) view.refresh?.(); else showPage(); }
     return;
   }
   if (banner) return;
