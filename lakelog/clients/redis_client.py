@@ -11,7 +11,8 @@ a command that is no repeatable one   is not sent again once it may have arrived
 user or password refused              credentials are read again, and tried if they changed
 the certificate is not valid for the  raises Unreachable at once: another attempt cannot help
 host, or of an unknown authority
-the server is loading, or a replica   as if nothing answered
+the server is loading, a replica, or  as if nothing answered
+runs a long script
 """
 
 from __future__ import annotations
@@ -84,14 +85,11 @@ class RedisClient:
             # Ours, of whoever looks at what the server said.
             except LakelogError:
                 raise
-            except (
-                redis.ConnectionError,
-                redis.TimeoutError,
-                redis.ReadOnlyError,  # the primary became a replica: its name may soon mean another
-                OSError,
-            ) as error:
+            except Exception as error:
                 self._note(command, began, error)
-                if isinstance(error, redis.ReadOnlyError):
+                if not _may_pass(error):
+                    raise
+                if isinstance(error, redis.ResponseError):
                     # Behind Sentinels the next connections lead to another server.
                     disconnect_idle(self.pool)
                 if _is_refusal(error):
@@ -105,9 +103,6 @@ class RedisClient:
                 if attempt > self.config.retries or _is_final(error) or not may_repeat:
                     raise Unreachable(self._words(error)) from None
                 time.sleep(connection.pause(attempt))
-            except Exception as error:
-                self._note(command, began, error)
-                raise
             else:
                 self._note(command, began, None)
                 return value
@@ -235,6 +230,14 @@ class RedisClient:
         return self.config.host.join(
             Address.without_secrets(fragment, secrets) for fragment in fragments
         )
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another attempt may help: nothing answered, or the server cannot answer now."""
+    # The primary became a replica: its name may soon mean another server.
+    is_replica = redis.ReadOnlyError, redis.exceptions.MasterDownError
+    unanswered = redis.ConnectionError, redis.TimeoutError, OSError, *is_replica
+    return isinstance(error, unanswered) or str(error).startswith("BUSY ")
 
 
 def _answers() -> tuple[type[Exception], ...]:

@@ -8,7 +8,9 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -84,6 +86,34 @@ class TestRedisStream(SourceSuite):
             consumed(path, place.url)
         assert "\n" not in str(caught.value)
         place.server.start()
+        self.check(path, place)
+
+    @pytest.mark.parametrize("trouble", ["replica", "script"])
+    def test_server_that_cannot_answer_now(
+        self, path: str, place: RedisPlace, trouble: str
+    ) -> None:
+        """As in a fail-over, or while a long script runs: it is asked again."""
+        place.number(35)
+        command: tuple[object, ...] = ("EVAL", "while true do end", 0)
+        end: tuple[str, ...] = ("SCRIPT", "KILL")
+        place.client.config_set("busy-reply-threshold", 1)
+        if trouble == "replica":
+            place.client.config_set("replica-serve-stale-data", "no")
+            command, end = ("REPLICAOF", "127.0.0.1", 1), ("REPLICAOF", "NO", "ONE")
+
+        def begin(_: Any) -> None:
+            pool.submit(place.client.execute_command, *command)
+            # Until it says so.
+            with contextlib.suppress(redis.ResponseError):
+                while True:
+                    other.exists(place.name)
+            Timer(0.2, other.execute_command, end).start()
+
+        redis = pytest.importorskip("redis")
+        other = redis.Redis(port=place.server.port)
+        with ThreadPoolExecutor(1) as pool, contextlib.closing(other):
+            source: Any = Faulty(place.source(), "read", "before", 1, begin)  # type: ignore[arg-type]
+            consumed(path, source)
         self.check(path, place)
 
     def test_cut_connections(self, path: str, place: RedisPlace) -> None:
