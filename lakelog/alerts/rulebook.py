@@ -253,7 +253,8 @@ def note(rule: AlertRule, status: RuleStatus, receivers: list[JsonObject], momen
     if status.time and not status.error and late > _STALE * max(rule.every, 10_000_000):
         notes.append("not evaluated any more: run `lakelog alerts run` or `lakelog serve`")
     if status.missed:
-        notes.append(f"{status.missed:,} evaluations were missed before the last one")
+        number = f"{status.missed:,} evaluations were" if status.missed > 1 else "1 evaluation was"
+        notes.append(f"{number} missed before the last one")
     notes += [problem_of(r["to"], r["error"]) for r in receivers if r["error"]]
     return "; ".join(notes)
 

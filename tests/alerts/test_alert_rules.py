@@ -123,6 +123,8 @@ def test_a_gap_alone_does_not_make_an_alert_fire(alerts: AlertLake) -> None:
         alerts.errors(1)
         lines = alerts.round()
     assert len(lines) == 1
+    alerts.round(2 * MINUTE)
+    assert "1 evaluation was missed" in overview(alerts.lake)["rules"][0]["note"]
 
 
 def test_a_clock_that_goes_back_stops_no_rule(alerts: AlertLake) -> None:
