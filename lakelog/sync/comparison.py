@@ -33,7 +33,7 @@ from lakelog.sync import delta
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.mapping import Mapping, read_mapping
 from lakelog.sync.plan import target_of
-from lakelog.sync.rows import RowReader, quarantine_origin
+from lakelog.sync.rows import RowReader, from_quarantine
 from lakelog.sync.target import KEY, REPLACE, TableShape, Watermark, WatermarkMoved
 
 _ROWS, _KEYS_MAX = 1_000_000, 10_000
@@ -171,8 +171,7 @@ class _Comparison:
         quarantine, and would be refused again."""
         if not self._mapping.is_keyed:
             return []
-        origin = sql.literal(quarantine_origin(self._target, self._table))
-        query = f"SELECT DISTINCT position FROM quarantine WHERE origin = {origin}"
+        query = f"SELECT DISTINCT position {from_quarantine(self._target, self._table)}"
         positions = [int(row[0]) for row in self._lake.sql(query).fetchall()]
         lacking = f"SELECT unnest({positions}::BIGINT[]) AS k EXCEPT SELECT k FROM {_FOUND}"
         return [int(row[0]) for row in self._cursor.execute(f"{lacking} ORDER BY k").fetchall()]

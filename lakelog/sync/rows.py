@@ -179,8 +179,13 @@ _MOST = 1_000
 """So many rows of a batch may be set aside: if more are refused, it is not for one of them."""
 
 
-def quarantine_origin(target: SyncTarget, table: str) -> str:
-    """Where the quarantine says that refused rows of a table come from."""
+def from_quarantine(target: SyncTarget, table: str) -> str:
+    """SQL for the part of a query that reads the rows that a table has refused: `position` is the
+    key of each, `line` its JSON."""
+    return f"FROM quarantine WHERE origin = {sql.literal(_origin(target, table))}"
+
+
+def _origin(target: SyncTarget, table: str) -> str:
     return f"sync {target.address} {table}"
 
 
@@ -198,7 +203,6 @@ class RowWriter:
         self._lake, self._target, self._table = lake, target, table
         self._keyed, self._sets_aside = keyed, sets_aside
         self._refused: list[tuple[str, int, str, str]] = []
-        self._known: set[tuple[int, str]] = set()
 
     def write(self, rows: pa.Table) -> int:
         """Write rows; return how many. Raises SyncRefused, ConnectionLost."""
@@ -232,13 +236,18 @@ class RowWriter:
         self._refused.clear()
 
     def flush(self) -> int:
-        """Put refused rows into the quarantine, once each; return how many. Call it before the
-        commit: what happens in between may repeat them, but loses none."""
-        # A batch that is repeated after a cut would quarantine the same rows again.
-        fresh = [line for line in self._refused if (line[1], line[3]) not in self._known]
+        """Put refused rows into the quarantine that are not there; return how many. Call it before
+        the commit: what happens in between loses none."""
+        fresh = []
+        if self._refused:
+            # A batch is repeated after a cut, and all are when the table is filled again.
+            keys = ", ".join(str(line[1]) for line in self._refused)
+            source = from_quarantine(self._target, self._table)
+            query = f"SELECT position, line {source} AND position IN ({keys})"
+            known = set(self._lake.sql(query).fetchall())
+            fresh = [line for line in self._refused if (line[1], line[3]) not in known]
         if fresh:
             self._lake.quarantine(fresh)
-        self._known.update((line[1], line[3]) for line in fresh)
         self._refused.clear()
         return len(fresh)
 
@@ -246,5 +255,5 @@ class RowWriter:
         if len(self._refused) >= _MOST:
             raise SyncRefused(f"more than {_MOST:,} rows of a batch were refused: {reason}")
         line = orjson.dumps(row, default=str).decode()
-        origin = quarantine_origin(self._target, self._table)
+        origin = _origin(self._target, self._table)
         self._refused.append((origin, int(row.get(KEY, 0)), reason, line))

@@ -52,6 +52,23 @@ def test_sqlite_without_the_driver(home: Path) -> None:
     assert place.rows() == expected(path)
 
 
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_a_row_that_is_refused_again_is_in_the_quarantine_once(home: Path, mode: str) -> None:
+    """Also where all rows are written again, by another process."""
+    path, place = str(home / "lake"), SqlitePlace(home)
+    place.ask("CREATE TABLE events (seq INTEGER PRIMARY KEY, message CHECK (message <> 'a 1'))")
+    options = {"query": "SELECT seq, message FROM events", "on_error": "quarantine", "mode": mode}
+    for quarantined in (1, 0):
+        if quarantined:
+            add(path, "a", 2)
+        add(path, "b", 40)
+        assert synced(path, place.url, **options).quarantined == quarantined
+        place.ask("DELETE FROM events")
+    assert synced(path, place.url, **options).quarantined == 0
+    with opened(path) as lake:
+        assert lake.sql("SELECT position FROM quarantine").fetchall() == [(1,)]
+
+
 def test_check_of_a_table_that_refused_rows(home: Path) -> None:
     """They are in the quarantine: not missing, and a repair does not write them again."""
     path, place = str(home / "lake"), SqlitePlace(home)
