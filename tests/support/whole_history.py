@@ -84,6 +84,7 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
         self.path = str(home / "lake")
         self.clock, self.number, self.log = 0, 0, list[str]()
         self.branches: dict[str, State] = {"main": State()}
+        self.deleted: dict[str, State] = {}
         self.tags: dict[str, State] = {}
         self.moves: dict[str, list[tuple[State, State]]] = {"main": []}
         self.erased = set[str]()
@@ -455,11 +456,17 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
         undone = (state for moves in self.moves.values() for pair in moves for state in pair)
         gone = frozenset(
             event
-            for state in (*self.branches.values(), *self.tags.values(), *undone)
+            for state in (
+                *self.branches.values(),
+                *self.deleted.values(),
+                *self.tags.values(),
+                *undone,
+            )
             for event in state.events
             if event.subject == subject
         )
         self.branches = {name: state.without(gone) for name, state in self.branches.items()}
+        self.deleted = {name: state.without(gone) for name, state in self.deleted.items()}
         self.tags = {name: state.without(gone) for name, state in self.tags.items()}
         self.moves = {
             name: [(before.without(gone), after.without(gone)) for before, after in moves]

@@ -80,6 +80,7 @@ class Upkeep:
         number: int
         state: State
         branches: dict[str, State]
+        deleted: dict[str, State]
         tags: dict[str, State]
         moves: dict[str, list[tuple[State, State]]]
         erased: set[str]
@@ -172,8 +173,17 @@ class Upkeep:
             name = self.dice.choice(others)
             words = ("branch", "--delete", name)
             cli.run(self.path, *words)
+            self.deleted[name] = self.branches[name]
             del self.branches[name], self.moves[name]
             self.bookmarks = {key: mark for key, mark in self.bookmarks.items() if key[1] != name}
+
+    def do_revive_branch(self) -> None:
+        """Bring a deleted branch back."""
+        if names := sorted(self.deleted.keys() - self.branches.keys()):
+            name = self.dice.choice(names)
+            number = self.lake.store.refs.head_number(name)
+            cli.run(self.path, "branch", name, f"{name}@{number}")
+            self.branches[name], self.moves[name] = self.deleted[name], []
 
     def do_copy_for_later(self) -> None:
         """Back the lake up, for another day."""
@@ -208,6 +218,7 @@ class Upkeep:
         self.repeats |= {post.bad for post in self.posts}
         marks, self.bookmarks = self.bookmarks, {}
         self.branches, self.tags = dict(copy.branches), dict(copy.tags)
+        self.deleted = {}
         self.moves = {name: list(moves) for name, moves in copy.moves.items()}
         self.lake = lakelog.open(self.path, create=False)
         for (reader, branch), mark in marks.items():
