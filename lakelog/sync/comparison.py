@@ -236,11 +236,10 @@ class _Comparison:
         """Write again what differs; without keys, or if that is much, everything."""
         keyed = self._mark.mode not in ("append", REPLACE)
         keys = self._cursor.sql(f"SELECT DISTINCT k AS {KEY} FROM {_DIFFERING}").to_arrow_table()
-        is_keyed = self._mapping.is_keyed and self._mark.mode != REPLACE
         # A sync that committed meanwhile has raised the version, and then this repair is void.
         self._target.begin(self._table, self._mark.version)
         try:
-            if is_keyed and keys.num_rows <= _KEYS_MAX:
+            if self._mapping.is_keyed and keys.num_rows <= _KEYS_MAX:
                 self._target.delete(self._table, keys)
                 key_list = ", ".join(str(key) for key in keys[KEY].to_pylist())
                 events = f"SELECT * FROM ({events}) WHERE {KEY} IN ({key_list})"

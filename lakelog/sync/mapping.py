@@ -56,15 +56,12 @@ class Mapping:
     columns: tuple[TargetColumn, ...]
     nested: frozenset[str]
     """Columns of lists and structs, which are stored as JSON text."""
+    is_keyed: bool
+    """Whether KEY is among the columns, and is that of the event."""
     is_several: bool = False
     """Whether an event may have several rows."""
     conversions: tuple[Conversion, ...] = ()
     """Of the columns that a user gave a type."""
-
-    @property
-    def is_keyed(self) -> bool:
-        """Whether KEY is among the columns."""
-        return any(column.name == KEY for column in self.columns)
 
     def typed(self, given: AbstractMapping[str, str], types: TypeNames, place: str) -> Mapping:
         """Return the mapping with types for columns by name. Raises InvalidSetting."""
@@ -120,7 +117,9 @@ def read_mapping(
     nested = frozenset(
         str(name) for name, sql_type, *_ in described if _NESTED.search(str(sql_type))
     )
-    return Mapping(query_text, columns, nested, rows is not None and rows.is_several)
+    # Of rows that are made of many events it is a column like others.
+    is_keyed = rows is not None and any(column.name == KEY for column in columns)
+    return Mapping(query_text, columns, nested, is_keyed, rows is not None and rows.is_several)
 
 
 def set_events(cursor: duckdb.DuckDBPyConnection, rows: str) -> None:

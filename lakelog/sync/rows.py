@@ -255,5 +255,7 @@ class RowWriter:
         if len(self._refused) >= _MOST:
             raise SyncRefused(f"more than {_MOST:,} rows of a batch were refused: {reason}")
         line = orjson.dumps(row, default=str).decode()
-        origin = _origin(self._target, self._table)
-        self._refused.append((origin, int(row.get(KEY, 0)), reason, line))
+        origin, key = _origin(self._target, self._table), row.get(KEY)
+        # In the mode `replace` it may be anything.
+        position = key if isinstance(key, int) and key >= 0 else 0
+        self._refused.append((origin, position, reason, line))

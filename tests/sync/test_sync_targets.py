@@ -69,6 +69,22 @@ def test_a_row_that_is_refused_again_is_in_the_quarantine_once(home: Path, mode:
         assert lake.sql("SELECT position FROM quarantine").fetchall() == [(1,)]
 
 
+def test_a_column_seq_of_computed_rows_is_one_like_others(home: Path) -> None:
+    """In the mode replace it need not be a number, nor have values."""
+    path, place = str(home / "lake"), SqlitePlace(home)
+    add(path, "a", 3)
+    place.ask("CREATE TABLE events (seq TEXT CHECK (seq <> 'a 1'))")
+    query = "SELECT nullif(message, 'a 2') AS seq FROM events GROUP BY 1"
+    options = {"query": query, "mode": "replace", "on_error": "quarantine"}
+    assert synced(path, place.url, **options).quarantined == 1
+    synced(path, place.url, table="free", query=query, mode="replace")
+    with opened(path) as lake:
+        assert check(lake, place.url, "free")[0].is_equal
+        place.ask("DELETE FROM free WHERE seq = 'a 1'")
+        assert check(lake, place.url, "free", repair=True)[0].missing == 1
+    assert len(place.ask("SELECT * FROM free")) == 3
+
+
 def test_check_of_a_table_that_refused_rows(home: Path) -> None:
     """They are in the quarantine: not missing, and a repair does not write them again."""
     path, place = str(home / "lake"), SqlitePlace(home)
