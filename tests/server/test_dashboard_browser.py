@@ -194,6 +194,14 @@ def test_long_names_leave_their_counts_in_sight(tab: Tab, name: str) -> None:
     assert page.evaluate(outside) == 0
 
 
+def test_the_narrowest_telephone_shows_the_way_to_each_page(tab: Tab) -> None:
+    """Nine pages at 320 pixels: one that has to be scrolled to is found by nobody."""
+    page = tab.open("settings")
+    page.set_viewport_size({"width": 320, "height": 640})
+    ends = "[...document.querySelectorAll('#rail a')].map((a) => a.getBoundingClientRect().right)"
+    assert max(page.evaluate(ends)) <= 320
+
+
 def test_a_first_page_asks_each_question_once(tab: Tab) -> None:
     """A question that is asked again, with another range, makes whoever opens the page wait."""
     asked: list[str] = []
