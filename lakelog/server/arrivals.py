@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import orjson
+
 from lakelog.errors import InvalidEvent, LakelogError
 from lakelog.event import EncodedBatch
+from lakelog.values import to_json
 
 LINE_MAX = 1 << 20
 """Bytes of a refused record that are kept."""
@@ -132,9 +136,11 @@ def joined(slices: list[tuple[int, Arrivals]]) -> Arrivals:
 
 
 def as_text(value: object) -> str:
-    """A record as the quarantine keeps it; bytes that are no UTF-8 as escapes."""
+    """A record as the quarantine keeps it: as JSON, or bytes that are no UTF-8 as escapes."""
     if isinstance(value, bytes):
         return value[:LINE_MAX].decode("utf-8", "backslashreplace")
+    with suppress(RecursionError, TypeError, LakelogError):
+        return orjson.dumps(to_json(value)).decode()[:LINE_MAX]
     try:
         return repr(value)[:LINE_MAX]
     except RecursionError:

@@ -58,8 +58,12 @@ def entry(number: int, **fields: str) -> bytes:
 
 
 def test_readings_of_collectd_are_metrics(server: HttpLake) -> None:
-    reply = server.ask("/collectd", json.dumps([READING, {"values": [1]}, 7]).encode())
+    """What is none, as a notification, is in the quarantine as the JSON that it was."""
+    notification = {"labels": {"alertname": "collectd_load"}, "value": None, "up": True}
+    reply = server.ask("/collectd", json.dumps([READING, notification, 7]).encode())
     assert (reply.status, reply.json["accepted"], reply.json["rejected"]) == (200, 1, 2)
+    rejects = server.events("SELECT line FROM quarantine WHERE reason = 'a reading has values'")
+    assert [json.loads(row["line"]) for row in rejects] == [notification, 7]
     (event,) = server.events("SELECT * FROM events WHERE source = 'leeloo'")
     assert (event["type"], event["subject"]) == ("metric", "interface-eth0/if_octets")
     assert event["time"].isoformat() == "2026-01-02T03:04:05.250000+00:00"
