@@ -260,6 +260,14 @@ def _new(earlier: list[Erasure], why: str) -> Erasure:
     return Erasure(disk.random_hex(8), disk.now_us(), author(), why, salt)
 
 
+def keys_of(erasures: Iterable[Erasure], subject: str) -> list[str]:
+    """The keys of those erasures that erased a subject."""
+    digests = dict[str, str]()  # most have the same salt
+    for salt in {erasure.salt for erasure in erasures}:
+        digests[salt] = salted(salt, subject)
+    return [erasure.key for erasure in erasures if erasure.subject == digests[erasure.salt]]
+
+
 def listing(paths: Paths) -> list[Erasure]:
     """Return the erasures of a lake, oldest first. Raises DamagedRef."""
     erasures = documents.of(paths, documents.keys(paths), Erasure.decoded)

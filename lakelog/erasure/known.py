@@ -8,9 +8,9 @@ it by the salted digest; rows of a condition are found by their places and conte
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from lakelog import sql
@@ -40,60 +40,86 @@ class SettledLake(Protocol):
         """Publish what is pending on the branches."""
 
 
-def adopt(lake: SettledLake, record: Erasure, rows: ErasedRows) -> Erasure:
-    """Take over an erasure of another lake, and erase its rows here. Raises NotAllowed, GcRefused
+def adopt(lake: SettledLake, news: Sequence[tuple[Erasure, ErasedRows]]) -> list[Erasure]:
+    """Take over erasures of another lake, and erase their rows here. Raises NotAllowed, GcRefused
     while gc runs, Damaged, OSError."""
     Policy.require(lake.store.paths, "erase")
-    fresh = dataclasses.replace(
-        record, phase="begun", branches={}, tags={}, leftovers=[], outside=[], segments=0
-    )
-    return _erase(lake, fresh, rows)
+    fresh = [
+        (replace(erasure.without_places(), phase="begun", branches={}, tags={}, segments=0), rows)
+        for erasure, rows in news
+    ]
+    return _erase(lake, fresh)
 
 
 def again(lake: SettledLake) -> list[Erasure]:
     """Erase the rows of all erasures of a lake that came back; return the erasures that had some.
     Raises GcRefused, Damaged, OSError."""
-    returned = []
     store = lake.store
     if store.erased.refresh():
         lake._settle_branches()  # which lets go of frames that came back, too
     recorded = records.listing(store.paths)
-    of_subjects = [record for record in recorded if record.subject]
-    # All of them by one look at the segments, which are many more than the erasures.
-    subjects = _subjects(store) if of_subjects else ()
-    back = {record.key for name in subjects for record in of_subjects if record.is_of(name)}
-    for record in recorded:
-        is_back = record.key in back if record.subject else _selector(store, record) is not None
-        if is_back:
-            # What selects its rows is found again then, of what is sealed by that time.
-            fresh = dataclasses.replace(record, phase="begun")
-            result = _erase(lake, fresh, record.rows(store.paths))
-            returned += [result] if result.segments > record.segments else []
-    return returned
+    subjects = _subjects(store, recorded)
+    back = [
+        record
+        for record in recorded
+        if record.key in subjects or (not record.subject and _by_rows(store, record) is not None)
+    ]
+    # What selects their rows is found again then, of what is sealed by that time.
+    fresh = [(replace(record, phase="begun"), record.rows(store.paths)) for record in back]
+    results = zip(back, _erase(lake, fresh), strict=True)
+    return [result for record, result in results if result.segments > record.segments]
 
 
-def _erase(lake: SettledLake, record: Erasure, rows: ErasedRows) -> Erasure:
-    store = lake.store
+def _erase(lake: SettledLake, news: Sequence[tuple[Erasure, ErasedRows]]) -> list[Erasure]:
+    store, ended = lake.store, dict[str, Erasure]()
+    if not news:
+        return []
     with erasing.alone(store):
         # First, so that what is sealed now is refused.
         store.require("erasure")
-        record.save(store.paths, rows)
+        for record, rows in news:
+            record.save(store.paths, rows)
         lake._settle_branches()
-        selector = _selector(store, record)
-        if selector is None:
-            record = dataclasses.replace(record.swept(), outside=outside.places(store, {}))
-            record.save(store.paths)
-            return record
-        run = ErasureRun(store, lake.engine, lake._settle_branches, [record], [selector])
-        return run.run(None)[0]
+        # All of them by one look at the segments, which are many more than the erasures.
+        subjects = _subjects(store, [record for record, _ in news])
+        waiting = [record for record, _ in news]
+        while waiting:
+            run, selectors = list[Erasure](), list[Selector]()
+            for record in waiting:
+                selector = _selector(store, record, subjects)
+                if selector is None:
+                    record = replace(record.swept(), outside=outside.places(store, {}))
+                    record.save(store.paths)
+                    ended[record.key] = record
+                # What the first of two of a subject took is counted and named by it.
+                elif _fits(selector, selectors):
+                    run.append(record)
+                    selectors.append(selector)
+            if run:
+                erased = ErasureRun(store, lake.engine, lake._settle_branches, run, selectors)
+                ended |= {erasure.key: erasure for erasure in erased.run(None)}
+            waiting = [record for record in waiting if record.key not in ended]
+    return [ended[record.key] for record, _ in news]
 
 
-def _selector(store: Store, record: Erasure) -> Selector | None:
+def _fits(selector: Selector, selectors: Sequence[Selector]) -> bool:
+    """Whether rows of a selector can be erased in one run with those of others."""
+    if not (selectors and selector.subjects):
+        return not selectors
+    is_new = all(other.subjects and other.subjects != selector.subjects for other in selectors)
+    return is_new and len(selectors) < erasing.TOGETHER
+
+
+def _selector(store: Store, record: Erasure, subjects: dict[str, str]) -> Selector | None:
     """What selects the rows of an erasure that the lake has; None if it has none."""
-    if record.subject:
-        subject = next((s for s in _subjects(store) if record.is_of(s)), "")
-        until = max(record.time, record.arrived)
-        return Selector((subject,), until=until) if subject else None
+    if not record.subject:
+        return _by_rows(store, record)
+    subject = subjects.get(record.key)
+    return Selector((subject,), until=max(record.time, record.arrived)) if subject else None
+
+
+def _by_rows(store: Store, record: Erasure) -> Selector | None:
+    """What selects those of its rows that the lake has, of an erasure by a condition."""
     if record.subjects:
         return None  # keys were destroyed, and no rows chosen: to look at all of them is in vain
     # With the time of arrival: positions in a stream are given again after a rollback.
@@ -133,7 +159,20 @@ def mentions(store: Store, record: Erasure) -> Iterator[Leftover]:
             yield leftover
 
 
-def _subjects(store: Store) -> Iterator[str]:
+def _subjects(store: Store, recorded: Iterable[Erasure]) -> dict[str, str]:
+    """The subject of each erasure, by its key, of those that the lake has."""
+    wanted = {record.key: record for record in recorded if record.subject}
+    subjects = dict[str, str]()
+    for name in _names(store) if wanted else ():
+        for key in records.keys_of(wanted.values(), name):
+            subjects[key] = name
+            del wanted[key]
+        if not wanted:
+            break
+    return subjects
+
+
+def _names(store: Store) -> Iterator[str]:
     """Yield the subjects of events, and what stands as a word in a quarantined line or its reason,
     where the key of a message is, each once."""
     # One at a time: a lake may have millions, and each costs a hash.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import shlex
 from collections.abc import Iterable
 
 from lakelog import erasure as erasures
@@ -79,17 +80,20 @@ class RemoteErasures:
     def adopt(self, lake: Lake) -> list[str]:
         """Erase here what was erased there; return the keys of the erasures that are new here.
         Raises TransferRefused, NotAllowed, GcRefused, Damaged."""
-        adopted, fresh = [], self.keys_there() - self._records().keys()
-        news = (read_record(self.volume, self._site.url, key) for key in fresh)
+        known_here = {k: record for k, record in self._records().items() if record.is_swept}
+        # Of one that is not ended here, or not confirmed, a pull was killed.
+        open_keys = {key for key, record in known_here.items() if self._is_open(record)}
+        waiting = self.keys_there() - (known_here.keys() - open_keys)
+        news = (read_record(self.volume, self._site.url, key) for key in waiting)
+        # An erasure that is not finished there is finished by whoever began it, and then adopted.
+        swept = [pair for pair in news if pair[0].is_swept]
         # As they came: what the first of two of a subject took is counted and named by it.
-        for record, rows in sorted(news, key=lambda pair: (pair[0].time, pair[0].key)):
-            # An erasure that is not finished there is finished by whoever began it, and then
-            # adopted.
-            if record.is_swept:
-                erasures.adopt(lake, record, rows)
-                self._confirm(record.key)
-                adopted.append(record.key)
-        return adopted
+        swept.sort(key=lambda pair: (pair[0].time, pair[0].key))
+        adopted = [pair for pair in swept if pair[0].key not in known_here]
+        erasures.adopt(lake, adopted)
+        for record, _ in swept:
+            self._confirm(record.key)
+        return [record.key for record, _ in adopted]
 
     def stored_as(self, snapshots: Iterable[str]) -> dict[str, str]:
         """Return the digests of the manifests that are read there as some states, by one look.
@@ -134,7 +138,11 @@ class RemoteErasures:
         names = self._names() if records_here else []
         # Without its record an erasure is not complete there, and is done again.
         is_repair = is_repair and self._site.remote.lists_objects
-        fresh = [key for key in records_here if is_repair or f"{key}.json" not in names]
+        fresh = [
+            key
+            for key, record in records_here.items()
+            if is_repair or f"{key}.json" not in names or self._is_open(record)
+        ]
         if not fresh:
             return []
         if AttachmentRegistry.MEMBER in (self._site.config().get("requires") or ()):
@@ -285,6 +293,14 @@ class RemoteErasures:
         keys = self._store.paths.keys
         path = f"{KEYS.erasures}/{name}"
         self.volume.replace(path, keys.encrypt(data) if keys else data)
+
+    def _is_open(self, record: Erasure) -> bool:
+        """Whether nothing is known yet of the rows of an erasure at this remote."""
+        command = f"lakelog push {shlex.quote(self._name)}"
+        return any(
+            place["name"] == self._name and place["command"] == command and not place["done"]
+            for place in record.outside
+        )
 
     def _confirm(self, key: str, advice: str = "") -> None:
         """Note here that the remote is clean, or by which advice it will be."""

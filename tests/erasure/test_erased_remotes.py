@@ -3,6 +3,7 @@ anything back."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from lakelog.errors import DamagedManifest, Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.manifest import manifest
 from lakelog.state.state import save_state
+from tests.support import seam
 from tests.support.erased_lakes import ADA, SETTINGS, add, found
+from tests.support.seam import Fault, Killed
 
 
 @pytest.fixture(scope="module")
@@ -428,3 +431,66 @@ def test_a_pull_that_was_refused_is_refused_again(tmp_path: Path) -> None:
             with pytest.raises(TransferRefused, match="rows that were erased here"):
                 remotes.pull(clone, "origin")
         assert clone.count() == 0
+
+
+@pytest.mark.parametrize("at", [20, 60, 100, 140])
+def test_a_killed_pull_of_many_erasures_is_ended_by_the_next(
+    pushed: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Each is told of with what it took; of two of one subject the first took all."""
+    remotes.clone(str(tmp_path / "far"), str(tmp_path / "clone"))
+    erased = [pushed.erase(subject=[ADA, "u0", "u1"], why="asked")]
+    erased.append(pushed.erase(subject=[ADA, "u2"], why="asked again"))
+    keys = [s.erasure.key for last in erased for s in (*last.earlier, last)]
+    remotes.push(pushed, "home", branches=["main"])
+    killed = lakelog.open(tmp_path / "clone", create=False)
+    planted = Fault(at, Killed())
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        seam.install(patch, planted)
+        remotes.pull(killed, "origin")
+    assert planted.fired
+    planted.release()
+    with lakelog.open(tmp_path / "clone", create=False) as clone:
+        remotes.pull(clone, "origin")
+        for temporary in Path(clone.path).rglob(".tmp-*"):
+            temporary.unlink()  # which gc does
+        statuses = {status.erasure.key: status for status in clone.erasures()}
+        assert statuses.keys() == set(keys)
+        assert not [s for s in statuses.values() if not s.is_done]
+        assert found(tmp_path / "clone") == []
+        assert statuses[keys[0]].erasure.events > 0
+        assert statuses[keys[3]].erasure.events == 0
+        assert clone.count() == pushed.count()
+        assert clone.verify().intact
+
+
+@pytest.mark.parametrize("at", [-1, -2, -8, -30, -60])
+def test_a_killed_push_is_ended_by_the_next(
+    pushed: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Also where it was killed once all had gone there, before that was noted here."""
+    pushed.erase(subject=ADA, why="asked")
+    pushed.close()
+    shutil.copytree(tmp_path / "far", tmp_path / "far-before")
+    shutil.copytree(tmp_path / "lake", tmp_path / "lake-before")
+    counted = Fault(10**9, None)
+    for planted in (counted, None):
+        planted = planted or Fault(counted.changes + 1 + at, Killed())
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            seam.install(patch, planted)
+            lake = lakelog.open(tmp_path / "lake", create=False)
+            remotes.push(lake, "home", branches=["main"])
+        if planted is counted:
+            assert lake.erasures()[0].is_done
+            lake.close()
+            for name in ("far", "lake"):
+                shutil.rmtree(tmp_path / name)
+                shutil.copytree(tmp_path / f"{name}-before", tmp_path / name)
+    assert planted.fired
+    planted.release()
+    with lakelog.open(tmp_path / "lake", create=False) as lake:
+        remotes.push(lake, "home", branches=["main"])
+        for temporary in Path(lake.path).rglob(".tmp-*"):
+            temporary.unlink()  # which gc does
+        assert lake.erasures()[0].is_done, lake.erasures()
+        assert found(tmp_path / "far") == []
