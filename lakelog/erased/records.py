@@ -153,6 +153,14 @@ class Erasure:
         own_digest = salted(self.salt, value)
         return own_digest == digest or (bool(subject) and own_digest in self.subjects)
 
+    @staticmethod
+    def keys_of(erasures: Iterable[Erasure], subject: str) -> list[str]:
+        """The keys of those erasures that erased a subject."""
+        digests = dict[str, str]()  # most have the same salt
+        for salt in {erasure.salt for erasure in erasures}:
+            digests[salt] = salted(salt, subject)
+        return [erasure.key for erasure in erasures if erasure.subject == digests[erasure.salt]]
+
     def fingerprint(self, *values: object) -> bytes:
         """Return the fingerprint of some values of a row, 16 bytes."""
         return documents.fingerprint(self.salt, *values)
@@ -258,14 +266,6 @@ def _new(earlier: list[Erasure], why: str) -> Erasure:
     once, however many were erased."""
     salt = earlier[0].salt if earlier else disk.random_hex()
     return Erasure(disk.random_hex(8), disk.now_us(), author(), why, salt)
-
-
-def keys_of(erasures: Iterable[Erasure], subject: str) -> list[str]:
-    """The keys of those erasures that erased a subject."""
-    digests = dict[str, str]()  # most have the same salt
-    for salt in {erasure.salt for erasure in erasures}:
-        digests[salt] = salted(salt, subject)
-    return [erasure.key for erasure in erasures if erasure.subject == digests[erasure.salt]]
 
 
 def listing(paths: Paths) -> list[Erasure]:

@@ -164,7 +164,7 @@ def _subjects(store: Store, recorded: Iterable[Erasure]) -> dict[str, str]:
     wanted = {record.key: record for record in recorded if record.subject}
     subjects = dict[str, str]()
     for name in _names(store) if wanted else ():
-        for key in records.keys_of(wanted.values(), name):
+        for key in Erasure.keys_of(wanted.values(), name):
             subjects[key] = name
             del wanted[key]
         if not wanted:
