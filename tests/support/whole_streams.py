@@ -86,6 +86,8 @@ class Streams:
         self.repeats = set[str]()
         """Lines of requests that came again when nobody knew them any more."""
         self.bookmarks: dict[tuple[str, str], Bookmark] = {}
+        self.merged_away = set[int]()
+        """Events that were stored, and of which a remote had the key."""
 
     def bad(self) -> str:
         """A line that is no event."""
@@ -244,9 +246,10 @@ class Streams:
         getattr(self, self.dice.choice(names))()
         self._append_last()
         new, found = self.state.events - before.events, list[int]()
-        # Of writers whose clocks differ the last one need not come last.
+        # Of writers whose clocks differ the last one need not come last; and what a merge took away,
+        # as the remote has its key, had arrived.
         for event in feed:
-            found += numbers_of([event])
+            found += (number for number in numbers_of([event]) if number not in self.merged_away)
             if len(found) >= len(new):
                 break
         same(Counter(found), Counter(event.number for event in new), "follow")

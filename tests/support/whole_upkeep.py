@@ -87,6 +87,7 @@ class Upkeep:
         retained: set[Event]
         posts: list[Post]
         repeats: set[str]
+        merged_away: set[int]
         hidden: list[str]
         written: dict[str, list[Event | str]]
         bookmarks: dict[tuple[str, str], Bookmark]
@@ -288,6 +289,7 @@ class Upkeep:
         remotes.pull(self.lake, "origin", merge=True)
         theirs = base.add(*events)
         merged = theirs.add(*(before.events - base.events))
+        self.merged_away |= {event.number for event in before.events - merged.events}
         self._moved(dataclasses.replace(before, events=merged.events, ids=merged.ids | before.ids))
 
     def do_append_rotated(self) -> None:
