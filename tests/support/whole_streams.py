@@ -246,8 +246,8 @@ class Streams:
         getattr(self, self.dice.choice(names))()
         self._append_last()
         new, found = self.state.events - before.events, list[int]()
-        # Of writers whose clocks differ the last one need not come last; and what a merge took away,
-        # as the remote has its key, had arrived.
+        # Of writers whose clocks differ the last one need not come last; and what a merge took
+        # away, as the remote has its key, had arrived.
         for event in feed:
             found += (number for number in numbers_of([event]) if number not in self.merged_away)
             if len(found) >= len(new):
