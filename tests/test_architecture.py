@@ -141,7 +141,7 @@ ORDER = {
         safety_tags rewind capture contents changes extract catalog present state restore_plan
         restore""",
     "rollback": "preflight rollback",
-    "sync": """column_types target databases services plan mapping delta rows
+    "sync": """column_types target databases services plan mapping rows delta
         comparison syncer sync runner""",
     "sync/databases": "adbc sql_target database_files postgres mysql",
     "sync/services": "intent elasticsearch influxdb kafka_sink",

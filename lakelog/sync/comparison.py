@@ -171,7 +171,7 @@ class _Comparison:
         quarantine, and would be refused again."""
         if not self._mapping.is_keyed:
             return []
-        query = f"SELECT DISTINCT position {from_quarantine(self._target, self._table)}"
+        query = f"SELECT DISTINCT position {from_quarantine(self._target.address, self._table)}"
         positions = [int(row[0]) for row in self._lake.sql(query).fetchall()]
         lacking = f"SELECT unnest({positions}::BIGINT[]) AS k EXCEPT SELECT k FROM {_FOUND}"
         return [int(row[0]) for row in self._cursor.execute(f"{lacking} ORDER BY k").fetchall()]

@@ -22,20 +22,22 @@ from dataclasses import dataclass
 
 from lakelog.disk import disk
 from lakelog.entries import SegmentEntry
-from lakelog.errors import Damaged, DamagedRef, UnknownRef
+from lakelog.errors import Damaged, DamagedRef, QueryFailed, UnknownRef
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
 from lakelog.manifest import Manifest
 from lakelog.protect import sealed_blocks
 from lakelog.segments import rows_sql
 from lakelog.store import Store
-from lakelog.sync.mapping import NO_ROWS
+from lakelog.sync.mapping import NO_ROWS, read_mapping
+from lakelog.sync.rows import from_quarantine
 from lakelog.sync.target import KEY, TableShape, Watermark
 from lakelog.views import Lineage, SegmentRead
 
 REWOUND = "the lake was rewound"
 ERASED = "events were erased"
 DESTROYED = "keys of subjects were destroyed"
+REFUSED = "a rollback took refused rows out of the quarantine"
 OTHER_HISTORY = (
     "the lake has another history, as after it was restored from a backup: the state of the last"
     " sync is not in it"
@@ -130,6 +132,28 @@ def everything(entries: list[SegmentEntry], state: Manifest, reason: str = "") -
     """Return the delta that fills an emptied table."""
     steps = (DeltaStep(parts_of(entries), state.next_seq),)
     return Delta(steps, clear=True, reason=reason)
+
+
+def has_lost_refusals(
+    lake: Lake, refused: str, mark: Watermark, change: Delta, *, is_keyed: bool
+) -> bool:
+    """Whether a rollback took rows that a table refused, as `from_quarantine` has them, and left
+    their events in the lake: they would be in neither from now on."""
+    if not mark.refusals or mark.generation == lake.store.refs.head(mark.branch).move.generation:
+        return False
+    query = f"SELECT position {refused}"
+    try:
+        before = lake.at(mark.refusals).sql(query).fetchall()
+    except (Damaged, UnknownRef):  # collected meanwhile: nothing says which rows these were
+        return True
+    keys = {row[0] for row in before}.difference(row[0] for row in lake.sql(query).fetchall())
+    if not is_keyed or not change.steps:
+        return bool(keys)
+    # What is removed is to be in neither, and what was not reached is still to come.
+    lost = f"SELECT unnest({[key for key in keys if key < mark.upto]}::BIGINT[])"
+    with contextlib.closing(lake.engine().cursor()) as cursor:
+        removed = change.steps[0].keys_sql(lake.store)
+        return bool(cursor.execute(f"{lost} EXCEPT ({removed}) LIMIT 1").fetchall())
 
 
 def is_in_history(
@@ -292,6 +316,7 @@ def _rows(store: Store, segment_parts: tuple[SegmentRead, ...]) -> str:
 
 
 EMPTIED = "the table was emptied by somebody else"
+EXTENDED = "a column was added"
 
 
 @dataclass(frozen=True)
@@ -328,15 +353,37 @@ def status_of(
         state = lake.store.manifests.of(head.move)
         with contextlib.closing(lake.engine().cursor()) as cursor:
             change = delta_between(lake.store, cursor, mark, state, head.move.generation)
+            refused = from_quarantine(address, table)
+            note = note or _refill_reason(lake, cursor, refused, mark, shape, change)
             lacking = sum(size(lake.store, cursor, step) for step in change.steps)
         if note:
             lacking = state.totals.events
         events = lacking + max(0, lake.count() - state.totals.events)
-        note = note or change.reason
         is_same = mark.snapshot == lake.store.manifests.stored_as(state.digest) and not note
         age = max(0.0, (disk.now_us() - mark.state_time) / 1e6)
         seconds = 0.0 if is_same and not events else age
     return SyncStatus(address, table, mark.mode, rows, mark.synced_at, events, seconds, note)
+
+
+def _refill_reason(
+    lake: Lake,
+    cursor: duckdb.DuckDBPyConnection,
+    refused: str,
+    mark: Watermark,
+    shape: TableShape | None,
+    change: Delta,
+) -> str:
+    """Why the next sync of the same mapping has to fill a table again; nothing if it has not."""
+    try:
+        mapping = read_mapping(cursor, mark.mapping, mark.mode)
+    except QueryFailed:  # of a sync that was cut off once it had added columns
+        return EXTENDED
+    if shape is not None and shape.lacking(mapping.columns):
+        return EXTENDED
+    is_lost = not change.clear and has_lost_refusals(
+        lake, refused, mark, change, is_keyed=mapping.is_keyed
+    )
+    return REFUSED if is_lost else change.reason
 
 
 def is_emptied(mark: Watermark, shape: TableShape | None) -> bool:

@@ -179,14 +179,14 @@ _MOST = 1_000
 """So many rows of a batch may be set aside: if more are refused, it is not for one of them."""
 
 
-def from_quarantine(target: SyncTarget, table: str) -> str:
+def from_quarantine(address: str, table: str) -> str:
     """SQL for the part of a query that reads the rows that a table has refused: `position` is the
     key of each, `line` its JSON."""
-    return f"FROM quarantine WHERE origin = {sql.literal(_origin(target, table))}"
+    return f"FROM quarantine WHERE origin = {sql.literal(_origin(address, table))}"
 
 
-def _origin(target: SyncTarget, table: str) -> str:
-    return f"sync {target.address} {table}"
+def _origin(address: str, table: str) -> str:
+    return f"sync {address} {table}"
 
 
 class RowWriter:
@@ -203,6 +203,8 @@ class RowWriter:
         self._lake, self._target, self._table = lake, target, table
         self._keyed, self._sets_aside = keyed, sets_aside
         self._refused: list[tuple[str, int, str, str]] = []
+        self.refusals = ""
+        """A state that has what this batch has put into the quarantine; nothing if it has not."""
 
     def write(self, rows: pa.Table) -> int:
         """Write rows; return how many. Raises SyncRefused, ConnectionLost."""
@@ -234,6 +236,7 @@ class RowWriter:
     def begin(self) -> None:
         """Forget what an earlier batch has set aside, which was not committed."""
         self._refused.clear()
+        self.refusals = ""
 
     def flush(self) -> int:
         """Put refused rows into the quarantine that are not there; return how many. Call it before
@@ -242,12 +245,14 @@ class RowWriter:
         if self._refused:
             # A batch is repeated after a cut, and all are when the table is filled again.
             keys = ", ".join(str(line[1]) for line in self._refused)
-            source = from_quarantine(self._target, self._table)
+            source = from_quarantine(self._target.address, self._table)
             query = f"SELECT position, line {source} AND position IN ({keys})"
             known = set(self._lake.sql(query).fetchall())
             fresh = [line for line in self._refused if (line[1], line[3]) not in known]
         if fresh:
             self._lake.quarantine(fresh)
+        if self._refused:
+            self.refusals = self._lake.settle().move.snapshot
         self._refused.clear()
         return len(fresh)
 
@@ -255,7 +260,7 @@ class RowWriter:
         if len(self._refused) >= _MOST:
             raise SyncRefused(f"more than {_MOST:,} rows of a batch were refused: {reason}")
         line = orjson.dumps(row, default=str).decode()
-        origin, key = _origin(self._target, self._table), row.get(KEY)
+        origin, key = _origin(self._target.address, self._table), row.get(KEY)
         # In the mode `replace` it may be anything.
         position = key if isinstance(key, int) and key >= 0 else 0
         self._refused.append((origin, position, reason, line))

@@ -21,7 +21,7 @@ from lakelog.sync import delta
 from lakelog.sync.delta import EMPTIED, Delta, DeltaStep, is_emptied
 from lakelog.sync.mapping import read_mapping
 from lakelog.sync.plan import target_of
-from lakelog.sync.rows import ON_ERROR, RowReader, RowWriter
+from lakelog.sync.rows import ON_ERROR, RowReader, RowWriter, from_quarantine
 from lakelog.sync.target import (
     KEY,
     REPLACE,
@@ -281,6 +281,7 @@ class Syncer:
                 events=state.totals.events if is_last else -1,
                 rows=mark.rows + rows_written - deleted,
                 version=mark.version + 1,
+                refusals=self._writer.refusals or mark.refusals,
                 synced_at=disk.now_us(),
                 tip=delta.tip_of(self._store, self._cursor, entries) if is_last else "",
             )
@@ -306,6 +307,8 @@ class Syncer:
             snapshot=snapshot,
             state_time=state.time,
             destroyed_keys=self._destroyed_keys,
+            # What of them is left after a rollback: the next one is compared with that.
+            refusals=head.move.snapshot if plan.mark.refusals else "",
         )
 
     def _plan(self, mark: Watermark | None, state: Manifest, head: Head) -> _Round:
@@ -313,7 +316,7 @@ class Syncer:
         shape = self._target.shape(self.table)
         is_created, added = self._schema_changes(mark, shape)
         # A column that is added now has no values for the rows that are there.
-        rebuilt = "a column was added" if added and mark else ""
+        rebuilt = delta.EXTENDED if added and mark else ""
         if mark and is_emptied(mark, shape):
             rebuilt = EMPTIED
         mark = mark or Watermark(
@@ -349,6 +352,12 @@ class Syncer:
                 raise self._refusal(_REMOVED)
             if has_lost and not self._mapping.is_keyed:
                 change = delta.everything(entries, state, _REMOVED)
+            refused = from_quarantine(self._target.address, self.table)
+            is_keyed = self._mapping.is_keyed
+            if not change.clear and delta.has_lost_refusals(
+                self._lake, refused, mark, change, is_keyed=is_keyed
+            ):
+                change = delta.everything(entries, state, delta.REFUSED)
         if change.clear and self._refuses:
             raise self._refusal(change.reason)
         is_changed = has_lost or any(step.added for step in change.steps)
@@ -403,9 +412,7 @@ class Syncer:
             raise SyncRefused(
                 f"{place}: {KEY} is not a unique key: add one, or use the mode append"
             )
-        columns = () if shape.is_schemaless else self._mapping.columns
-        added = (c for c in columns if c.name.lower() not in declared)
-        return False, tuple(added)
+        return False, shape.lacking(self._mapping.columns)
 
     def _remove(self, step: DeltaStep) -> int:
         """Delete the rows of events that are gone; return how many."""

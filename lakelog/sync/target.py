@@ -49,7 +49,8 @@ class Watermark:
     published, `synced_at` when it was written here (us). `tip` is the digest of the last event: by
     it the state is known again after `move` and `snapshot` were collected. `columns` are the types
     that a user gave columns, and `destroyed_keys` counts the keys of subjects that were destroyed
-    before its rows were read.
+    before its rows were read. `refusals` is a state whose quarantine has the rows that the table
+    refused.
     """
 
     lake_id: str
@@ -68,12 +69,13 @@ class Watermark:
     tip: str = ""
     columns: dict[str, str] = field(default_factory=dict)
     destroyed_keys: int = 0
+    refusals: str = ""
 
     def to_json(self) -> str:
         """Return the text that is stored in the target."""
         record = dataclasses.asdict(self)
         # Versions that know of none of them read it where there are none.
-        for name in ("columns", "destroyed_keys"):
+        for name in ("columns", "destroyed_keys", "refusals"):
             if not record[name]:
                 del record[name]
         return orjson.dumps(record).decode()
@@ -114,6 +116,12 @@ class TableShape:
     is_empty: bool
     is_schemaless: bool = False
     expires: bool = False
+
+    def lacking(self, columns: Sequence[TargetColumn]) -> tuple[TargetColumn, ...]:
+        """The columns that are to be added to it."""
+        # Names are compared as SQL does it where a user created the table.
+        names = {name.lower() for name in self.types}
+        return tuple(c for c in columns if not self.is_schemaless and c.name.lower() not in names)
 
 
 class SyncTarget(abc.ABC):

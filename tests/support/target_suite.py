@@ -399,12 +399,17 @@ class TargetSuite:
         query = "SELECT seq, type, message FROM events"
         synced(path, place.url, query=query)
         place.ask("ALTER TABLE events DROP COLUMN message")
+        with lakelog.open(path) as lake:
+            assert status(lake, place.url)[0].note == "a column was added"
+            assert status(lake, place.url)[0].events_behind == 160
         with pytest.raises(SyncRefused, match="a column was added"):
             synced(path, place.url, query=query, on_rewind="refuse")
         # A sync that is killed once the column is there again has filled it for no row.
         target = Faulty(place.target(), "extend", "after", 1, kill)
         assert forked(lambda: synced(path, target, query=query)) == -9
         assert synced(path, place.url, query=query).is_rebuilt
+        with lakelog.open(path) as lake:
+            assert not status(lake, place.url)[0].note
         assert place.rows(columns="seq, type, message") == expected(path, "seq, type, message")
 
     @pytest.mark.parametrize(

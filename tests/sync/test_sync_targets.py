@@ -12,6 +12,7 @@ import pytest
 
 from lakelog.sync.comparison import check
 from lakelog.sync.databases.database_files import SqliteTarget
+from lakelog.sync.sync import status
 from lakelog.sync.syncer import SyncResult
 from lakelog.sync.target import SyncTarget
 from tests.support.lakes import EXOTIC, opened
@@ -67,6 +68,54 @@ def test_a_row_that_is_refused_again_is_in_the_quarantine_once(home: Path, mode:
     assert synced(path, place.url, **options).quarantined == 0
     with opened(path) as lake:
         assert lake.sql("SELECT position FROM quarantine").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("mode", ["upsert", "append", "replace"])
+def test_rollback_to_before_a_row_was_refused(home: Path, mode: str) -> None:
+    """Its event stays, and so it is in the quarantine again."""
+    path, place = str(home / "lake"), SqlitePlace(home)
+    rule = "CHECK (message NOT IN ('a 1', 'b 1'))"
+    place.ask(f"CREATE TABLE events (seq INTEGER PRIMARY KEY, message {rule})")
+    options = {"query": "SELECT seq, message FROM events", "on_error": "quarantine", "mode": mode}
+    refused = "SELECT DISTINCT position FROM quarantine ORDER BY position"
+    add(path, "a", 3)
+    with opened(path) as lake:
+        lake.tag("base")
+    assert synced(path, place.url, **options).quarantined == 1
+    add(path, "b", 3)
+    assert synced(path, place.url, **options).quarantined == 1
+    with opened(path) as lake:
+        lake.rollback("base")
+        assert lake.sql(refused).fetchall() == []
+        assert status(lake, place.url)[0].note
+    assert synced(path, place.url, **options).quarantined == 1
+    with opened(path) as lake:
+        assert not status(lake, place.url)[0].note
+    add(path, "b", 3)
+    assert synced(path, place.url, **options).quarantined == 1
+    with opened(path) as lake:
+        assert [len(row) for row in lake.sql(refused).fetchall()] == [1, 1]
+    assert place.rows(columns="message") == [("a 0",), ("a 2",), ("b 0",), ("b 2",)]
+
+
+def test_rollback_of_a_refused_row_with_its_event(home: Path) -> None:
+    """Nothing is filled again for it, nor for one before that was refused in time."""
+    path, place = str(home / "lake"), SqlitePlace(home)
+    rule = "CHECK (message NOT IN ('a 1', 'b 1'))"
+    place.ask(f"CREATE TABLE events (seq INTEGER PRIMARY KEY, message {rule})")
+    options = {"query": "SELECT seq, message FROM events", "on_error": "quarantine"}
+    add(path, "a", 3)
+    synced(path, place.url, **options)
+    with opened(path) as lake:
+        lake.settle()
+        lake.tag("base")
+    for name in "bc":
+        add(path, name, 3)
+        synced(path, place.url, **options)
+        with opened(path) as lake:
+            lake.rollback("base")
+        result = synced(path, place.url, **options)
+        assert (result.is_rebuilt, result.total) == (False, 2)
 
 
 def test_a_column_seq_of_computed_rows_is_one_like_others(home: Path) -> None:
