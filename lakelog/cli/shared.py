@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import click
 
 from lakelog.cli import exits, rounds
-from lakelog.cli.app import App, verb
+from lakelog.cli.app import DEFAULT_LAKE, App, verb
 from lakelog.cli.keys import new_ring
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
@@ -40,8 +40,9 @@ def attach(
     """Make DIRECTORY part of the lake in a bucket, which other machines share.
 
     URL is s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, gs://BUCKET/PREFIX or a directory
-    of files. Where there is no lake yet, one is created. Appends are durable in DIRECTORY;
-    `lakelog exchange` publishes them to the bucket, and takes what other machines have
+    of files; DIRECTORY is that of --lake by default, else the last name of URL. Where
+    there is no lake yet, one is created. Appends are durable in DIRECTORY; `lakelog
+    exchange` publishes them to the bucket, and takes what other machines have
     published. An attachment that was interrupted goes on if it is run again.
 
     With --encrypt the bucket holds nothing but ciphertext; each machine needs the master
@@ -49,7 +50,8 @@ def attach(
     """
     if key and not encrypt:
         raise click.UsageError("--key is for --encrypt")
-    path = directory or os.path.basename(url.rstrip("/"))
+    lake = app.path if app.path != DEFAULT_LAKE else ""
+    path = directory or lake or os.path.basename(url.rstrip("/"))
     if os.path.realpath(url.removeprefix("file://")) == os.path.realpath(path):
         raise click.UsageError(f"{path} would be part of itself: name another DIRECTORY")
     ring = functools.partial(new_ring, app, path, key) if encrypt else None

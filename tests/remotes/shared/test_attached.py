@@ -376,6 +376,8 @@ def test_the_verbs_attach_and_exchange(tmp_path: Path) -> None:
     bucket = f"file://{tmp_path}/bucket"
     for name in ("a", "b"):
         run("", "attach", bucket, str(tmp_path / name), "--cache", "1GB")
+    run(tmp_path / "d", "attach", bucket)
+    assert (tmp_path / "d" / "lakelog.json").exists()
     run(tmp_path / "a", "append", "type=T", "n=1")
     assert answer(tmp_path / "a", "exchange")["published"] == 1
     assert answer(tmp_path / "b", "exchange", "--json")["arrived"] == 1
