@@ -435,9 +435,10 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
             self._moved(dataclasses.replace(target, bad=target.bad - old))
 
     def do_erase(self) -> None:
-        """Erase a subject: it is gone from every state, and what it did before is refused."""
-        subject = self.dice.choice(SUBJECTS[:-1])
-        if self.dice.random() < 0.7 or subject in self.erased or len(self.erased) > 1:
+        """Erase a subject or two: they are gone from every state, and what they did before is
+        refused."""
+        subjects = self.dice.sample(SUBJECTS[:-1], self.dice.choice([1, 1, 2]))
+        if self.dice.random() < 0.7 or self.erased.intersection(subjects) or len(self.erased) > 1:
             return
         others = [
             lakelog.open(self.path, create=False, branch=name)
@@ -447,11 +448,11 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
         for other in others:
             other.settle()
             other.close()
-        self.lake.erase(subject=subject, why="asked", rows=True)
+        self.lake.erase(subject=subjects, why="asked", rows=True)
         self._exchange_all()
         places = [left.place for status in self.lake.erasures() for left in status.leftovers]
         assert all("/.tmp-" in place for place in places), places
-        self.erased.add(subject)
+        self.erased.update(subjects)
         # What an undo brings back may be in no branch and no tag.
         undone = (state for moves in self.moves.values() for pair in moves for state in pair)
         gone = frozenset(
@@ -463,7 +464,7 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
                 *undone,
             )
             for event in state.events
-            if event.subject == subject
+            if event.subject in subjects
         )
         self.branches = {name: state.without(gone) for name, state in self.branches.items()}
         self.deleted = {name: state.without(gone) for name, state in self.deleted.items()}
