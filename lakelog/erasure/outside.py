@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+from dataclasses import replace
 
 import orjson
 
@@ -35,15 +36,20 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
     """Return the places that may have rows of an erasure, of which `tags` (names with counts) have
     some: `place`, `name`, `command` and `done`."""
     sets = {_training_set(store, name): None for name in tags if name.startswith(_TRAIN)}
-    destinations = []
+    destinations, all_tags = [], set(store.refs.tag_names())
     for copy in copies.listing(store.paths):
         unfinished = _unfinished(copy)
         destinations += [_copy(store, CopyNote.of(_EXPORT, path)) for path in unfinished]
         if copy.place != TRAINING_SET:
             destinations.append(_copy(store, copy))
+            continue
+        tag = _TRAIN + str(_manifest_of(copy.path).get("id"))
         # Of one that is being written nobody knows yet what it will have.
-        elif unfinished or _TRAIN + str(_manifest_of(copy.path).get("id")) in tags:
+        if unfinished or tag in tags:
             sets[copy.path] = None
+        elif tag not in all_tags and os.path.lexists(copy.path):
+            # Its tag was deleted: what it has is not known, and nobody can make it again.
+            destinations.append(_copy(store, replace(copy, place=_EXPORT)))
     destinations = [
         {
             "place": TRAINING_SET,

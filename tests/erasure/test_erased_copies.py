@@ -20,6 +20,7 @@ import pytest
 import lakelog
 from lakelog import outcomes, train
 from lakelog.errors import InvalidEvent
+from lakelog.history import delete_tag
 from lakelog.lake import Lake
 from tests.support import encrypted, seam
 from tests.support.cli import run
@@ -332,3 +333,20 @@ def test_the_note_of_a_place_is_durable_before_it_gets_rows(
         seam.install(monkeypatch, record)
         lake.export("SELECT * FROM events", tmp_path / "out.csv")
     assert "/lake/copies/" in next(path for name, path in changes if name == "sync_file")
+
+
+def test_a_training_set_without_its_tag_is_named(tmp_path: Path) -> None:
+    """Whoever deletes the tag of its state takes no row out of it."""
+    recipe = tmp_path / "all.toml"
+    recipe.write_text(
+        'name = "all"\n[select]\nsql = "FROM events"\n[shape]\nkind = "events"\n'
+        "[split]\ntrain = 1.0\nvalidation = 0.0\ntest = 0.0\n"
+    )
+    with filled(tmp_path) as lake:
+        train.export(lake, str(recipe), str(tmp_path / "set"))
+        (tag,) = lake.tags()
+        delete_tag(lake.store, tag.name)
+        status = lake.erase(subject=ADA, why="asked")
+        assert [place["name"] for place in status.copies] == [str(tmp_path / "set")]
+        shutil.rmtree(tmp_path / "set")
+        assert lake.erasures()[0].is_done
