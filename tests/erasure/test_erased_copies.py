@@ -350,3 +350,22 @@ def test_a_training_set_without_its_tag_is_named(tmp_path: Path) -> None:
         assert [place["name"] for place in status.copies] == [str(tmp_path / "set")]
         shutil.rmtree(tmp_path / "set")
         assert lake.erasures()[0].is_done
+
+
+def test_a_restored_backup_knows_what_the_lake_gave_away(tmp_path: Path) -> None:
+    """As the lake does that it takes the place of, and the backup itself."""
+    backup = tmp_path / "backup"
+    with filled(tmp_path) as lake:
+        lake.export("events", tmp_path / "out.csv")
+        lake.backup(backup)
+    shutil.rmtree(tmp_path / "lake")
+    shutil.copytree(backup, tmp_path / "lake")
+    with lakelog.open(tmp_path / "lake") as lake:
+        status = lake.erase(subject=ADA, why="asked")
+        assert {place["name"] for place in status.copies} == {
+            str(backup),
+            str(tmp_path / "out.csv"),
+        }
+        (tmp_path / "out.csv").unlink()
+        lake.backup(backup)
+        assert lake.erasures()[0].is_done
