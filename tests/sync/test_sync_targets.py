@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 
 from lakelog.sync.comparison import check
@@ -116,6 +120,25 @@ def test_rollback_of_a_refused_row_with_its_event(home: Path) -> None:
             lake.rollback("base")
         result = synced(path, place.url, **options)
         assert (result.is_rebuilt, result.total) == (False, 2)
+
+
+def test_check_while_another_sync_commits(home: Path) -> None:
+    """It compares rows and watermark of one moment, also of a file in WAL mode."""
+    path, place = str(home / "lake"), SqlitePlace(home)
+    add(path, "a", 3)
+    synced(path, place.url)
+    assert place.ask("PRAGMA journal_mode = wal") == [("wal",)]
+    add(path, "b", 3)
+    target = cast("SqliteTarget", place.target())
+    target.connect()
+    # In a process of its own: what SQLite locks is not locked for the same one.
+    command = [sys.executable, "-m", "lakelog", "--lake", path, "sync", place.url, "--once"]
+    with contextlib.closing(target), target.snapshot():
+        assert target.watermarks()["events"].rows == 3
+        subprocess.run(command, check=True, stderr=subprocess.PIPE)
+        batches = target.read("events", pa.schema([("seq", pa.int64())]), {})
+        assert sum(batch.num_rows for batch in batches) == 3
+    assert len(place.rows()) == 6
 
 
 def test_a_column_seq_of_computed_rows_is_one_like_others(home: Path) -> None:

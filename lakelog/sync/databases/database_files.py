@@ -101,13 +101,15 @@ class SqliteTarget(FileTarget):
         if self._adbc:
             self._connection = AdbcConnection(driver.connect(self._path))
         else:
-            options: Any = {"isolation_level": None, "factory": _PlainConnection}
-            self._connection = sqlite3.connect(self._path, **options)
+            self._connection = self._open_plain()
         self._fetch(f"PRAGMA busy_timeout = {_MILLISECONDS}")
         self._fetch(f"PRAGMA page_size = {_PAGE}")
         # Else the rows that were erased stay in its free pages when it is synced again.
         self._fetch("PRAGMA secure_delete = ON")
         return self._connection
+
+    def _open_plain(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, isolation_level=None, factory=_PlainConnection)
 
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
         names = ", ".join(map(sql.identifier, rows.column_names))
@@ -121,12 +123,22 @@ class SqliteTarget(FileTarget):
         # The driver does not say how many rows a statement with many parameters has changed.
         return int(before - self._fetch(f"SELECT count(*) FROM {self._name(table)}")[0][0])
 
-    def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Have one state of the file within, by one connection; see SqlTarget."""
         # By the module: the driver takes the types of all rows from the first ones.
-        with contextlib.closing(sqlite3.connect(self._path)) as connection:
-            cursor = connection.execute(statement)
-            while rows := cursor.fetchmany(self.write_rows):
-                yield rows
+        with contextlib.closing(self._open_plain()) as plain:
+            connection, self._connection = self._connection, plain
+            try:
+                with super().snapshot():
+                    yield
+            finally:
+                self._connection = connection
+
+    def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+        cursor = self._connection.execute(statement)
+        while rows := cursor.fetchmany(self.write_rows):
+            yield rows
 
     def _many(self, statement: str, rows: pa.Table) -> None:
         if self._adbc:
@@ -255,10 +267,8 @@ class DuckdbTarget(FileTarget):
         result = self._connection.execute(statement)
         return list(result.fetchall()) if result.description else []
 
-    def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
-        result = self._connection.execute(statement)
-        while rows := result.fetchmany(self.write_rows):
-            yield rows
+    def _rows(self, statement: str) -> Iterator[pa.RecordBatch]:
+        yield from self._connection.sql(statement).to_arrow_reader(self.write_rows)
 
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
         names = ", ".join(map(sql.identifier, rows.column_names))
