@@ -363,6 +363,20 @@ def test_types_by_column(path: str, place: PostgresPlace) -> None:
         synced(path, place.url, query=query)
 
 
+def test_check_of_integers_in_a_numeric_column(path: str, place: PostgresPlace) -> None:
+    """They have digits after the point there, and are the same numbers."""
+    place.ask("CREATE TABLE events (seq bigint PRIMARY KEY, n numeric(9, 2), exact numeric(9, 3))")
+    query = "SELECT seq, seq * 7 AS n, (seq / 8)::DECIMAL(9, 2) AS exact FROM events"
+    synced(path, place.url, query=query)
+    with opened(path) as lake:
+        assert check(lake, place.url)[0].is_equal
+        place.ask("UPDATE events SET n = n + 0.01 WHERE seq < 3")
+        place.ask("UPDATE events SET exact = exact + 0.001 WHERE seq = 3")
+        assert check(lake, place.url)[0].different == 4
+        assert check(lake, place.url, repair=True)[0].is_repaired
+        assert check(lake, place.url)[0].is_equal
+
+
 @pytest.mark.parametrize("form", ["postgresql:///{0}", "postgresql:///{0}?host={1}"])
 def test_socket_of_the_server(
     path: str, place: PostgresPlace, form: str, monkeypatch: pytest.MonkeyPatch
