@@ -6,7 +6,6 @@ Their DB-API modules import pandas and polars where they are installed, which ta
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,16 +30,17 @@ class AdbcConnection:
     def fetch(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement; return its rows."""
         # Read to the end also where there are no rows: SQLite runs the statement meanwhile.
-        return list(itertools.chain.from_iterable(self.fetch_batches(statement)))
+        batches = self.fetch_batches(statement)
+        columns = ([column.to_pylist() for column in batch.columns] for batch in batches)
+        return [row for batch in columns for row in zip(*batch, strict=True)]
 
-    def fetch_batches(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+    def fetch_batches(self, statement: str) -> Iterator[pa.RecordBatch]:
         """Run a statement; yield its rows as they come."""
         with self._statement() as handle:
             handle.set_sql_query(statement)
             stream, _ = handle.execute_query()
             # Batch by batch: a table that is checked may be larger than memory.
-            for batch in pa.RecordBatchReader.from_stream(stream):
-                yield list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+            yield from pa.RecordBatchReader.from_stream(stream)
 
     def execute_many(self, statement: str, rows: pa.Table) -> None:
         """Run a statement once for each row, its parameters being the columns in order."""

@@ -135,13 +135,16 @@ class PostgresTarget(SqlTarget):
         self._fetch(f"SELECT {', '.join(settings)}")
         return self._connection
 
-    def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+    def _rows(self, statement: str) -> Iterator[pa.RecordBatch]:
         yield from self._connection.fetch_batches(statement)
 
     def _readable(self, name: str, declared: str) -> str:
         column = sql.identifier(name)
         if declared.endswith("[]"):
             return f"to_json({column})::text"
+        # As text 5.00 is no integer, which the mapping may have for it.
+        if declared.startswith("numeric"):
+            return f"CASE WHEN {column} = trunc({column}) THEN trunc({column}) ELSE {column} END"
         return f"{column}::text" if declared in _TEXTUAL else column
 
     def begin(self, table: str, version: int) -> None:

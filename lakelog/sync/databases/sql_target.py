@@ -219,18 +219,20 @@ class SqlTarget(SyncTarget):
         # Read as text where it was given as text: each database writes such values in its own way.
         with self._errors(table):
             for rows in self._rows(f"SELECT {names} FROM {self._name(table)}"):
-                columns = [
-                    _array([row[n] for row in rows], field.type) for n, field in enumerate(schema)
-                ]
-                yield pa.Table.from_arrays(columns, schema=schema)
+                columns = (
+                    rows.columns if isinstance(rows, pa.RecordBatch) else zip(*rows, strict=True)
+                )
+                arrays = [_array(c, field.type) for c, field in zip(columns, schema, strict=True)]
+                yield pa.Table.from_arrays(arrays, schema=schema)
 
     def _readable(self, name: str, declared: str) -> str:
         """SQL that reads a column of a declared type as text, where it was given as text."""
         return sql.identifier(name)
 
-    def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
-        """Run a statement; yield its rows, so many at a time."""
-        yield self._fetch(statement)
+    @abc.abstractmethod
+    def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]] | pa.RecordBatch]:
+        """Run a statement; yield its rows, so many at a time. Python has no dates before the year 1
+        and after 9999: who has these yields Arrow."""
 
     def commit(self, table: str, watermark: Watermark) -> None:
         """End the transaction with the watermark; see SyncTarget."""
@@ -317,19 +319,22 @@ class SqlTarget(SyncTarget):
             raise explained from None
 
 
-def _array(values: list[Any], value_type: pa.DataType) -> pa.Array:
+def _array(values: Sequence[Any] | pa.Array, value_type: pa.DataType) -> pa.Array:
     """Values of a column as Arrow of a type; those that cannot be are null."""
     # Column by column in one call; only where that fails value by value.
     try:
+        array = values if isinstance(values, pa.Array) else pa.array(values)
+        # PostgreSQL's numeric is text of a type of its own.
+        array = array.storage if isinstance(array, pa.ExtensionArray) else array
         # As wholly as it may be: a time zone and a smaller integer are others there.
         return (
-            pa.array(values).cast(value_type)
-            if any(v is not None for v in values)
-            else pa.nulls(len(values), value_type)
+            array.cast(value_type)
+            if array.null_count < len(array)
+            else pa.nulls(len(array), value_type)
         )
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         if len(values) > 1:
-            chunks = (_array([value], value_type) for value in values)
+            chunks = (_array(values[n : n + 1], value_type) for n in range(len(values)))
             return pa.concat_arrays(list(chunks))
         return pa.nulls(len(values), value_type)
 
