@@ -50,6 +50,7 @@ class _DeliveryAttempt:
     outcome: str
     address: str
     error: str = ""
+    retry_after: float = 0
 
 
 class Outbox:
@@ -137,18 +138,19 @@ class Outbox:
         try:
             sink.deliver(notice)
         except DeliveryFailed as error:
-            return self._failure(delivery, address, str(error), is_final=error.is_final)
+            return self._failure(delivery, address, error)
         # A fault of ours must not stop the other receivers, nor be tried without end.
         except Exception as error:
-            return self._failure(delivery, address, f"{type(error).__name__}: {error}")
+            failure = DeliveryFailed(f"{type(error).__name__}: {error}")
+            return self._failure(delivery, address, failure)
         return _DeliveryAttempt(delivery, DELIVERED, address)
 
     def _failure(
-        self, delivery: PendingDelivery, address: str, reason: str, *, is_final: bool = False
+        self, delivery: PendingDelivery, address: str, error: DeliveryFailed
     ) -> _DeliveryAttempt:
         from_change = self._clock() - micros_of(delivery.document["time"])
-        outcome = GIVEN_UP if is_final or from_change > GIVE_UP_US else FAILED
-        return _DeliveryAttempt(delivery, outcome, address, reason[:500])
+        outcome = GIVEN_UP if error.is_final or from_change > GIVE_UP_US else FAILED
+        return _DeliveryAttempt(delivery, outcome, address, str(error)[:500], error.retry_after)
 
     def _record(self, attempt: _DeliveryAttempt) -> None:
         delivery, moment = attempt.delivery, self._clock()
@@ -164,7 +166,7 @@ class Outbox:
             "time": text_of(moment),
         }
         if attempt.outcome == FAILED:
-            document["retry"] = text_of(moment + pause(count))
+            document["retry"] = text_of(moment + pause(count, attempt.retry_after))
         if attempt.error:
             document["error"] = attempt.error
             problem = problem_of(attempt.address, attempt.error)
@@ -172,10 +174,11 @@ class Outbox:
         self._log.append([delivery_event(document)])
 
 
-def pause(attempts: int) -> int:
-    """How long (us) a sink is left alone after so many failures with one change."""
+def pause(attempts: int, seconds: float = 0) -> int:
+    """How long (us) a sink is left alone after so many failures with one change, at least the
+    seconds that it asks for."""
     # Doubled with each failure; the shift is bounded, since Python's integers are not.
-    return int(min(_LONGEST_US, _FIRST_US << min(attempts - 1, 20)))
+    return int(min(_LONGEST_US, max(_FIRST_US << min(attempts - 1, 20), seconds * 1_000_000)))
 
 
 def problem_of(address: str, error: str) -> str:

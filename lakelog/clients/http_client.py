@@ -113,6 +113,12 @@ class Reply:
     body: bytes
     headers: http.client.HTTPMessage
 
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds that a server asks to wait; a date is not read."""
+        requested = self.headers.get("Retry-After", "")
+        return float(requested) if requested.isdecimal() else None
+
 
 class HttpConnection:
     """A connection that is kept open between requests. One thread uses it."""
@@ -255,9 +261,8 @@ class HttpConnection:
 
 def _pause(reply: Reply, attempt: int) -> float:
     """The seconds that a server asks for, or growing ones."""
-    requested = reply.headers.get("Retry-After", "")
-    # A date is not read: then the growing pause has to do.
-    return min(float(requested), _WAIT_MAX) if requested.isdecimal() else connection.pause(attempt)
+    requested = reply.retry_after
+    return connection.pause(attempt) if requested is None else min(requested, _WAIT_MAX)
 
 
 def _words(reply: Reply) -> str:

@@ -98,6 +98,22 @@ def test_a_receiver_that_fails_is_tried_again_later_and_in_order(
     assert alerts.changes() == [("web", "firing"), ("web", "resolved")]
 
 
+@pytest.mark.parametrize(("asked", "waited"), [("60", 60), ("86400", 300)])
+def test_a_receiver_is_left_alone_as_long_as_it_asks(
+    alerts: AlertLake, hook: Receiver, asked: str, waited: int
+) -> None:
+    """By Retry-After, but no longer than five minutes."""
+    alerts.add(sinks=(hook.url,))
+    hook.mode, hook.headers = "429", {"Retry-After": asked}
+    alerts.errors(1)
+    alerts.round()
+    hook.mode = "200"
+    alerts.round((waited - 1) * SECOND)
+    assert len(hook.received) == 1
+    alerts.round(SECOND)
+    assert len(hook.received) == 2
+
+
 def test_a_slow_receiver_leaves_time_for_rules_and_for_others(alerts: AlertLake) -> None:
     """It gets what waits over several rounds, in order; others have theirs with the first."""
     alerts.add(sinks=("command:sleep 1.2", "log"))

@@ -32,12 +32,13 @@ class Received:
 @dataclass
 class Receiver:
     """What a server got. `mode` is how it answers: a status, or slow, drip, echo, redirect; `hook`
-    is called before and after each answer."""
+    is called before and after each answer, and each has `headers`."""
 
     port: int = 0
     mode: str = "200"
     received: list[Received] = field(default_factory=list)
     hook: Callable[[str], None] = lambda _: None
+    headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -76,7 +77,8 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
         self.send_response(302 if receiver.mode == "redirect" else int(receiver.mode))
         if receiver.mode == "redirect":
             self.send_header("Location", receiver.url + "/elsewhere")
-        self.send_header("Content-Length", "2")
+        for name, value in {**receiver.headers, "Content-Length": "2"}.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(b"ok")
         receiver.hook("after")

@@ -21,11 +21,12 @@ _SECRET_MAX = 65_536
 
 
 class DeliveryFailed(LakelogError):
-    """Raised where a receiver did not take a notification. `is_final` if it never will."""
+    """Raised where a receiver did not take a notification. `is_final` if it never will;
+    `retry_after` are the seconds that it asks to be left alone."""
 
-    def __init__(self, reason: str, *, is_final: bool = False) -> None:
+    def __init__(self, reason: str, *, is_final: bool = False, retry_after: float = 0) -> None:
         super().__init__(reason)
-        self.is_final = is_final
+        self.is_final, self.retry_after = is_final, retry_after
 
 
 class AlertSink(Protocol):

@@ -105,4 +105,6 @@ def _require(reply: Reply, address: str) -> None:
         )
     # An answer may repeat what was sent: its text is not shown.
     is_final = reply.status < 500 and reply.status not in _AGAIN
-    raise DeliveryFailed(f"{address}: HTTP {reply.status}", is_final=is_final)
+    raise DeliveryFailed(
+        f"{address}: HTTP {reply.status}", is_final=is_final, retry_after=reply.retry_after or 0
+    )
