@@ -45,6 +45,7 @@ _KINDS = {
 }
 _KIND = {name: kind for kind, names in _KINDS.items() for name in names.split()}
 _KIND["TIMESTAMP WITH TIME ZONE"] = "timestamptz"
+_WIDE, _WIDEST = ("HUGEINT", "UHUGEINT"), ColumnType("numeric", (38, 0))
 _NESTED = re.compile(r"\]$|^(STRUCT|MAP|UNION|VARIANT)\b")
 
 
@@ -67,21 +68,24 @@ class Mapping:
         """Return the mapping with types for columns by name. Raises InvalidSetting."""
         names = [column.name for column in self.columns]
         column_types = read_types(given, names, types, place, KEY)
+        # Of 39 digits one more than a database is asked to have: a row with such is refused alone.
+        has_digits = types.has_arguments and "numeric" in types.names
+        wide = {c.name: _WIDEST for c in self.columns if has_digits and c.engine_type in _WIDE}
         return replace(
             self,
             columns=tuple(_typed(column, column_types.get(column.name)) for column in self.columns),
             nested=self.nested - column_types.keys(),
             conversions=tuple(
-                Conversion.of(column.name, column.engine_type, column_types[column.name])
+                Conversion.of(column.name, column.engine_type, converted)
                 for column in self.columns
-                if column.name in column_types
+                if (converted := (wide | column_types).get(column.name))
             ),
         )
 
     @property
     def column_types(self) -> dict[str, str]:
         """The types that a user gave columns, by name."""
-        return {each.column: str(each.column_type) for each in self.conversions}
+        return {c.name: str(c.column_type) for c in self.columns if c.column_type}
 
 
 def read_mapping(

@@ -75,7 +75,7 @@ class RowReader:
         """Rows whose values could all be converted; the others are refused."""
         unconverted = rows[_UNCONVERTED]
         if unconverted.null_count < rows.num_rows:
-            types = self._mapping.column_types
+            types = {each.column: each.column_type for each in self._mapping.conversions}
             # A few at a time: refused rows become Python objects, of which millions would not fit.
             for batch in rows.filter(unconverted.is_valid()).to_batches(max_chunksize=_FEW):
                 for row in batch.to_pylist():

@@ -183,6 +183,26 @@ def test_values_that_cannot_be_converted(home: Path, place: Place) -> None:
     assert compared(path, place).is_equal
 
 
+def test_integer_of_more_digits_than_a_numeric_has(home: Path, place: Place) -> None:
+    """A row with one is refused alone; SQLite, which keeps it as text, has it."""
+    path, query = of_rows(home), "SELECT (data->>'n')::HUGEINT AS n FROM events"
+    with opened(path) as lake:
+        lake.append([{"type": "row", "data": {"n": str(2**127 - 1)}}])
+    if isinstance(place, SqlitePlace):
+        assert synced(path, place.url, query=query).total == 4
+        assert place.ask("SELECT n FROM events WHERE seq = 3") == [(str(2**127 - 1),)]
+        return
+    with pytest.raises(SyncRefused, match=r"seq 3: column n: '170141\d+' is not numeric\(38,0\)"):
+        synced(path, place.url, query=query)
+    if isinstance(place, DuckdbPlace):  # it has no savepoints
+        return
+    assert synced(path, place.url, query=query, on_error="quarantine").quarantined == 1
+    assert [row[0] for row in place.rows(columns="seq")] == [0, 1, 2]
+    with opened(path) as lake:
+        assert str(2**127 - 1) in lake.sql("SELECT line FROM quarantine").fetchall()[0][0]
+    assert compared(path, place).is_equal
+
+
 def test_type_that_is_changed(home: Path, place: Place) -> None:
     """A table that has another is refused; one that can hold it is filled again."""
     path, options = of_rows(home), {"query": QUERY}
