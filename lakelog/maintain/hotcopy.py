@@ -106,9 +106,11 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
     _copy_documents(copy_paths.tags, tags, result)
     _copy_documents(copy_paths.signatures, signatures, result)
     _copy_documents(copy_paths.remotes, remotes, result)
-    # Else whoever restores the copy would take what gc let go for lost, have no rules, and erase
-    # without a word of those that got rows. Not counted: each run notes itself.
-    _copy_documents(copy_paths.copies, _read_all(store.paths.copies), HotCopy())
+    # Else whoever restores the copy would take what gc let go for lost, have no rules, and undo and
+    # erase without a word of what else was moved or got rows. Not counted: each run notes itself.
+    for name in ("rollbacks", "copies"):
+        documents = _read_all(getattr(store.paths, name))
+        _copy_documents(getattr(copy_paths, name), documents, HotCopy())
     for name in ("lost", "let_go", "policy"):
         if (document := File(getattr(store.paths, name))).exists():
             File(getattr(copy_paths, name)).replace(document.read())

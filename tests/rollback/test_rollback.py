@@ -543,3 +543,18 @@ def test_a_copy_tells_no_cluster_what_was_interrupted(
     with world.open() as lake:
         assert finish(lake)
     assert world.facts()["deployment"] != new["deployment"]
+
+
+def test_undo_in_a_restored_backup_says_what_it_leaves(world: World) -> None:
+    """The directories were moved by the lake whose place it took."""
+    with world.open() as lake:
+        rollback(lake, "v1", ("data", "cursors", "state"))
+        lake.backup(world.root / "copy")
+    old = world.facts()
+    shutil.rmtree(world.path)
+    shutil.copytree(world.root / "copy", world.path)
+    with world.open() as lake:
+        done = undo(lake)
+    assert done.notes == ("another machine moved state as well: left alone",)
+    assert world.facts()["state"] == old["state"]
+    assert world.facts()["data"] != old["data"]
