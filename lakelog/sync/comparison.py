@@ -16,10 +16,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
@@ -33,11 +34,12 @@ from lakelog.sync import delta
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.mapping import Mapping, read_mapping
 from lakelog.sync.plan import target_of
-from lakelog.sync.rows import RowReader, from_quarantine
+from lakelog.sync.rows import RowReader, from_quarantine, line_of, python_rows
 from lakelog.sync.target import KEY, REPLACE, TableShape, Watermark, WatermarkMoved
 
 _ROWS, _KEYS_MAX = 1_000_000, 10_000
 _WANTED, _FOUND, _DIFFERING = "lakelog_wanted", "lakelog_found", "lakelog_differing"
+_REFUSED = "lakelog_refused"
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class _Comparison:
         self._mapping: Mapping = mapping.typed(mark.columns, target.type_names, target.address)
         self._canonical: dict[str, Canonical] = {}
         self._names, self._skipped = list[str](), tuple[str, ...]()
+        self._refused_lines = set[str]()
         # Rows that could not be converted are in the quarantine.
         self._reader = RowReader(lake, self._mapping, target, _ROWS, lambda row: None)
 
@@ -145,7 +148,8 @@ class _Comparison:
     def run(self, *, repair: bool) -> CheckResult:
         """Compare, and write again what differs if that is wanted."""
         events = self._events()
-        self._digest(_WANTED, self._reader.mapped(events))
+        self._refused_lines = self._lines_of_refused(events)
+        self._digest(_WANTED, self._mapped(events))
         result = self._compare()
         if result.is_equal or not repair:
             return result
@@ -175,6 +179,33 @@ class _Comparison:
         positions = [int(row[0]) for row in self._lake.sql(query).fetchall()]
         lacking = f"SELECT unnest({positions}::BIGINT[]) AS k EXCEPT SELECT k FROM {_FOUND}"
         return [int(row[0]) for row in self._cursor.execute(f"{lacking} ORDER BY k").fetchall()]
+
+    def _lines_of_refused(self, events: str) -> set[str]:
+        """What `_refused` is for rows without keys: their lines in the quarantine."""
+        query = f"SELECT line {from_quarantine(self._target.address, self._table)}"
+        lines = {str(row[0]) for row in self._lake.sql(query).fetchall()}
+        if self._mapping.is_keyed or not lines:
+            return set()
+        refused_lines, refused = list[str](), list[pa.Table]()
+        for rows in self._reader.mapped(events):
+            row_lines = [line_of(row) for row in python_rows(rows)]
+            is_refused = [line in lines for line in row_lines]
+            refused.append(rows.filter(pa.array(is_refused)))
+            refused_lines += itertools.compress(row_lines, is_refused)
+        self._digest(_REFUSED, refused)
+        # Those that the table has taken since are rows like others.
+        query = f"SELECT rowid FROM {_REFUSED} WHERE d IN (SELECT d FROM {_FOUND})"
+        taken = {refused_lines[n] for (n,) in self._cursor.execute(query).fetchall()}
+        return set(refused_lines) - taken
+
+    def _mapped(self, events: str) -> Iterator[pa.Table]:
+        """Yield the rows that the table should have."""
+        for rows in self._reader.mapped(events):
+            if self._refused_lines:
+                is_wanted = [line_of(r) not in self._refused_lines for r in python_rows(rows)]
+                rows = rows.filter(pa.array(is_wanted))
+            if rows.num_rows:
+                yield rows
 
     def _incomparable(self, shape: TableShape) -> tuple[str, ...]:
         names = (name for name, declared in shape.types.items() if not is_comparable(declared))
@@ -245,7 +276,7 @@ class _Comparison:
                 events = f"SELECT * FROM ({events}) WHERE {KEY} IN ({key_list})"
             else:
                 self._target.clear(self._table)
-            for batch in self._reader.mapped(events):
+            for batch in self._mapped(events):
                 self._target.write(self._table, batch, keyed)
             expected = self._cursor.sql(f"SELECT count(*) FROM {_WANTED}").fetchall()[0][0]
             mark = dataclasses.replace(

@@ -78,7 +78,7 @@ class RowReader:
             types = {each.column: each.column_type for each in self._mapping.conversions}
             # A few at a time: refused rows become Python objects, of which millions would not fit.
             for batch in rows.filter(unconverted.is_valid()).to_batches(max_chunksize=_FEW):
-                for row in batch.to_pylist():
+                for row in python_rows(batch):
                     failed = orjson.loads(row.pop(_UNCONVERTED))
                     values = {name: value for name, value in failed.items() if value is not None}
                     name, value = next(iter(values.items()))
@@ -185,6 +185,22 @@ def from_quarantine(address: str, table: str) -> str:
     return f"FROM quarantine WHERE origin = {sql.literal(_origin(address, table))}"
 
 
+def line_of(row: dict[str, Any]) -> str:
+    """Return the line of a row in the quarantine."""
+    return orjson.dumps(row, default=str).decode()
+
+
+def python_rows(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return rows as values of Python; dates that it does not have as text."""
+    try:
+        return list(rows.to_pylist())
+    except (OverflowError, ValueError):
+        for n, field in enumerate(rows.schema):
+            if pa.types.is_temporal(field.type):
+                rows = rows.set_column(n, field.name, rows.column(n).cast(pa.string()))
+        return list(rows.to_pylist())
+
+
 def _origin(address: str, table: str) -> str:
     return f"sync {address} {table}"
 
@@ -218,7 +234,7 @@ class RowWriter:
             return int(rows.num_rows)
         except RowRefused as error:
             if rows.num_rows == 1:
-                self._set_aside(rows.to_pylist()[0], str(error))
+                self._set_aside(python_rows(rows)[0], str(error))
                 return 0
         half = rows.num_rows // 2
         return self.write(rows.slice(0, half)) + self.write(rows.slice(half))
@@ -259,7 +275,7 @@ class RowWriter:
     def _set_aside(self, row: dict[str, Any], reason: str) -> None:
         if len(self._refused) >= _MOST:
             raise SyncRefused(f"more than {_MOST:,} rows of a batch were refused: {reason}")
-        line = orjson.dumps(row, default=str).decode()
+        line = line_of(row)
         origin, key = _origin(self._target.address, self._table), row.get(KEY)
         # In the mode `replace` it may be anything.
         position = key if isinstance(key, int) and key >= 0 else 0

@@ -180,6 +180,32 @@ def test_check_of_a_table_that_refused_rows(home: Path) -> None:
         assert check(lake, place.url)[0].different == 1
 
 
+@pytest.mark.parametrize("mode", ["replace", "append"])
+def test_check_of_rows_without_keys_that_were_refused(home: Path, mode: str) -> None:
+    """They are known by their lines in the quarantine."""
+    path, place = str(home / "lake"), SqlitePlace(home)
+    place.ask("CREATE TABLE events (message TEXT CHECK (message NOT IN ('a 1', 'a 2')))")
+    add(path, "a", 40)
+    query = "SELECT message FROM (SELECT message, seq AS n FROM events) WHERE n >= 0"
+    options = {"query": query, "mode": mode}
+    assert synced(path, place.url, **options, on_error="quarantine").quarantined == 2
+    with opened(path) as lake:
+        assert check(lake, place.url)[0].is_equal
+        place.ask("DELETE FROM events WHERE message IN ('a 7', 'a 8')")
+        assert check(lake, place.url)[0].missing == 2
+        assert check(lake, place.url, repair=True)[0].is_repaired
+        assert check(lake, place.url)[0].is_equal
+    assert synced(path, place.url, **options, on_error="quarantine").total == 38
+    # Of a table that takes them they are rows like others.
+    place.ask("DROP TABLE events")
+    place.ask("DELETE FROM lakelog_sync")
+    synced(path, place.url, **options)
+    with opened(path) as lake:
+        assert check(lake, place.url)[0].is_equal
+        place.ask("INSERT INTO events VALUES ('a 1')")
+        assert check(lake, place.url)[0].extra == 1
+
+
 @pytest.mark.matrix
 class TestDuckdb(TargetSuite):
     test_refused_rows_go_to_the_quarantine = None  # it has no savepoints

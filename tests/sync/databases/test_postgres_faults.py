@@ -377,6 +377,18 @@ def test_check_of_integers_in_a_numeric_column(path: str, place: PostgresPlace) 
         assert check(lake, place.url)[0].is_equal
 
 
+def test_date_that_neither_the_server_nor_python_has(path: str, place: PostgresPlace) -> None:
+    """Its row is refused like any other."""
+    query = "SELECT CASE seq WHEN 7 THEN 'infinity'::DATE ELSE '2024-03-01'::DATE END d FROM events"
+    with pytest.raises(SyncRefused, match="date out of range"):
+        synced(path, place.url, query=query)
+    result = synced(path, place.url, query=query, on_error="quarantine")
+    assert (result.quarantined, result.total) == (1, 119)
+    with opened(path) as lake:
+        assert lake.sql("SELECT position FROM quarantine").fetchall() == [(7,)]
+        assert check(lake, place.url)[0].is_equal
+
+
 @pytest.mark.parametrize("form", ["postgresql:///{0}", "postgresql:///{0}?host={1}"])
 def test_socket_of_the_server(
     path: str, place: PostgresPlace, form: str, monkeypatch: pytest.MonkeyPatch
