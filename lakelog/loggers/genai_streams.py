@@ -59,7 +59,7 @@ class ChatChunks:
         for _, choice in sorted(self._choices.items()):
             message = dict(choice["message"])
             if calls := message.get("tool_calls"):
-                message["tool_calls"] = [calls[index] for index in sorted(calls)]
+                message["tool_calls"] = sorted(calls, key=lambda call: int(call["index"]))
             choices.append({**choice, "message": message})
         return {**self._head, "choices": choices}
 
@@ -186,18 +186,31 @@ def json_object(document: str | bytes) -> Fields:
 
 
 def _append(message: Fields, delta: Fields) -> None:
-    """Add a delta: texts and arguments are appended, calls found by their index."""
+    """Add a delta: texts and arguments are appended to those of the same call."""
     for key, value in delta.items():
         if key == "tool_calls":
-            calls = message.setdefault(key, {})
+            calls = message.setdefault(key, [])
             for place, call in enumerate(value or []):
-                _append(calls.setdefault(call.get("index", place), {}), call)
+                _append(_tool_call(calls, call, place), call)
         elif isinstance(value, dict):
             _append(message.setdefault(key, {}), value)
         elif isinstance(value, str) and key not in ("role", "id", "type", "name"):
             message[key] = (message.get(key) or "") + value
         elif value is not None:
             message[key] = value
+
+
+def _tool_call(calls: list[Fields], delta: Fields, place: int) -> Fields:
+    """The call of a delta: the newest one of its index, or another one that begins with it."""
+    index = place if delta.get("index") is None else delta["index"]
+    newest: Fields = next((c for c in reversed(calls) if c["index"] == index), {})
+    # Some servers give all calls one index, and some each delta of a call an id of its own: but
+    # only what begins a call names its function.
+    names_other = delta.get("id") and newest.get("id") not in (None, delta["id"])
+    if not newest or (names_other and (delta.get("function") or {}).get("name")):
+        newest = {"index": index}
+        calls.append(newest)
+    return newest
 
 
 def _extend(block: Fields, delta: Fields) -> None:

@@ -1,8 +1,9 @@
 """A server on this machine that speaks the wire formats of OpenAI's and Anthropic's APIs.
 
 The model that a request names says what happens: `error-429` is refused, `cut` ends a stream half
-way, `reset` breaks the connection there, `tools` calls a tool, `odd` answers with JSON of another
-form, `packed` compresses its answer; any other one answers.
+way, `reset` breaks the connection there, `tools` calls a tool, `alike` streams two calls under one
+index, `odd` answers with JSON of another form, `packed` compresses its answer; any other one
+answers.
 """
 
 from __future__ import annotations
@@ -149,6 +150,10 @@ def chat_stream(body: dict[str, Any]) -> list[Any]:
             {"role": "assistant", "tool_calls": [{**call, "function": {"name": "weather"}}]},
             *({"tool_calls": [{"index": 0, "function": {"arguments": a}}]} for a in ARGUMENTS),
         ]
+    if body["model"] == "alike":
+        function = {"name": "weather", "arguments": "".join(ARGUMENTS)}
+        calls = [{"index": 0, "id": f"call_{n}", "function": function} for n in (1, 2)]
+        deltas = [{"role": "assistant", "tool_calls": [call]} for call in calls]
     reason = "tool_calls" if body["model"] == "tools" else "stop"
     chunks: list[Any] = [
         {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
