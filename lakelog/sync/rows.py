@@ -12,6 +12,7 @@ missing right, stops the sync as before.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -195,6 +196,10 @@ def python_rows(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
     try:
         return list(rows.to_pylist())
     except (OverflowError, ValueError):
+        # One by one, so that the others have the line that they have alone.
+        if rows.num_rows > 1:
+            singles = (python_rows(rows.slice(n, 1)) for n in range(rows.num_rows))
+            return list(itertools.chain.from_iterable(singles))
         for n, field in enumerate(rows.schema):
             if pa.types.is_temporal(field.type):
                 rows = rows.set_column(n, field.name, rows.column(n).cast(pa.string()))

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 from lakelog import sql
 from lakelog.clients import Address, ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
-from lakelog.libraries import pa
+from lakelog.libraries import pa, pc
 from lakelog.runtime.lazy import Lazy
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.databases.adbc import AdbcConnection
@@ -48,6 +48,8 @@ _SESSION = {
 }
 _NAME_BYTES = 63
 """Longer names are cut off by the server, so that they would never be found again."""
+_FROM_2000 = 946_684_800_000_000
+"""Microseconds from 1970 on to where the server counts from."""
 _STAGED, _KEYS = "lakelog_rows", "lakelog_keys"
 _LOST = re.compile(
     r"server closed the connection|no connection to the server|connection not open|Connection re"
@@ -153,6 +155,7 @@ class PostgresTarget(SqlTarget):
         self._declared = None
 
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
+        self._require_finite(table, rows)
         if self._declared is None:
             # Looked up once in a transaction, which nobody else can change within.
             self._declared = self._columns(table)[0]
@@ -171,6 +174,16 @@ class PostgresTarget(SqlTarget):
         values = ", ".join(column.cast or column.name for column in columns)
         into = f"INSERT INTO {self._name(table)} ({names})"
         self._fetch(f"{into} SELECT {values} FROM {_STAGED}{ending}")
+
+    def _require_finite(self, table: str, rows: pa.Table) -> None:
+        """Raise RowRefused for an infinite time: the driver sends the year 294247 in its place."""
+        for name in (f.name for f in rows.schema if pa.types.is_timestamp(f.type)):
+            bounds = pc.min_max(rows[name].cast(pa.int64())).as_py()
+            if bounds["max"] == 2**63 - 1 or (bounds["min"] or 0) < _FROM_2000 - 2**63:
+                raise RowRefused(
+                    f"{self.address}, table {table}: column {name} has an infinite time, which"
+                    f" cannot be sent{_ADVICE['22P02']}"
+                )
 
     def _delete(self, table: str, keys: pa.Table) -> int:
         self._stage(_KEYS, f"AS SELECT NULL::bigint AS {KEY} WITH NO DATA")

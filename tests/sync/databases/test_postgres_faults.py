@@ -377,10 +377,20 @@ def test_check_of_integers_in_a_numeric_column(path: str, place: PostgresPlace) 
         assert check(lake, place.url)[0].is_equal
 
 
-def test_date_that_neither_the_server_nor_python_has(path: str, place: PostgresPlace) -> None:
-    """Its row is refused like any other."""
-    query = "SELECT CASE seq WHEN 7 THEN 'infinity'::DATE ELSE '2024-03-01'::DATE END d FROM events"
-    with pytest.raises(SyncRefused, match="date out of range"):
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("DATE 'infinity'", "date out of range"),
+        ("TIMESTAMP 'infinity'", "column t has an infinite time"),
+        ("TIMESTAMPTZ '-infinity'", "column t has an infinite time"),
+    ],
+)
+def test_time_that_neither_the_server_nor_python_has(
+    path: str, place: PostgresPlace, value: str, reason: str
+) -> None:
+    """Its row is refused like any other, and not written with another time."""
+    query = f"SELECT CASE seq WHEN 7 THEN {value} ELSE '2024-03-01' END AS t FROM events"
+    with pytest.raises(SyncRefused, match=reason):
         synced(path, place.url, query=query)
     result = synced(path, place.url, query=query, on_error="quarantine")
     assert (result.quarantined, result.total) == (1, 119)
