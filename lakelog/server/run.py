@@ -12,12 +12,14 @@ import contextlib
 import errno
 import gc
 import importlib
+import logging
 import re
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lakelog.errors import InvalidSetting, MissingPackage
 from lakelog.lake import Lake
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 else:
     uvicorn = Lazy("uvicorn")
 
+_LOG = logging.getLogger("lakelog.server")
+_LOG_SECONDS = 60.0
 _HEAD_MAX = 1 << 17
 """Bytes in a row of which no head and no body comes; positions of tails make long heads."""
 _HELD_MAX = 1 << 13
@@ -135,6 +139,26 @@ class HeadDeadlines:
                 return
             del self._waiting[transport]
             transport.close()
+
+
+class ServerHandshake(ssl.SSLObject):
+    """A handshake of TLS whose failure is logged, once a minute for each reason: the loop says
+    nothing of it, and what a sender of syslog with a wrong certificate sends is lost."""
+
+    _logged: ClassVar[dict[str, float]] = {}
+
+    def do_handshake(self) -> None:
+        """Shake hands. Raises SSLError."""
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            reason, now = error.reason or type(error).__name__, time.monotonic()
+            if now >= self._logged.get(reason, -_LOG_SECONDS) + _LOG_SECONDS:
+                self._logged[reason] = now
+                _LOG.warning("a client was refused by TLS: %s", reason.lower().replace("_", " "))
+            raise
 
 
 class JoinedWrites:
@@ -272,6 +296,7 @@ def _tls_context(plan: ServerPlan, authority: str | None = None) -> ssl.SSLConte
         raise InvalidSetting(f"the key in {name} has a password: name a file without one")
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = ServerHandshake
     names = " and ".join(filter(None, (plan.certificate, plan.key)))
     content = "certificate with its private key"
     try:

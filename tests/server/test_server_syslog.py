@@ -141,6 +141,10 @@ def test_only_clients_with_certificates_send_over_tls(tmp_path: Path) -> None:
         context.load_cert_chain(tls[1], tls[3])
         _send_over_tls(context, port, message("tls", "with"))
         assert [event["message"] for event in stored(server, "tls", 1)] == ["with"]
+        assert server.stop() == 0
+        assert server.process.stderr is not None
+        log = server.process.stderr.read()
+    assert log.count("a client was refused by TLS: peer did not return a certificate") == 1
 
 
 def _send_over_tls(context: Any, port: int, content: bytes) -> None:
