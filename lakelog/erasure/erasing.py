@@ -325,8 +325,9 @@ class ErasureRun:
     def _note(self, number: int, share: ChosenRows, own_events: list[OwnEvent]) -> None:
         """Remember what one erasure refuses from now on, and count what goes, before it goes."""
         store, erasure, selector = self._store, self._erasures[number], self._selectors[number]
-        # What was noted is counted once its document says that it is rewritten.
-        before = frozenset[bytes]() if erasure.is_new else self._rows[number].places
+        # What was noted is counted once its document has a number, as that of another lake does.
+        is_counted = erasure.events or erasure.lines
+        before = self._rows[number].places if is_counted else frozenset[bytes]()
         new = remembered(store, erasure, share, by_content=not selector.subjects)
         signed = ErasedRows(leaves=signed_leaves(store, share))
         self._rows[number] = self._rows[number].joined(new).joined(signed)

@@ -112,6 +112,18 @@ def test_a_clone_gets_the_erasure_with_a_pull(pushed: Lake, tmp_path: Path) -> N
     assert pushed.verify().intact
 
 
+def test_a_clone_counts_no_row_twice(pushed: Lake, tmp_path: Path) -> None:
+    """It erases rows that the lake has counted: the number stays what was erased."""
+    remotes.clone(str(tmp_path / "far"), str(tmp_path / "clone"))
+    erasure = pushed.erase(subject=ADA, why="asked").erasure
+    remotes.push(pushed, "home", branches=["main"])
+    with lakelog.open(tmp_path / "clone") as clone:
+        remotes.pull(clone, "origin")
+        (status,) = clone.erasures()
+    assert (status.erasure.events, status.erasure.lines) == (erasure.events, erasure.lines)
+    assert erasure.events > 0
+
+
 @pytest.mark.parametrize("by", ["here", "there"])
 @pytest.mark.parametrize("subject", ["common", "only-here", "only-there", "everywhere"])
 def test_a_merge_follows_an_erasure(tmp_path: Path, by: str, subject: str) -> None:

@@ -381,6 +381,7 @@ def test_what_a_repair_brings_back_is_erased_again(lake: Lake, tmp_path: Path) -
         broken.repair(str(copy))
     with lakelog.open(tmp_path / "lake") as repaired:
         assert hers(repaired) == 0
+        assert repaired.erasures()[0].erasure.events == 1  # and not those that came back as well
         assert repaired.count() >= 1
         assert repaired.verify().intact
     assert histories.places_with(tmp_path / "lake", [ADA]) == []
