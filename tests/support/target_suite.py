@@ -516,16 +516,6 @@ class TargetSuite:
         with lakelog.open(path) as lake:
             assert check(lake, place.url)[0].is_equal
 
-    def test_check_of_times_that_python_has_not(self, path: str, place: Place) -> None:
-        query = """SELECT CASE seq WHEN 1 THEN DATE '0044-03-15 (BC)' WHEN 2 THEN DATE '12024-03-01'
-            ELSE DATE '2024-03-01' END AS d, CASE seq WHEN 1 THEN TIMESTAMP '0044-03-15 (BC) 10:00'
-            WHEN 2 THEN TIMESTAMP '12024-03-01 10:00' END AS t, t::TIMESTAMPTZ AS z FROM events"""
-        synced(path, place.url, query=query)
-        with lakelog.open(path) as lake:
-            assert check(lake, place.url)[0].is_equal
-            place.ask("UPDATE events SET d = NULL WHERE seq IN (1, 2, 3)")
-            assert check(lake, place.url)[0].different == 3
-
     def test_watermark_of_a_later_version(self, path: str, place: Place) -> None:
         synced(path, place.url)
         place.ask("""UPDATE lakelog_sync SET watermark = '{"shape": 9}'""")

@@ -19,7 +19,7 @@ from lakelog.sync.databases.database_files import SqliteTarget
 from lakelog.sync.sync import status
 from lakelog.sync.syncer import SyncResult
 from lakelog.sync.target import SyncTarget
-from tests.support.lakes import EXOTIC, opened
+from tests.support.lakes import EXOTIC, copied, opened
 from tests.support.requirements import need_module
 from tests.support.sync_places import (
     DuckdbPlace,
@@ -32,7 +32,7 @@ from tests.support.sync_places import (
     postgres_server,
     synced,
 )
-from tests.support.target_suite import TargetSuite, add, rewind
+from tests.support.target_suite import TargetSuite, add, rewind, three_segments
 
 
 class TestSqlite(TargetSuite):
@@ -248,3 +248,19 @@ class TestPostgres(TargetSuite):
 
     def text(self, value: Any) -> Any:
         return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("database", ["postgres", "duckdb"])
+def test_check_of_times_that_python_has_not(
+    home: Path, server: PostgresServer, database: str
+) -> None:
+    place = PostgresPlace(server) if database == "postgres" else DuckdbPlace(home)
+    path = copied(three_segments, home)
+    query = """SELECT CASE seq WHEN 1 THEN DATE '0044-03-15 (BC)' WHEN 2 THEN DATE '12024-03-01'
+        ELSE DATE '2024-03-01' END AS d, CASE seq WHEN 1 THEN TIMESTAMP '0044-03-15 (BC) 10:00'
+        WHEN 2 THEN TIMESTAMP '12024-03-01 10:00' END AS t, t::TIMESTAMPTZ AS z FROM events"""
+    synced(path, place.url, query=query)
+    with opened(path) as lake:
+        assert check(lake, place.url)[0].is_equal
+        place.ask("UPDATE events SET d = NULL WHERE seq IN (1, 2, 3)")
+        assert check(lake, place.url)[0].different == 3
