@@ -13,6 +13,7 @@ from lakelog import document
 from lakelog.disk import File, Folder, NotIntact, disk
 from lakelog.erased import copies
 from lakelog.erased.copies import CopyNote
+from lakelog.errors import LakelogError
 from lakelog.paths import FileNames
 from lakelog.store import Store
 from lakelog.values import JsonObject
@@ -117,7 +118,8 @@ def _manifest_of(path: str) -> JsonObject:
 
 def _has_note(root: str, key: str) -> bool:
     """Whether a copy of the lake has swept the same erasure."""
-    with contextlib.suppress(OSError, NotIntact, KeyError):
-        body = document.decode(File(f"{root}/erasures/{key}.json").read())
+    with contextlib.suppress(LakelogError, OSError, NotIntact, KeyError):
+        copy = Store.load(root)  # an encrypted one is read with its keys
+        body = document.decode(File(f"{copy.paths.erasures}/{key}.json").read())
         return bool(body["phase"] == "swept")
     return False

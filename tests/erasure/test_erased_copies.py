@@ -369,3 +369,16 @@ def test_a_restored_backup_knows_what_the_lake_gave_away(tmp_path: Path) -> None
         (tmp_path / "out.csv").unlink()
         lake.backup(backup)
         assert lake.erasures()[0].is_done
+
+
+def test_an_encrypted_backup_gets_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the eyes of a process that has not opened it."""
+    encrypted.create(tmp_path / "lake", monkeypatch)
+    with filled(tmp_path) as lake:
+        lake.backup(tmp_path / "backup")
+        assert not lake.erase(subject=ADA, why="asked").is_done
+        lake.backup(tmp_path / "backup")
+    encrypted.forget(monkeypatch)
+    monkeypatch.setenv("LAKELOG_KEY", encrypted.KEY)
+    with lakelog.open(tmp_path / "lake") as lake:
+        assert lake.erasures()[0].is_done
