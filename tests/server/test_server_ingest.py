@@ -347,6 +347,20 @@ def test_loki_push_as_protobuf_in_snappy(server: HttpLake) -> None:
     assert [event["message"] for event in stored(server, "odd")] == ["of 1970"]
 
 
+def test_a_loki_push_that_begins_like_json(server: HttpLake) -> None:
+    """The length of a push of 123 bytes is the character {."""
+    import pyarrow as pa
+
+    line = b"\x12" + bytes([102]) + b"x" * 102
+    stream = b"\x0a\x0d" + b'{app="brace"}' + b"\x12" + bytes([len(line)]) + line
+    push = b"\x0a" + bytes([len(stream)]) + stream
+    body = pa.Codec("snappy").compress(push).to_pybytes()
+    assert body[:1] == b"{"
+    headers = {"Content-Type": "application/x-protobuf"}
+    assert server.ask("/loki/api/v1/push", body, headers).status == 204
+    assert len(stored(server, "brace")) == 1
+
+
 def _varint(number: int) -> bytes:
     encoded = b""
     while number > 0x7F:

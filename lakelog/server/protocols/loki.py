@@ -21,6 +21,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused, arrivals_of
 from lakelog.server.protocols.protocol import (
     JSON,
+    PROTOBUF,
     Answer,
     IngestProtocol,
     IngestRequest,
@@ -65,7 +66,10 @@ class LokiPush(IngestProtocol):
         """Return the lines of a body."""
         if not body.strip():
             raise RequestRefused(400, "the body is empty")
-        is_json = request.media_type == JSON or body.lstrip()[:1] == b"{"
+        # In front of snappy stands its length, which may be the character {.
+        is_json = request.media_type == JSON or (
+            request.media_type != PROTOBUF and body.lstrip()[:1] == b"{"
+        )
         return _of_json(body) if is_json else _of_protobuf(body)
 
     def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:

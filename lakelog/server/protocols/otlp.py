@@ -19,6 +19,7 @@ from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
 from lakelog.server.protocols.otlp_logs import NotPlain, encoded_logs, request_class
 from lakelog.server.protocols.protocol import (
     JSON,
+    PROTOBUF,
     Answer,
     IngestProtocol,
     IngestRequest,
@@ -26,7 +27,6 @@ from lakelog.server.protocols.protocol import (
 )
 from lakelog.values import JsonObject
 
-PROTOBUF = "application/x-protobuf"
 _PACKAGE = "opentelemetry.proto.collector"
 _logs = Lazy(f"{_PACKAGE}.logs.v1.logs_service_pb2")
 _traces = Lazy(f"{_PACKAGE}.trace.v1.trace_service_pb2")

@@ -12,7 +12,7 @@ import orjson
 from lakelog.server.arrivals import Arrivals
 from lakelog.values import JsonObject
 
-JSON = "application/json"
+JSON, PROTOBUF = "application/json", "application/x-protobuf"
 _ATTRIBUTE = "ce-"
 
 
