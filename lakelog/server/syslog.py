@@ -35,6 +35,8 @@ _LEAVE = 0.5
 """Seconds that senders have at the end to see that they should go elsewhere."""
 _UDP_WAITING = 20_000
 """Datagrams that wait to be stored; those above are counted as lost."""
+_REFUSED_MAX = 100
+"""Senders that are logged as refused."""
 _RECEIVE_BUFFER = 4 << 20
 _FIELD_INODE, _FIELD_DROPS = 9, 12
 _COUNT = re.compile(rb"([1-9][0-9]{0,6}) (?=<)")
@@ -63,6 +65,7 @@ class SyslogServer:
         """Raises InvalidSetting where anybody could send."""
         self._plan, self._host, self._intake = plan, host, intake
         self._networks = _networks(plan.networks)
+        self._refused = set[str]()
         # Refused at the start: whoever may send can fill the lake with forged lines.
         if not (is_loopback(host) or plan.networks or plan.authority):
             raise InvalidSetting(
@@ -145,6 +148,13 @@ class SyslogServer:
             sender = sender.ipv4_mapped
         return sender.is_loopback or any(sender in network for network in self._networks)
 
+    def refuse(self, address: str) -> None:
+        """Log that a sender is not admitted, once: datagrams may come by the thousand, each from
+        an address that is forged."""
+        if address not in self._refused and len(self._refused) < _REFUSED_MAX:
+            self._refused.add(address)
+            _LOG.warning("syslog from %s is refused: --syslog-from does not name it", address)
+
     async def store(self, messages: Sequence[bytes]) -> None:
         """Store messages. Raises LakelogError, OSError."""
         events = [event_of(message[:MESSAGE_MAX]) for message in messages if message.strip()]
@@ -157,7 +167,7 @@ class SyslogServer:
         self._senders[task] = writer
         try:
             if self._plan.authority is None and not self.admits(address):
-                _LOG.warning("syslog from %s is refused: --syslog-from does not name it", address)
+                self.refuse(address)
                 return
             waiting = b""
             while content := await reader.read(_READ):
@@ -194,6 +204,7 @@ class _Datagrams(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Take one; it may hold several lines."""
         if not self._server.admits(addr[0]):
+            self._server.refuse(addr[0])
             return
         if len(self._waiting) >= _UDP_WAITING:
             self._refused += 1

@@ -171,6 +171,18 @@ def test_who_may_send(address: str, is_admitted: bool) -> None:
     assert server.admits(address) is is_admitted
 
 
+def test_datagrams_that_are_refused_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Once a sender, who is told nothing."""
+    plan = syslog.SyslogPlan(0, ("10.1.0.0/16",))
+    server = syslog.SyslogServer(plan, "0.0.0.0", None)  # type: ignore[arg-type]
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as receiver:
+        datagrams = syslog._Datagrams(server, receiver)
+        for port in (1, 2):
+            datagrams.datagram_received(message("far", "lost"), ("192.0.2.7", port))
+    refusal = "syslog from 192.0.2.7 is refused: --syslog-from does not name it"
+    assert caplog.messages == [refusal]
+
+
 def test_it_is_not_open_to_everybody() -> None:
     with pytest.raises(InvalidSetting, match="--syslog-from"):
         syslog.SyslogServer(syslog.SyslogPlan(0), "0.0.0.0", None)  # type: ignore[arg-type]
