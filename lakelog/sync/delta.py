@@ -37,7 +37,7 @@ from lakelog.views import Lineage, SegmentRead
 REWOUND = "the lake was rewound"
 ERASED = "events were erased"
 DESTROYED = "keys of subjects were destroyed"
-REFUSED = "a rollback took refused rows out of the quarantine"
+REFUSED = "a rollback or a restore took refused rows out of the quarantine"
 OTHER_HISTORY = (
     "the lake has another history, as after it was restored from a backup: the state of the last"
     " sync is not in it"
@@ -137,9 +137,15 @@ def everything(entries: list[SegmentEntry], state: Manifest, reason: str = "") -
 def has_lost_refusals(
     lake: Lake, refused: str, mark: Watermark, change: Delta, *, is_keyed: bool
 ) -> bool:
-    """Whether a rollback took rows that a table refused, as `from_quarantine` has them, and left
-    their events in the lake: they would be in neither from now on."""
-    if not mark.refusals or mark.generation == lake.store.refs.head(mark.branch).move.generation:
+    """Whether a rollback or a restore took rows that a table refused, as `from_quarantine` has
+    them, and left their events in the lake: they would be in neither from now on."""
+    if not mark.refusals:
+        return False
+    manifests = lake.store.manifests
+    # gc collects the older state before the newer one; a lake that was restored lacks the newer.
+    is_restored = manifests.is_there(mark.snapshot) and not manifests.is_there(mark.refusals)
+    generation = lake.store.refs.head(mark.branch).move.generation
+    if mark.generation == generation and not is_restored:
         return False
     query = f"SELECT position {refused}"
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -32,7 +34,7 @@ from tests.support.sync_places import (
     postgres_server,
     synced,
 )
-from tests.support.target_suite import TargetSuite, add, rewind, three_segments
+from tests.support.target_suite import TargetSuite, add, collect, rewind, three_segments
 
 
 class TestSqlite(TargetSuite):
@@ -100,6 +102,27 @@ def test_rollback_to_before_a_row_was_refused(home: Path, mode: str) -> None:
     with opened(path) as lake:
         assert [len(row) for row in lake.sql(refused).fetchall()] == [1, 1]
     assert place.rows(columns="message") == [("a 0",), ("a 2",), ("b 0",), ("b 2",)]
+
+
+def test_restore_to_before_a_row_was_refused(home: Path) -> None:
+    """As after a rollback, also where the lake went on; a state that gc collected is none."""
+    path, place = str(home / "lake"), SqlitePlace(home)
+    place.ask("CREATE TABLE events (seq INTEGER PRIMARY KEY, message CHECK (message <> 'a 1'))")
+    options = {"query": "SELECT seq, message FROM events", "on_error": "quarantine"}
+    add(path, "a", 3)
+    backup = shutil.copytree(path, home / "backup")
+    assert synced(path, place.url, **options).quarantined == 1
+    for name in ("", "b"):
+        shutil.rmtree(path)
+        shutil.copytree(backup, path)
+        if name:
+            add(path, name, 3)
+        assert synced(path, place.url, **options).quarantined == 1
+    add(path, "c", 3)
+    mark = json.loads(place.ask("SELECT watermark FROM lakelog_sync")[0][0])
+    for state in ("snapshot", "refusals"):
+        collect(path, mark[state])
+    assert not synced(path, place.url, **options).is_rebuilt
 
 
 def test_rollback_of_a_refused_row_with_its_event(home: Path) -> None:
