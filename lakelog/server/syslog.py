@@ -16,6 +16,7 @@ import logging
 import re
 import socket
 import ssl
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ PORT = 5514
 MESSAGE_MAX = 1 << 16
 """Bytes of a message; a longer one is cut, as RFC 5424 allows."""
 _READ = 1 << 16
-_LEAVE = 0.5
-"""Seconds that senders have at the end to see that they should go elsewhere."""
+_LEAVE, _LEAVE_MAX = 0.5, 10.0
+"""Seconds that senders have at the end to see that they should go elsewhere, and those in which
+what they had sent is stored."""
 _UDP_WAITING = 20_000
 """Datagrams that wait to be stored; those above are counted as lost."""
 _REFUSED_MAX = 100
@@ -66,6 +68,7 @@ class SyslogServer:
         self._plan, self._host, self._intake = plan, host, intake
         self._networks = _networks(plan.networks)
         self._refused = set[str]()
+        self._reads = self._storing = 0
         # Refused at the start: whoever may send can fill the lake with forged lines.
         if not (is_loopback(host) or plan.networks or plan.authority):
             raise InvalidSetting(
@@ -119,7 +122,11 @@ class SyslogServer:
             if writer.can_write_eof():
                 with suppress(OSError):
                     writer.write_eof()
-        await self._wait_for_senders(_LEAVE)
+        # While some of it comes still: what waits in the kernel goes with its connection.
+        until, seen = time.monotonic() + _LEAVE_MAX, -1
+        while (self._storing or self._reads > seen) and self._senders and time.monotonic() < until:
+            seen = self._reads
+            await self._wait_for_senders(_LEAVE)
         for writer in self._senders.values():
             writer.close()
         await self._wait_for_senders(None)
@@ -159,7 +166,11 @@ class SyslogServer:
         """Store messages. Raises LakelogError, OSError."""
         events = [event_of(message[:MESSAGE_MAX]) for message in messages if message.strip()]
         if events:
-            await self._intake.store(events)
+            self._storing += 1
+            try:
+                await self._intake.store(events)
+            finally:
+                self._storing -= 1
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = str(writer.get_extra_info("peername")[0])
@@ -171,6 +182,7 @@ class SyslogServer:
                 return
             waiting = b""
             while content := await reader.read(_READ):
+                self._reads += 1
                 messages, waiting = split(waiting + content)
                 await self.store(messages)
             # The last message of a connection may have no newline, or not all that was counted.

@@ -129,6 +129,23 @@ def test_a_stop_loses_nothing_of_a_sender_that_looks(tmp_path: Path) -> None:
     assert numbers == [(n,) for n in range(sent)]
 
 
+def test_a_stop_stores_what_the_kernel_has_of_a_sender(tmp_path: Path) -> None:
+    """It may be some MB: more than is stored in the time that a sender has to see the end."""
+    need_module("uvicorn")
+    port = free_port()
+    count = 80_000
+    with serving(tmp_path / "lake", "--syslog", str(port)) as server:
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.sendall(b"".join(message("fast", f"{n}") + b"\n" for n in range(count)))
+        server.process.terminate()
+        assert connection.recv(1) == b""
+        connection.close()
+        assert server.stop() == 0
+    with lakelog.open(tmp_path / "lake") as lake:
+        query = "SELECT count(*), count(DISTINCT message::INT) FROM events"
+        assert lake.sql(query).fetchall() == [(count, count)]
+
+
 def test_only_clients_with_certificates_send_over_tls(tmp_path: Path) -> None:
     need_module("uvicorn")
     need("openssl")
