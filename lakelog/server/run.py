@@ -145,7 +145,7 @@ class ServerHandshake(ssl.SSLObject):
     """A handshake of TLS whose failure is logged, once a minute for each reason: the loop says
     nothing of it, and what a sender of syslog with a wrong certificate sends is lost."""
 
-    _logged: ClassVar[dict[str, float]] = {}
+    _log_times: ClassVar[dict[str, float]] = {}
 
     def do_handshake(self) -> None:
         """Shake hands. Raises SSLError."""
@@ -155,8 +155,8 @@ class ServerHandshake(ssl.SSLObject):
             raise
         except ssl.SSLError as error:
             reason, now = error.reason or type(error).__name__, time.monotonic()
-            if now >= self._logged.get(reason, -_LOG_SECONDS) + _LOG_SECONDS:
-                self._logged[reason] = now
+            if now >= self._log_times.get(reason, -_LOG_SECONDS) + _LOG_SECONDS:
+                self._log_times[reason] = now
                 _LOG.warning("a client was refused by TLS: %s", reason.lower().replace("_", " "))
             raise
 

@@ -37,7 +37,7 @@ _LEAVE, _LEAVE_MAX = 0.5, 10.0
 what they had sent is stored."""
 _UDP_WAITING = 20_000
 """Datagrams that wait to be stored; those above are counted as lost."""
-_REFUSED_MAX = 100
+_STRANGERS_MAX = 100
 """Senders that are logged as refused."""
 _RECEIVE_BUFFER = 4 << 20
 _FIELD_INODE, _FIELD_DROPS = 9, 12
@@ -67,7 +67,7 @@ class SyslogServer:
         """Raises InvalidSetting where anybody could send."""
         self._plan, self._host, self._intake = plan, host, intake
         self._networks = _networks(plan.networks)
-        self._refused = set[str]()
+        self._strangers = set[str]()
         self._reads = self._storing = 0
         # Refused at the start: whoever may send can fill the lake with forged lines.
         if not (is_loopback(host) or plan.networks or plan.authority):
@@ -123,9 +123,9 @@ class SyslogServer:
                 with suppress(OSError):
                     writer.write_eof()
         # While some of it comes still: what waits in the kernel goes with its connection.
-        until, seen = time.monotonic() + _LEAVE_MAX, -1
-        while (self._storing or self._reads > seen) and self._senders and time.monotonic() < until:
-            seen = self._reads
+        until, reads = time.monotonic() + _LEAVE_MAX, -1
+        while (self._storing or self._reads > reads) and self._senders and time.monotonic() < until:
+            reads = self._reads
             await self._wait_for_senders(_LEAVE)
         for writer in self._senders.values():
             writer.close()
@@ -158,8 +158,8 @@ class SyslogServer:
     def refuse(self, address: str) -> None:
         """Log that a sender is not admitted, once: datagrams may come by the thousand, each from
         an address that is forged."""
-        if address not in self._refused and len(self._refused) < _REFUSED_MAX:
-            self._refused.add(address)
+        if address not in self._strangers and len(self._strangers) < _STRANGERS_MAX:
+            self._strangers.add(address)
             _LOG.warning("syslog from %s is refused: --syslog-from does not name it", address)
 
     async def store(self, messages: Sequence[bytes]) -> None:
