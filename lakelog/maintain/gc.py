@@ -65,6 +65,9 @@ def gc(
         # These are in no file of their own, so they are condemned, but never deleted here.
         carried = set(_unkept_texts(store, marker.live))
         unreached = itertools.chain(_find_unreached(store, marker.live), carried)
+        # A clock that was far ahead must not keep what it saw unneeded for as long.
+        latest = now_us + store.settings.gc_grace_hours * _HOUR
+        previous = {n: t for n, t in previous.items() if t <= latest}
         condemned = {n: previous.get(n, now_us) for n in unreached}
         due = _due(store, {n: t for n, t in condemned.items() if n not in carried}, now_us)
         # Those that wait were judged when they were condemned.
@@ -145,11 +148,12 @@ def trim_deleted(store: Store) -> None:
 
 
 def is_due(store: Store) -> bool:
-    """Whether the last run, or else the creation of the lake, was at least an hour ago."""
+    """Whether the last run, or else the creation of the lake, was at least an hour ago, or lies in
+    the future, as the clock was set back."""
     for path in (store.paths.condemned, store.paths.config):
         with contextlib.suppress(FileNotFoundError):
             # The file of condemned names is written by each run.
-            return disk.now_us() - os.stat(path).st_mtime_ns // 1000 >= _EVERY
+            return not 0 <= disk.now_us() - os.stat(path).st_mtime_ns // 1000 < _EVERY
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import lakelog
 from lakelog.disk import disk
 from lakelog.errors import GcRefused
 from lakelog.history import window as history_window
+from lakelog.maintain import gc
 from lakelog.settings import Settings, parse
 from lakelog.store import Store
 
@@ -94,6 +96,25 @@ def test_a_clock_that_was_ahead_does_no_harm(tmp_path: Path, jump: Clock) -> Non
     lake.gc()
     assert lake.verify().problems == ()
     assert lake.at(state).count() == 250
+
+
+def test_gc_goes_on_after_a_clock_that_was_ahead(tmp_path: Path, jump: Clock) -> None:
+    """It is due, and deletes after the grace what it saw unneeded in a year that was none."""
+    lake = changed(grown(tmp_path / "lake", jump, 20), gc_grace_hours=24)
+    lake.compact()
+    for _ in range(110):
+        jump(1)
+        lake.snapshot("")
+    jump(365 * 24)
+    assert lake.gc().condemned
+    jump(-365 * 24)
+    condemned_at = time.time() + 365 * 24 * 3600
+    os.utime(lake.store.paths.condemned, (condemned_at, condemned_at))
+    assert gc.is_due(lake.store)
+    assert lake.gc().deleted == 0
+    jump(25)
+    assert lake.gc().deleted > 0
+    assert lake.verify().problems == ()
 
 
 def test_what_is_kept_and_lost_is_damage(tmp_path: Path, jump: Clock) -> None:
