@@ -146,7 +146,7 @@ class _Push(Exchange):
             return
         if remote_tag and not self.is_forced:
             raise Diverged(
-                f"{self._site.url}: tag {name!r} names another state there: nothing was changed;"
+                f"{self._site.url}: tag {name!r} names another state there, and stays as it is;"
                 " `lakelog push --force` replaces it"
             )
         # Whoever pushed the branch has sent most of it.

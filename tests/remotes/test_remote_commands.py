@@ -72,6 +72,20 @@ def test_a_damaged_tag_is_named_after_the_branch_came(lake: Path, home: Path) ->
     assert count.split() == ["count_star()", "7"]
 
 
+def test_a_tag_that_is_another_there_is_named_after_the_branch_went(lake: Path, home: Path) -> None:
+    """As one is that was deleted and made again; the error does not say that nothing was done."""
+    run(lake, "tag", "v1")
+    run(lake, "push", "--tags")
+    run(lake, "tag", "--delete", "v1")
+    run(lake, "append", input=lines(2, "MORE"))
+    run(lake, "tag", "v1")
+    said = run(lake, "push", "--tags", code=1).stderr
+    assert "tag 'v1' names another state there" in said
+    assert "nothing was changed" not in said
+    count = run(home / "there", "sql", "SELECT count(*) FROM events", "--format", "csv").stdout
+    assert count.split() == ["count_star()", "7"]
+
+
 def test_removal_says_how_to_take_it_back(lake: Path, home: Path) -> None:
     said = run(lake, "remote", "remove", "origin").stderr
     assert f"`lakelog remote add origin {home / 'there'}` brings it back" in said
