@@ -1,6 +1,6 @@
 """Syslog: messages of RFC 5424 and RFC 3164 over TCP, TLS and UDP.
 
-Over TCP a message is counted (`26 <34>1 …`) or ends with a newline, as RFC 6587 has it; a
+Over TCP a message is counted (`26 <34>1 …`) or ends with a newline or NUL, as RFC 6587 has it; a
 connection is read on only once what came is on disk, so that a sender waits and loses nothing. Over
 UDP nobody waits: what the kernel threw away is counted where it says so. The protocol knows no
 answer: what was under way when a server was killed is lost, whatever sent it.
@@ -44,6 +44,8 @@ _FIELD_INODE, _FIELD_DROPS = 9, 12
 _COUNT = re.compile(rb"([1-9][0-9]{0,6}) (?=<)")
 """The length before a message (RFC 6587, 3.4.1), which begins with its `<PRI>`."""
 _COUNT_BEGUN = re.compile(rb"[1-9][0-9]{0,6} ?")
+_END = re.compile(rb"\n|\0(?=<|\Z)")
+"""What ends a message that is not counted; Python's handler sends a NUL (RFC 6587, 3.4.2)."""
 _BYTE_ORDER_MARK = "\ufeff"
 """What RFC 5424 puts before a message in UTF-8."""
 _LOG = logging.getLogger("lakelog.server")
@@ -256,10 +258,9 @@ def split(content: bytes) -> tuple[list[bytes], bytes]:
         elif _COUNT_BEGUN.fullmatch(content, place):
             break
         else:
-            start = place
-            end = content.find(b"\n", place)
-            following, size = end + 1, len(content) - start
-            end = len(content) + 1 if end < 0 else end
+            start, size = place, len(content) - place
+            ending = _END.search(content, place)
+            end, following = ending.span() if ending else (len(content) + 1, 0)
         if end > len(content):
             if size > MESSAGE_MAX * 16 and not messages:
                 raise ValueError("a message is longer than a megabyte")

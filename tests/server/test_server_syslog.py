@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging.handlers
 import select
 import socket
 import subprocess
@@ -62,6 +63,20 @@ def test_messages_over_tcp_in_both_framings(server: tuple[HttpLake, int]) -> Non
     events = stored(lake, "mixed", 3)
     assert [event["message"] for event in events] == ["one", "two\nlines", "three"]
     assert [event["level"] for event in events] == ["WARN", "WARN", "INFO"]
+
+
+def test_the_handler_of_python_s_logging(server: tuple[HttpLake, int]) -> None:
+    """It ends each message with NUL; what is on its connection is stored while that is open."""
+    lake, port = server
+    address = ("127.0.0.1", port)
+    handler = logging.handlers.SysLogHandler(address, socktype=socket.SOCK_STREAM)
+    handler.ident = "Nov 26 06:00:00 host pyhandler: "
+    with closing(handler):
+        for text in ("one", "two", "three"):
+            handler.emit(logging.makeLogRecord({"levelno": 40, "levelname": "ERROR", "msg": text}))
+        events = stored(lake, "pyhandler", 3)
+    assert [event["message"] for event in events] == ["one", "two", "three"]
+    assert {event["level"] for event in events} == {"ERROR"}
 
 
 def test_datagrams(server: tuple[HttpLake, int]) -> None:
