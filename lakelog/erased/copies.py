@@ -3,7 +3,7 @@
 Exports, backups of the lake, targets of syncs, published tables, receivers of replays and alerts,
 and subscriptions that hand events to a program are noted, so that an erasure can name what is to be
 cleaned. So are directories of training sets, whose states have tags; remotes have documents of
-their own.
+their own, and are noted once they are removed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from lakelog.paths import Paths
 @dataclass(frozen=True)
 class CopyNote:
     """A place that got rows. `place` is `export`, `backup`, `logs` (copies of log files), `sync`,
-    `table`, `training set`, `replay`, `alert` or `subscription`, `name` a path, an address without
-    a password, a table, a program or a subscription, `time` (us) when it got some last. A path that
-    is no UTF-8 is escaped in `name`, and `path_bytes` has it in hex."""
+    `table`, `training set`, `replay`, `alert`, `subscription` or `remote`, `name` a path, an
+    address without a password, a table, a program or a subscription, `time` (us) when it got some
+    last. A path that is no UTF-8 is escaped in `name`, and `path_bytes` has it in hex."""
 
     place: str
     name: str

@@ -29,6 +29,7 @@ _CLEANED = {
     "replay": "delete there what was replayed: {name}",
     "alert": "delete there what it was told: {name}",
     "subscription": "delete what its program stored of the events: {name}",
+    REMOTE: "add it again as a remote and push to it, or delete what is there: {name}",
     "sync": "sync to it again, which fills its tables again, and look at it: {name}",
 }
 
@@ -38,7 +39,11 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
     some: `place`, `name`, `command` and `done`."""
     sets = {_training_set(store, name): None for name in tags if name.startswith(_TRAIN)}
     destinations, all_tags = [], set(store.refs.tag_names())
+    remotes = FileNames(Folder(store.paths.remotes).names()).tags
+    addresses = {_address(store, remote) for remote in remotes}
     for copy in copies.listing(store.paths):
+        if copy.place == REMOTE and copy.name in addresses:
+            continue  # it was removed, and added again
         unfinished = _unfinished(copy)
         destinations += [_copy(store, CopyNote.of(_EXPORT, path)) for path in unfinished]
         if copy.place != TRAINING_SET:
@@ -60,7 +65,7 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
         }
         for path in sets
     ] + destinations
-    for remote in FileNames(Folder(store.paths.remotes).names()).tags:
+    for remote in remotes:
         command = f"lakelog push {shlex.quote(remote)}"
         destinations.append({"place": REMOTE, "name": remote, "command": command, "done": False})
     return destinations
@@ -70,6 +75,12 @@ def _training_set(store: Store, tag: str) -> str:
     """The directory into which the export of a tag was written first."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return str(orjson.loads(store.refs.tag(tag).message)["path"])
+    return ""
+
+
+def _address(store: Store, remote: str) -> str:
+    with contextlib.suppress(OSError, NotIntact, KeyError):
+        return str(document.decode(File(store.paths.remote(remote)).read())["url"])
     return ""
 
 

@@ -13,6 +13,7 @@ a branch was rewound since (F7.5), on either side.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 
 from lakelog import document
 from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact, disk
+from lakelog.erased import copies
 from lakelog.errors import (
     AlreadyExists,
     DamagedRef,
@@ -214,6 +216,10 @@ def remove(store: Store, name: str) -> None:
     # Its error says which name was meant; a damaged file is no reason to keep it.
     if not File(store.paths.remote(name)).exists():
         load(store, name)
+    with contextlib.suppress(DamagedRef):
+        remote = load(store, name)
+        if remote.lake:  # what was pushed stays there, and an erasure has to name it
+            copies.note(store.paths, "remote", remote.url)
     for tag in store.refs.tag_names():
         if tag.startswith(f"{name}/"):
             File(store.paths.tag(tag)).remove()

@@ -112,6 +112,19 @@ def test_a_clone_gets_the_erasure_with_a_pull(pushed: Lake, tmp_path: Path) -> N
     assert pushed.verify().intact
 
 
+def test_a_remote_that_was_removed_is_named(pushed: Lake, tmp_path: Path) -> None:
+    """By its address, until somebody says that it is clean; one that was added again as any."""
+    far = str(tmp_path / "far")
+    remotes.remove(pushed.store, "home")
+    status = pushed.erase(subject=ADA, why="asked")
+    assert [place["name"] for place in status.copies] == [far]
+    lakelog.erasure.confirm(pushed.store, status.erasure.key, far)
+    assert pushed.erasures()[0].is_done
+    remotes.add_tested(pushed.store, "again", far)
+    status = pushed.erase(subject="u1", why="asked")
+    assert [place["name"] for place in status.copies] == ["again"]
+
+
 def test_a_clone_counts_no_row_twice(pushed: Lake, tmp_path: Path) -> None:
     """It erases rows that the lake has counted: the number stays what was erased."""
     remotes.clone(str(tmp_path / "far"), str(tmp_path / "clone"))
