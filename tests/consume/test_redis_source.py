@@ -21,6 +21,7 @@ from lakelog.consume.consume import Consumer, source_of
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from tests.support.lakes import opened
 from tests.support.redis_server import RedisServer, free_port, running
+from tests.support.requirements import need_module
 from tests.support.source_suite import SourcePlace, SourceSuite, consumed, numbers
 from tests.support.sync_places import Faulty
 
@@ -109,7 +110,7 @@ class TestRedisStream(SourceSuite):
                     other.exists(place.name)
             Timer(0.2, other.execute_command, end).start()
 
-        redis = pytest.importorskip("redis")
+        redis = need_module("redis")
         other = redis.Redis(port=place.server.port)
         with ThreadPoolExecutor(1) as pool, contextlib.closing(other):
             source: Any = Faulty(place.source(), "read", "before", 1, begin)  # type: ignore[arg-type]

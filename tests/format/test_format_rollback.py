@@ -65,7 +65,9 @@ def test_documents_of_a_rollback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     kept = document.decode((root / "refs" / "rollbacks" / f"{done.safety}.json").read_bytes())
     assert kept == body | {"steps": []}
     assert not (root / "refs" / "rollback.json").exists()
-    assert not (tmp_path / "copy" / "refs" / "rollbacks").exists()
+    copied = tmp_path / "copy" / "refs" / "rollbacks" / f"{done.safety}.json"
+    assert document.decode(copied.read_bytes()) == kept
+    assert not (tmp_path / "copy" / "refs" / "rollback.json").exists()
     assert not (tmp_path / "copy" / "machine.json").exists()
     with opened(str(root)) as lake:
         assert Rollbacks(lake.store).find(move.commit)
