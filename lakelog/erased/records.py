@@ -153,14 +153,6 @@ class Erasure:
         own_digest = salted(self.salt, value)
         return own_digest == digest or (bool(subject) and own_digest in self.subjects)
 
-    @staticmethod
-    def keys_of(erasures: Iterable[Erasure], subject: str) -> list[str]:
-        """The keys of those erasures that erased a subject."""
-        digests = dict[str, str]()  # most have the same salt
-        for salt in {erasure.salt for erasure in erasures}:
-            digests[salt] = salted(salt, subject)
-        return [erasure.key for erasure in erasures if erasure.subject == digests[erasure.salt]]
-
     def fingerprint(self, *values: object) -> bytes:
         """Return the fingerprint of some values of a row, 16 bytes."""
         return documents.fingerprint(self.salt, *values)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from lakelog import sql
 from lakelog.database import Connect
-from lakelog.erased import Refusal, records
+from lakelog.erased import Refusal, SubjectIndex, records
 from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.erasure import erasing, leftovers, outside
 from lakelog.erasure.erasing import ErasureRun
@@ -161,13 +161,13 @@ def mentions(store: Store, record: Erasure) -> Iterator[Leftover]:
 
 def _subjects(store: Store, recorded: Iterable[Erasure]) -> dict[str, str]:
     """The subject of each erasure, by its key, of those that the lake has."""
-    wanted = {record.key: record for record in recorded if record.subject}
-    subjects = dict[str, str]()
-    for name in _names(store) if wanted else ():
-        for key in Erasure.keys_of(wanted.values(), name):
-            subjects[key] = name
-            del wanted[key]
-        if not wanted:
+    index, subjects = SubjectIndex(), dict[str, str]()
+    for record in recorded:
+        if record.subject:
+            index.add(record.key, record.time, record.salt, record.subject)
+    for name in _names(store) if index.keys else ():
+        subjects |= {erased.key: name for erased in index.of(name)}
+        if len(subjects) == len(index.keys):
             break
     return subjects
 
