@@ -1,6 +1,6 @@
 """Erasing: chosen rows leave every state of a lake, and their bytes leave the disk.
 
-    1 note the erasures, and seal what is pending      4 one move `erase` on each branch
+    1 note the erasures, and seal what is pending     4 one move `erase` on each branch
     2 write the segments again without the rows       5 delete the old segments and texts
     3 name what stands in the place of which states   6 look whether anything is left
 
@@ -94,11 +94,13 @@ class ChosenRows:
 
     def events_in(self, store: Store, digest: str) -> int:
         """How many chosen events a state has."""
-        state = self.history.states.get(digest)
-        if state is None:
-            return 0
-        live = store.manifests.segments(state, "events")
-        return sum(len(self.rows[e.key][1]) for e in live if e.key in self.rows)
+        live = self.history.live
+        # Each erasure asks for each tag and branch.
+        if digest not in live:
+            state = self.history.states.get(digest)
+            segments = store.manifests.segments(state, "events") if state else ()
+            live[digest] = [entry.key for entry in segments]
+        return sum(len(self.rows[key][1]) for key in live[digest] if key in self.rows)
 
 
 def find(store: Store, chooser: Chooser, progress: ProgressCallback | None = None) -> ChosenRows:
@@ -366,7 +368,8 @@ class ErasureRun:
         tokens = recorded.telling_words(
             store, self._connect, own_events, history, share.rows.values(), selector.events_sql()
         )
-        states = {digest for digest in history.states if share.events_in(store, digest)}
+        learnt_from = {snapshot for _, snapshot in history.models()}
+        states = {digest for digest in learnt_from if share.events_in(store, digest)}
         return recorded.places(own_events, tokens, history, states)
 
     def _move(self, branch: str) -> None:

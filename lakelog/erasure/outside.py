@@ -40,9 +40,8 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
     sets = {_training_set(store, name): None for name in tags if name.startswith(_TRAIN)}
     destinations, all_tags = [], set(store.refs.tag_names())
     remotes = FileNames(Folder(store.paths.remotes).names()).tags
-    addresses = {_address(store, remote) for remote in remotes}
     for copy in copies.listing(store.paths):
-        if copy.place == REMOTE and copy.name in addresses:
+        if copy.place == REMOTE and copy.name in (_address(store, remote) for remote in remotes):
             continue  # it was removed, and added again
         unfinished = _unfinished(copy)
         destinations += [_copy(store, CopyNote.of(_EXPORT, path)) for path in unfinished]

@@ -45,6 +45,8 @@ class History:
     pages: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     stored_as: dict[str, str] = field(default_factory=dict)
     """The digest of what was read as each state."""
+    live: dict[str, list[str]] = field(default_factory=dict)
+    """The segments of events of states, as far as they were asked for."""
     roots: tuple[str, ...] = ()
     """Those of moves and tags; of the others there is a file only, which gc deletes."""
 
