@@ -55,7 +55,11 @@ def kept_moves(
     runs: LetGo = {}
     with contextlib.suppress(NotIntact):  # `verify` reports it
         runs = _let_go(store)
-    for move in window(store.settings, newest_first, now_us or disk.now_us()):
+    return _without(runs, window(store.settings, newest_first, now_us or disk.now_us()))
+
+
+def _without(runs: LetGo, moves: Iterable[Move]) -> Iterator[Move]:
+    for move in moves:
         if not any(low <= move.number <= high for low, high in runs.get(move.branch, ())):
             yield move
 
@@ -67,7 +71,8 @@ def pack(store: Store, now_us: int) -> Iterator[int]:
         before = _let_go(store)
     except NotIntact as error:
         raise GcRefused(_refusal(store.paths.let_go, error)) from None
-    judged = {branch: _judged(store, branch, now_us) for branch in store.refs.all_branches()}
+    branches = store.refs.all_branches()
+    judged = {branch: _judged(store, branch, now_us, before) for branch in branches}
     runs: LetGo = {}
     for branch, (numbers, retained) in judged.items():
         for stays, neighbours in itertools.groupby(numbers, retained.__contains__):
@@ -81,8 +86,9 @@ def pack(store: Store, now_us: int) -> Iterator[int]:
         yield from thinning.pack(store, branch, retained, tagged)
 
 
-def _judged(store: Store, branch: str, now_us: int) -> tuple[list[int], set[int]]:
-    """The numbers of the moves of a branch, newest first, and of those that are kept."""
+def _judged(store: Store, branch: str, now_us: int, before: LetGo) -> tuple[list[int], set[int]]:
+    """The numbers of the moves of a branch, newest first, and of those that are kept; `before` are
+    those that were let go."""
     newest_first, numbers = store.refs.newest_first(branch), list[int]()
 
     # One after the other: thousands carry the texts of their states.
@@ -91,7 +97,8 @@ def _judged(store: Store, branch: str, now_us: int) -> tuple[list[int], set[int]
             numbers.append(move.number)
             yield move
 
-    retained = {move.number for move in kept_moves(store, listed(), now_us)}
+    in_window = window(store.settings, listed(), now_us)
+    retained = {move.number for move in _without(before, in_window)}
     numbers += (move.number for move in newest_first)
     return numbers, retained
 

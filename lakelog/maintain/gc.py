@@ -138,7 +138,9 @@ def expire(
 def trim_deleted(store: Store) -> None:
     """Remove what is sealed of the WALs of deleted branches: nobody settles these any more. Raises
     OSError."""
-    for branch in set(store.refs.all_branches()) - set(store.refs.branches()):
+    for branch in store.refs.all_branches():
+        if not Folder(store.paths.wal_dir(branch)).names() or store.refs.is_alive(branch):
+            continue
         # One whose moves or segments cannot be read keeps what it has: `verify` names them.
         with contextlib.suppress(Damaged, UnknownRef):
             head = store.refs.read_head(branch, store.refs.head_number(branch))
