@@ -58,6 +58,19 @@ def changed(lake: lakelog.Lake, **settings: object) -> lakelog.Lake:
     return lakelog.open(lake.path)
 
 
+def goes_on(lake: lakelog.Lake, jump: Clock, *, hours: int, events: int) -> None:
+    """A lake is intact, gc runs, and a state stays though a hundred moves follow."""
+    assert lake.verify().problems == ()
+    lake.gc()
+    state = lake.snapshot("wanted later").id
+    for _ in range(110):
+        jump(hours)
+        lake.snapshot("")
+    lake.gc()
+    assert lake.verify().problems == ()
+    assert lake.at(state).count() == events
+
+
 def test_a_longer_history_begins_with_what_is_left(tmp_path: Path, jump: Clock) -> None:
     """States that gc let go are no damage once `history_days` is raised, here and in copies; those
     that come stay for the new time."""
@@ -65,15 +78,7 @@ def test_a_longer_history_begins_with_what_is_left(tmp_path: Path, jump: Clock) 
     assert lake.gc().packed
     lake.backup(tmp_path / "copy")
     lake = changed(lake, history_days=365)
-    assert lake.verify().problems == ()
-    lake.gc()
-    state = lake.snapshot("wanted later").id
-    for _ in range(110):
-        jump(24)
-        lake.snapshot("")
-    lake.gc()
-    assert lake.verify().problems == ()
-    assert lake.at(state).count() == 150
+    goes_on(lake, jump, hours=24, events=150)
     copy = changed(lakelog.open(tmp_path / "copy", create=False), history_days=365)
     assert copy.verify().problems == ()
     copy.gc()
@@ -87,15 +92,7 @@ def test_a_clock_that_was_ahead_does_no_harm(tmp_path: Path, jump: Clock) -> Non
     jump(365 * 24)
     assert lake.gc().packed
     jump(-365 * 24)
-    assert lake.verify().problems == ()
-    lake.gc()
-    state = lake.snapshot("wanted later").id
-    for _ in range(110):
-        jump(1)
-        lake.snapshot("")
-    lake.gc()
-    assert lake.verify().problems == ()
-    assert lake.at(state).count() == 250
+    goes_on(lake, jump, hours=1, events=250)
 
 
 def test_gc_goes_on_after_a_clock_that_was_ahead(tmp_path: Path, jump: Clock) -> None:

@@ -180,6 +180,15 @@ def test_a_column_seq_of_computed_rows_is_one_like_others(home: Path) -> None:
     assert len(place.ask("SELECT * FROM free")) == 3
 
 
+def check_and_repair(lake: Any, place: SqlitePlace, condition: str, *, missing: int) -> None:
+    """A check finds no difference but rows that are deleted, and a repair brings them back."""
+    assert check(lake, place.url)[0].is_equal
+    place.ask(f"DELETE FROM events WHERE {condition}")
+    assert check(lake, place.url)[0].missing == missing
+    assert check(lake, place.url, repair=True)[0].is_repaired
+    assert check(lake, place.url)[0].is_equal
+
+
 def test_check_of_a_table_that_refused_rows(home: Path) -> None:
     """They are in the quarantine: not missing, and a repair does not write them again."""
     path, place = str(home / "lake"), SqlitePlace(home)
@@ -189,11 +198,7 @@ def test_check_of_a_table_that_refused_rows(home: Path) -> None:
     query = "SELECT message FROM events"
     assert synced(path, place.url, query=query, on_error="quarantine").quarantined == 2
     with opened(path) as lake:
-        assert check(lake, place.url)[0].is_equal
-        place.ask("DELETE FROM events WHERE seq = 7")
-        assert check(lake, place.url)[0].missing == 1
-        assert check(lake, place.url, repair=True)[0].is_repaired
-        assert check(lake, place.url)[0].is_equal
+        check_and_repair(lake, place, "seq = 7", missing=1)
     # Of a table that takes them they are rows like others.
     place.ask("DROP TABLE events")
     place.ask("DELETE FROM lakelog_sync")
@@ -213,11 +218,7 @@ def test_check_of_rows_without_keys_that_were_refused(home: Path, mode: str) -> 
     options = {"query": query, "mode": mode}
     assert synced(path, place.url, **options, on_error="quarantine").quarantined == 2
     with opened(path) as lake:
-        assert check(lake, place.url)[0].is_equal
-        place.ask("DELETE FROM events WHERE message IN ('a 7', 'a 8')")
-        assert check(lake, place.url)[0].missing == 2
-        assert check(lake, place.url, repair=True)[0].is_repaired
-        assert check(lake, place.url)[0].is_equal
+        check_and_repair(lake, place, "message IN ('a 7', 'a 8')", missing=2)
     assert synced(path, place.url, **options, on_error="quarantine").total == 38
     # Of a table that takes them they are rows like others.
     place.ask("DROP TABLE events")
