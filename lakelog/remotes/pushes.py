@@ -44,8 +44,8 @@ def push(
     progress: ProgressCallback = lambda *_: None,
 ) -> Transfer:
     """Bring branches and tags to a remote. With `repair` all that they need there is looked at, and
-    with `read_data` read, and sent again where it is not whole. Raises Diverged, UnknownRef,
-    Unreachable, NotAllowed, Damaged."""
+    with `read_data` read, and sent again where it is not whole. Raises Diverged, once all others
+    were sent; UnknownRef, Unreachable, NotAllowed, Damaged."""
     if force and not dry_run:
         Policy.require(lake.store.paths, "push-force")
     remote = known.load(lake.store, name)
@@ -54,10 +54,15 @@ def push(
         worker = _Push(lake.store, remote, Site(connection), result, progress)
         worker.is_forced, worker.is_repair, worker.reads_data = force, repair, read_data
         worker.prepare(lake)
-        for branch in branches:
-            worker.branch(branch)
-        for tag in tags:
-            worker.tag(tag)
+        refusals: list[TransferRefused] = []
+        # One that is refused keeps no other back.
+        for send, ref in [(worker.branch, b) for b in branches] + [(worker.tag, t) for t in tags]:
+            try:
+                send(ref)
+            except TransferRefused as error:
+                refusals.append(error)
+    if refusals:
+        raise type(refusals[0])("; ".join(map(str, refusals))) from refusals[0]
     return result
 
 
@@ -147,7 +152,7 @@ class _Push(Exchange):
         if remote_tag and not self.is_forced:
             raise Diverged(
                 f"{self._site.url}: tag {name!r} names another state there, and stays as it is;"
-                " `lakelog push --force` replaces it"
+                f" `lakelog push --tag {name} --force` replaces it"
             )
         # Whoever pushed the branch has sent most of it.
         base = self._base(tag.branch, self._site.head(tag.branch))

@@ -39,6 +39,8 @@ def test_push_clone_and_pull(lake: Path, home: Path) -> None:
     assert count.split() == ["count_star()", "7"]
     (row,) = answer(lake, "remote", "list")
     assert (row["remote"], row["url"]) == ("origin", str(home / "there"))
+    run(home / "named", "clone", str(home / "there"))
+    assert (home / "named" / "lakelog.json").exists()
 
 
 @pytest.mark.parametrize("words", [["pull", "--fetch"], ["fetch"]])
@@ -84,6 +86,32 @@ def test_a_tag_that_is_another_there_is_named_after_the_branch_went(lake: Path, 
     assert "nothing was changed" not in said
     count = run(home / "there", "sql", "SELECT count(*) FROM events", "--format", "csv").stdout
     assert count.split() == ["count_star()", "7"]
+
+
+def test_a_refused_tag_or_branch_keeps_no_other_back(lake: Path, home: Path) -> None:
+    """All that are refused are named, and what is said to replace a tag does."""
+    run(lake, "branch", "aside")
+    for tag in ("a", "c"):
+        run(lake, "tag", tag)
+    run(lake, "push", "--all", "--tags")
+    clone = home / "clone"
+    run(clone, "clone", str(home / "there"), str(clone))
+    run(clone, "--branch", "aside", "append", "type=T")
+    run(clone, "--branch", "aside", "push")
+    run(lake, "append", input=lines(2, "MORE"))
+    run(lake, "--branch", "aside", "append", "type=U")
+    for tag in ("a", "c"):
+        run(lake, "tag", "--delete", tag)
+    for tag in ("a", "b", "c", "d"):
+        run(lake, "tag", tag)
+    said = run(lake, "push", "--all", "--tags", code=1).stderr
+    assert "branch 'aside' moved on there" in said
+    assert "tag 'a' names another state" in said
+    assert "tag 'c' names another state" in said
+    names = answer(home / "there", "tag")
+    assert [tag["tag"] for tag in names] == ["a", "b", "c", "d"]
+    run(lake, *re.findall(r"`lakelog (push --tag c --force)`", said)[0].split(), "--yes")
+    assert "tag 'c'" not in run(lake, "push", "--all", "--tags", code=1).stderr
 
 
 def test_removal_says_how_to_take_it_back(lake: Path, home: Path) -> None:
