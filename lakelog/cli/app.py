@@ -43,6 +43,11 @@ class App:
             copies.note(lake.store.paths, "export", os.path.abspath(path))
         return lake
 
+    def new_lake(self, url: str, directory: str | None) -> str:
+        """Return where the lake of an address gets its directory."""
+        named = self.path if self.path != DEFAULT_LAKE else ""
+        return directory or named or os.path.basename(url.rstrip("/"))
+
     def open_or_create(self) -> lakes.Lake:
         """Open the lake, or create one and say so."""
         # A branch other than main cannot exist in a lake that does not: opening it says so.

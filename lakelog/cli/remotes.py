@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import asdict
 
 import click
@@ -196,11 +195,11 @@ def clone(
 ) -> None:
     """Make a lake with all branches and tags of a remote, named origin there.
 
-    DIRECTORY is by default the last part of URL. The clone is a lake of its own:
-    it has its own id, and what is appended to it is not seen at the remote before
-    a push. An interrupted clone goes on if it is run again.
+    DIRECTORY is that of --lake by default, else the last name of URL. The clone is a
+    lake of its own: it has its own id, and what is appended to it is not seen at the
+    remote before a push. An interrupted clone goes on if it is run again.
     """
-    path = directory or os.path.basename(url.rstrip("/"))
+    path = app.new_lake(url, directory)
     with app.progress("cloning", "bytes") as progress:
         result = travel.clone(url, path, if_missing=if_missing, progress=progress)
     # A lake that was there already is a success with --if-missing, and was not cloned.

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import click
 
 from lakelog.cli import exits, rounds
-from lakelog.cli.app import DEFAULT_LAKE, App, verb
+from lakelog.cli.app import App, verb
 from lakelog.cli.keys import new_ring
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
@@ -50,8 +50,7 @@ def attach(
     """
     if key and not encrypt:
         raise click.UsageError("--key is for --encrypt")
-    lake = app.path if app.path != DEFAULT_LAKE else ""
-    path = directory or lake or os.path.basename(url.rstrip("/"))
+    path = app.new_lake(url, directory)
     if os.path.realpath(url.removeprefix("file://")) == os.path.realpath(path):
         raise click.UsageError(f"{path} would be part of itself: name another DIRECTORY")
     ring = functools.partial(new_ring, app, path, key) if encrypt else None
