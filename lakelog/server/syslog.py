@@ -29,8 +29,8 @@ from lakelog.server.intake import EventIntake
 from lakelog.server.protocols.protocol import Answer
 
 PORT = 5514
-MESSAGE_MAX = 1 << 16
-"""Bytes of a message; a longer one is cut, as RFC 5424 allows."""
+MESSAGE_MAX = 1 << 20
+"""Bytes of a message; of a longer one nobody knows the end, so that it ends its connection."""
 _READ = 1 << 16
 _LEAVE, _LEAVE_MAX = 0.5, 10.0
 """Seconds that senders have at the end to see that they should go elsewhere, and those in which
@@ -166,7 +166,7 @@ class SyslogServer:
 
     async def store(self, messages: Sequence[bytes]) -> None:
         """Store messages. Raises LakelogError, OSError."""
-        events = [event_of(message[:MESSAGE_MAX]) for message in messages if message.strip()]
+        events = [event_of(message) for message in messages if message.strip()]
         if events:
             self._storing += 1
             try:
@@ -262,7 +262,7 @@ def split(content: bytes) -> tuple[list[bytes], bytes]:
             ending = _END.search(content, place)
             end, following = ending.span() if ending else (len(content) + 1, 0)
         if end > len(content):
-            if size > MESSAGE_MAX * 16 and not messages:
+            if size > MESSAGE_MAX and not messages:
                 raise ValueError("a message is longer than a megabyte")
             break
         messages.append(content[start:end].rstrip(b"\r\n\0"))

@@ -79,6 +79,18 @@ def test_the_handler_of_python_s_logging(server: tuple[HttpLake, int]) -> None:
     assert {event["level"] for event in events} == {"ERROR"}
 
 
+@pytest.mark.parametrize("framing", ["counted", "line"])
+def test_a_long_message_is_whole(server: tuple[HttpLake, int], framing: str) -> None:
+    """As a trace of a program with many causes is."""
+    lake, port = server
+    source, text = f"long{framing}", "ä€" * 150_000
+    sent = message(source, text)
+    content = b"%d %b" % (len(sent), sent) if framing == "counted" else sent + b"\n"
+    with closing(socket.create_connection(("127.0.0.1", port))) as connection:
+        connection.sendall(content + message(source, "next"))
+    assert [event["message"] for event in stored(lake, source, 2)] == [text, "next"]
+
+
 def test_datagrams(server: tuple[HttpLake, int]) -> None:
     lake, port = server
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
