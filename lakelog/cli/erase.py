@@ -175,6 +175,7 @@ def _record(status: ErasureStatus) -> dict[str, object]:
         "tags": status.erasure.tags,
         "leftovers": [vars(leftover) for leftover in status.leftovers],
         "copies": list(status.copies),
+        "gone": [place["name"] for place in status.absent],
     }
 
 
@@ -189,3 +190,6 @@ def _lines(status: ErasureStatus) -> Iterator[str]:
         yield f"  left in {cell(leftover.place)}: {leftover.advice}"
     for place in status.copies:
         yield f"  may be at {place['place']} {cell(str(place['name']))}: {place['command']}"
+    for place in status.absent:
+        advice = "clean it where it is, if it was moved or its disk is not mounted"
+        yield f"  gone: {place['place']} {cell(str(place['name']))}: {advice}"

@@ -18,12 +18,12 @@ from lakelog.paths import FileNames
 from lakelog.store import Store
 from lakelog.values import JsonObject
 
-_EXPORT, TRAINING_SET, REMOTE = "export", "training set", "remote"
+_EXPORT, TRAINING_SET, REMOTE, _BACKUP = "export", "training set", "remote", "backup"
 _TRAIN, _REBUILD = "train-", "lakelog train rebuild --erased "
 _MANIFEST_MAX = 8_000_000
 _CLEANED = {
     _EXPORT: "write it again, or delete it: {name}",
-    "backup": "lakelog backup {lake} {name}",
+    _BACKUP: "lakelog backup {lake} {name}",
     "logs": "delete the copies of log files that have its lines: {name}",
     "table": "publish it again, then expire its older snapshots: {name}",
     "replay": "delete there what was replayed: {name}",
@@ -106,16 +106,22 @@ def _copy(store: Store, copy: CopyNote) -> JsonObject:
 def is_clean(store: Store, place: JsonObject, key: str, time: int) -> bool:
     """Whether a place is known to have nothing of an erasure any more: it is gone, it was written
     again since, or it has the note of the erasure itself."""
-    if place["done"]:
+    if place["done"] or is_gone(place):
         return True
-    name = CopyNote("", str(place["name"]), 0, place.get("path_bytes", "")).path
-    if place["place"] == _EXPORT:
-        return not os.path.lexists(name)
     if place["place"] == TRAINING_SET:
-        return not os.path.lexists(name) or key in _manifest_of(name).get("erased", ())
-    if place["place"] == "backup":
-        return not os.path.lexists(name) or _has_note(name, key)
-    return False
+        return key in _manifest_of(_path(place)).get("erased", ())
+    return place["place"] == _BACKUP and _has_note(_path(place), key)
+
+
+def is_gone(place: JsonObject) -> bool:
+    """Whether nothing is where files were written: they may have been moved, or their disk is not
+    there."""
+    has_files = place["place"] in (_EXPORT, TRAINING_SET, _BACKUP)
+    return has_files and not place["done"] and not os.path.lexists(_path(place))
+
+
+def _path(place: JsonObject) -> str:
+    return CopyNote("", str(place["name"]), 0, place.get("path_bytes", "")).path
 
 
 def _manifest_of(path: str) -> JsonObject:

@@ -33,6 +33,7 @@ def receipt(store: Store, status: ErasureStatus, key: proofs.PrivateKey | None) 
     copies = [
         {name: public(place[name]) for name in ("place", "name", "command")}
         | {"clean": place not in status.copies}
+        | ({"gone": True} if place in status.absent else {})
         for place in erasure.outside
     ]
     return proofs.ErasureReceipt.issue(

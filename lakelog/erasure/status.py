@@ -41,6 +41,8 @@ class ErasureStatus:
     copies: tuple[JsonObject, ...]
     earlier: tuple[ErasureStatus, ...] = ()
     """Of a call that erased several subjects, those of the others."""
+    absent: tuple[JsonObject, ...] = ()
+    """Copies that count as clean because nothing is at their paths."""
 
     @property
     def is_done(self) -> bool:
@@ -189,4 +191,6 @@ def _status(
         for name, confirmed in machines.items()
         if erasure.key not in confirmed
     ]
-    return ErasureStatus(erasure, tuple(_leftovers(store, erasure, directory)), tuple(copies))
+    absent = tuple(place for place in erasure.outside if outside.is_gone(place))
+    leftovers = tuple(_leftovers(store, erasure, directory))
+    return ErasureStatus(erasure, leftovers, tuple(copies), absent=absent)

@@ -23,7 +23,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.history import delete_tag
 from lakelog.lake import Lake
 from tests.support import encrypted, seam
-from tests.support.cli import run
+from tests.support.cli import answer, run
 from tests.support.erasure_histories import places_with
 from tests.support.sync_places import synced
 
@@ -350,6 +350,25 @@ def test_a_training_set_without_its_tag_is_named(tmp_path: Path) -> None:
         assert [place["name"] for place in status.copies] == [str(tmp_path / "set")]
         shutil.rmtree(tmp_path / "set")
         assert lake.erasures()[0].is_done
+
+
+def test_a_copy_that_was_moved_away_is_named(tmp_path: Path) -> None:
+    """It counts as clean, for it may have been deleted; but nobody is told so without a word, until
+    they say that they cleaned it."""
+    path = tmp_path / "lake"
+    with lakelog.open(path) as lake:
+        lake.append({"type": "A", "subject": "ada"})
+    run(path, "backup", str(path), str(tmp_path / "disk"))
+    run(path, "export", "events", "-o", str(tmp_path / "out.csv"))
+    (tmp_path / "disk").rename(tmp_path / "elsewhere")
+    key = answer(path, "erase", "--subject", "ada", "--why", "asked", "--yes")["key"]
+    (tmp_path / "out.csv").unlink()
+    for place in ("backup", "export"):
+        said = run(path, "erase", "status", "--format", "table").stdout
+        assert "done" in said
+        gone = dict(re.findall(r"gone: (\w+) (\S+): clean it where", said))
+        run(path, "erase", "status", key, "--cleaned", gone[place])
+    assert "gone" not in run(path, "erase", "status", "--format", "table").stdout
 
 
 def test_a_restored_backup_knows_what_the_lake_gave_away(tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ def test_a_receipt_is_signed_and_has_no_data(tmp_path: Path) -> None:
     assert (erasure["events"], erasure["lines"], erasure["why"]) == (1, 0, "request 17")
     assert erasure["branches"] == {"main": 1}
     assert list(erasure["tags"].values()) == [1]
-    assert {(copy["place"], copy["clean"]) for copy in erasure["copies"]} == {
-        ("export", True),
-        ("export", False),
+    assert {(copy["place"], copy["clean"], "gone" in copy) for copy in erasure["copies"]} == {
+        ("export", True, True),
+        ("export", False, False),
     }
     assert all(copy["command"] for copy in erasure["copies"])
     assert status.erasure.is_of(ADA)
