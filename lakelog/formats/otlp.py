@@ -28,7 +28,7 @@ _KINDS = {
 _REQUEST = re.compile(rb'\s*\[?\s*\{\s*"resource(?:Logs|Spans|Metrics)"\s*:\s*\[')
 _POINTS = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
 _PLAIN = ("stringValue", "boolValue", "bytesValue")
-_DIGITS = r"-?[0-9]{1,18}"
+_DIGITS = r"-?[0-9]{1,19}"
 
 
 class OtlpRequests(Format):

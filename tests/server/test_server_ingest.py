@@ -381,7 +381,7 @@ def test_otlp_as_protobuf_and_as_json_is_the_same(server: HttpLake) -> None:
         time_unix_nano=1_790_000_000_000_000_001, severity_number=17, trace_id=bytes(range(16))
     )
     record.body.string_value = "failed"
-    record.attributes.add(key="n").value.int_value = 2**53 + 1
+    record.attributes.add(key="n").value.int_value = 2**63 - 1
     proto = {"content-type": "application/x-protobuf"}
     reply = server.ask("/v1/logs", request.SerializeToString(), proto)
     assert (reply.status, reply.body) == (200, b"")
@@ -399,7 +399,7 @@ def test_otlp_as_protobuf_and_as_json_is_the_same(server: HttpLake) -> None:
                                 "severityNumber": 17,
                                 "body": {"stringValue": "failed"},
                                 "attributes": [
-                                    {"key": "n", "value": {"intValue": "9007199254740993"}}
+                                    {"key": "n", "value": {"intValue": "9223372036854775807"}}
                                 ],
                                 "traceId": bytes(range(16)).hex(),
                             }
@@ -417,7 +417,7 @@ def test_otlp_as_protobuf_and_as_json_is_the_same(server: HttpLake) -> None:
     for each in (data, other_data):
         del each["resource"]
     assert data == other_data
-    assert data["attributes"] == {"n": 2**53 + 1}
+    assert data["attributes"] == {"n": 2**63 - 1}
     assert (one["message"], one["level"], one["time"]) == (
         other["message"],
         other["level"],

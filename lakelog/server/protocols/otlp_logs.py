@@ -32,7 +32,6 @@ logs_service_pb2 = Lazy(f"{_PACKAGE}.collector.logs.v1.logs_service_pb2")
 
 _EARLIEST, _LATEST = 10**17, 9 * 10**18
 """Nanoseconds that are no other unit."""
-_WIDE = 10**18
 _LEVELS = ("", *("TRACE",) * 4, *("DEBUG",) * 4, *("INFO",) * 4, *("WARN",) * 4, *("ERROR",) * 4)
 _LEVEL_OF = dict(enumerate((*_LEVELS, *("FATAL",) * 4)))
 
@@ -195,9 +194,7 @@ def _plain(value: Any) -> Any:
     if member == "string_value":
         return value.string_value
     if member == "int_value":
-        number = value.int_value
-        # JSON of protobuf writes wide integers as texts, since a double cannot hold them.
-        return number if -_WIDE < number < _WIDE else str(number)
+        return value.int_value
     if member == "bool_value":
         return value.bool_value
     if member == "double_value" and math.isfinite(value.double_value):
