@@ -155,8 +155,8 @@ def shared_place(
         return place or "no state is known that both had: they have no past in common"
     if common.local.generation != local.generation:
         return (
-            "it was rewound here (a rollback or undo), or merged with another remote, since both"
-            " had the same events"
+            "it was rewound here (a rollback, an undo, or made again), or merged with another"
+            " remote, since both had the same events"
         )
     if common.remote.generation != remote.generation:
         return (

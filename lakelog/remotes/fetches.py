@@ -350,6 +350,10 @@ class _Fetch(Exchange):
             return "forced" if otherwise == "forced" else "up to date"
         if otherwise:
             return otherwise
+        place = shared_place(self._store, self._site, known_branch, local, remote)
+        if isinstance(place, str):
+            # What this branch has may be there, and --merge would be refused for the same reason.
+            raise refusal(self._site.url, branch, place)
         raise Diverged(
             f"branch {branch!r} has events that {self._site.url} lacks: join both by `lakelog pull"
             " --merge`; or keep them with `lakelog branch NAME`, then `lakelog pull --force`; or"

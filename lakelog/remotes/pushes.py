@@ -22,7 +22,7 @@ from lakelog.remotes import carry, encryption, known, signature_files
 from lakelog.remotes.ancestry import Exchange, is_contained, settled
 from lakelog.remotes.carry import Transfer
 from lakelog.remotes.directory import DirectoryRemote
-from lakelog.remotes.known import track
+from lakelog.remotes.known import place_of, track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
 from lakelog.runtime.progress import ProgressCallback
@@ -118,8 +118,12 @@ class _Push(Exchange):
                 self._store, self._site, self._known.branch(branch), head.move, remote_head.move
             )
             if not contained and not self.is_forced:
+                common = self._known.branch(branch).common
+                last = common.remote if common else None
+                is_rewound = remote_head and last == place_of(remote_head.move)
+                moved = "was rewound here" if is_rewound else "moved on there"
                 raise Diverged(
-                    f"{self._site.url}: branch {branch!r} moved on there: `lakelog pull` first, or"
+                    f"{self._site.url}: branch {branch!r} {moved}: `lakelog pull` first, or"
                     " `lakelog push --force` to drop what is only there"
                 )
             # Events with new numbers are a rewind to those who read there by their numbers.

@@ -114,6 +114,24 @@ def test_a_refused_tag_or_branch_keeps_no_other_back(lake: Path, home: Path) -> 
     assert "tag 'c'" not in run(lake, "push", "--all", "--tags", code=1).stderr
 
 
+def test_a_branch_that_was_made_again_is_said_to_be(lake: Path) -> None:
+    """Its events are all there, and it did not move on there; what is not possible is no advice."""
+    run(lake, "tag", "old")
+    run(lake, "branch", "work")
+    run(lake, "--branch", "work", "append", input=lines(2, "MORE"))
+    run(lake, "push", "--all")
+    run(lake, "branch", "--delete", "work")
+    run(lake, "branch", "work", "old")
+    said = run(lake, "--branch", "work", "push", code=1).stderr
+    assert "branch 'work' was rewound here" in said
+    said = run(lake, "--branch", "work", "pull", code=1).stderr
+    assert "it was rewound here (a rollback, an undo, or made again)" in said
+    assert "--merge" not in said
+    assert "`lakelog pull --force`" in said
+    run(lake, "--branch", "work", "pull", "--force", "--yes")
+    assert answer(lake, "--branch", "work", "push")["refs"] == {"work": "up to date"}
+
+
 def test_removal_says_how_to_take_it_back(lake: Path, home: Path) -> None:
     said = run(lake, "remote", "remove", "origin").stderr
     assert f"`lakelog remote add origin {home / 'there'}` brings it back" in said
