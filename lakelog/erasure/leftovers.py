@@ -22,7 +22,6 @@ from lakelog import chunks
 from lakelog.database import SPILL
 from lakelog.disk import File, Folder, NotIntact
 from lakelog.entries import Record
-from lakelog.erasure import rewriting
 from lakelog.erasure.rewriting import History
 from lakelog.erasure.selection import Chooser, frames_by_file, spellings
 from lakelog.errors import Damaged, LakelogError
@@ -63,10 +62,9 @@ class Leftover:
     advice: str
 
 
-def leftovers(store: Store, chooser: Chooser, earlier: History | None = None) -> list[Leftover]:
+def leftovers(store: Store, chooser: Chooser, history: History) -> list[Leftover]:
     """Return the places in the lake that may still hold chosen rows: WAL files by their rows, and
-    where subjects are known, all else by its bytes; `earlier` is what was read of its states
-    before. Raises Damaged."""
+    where subjects are known, all else by its bytes. Raises Damaged."""
     root = store.paths.root
     findings = [
         Leftover(os.path.relpath(path, root), _ADVICE["wal"])
@@ -78,7 +76,7 @@ def leftovers(store: Store, chooser: Chooser, earlier: History | None = None) ->
         return findings + list(unsearched(store))
     # All at once: every file of the lake is read.
     needles = [needle for subject in chooser.subjects for needle in _needles(subject)]
-    findings += _in_definitions(rewriting.history_of(store, earlier), needles)
+    findings += _in_definitions(history, needles)
     findings += _in_moves(store, needles)
     findings += _across_chunks(store, needles)
     places = {leftover.place for leftover in findings}

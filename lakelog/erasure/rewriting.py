@@ -43,8 +43,6 @@ class History:
     """Those that lost a page, as gc lets go of old states. Nobody can read them, but the text that
     a move carries names subjects."""
     pages: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
-    stored_as: dict[str, str] = field(default_factory=dict)
-    """The digest of what was read as each state."""
     live: dict[str, list[str]] = field(default_factory=dict)
     """The segments of events of states, as far as they were asked for."""
     roots: tuple[str, ...] = ()
@@ -79,10 +77,9 @@ def stale_models(store: Store, history: History) -> set[tuple[str, str]]:
     return stale
 
 
-def history_of(store: Store, earlier: History | None = None) -> History:
+def history_of(store: Store) -> History:
     """Read all states that a move, a tag or a file has; those that lost their text are gone, and
-    left out. Pages and states that an `earlier` history has are not read again: they have their
-    content's name."""
+    left out."""
     store.manifests.forget()
     store.refs.forget()
     names = dict.fromkeys(store.refs.states())
@@ -91,23 +88,20 @@ def history_of(store: Store, earlier: History | None = None) -> History:
     history = History(roots=tuple(names))
     stand_ins = {store.manifests.stored_as(name) for name in names} - names.keys()
     files = (d for d in manifest_files(store) if d not in stand_ins and d not in names)
-    damaged, earlier = set[str](), earlier or History()
-    for digest, load in _readable(store, tags, (*names, *files)):
-        with contextlib.suppress(Damaged, KeyError):
-            source = store.manifests.stored_as(digest)
-            state = earlier.states[digest] if earlier.stored_as.get(digest) == source else load()
-            # Thousands of states share most of their pages: each page is read once.
-            for page in state.pages:
-                if page.digest not in history.pages and page.digest not in damaged:
-                    entries = earlier.pages.get(page.digest)
-                    try:
-                        history.pages[page.digest] = entries or store.manifests.peek(page)
-                    except Damaged:
-                        damaged.add(page.digest)
-            whole = damaged.isdisjoint(page.digest for page in state.pages)
-            (history.states if whole else history.incomplete)[digest] = state
-            if whole:
-                history.stored_as[digest] = source
+    damaged = set[str]()
+    with store.manifests.without_collections():
+        for digest, load in _readable(store, tags, (*names, *files)):
+            with contextlib.suppress(Damaged, KeyError):
+                state = load()
+                # Thousands of states share most of their pages: each page is read once.
+                for page in state.pages:
+                    if page.digest not in history.pages and page.digest not in damaged:
+                        try:
+                            history.pages[page.digest] = store.manifests.peek(page)
+                        except Damaged:
+                            damaged.add(page.digest)
+                whole = damaged.isdisjoint(page.digest for page in state.pages)
+                (history.states if whole else history.incomplete)[digest] = state
     return history
 
 

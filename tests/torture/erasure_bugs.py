@@ -218,7 +218,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "a view that says it not named",
         f"{ERASURE}.leftovers:leftovers",
-        "findings += _in_definitions(rewriting.history_of(store, earlier), needles)",
+        "findings += _in_definitions(history, needles)",
         "pass",
     ),
     (
