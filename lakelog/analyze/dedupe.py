@@ -178,8 +178,8 @@ def _repeated_hashes(key: EventKey) -> str:
     return f"SELECT {key.hash} AS h FROM events WHERE {key.given} GROUP BY 1 HAVING count(*) > 1"
 
 
-def _row_per_key(lake: Lake | PinnedLake, by: By, order: str) -> Relation:
-    key = EventKey.of(by)
+def _row_per_key(lake: Lake | PinnedLake, key_names: By, order: str) -> Relation:
+    key = EventKey.of(key_names)
     return lake.sql(
         f"SELECT * FROM events WHERE {key.given}"
         f" QUALIFY row_number() OVER (PARTITION BY {', '.join(key.parts)} ORDER BY {order}) = 1"

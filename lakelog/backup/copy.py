@@ -97,7 +97,7 @@ class VerifiedCopy:
     path: str
     sha256: str
     size: int
-    packed: bool
+    is_packed: bool
     status: os.stat_result
 
 
@@ -271,7 +271,7 @@ def describe(verified: VerifiedCopy, path: str, source: str, number: int, create
         verified.sha256,
         verified.size,
         os.stat(verified.path).st_size,
-        verified.packed,
+        verified.is_packed,
         status.st_mtime_ns,
         stat.S_IMODE(status.st_mode),
         status.st_uid,

@@ -161,7 +161,7 @@ class BackupDirectory:
         """Give a copy the first free name; return the path."""
         ordinal = 0
         while True:
-            path = f"{folder}/{copy.name_of(name, created, ordinal, verified.packed)}"
+            path = f"{folder}/{copy.name_of(name, created, ordinal, verified.is_packed)}"
             with contextlib.suppress(FileExistsError):
                 # The copy may have been deleted by hand and its document left: that document must
                 # not describe another file.

@@ -56,7 +56,7 @@ class BackupPlan:
     interval: float = INTERVAL
     keep: int | None = KEEP
     age_us: int | None = None
-    packed: bool = False
+    is_packed: bool = False
     remove: bool = False
     remove_after: float | None = None
 
@@ -221,7 +221,7 @@ class BackupScheduler:
                 file.path,
                 self._below(file.path),
                 number,
-                is_packed=self._plan.packed,
+                is_packed=self._plan.is_packed,
                 stop=lambda: self._is_halted,
                 cursor=cursor,
             )

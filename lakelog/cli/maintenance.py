@@ -111,7 +111,7 @@ def repair(
     after = outcome.after or report
     if copy is not None and after.intact:
         with app.open() as lake:
-            for erasure in erasures.again(lake):
+            for erasure in erasures.erase_again(lake):
                 app.say(f"erasure {erasure.key}: what came with the copy is erased again")
     outcome.after = after
     _emit_outcome(store, outcome, copy, target)

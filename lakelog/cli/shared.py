@@ -51,6 +51,7 @@ def attach(
     if key and not encrypt:
         raise click.UsageError("--key is for --encrypt")
     path = app.new_lake(url, directory)
+    # Only a directory of files can be the DIRECTORY; other addresses are no path on this machine.
     if os.path.realpath(url.removeprefix("file://")) == os.path.realpath(path):
         raise click.UsageError(f"{path} would be part of itself: name another DIRECTORY")
     ring = functools.partial(new_ring, app, path, key) if encrypt else None
@@ -58,6 +59,7 @@ def attach(
     events = store.state("main").totals.events
     app.say(f"attached {path} to {url}: {many(events, 'event')} so far")
     protection = store.paths.protection
+    # Keys of subjects are never in the bucket: whoever needs the fields brings the file.
     if protection is not None and protection.ciphers() is None:
         app.say(f"protected fields are NULL here without a copy of their keys: {protection.path}")
     app.say(f"run `lakelog --lake {path} exchange --every 1s` to publish and to follow the others")

@@ -123,7 +123,7 @@ class OMEGALogManager:
             float(backup_interval),
             backup_keep,
             age,
-            packed=backup_zstd,
+            is_packed=backup_zstd,
             remove=remove_processed or idle is not None,
             remove_after=idle,
         )

@@ -312,9 +312,11 @@ class DecisionPoint(JsonFinding):
     def record(self) -> dict[str, Any]:
         """The row as JSON has it."""
         record = super().record()
-        first, last, calibrated = (record.pop(n) for n in ("first", "last", "calibration"))
+        calibrated = record.pop("calibration")
         error, brier = (calibrated and calibrated[name] for name in ("error", "brier"))
-        return record | {"calibration_error": error, "brier": brier, "first": first, "last": last}
+        # The times stay the last members of a row.
+        times = {name: record.pop(name) for name in ("first", "last")}
+        return record | {"calibration_error": error, "brier": brier} | times
 
 
 def decision_points(rows: DecisionRows, limit: int) -> tuple[list[DecisionPoint], int]:

@@ -93,4 +93,5 @@ class Folder:
                 on_error(error)
                 continue
             yield folder, names, files
+            # After the yield, in which the caller drops names; reversed, as the last is next.
             waiting += [os.path.join(folder, name) for name in reversed(names) if name not in links]

@@ -1,8 +1,8 @@
 """Entries of manifests and pages as values, and their JSON (FORMAT.md F6.5 to F6.16).
 
     SegmentEntry   {"add": "segment", ...}   a segment, with the statistics that prune it
-    Record         {"add": what, ...}        anything else; its members are for their owner alone
-    Removal        {"del": what, ...}        the tombstone of either
+    Record         {"add": type, ...}        anything else; its members are for their owner alone
+    Removal        {"del": type, ...}        the tombstone of either
 
 Only this module knows the JSON: `parse` reads it, and `to_json` writes that of an entry. Members
 that this version does not know stay with their entry, so that a page is merged without losing them
@@ -41,7 +41,7 @@ class SegmentEntry:
     UNNUMBERED there, and until the segment is published.
     """
 
-    what: ClassVar[str] = "segment"
+    entry_type: ClassVar[str] = "segment"
     key: str
     bytes: int
     kind: str
@@ -102,27 +102,27 @@ class SegmentEntry:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A live entry that is no segment: a cursor, artifact, view or format, or one of a `what` that
-    this version does not know. `members` are all but `what` and `key`."""
+    """A live entry that is no segment: a cursor, artifact, view or format, or one of a type that
+    this version does not know. `members` are all but its type and `key`."""
 
-    what: str
+    entry_type: str
     key: str
     members: JsonObject
 
     def tombstone(self) -> Removal:
         """Return the entry that removes it."""
-        return Removal(self.what, self.key)
+        return Removal(self.entry_type, self.key)
 
     def to_json(self) -> JsonObject:
         """Return its JSON object."""
-        return {"add": self.what, "key": self.key, **self.members}
+        return {"add": self.entry_type, "key": self.key, **self.members}
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
     """A tombstone; that of a segment has the counts that the totals lose."""
 
-    what: str
+    entry_type: str
     key: str
     events: int = 0
     bytes: int = 0
@@ -131,8 +131,8 @@ class Removal:
 
     def to_json(self) -> JsonObject:
         """Return its JSON object."""
-        body: JsonObject = {"del": self.what, "key": self.key}
-        if self.what == "segment":
+        body: JsonObject = {"del": self.entry_type, "key": self.key}
+        if self.entry_type == "segment":
             body |= {"events": self.events, "bytes": self.bytes, "kind": self.kind}
         return body if self.unknown is None else body | self.unknown
 
@@ -264,10 +264,10 @@ def changes(bodies: Iterable[JsonObject]) -> tuple[list[str], list[str], dict[st
     many thousand states that it reads once."""
     live, states = dict[str, bool](), dict[str, str]()
     for body in bodies:
-        what = body.get("add") or body.get("del")
-        if what == "segment":
+        entry_type = body.get("add") or body.get("del")
+        if entry_type == "segment":
             live[body["key"]] = "add" in body
-        elif what == "state":
+        elif entry_type == "state":
             states[body["key"]] = body["index"] if "add" in body else ""
     added = [key for key, is_added in live.items() if is_added]
     return added, [key for key, is_added in live.items() if not is_added], states

@@ -11,10 +11,10 @@ from lakelog.runtime.lazy import lazy_face
 if TYPE_CHECKING:
     from lakelog.erasure.derived import clean as clean
     from lakelog.erasure.erasing import erase as erase
-    from lakelog.erasure.known import adopt as adopt
-    from lakelog.erasure.known import again as again
     from lakelog.erasure.on_lake import LakeErasure as LakeErasure
     from lakelog.erasure.receipts import receipt as receipt
+    from lakelog.erasure.repetition import adopt as adopt
+    from lakelog.erasure.repetition import erase_again as erase_again
     from lakelog.erasure.status import ErasureStatus as ErasureStatus
     from lakelog.erasure.status import confirm as confirm
     from lakelog.erasure.status import one as one

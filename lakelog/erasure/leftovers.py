@@ -193,7 +193,7 @@ def _in_definitions(history: History, needles: list[re.Pattern[bytes]]) -> Itera
     """Views, cursors and the like of any state, which name the subject."""
     # A state after the other has the same definition.
     definitions = {
-        (entry.what, entry.key, orjson.dumps(entry.members))
+        (entry.entry_type, entry.key, orjson.dumps(entry.members))
         for entry in history.entries()
         if isinstance(entry, Record)
     }

@@ -16,14 +16,14 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import Store
 
 if TYPE_CHECKING:
-    from lakelog.erasure import erasing, key_erasure, known, receipts, status, touched
+    from lakelog.erasure import erasing, key_erasure, receipts, repetition, status, touched
     from lakelog.erasure.status import ErasureStatus
     from lakelog.erasure.touched import ErasurePreview
     from lakelog.maintain import RepairOutcome
 else:
-    erasing, key_erasure, known, receipts, status, touched = (
+    erasing, key_erasure, receipts, repetition, status, touched = (
         Lazy(f"lakelog.erasure.{name}")
-        for name in "erasing key_erasure known receipts status touched".split()
+        for name in "erasing key_erasure receipts repetition status touched".split()
     )
 
 
@@ -89,7 +89,7 @@ class LakeErasure(LakeUpkeep):
         was erased and came with the copy is erased again. Raises NotAllowed."""
         outcome = super().repair(copy)
         if copy is not None:
-            known.again(self)
+            repetition.erase_again(self)
         return outcome
 
     def erase(
@@ -132,10 +132,10 @@ class LakeErasure(LakeUpkeep):
                 progress=progress,
             )
             keys += (erasure.key for erasure in erasures)
-        own = status.statuses(self.store, self.engine, self._settle_branches, keys)
-        by_key = {status_.erasure.key: status_ for status_ in own}
-        *earlier, last = (by_key[key] for key in keys)
-        return dataclasses.replace(last, earlier=tuple(earlier))
+        statuses = status.statuses(self.store, self.engine, self._settle_branches, keys)
+        by_key = {result.erasure.key: result for result in statuses}
+        *earlier, newest = (by_key[key] for key in keys)
+        return dataclasses.replace(newest, earlier=tuple(earlier))
 
     def preview_erasure(
         self,

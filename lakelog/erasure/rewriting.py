@@ -57,7 +57,7 @@ class History:
 
     def models(self) -> set[tuple[str, str]]:
         """The key of each outcome model, with the state that it was learnt from."""
-        records = (e for e in self.entries() if isinstance(e, Record) and e.what == ARTIFACT)
+        records = (e for e in self.entries() if isinstance(e, Record) and e.entry_type == ARTIFACT)
         models = (record for record in records if record.key.startswith(MODEL_KEY))
         return {(model.key, str(model.members.get("snapshot"))) for model in models}
 
@@ -188,7 +188,7 @@ class Redactor:
         and that states which came back from a remote still name. A sweep deletes every page that
         names one."""
         replaced = {key for key, new in self._store.erased.segments().items() if key != new}
-        keys = {entry.key for entry in self._history.entries() if entry.what == "segment"}
+        keys = {entry.key for entry in self._history.entries() if entry.entry_type == "segment"}
         absent = keys & replaced - rewritten.keys()
         for digest in self._history.roots if absent else ():
             # Nothing may take the place of rows that a state has: it stays unreadable.
@@ -203,7 +203,7 @@ class Redactor:
             entry.key in self._rewritten
             or (isinstance(entry, SegmentEntry) and self._names_subject(entry))
             for entry in self._history.entries()
-            if entry.what == "segment"
+            if entry.entry_type == "segment"
         ) or bool(self._stale_models)
 
     def states(self) -> dict[str, str]:
@@ -242,10 +242,10 @@ class Redactor:
         return tuple(new for entry in entries if (new := self._entry(entry)) is not None)
 
     def _entry(self, entry: Entry) -> Entry | None:
-        if isinstance(entry, Record) and entry.what == ARTIFACT:
+        if isinstance(entry, Record) and entry.entry_type == ARTIFACT:
             stale = (entry.key, entry.members.get("snapshot")) in self._stale_models
             return None if stale else entry
-        if entry.what != "segment" or not isinstance(entry, (SegmentEntry, Removal)):
+        if entry.entry_type != "segment" or not isinstance(entry, (SegmentEntry, Removal)):
             return entry
         if entry.key in self._rewritten:
             new = self._rewritten[entry.key]
@@ -279,7 +279,7 @@ class Redactor:
         pages = (self._history.pages.get(page.digest, ()) for page in state.pages)
         for entries in (*pages, state.recent):
             for entry in entries:
-                if entry.what == "segment" and entry.key in self._rewritten:
+                if entry.entry_type == "segment" and entry.key in self._rewritten:
                     live.pop(entry.key, None)
                     if isinstance(entry, SegmentEntry):
                         live[entry.key] = entry

@@ -13,7 +13,7 @@ from lakelog.database import Connect
 from lakelog.disk import File
 from lakelog.erased import Refusal, records, sweep
 from lakelog.erased.records import Erasure
-from lakelog.erasure import derived, key_erasure, known, outside, recorded
+from lakelog.erasure import derived, key_erasure, outside, recorded, repetition
 from lakelog.erasure.erasing import SettleAll
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import frames_by_file
@@ -174,7 +174,7 @@ def _leftovers(store: Store, erasure: Erasure, directory: _Directory) -> list[Le
             leftover_list.append(Leftover(place, str(entry["advice"])))
     if store.attachment is not None:
         noted = {leftover.place for leftover in leftover_list}
-        leftover_list += [x for x in known.mentions(store, erasure) if x.place not in noted]
+        leftover_list += [x for x in repetition.mentions(store, erasure) if x.place not in noted]
     return leftover_list
 
 

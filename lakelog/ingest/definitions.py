@@ -181,7 +181,7 @@ def _live(store: Store, state: Manifest, record_kind: str) -> dict[str, Record]:
     live: dict[str, Record] = {}
     for entries in (*(_on_page(store, page) for page in state.pages), state.recent):
         for entry in entries:
-            if entry.what == record_kind:
+            if entry.entry_type == record_kind:
                 live.pop(entry.key, None)
                 if isinstance(entry, Record):
                     live[entry.key] = entry
@@ -195,7 +195,7 @@ def _on_page(store: Store, page: Page) -> tuple[Entry, ...]:
         if len(_PAGES) >= _PAGES_MAX:
             _PAGES.clear()
         kinds = (WHAT, Contract.ENTRY)
-        _PAGES[page.digest] = tuple(e for e in store.manifests.page(page) if e.what in kinds)
+        _PAGES[page.digest] = tuple(e for e in store.manifests.page(page) if e.entry_type in kinds)
     return _PAGES[page.digest]
 
 

@@ -439,13 +439,13 @@ def number_entries(store: Store, state: Manifest, outputs: Iterable[SegmentEntry
     ]
     if not schemas:
         return []
-    known = {entry.key: entry.members["id"] for entry in store.manifests.records(state, "field")}
-    numbers, entries = set(known.values()), list[Record]()
+    known_numbers = {e.key: e.members["id"] for e in store.manifests.records(state, "field")}
+    numbers, entries = set(known_numbers.values()), list[Record]()
     members = (typed_columns.member_numbers(schema).values() for schema in schemas)
     # A number that another member has would mean two fields.
     for key, number in itertools.chain.from_iterable(members):
-        if key not in known and number not in numbers:
-            known[key] = number
+        if key not in known_numbers and number not in numbers:
+            known_numbers[key] = number
             numbers.add(number)
             entries.append(Record("field", key, {"id": number}))
     return entries

@@ -331,8 +331,8 @@ def _copy_objects(
             ]
             result.kept += sum(n in have for n in names)
     missing = list(filter(is_settled, missing))
-    known = {*missing, *(name for name in needed if File(f"{copy_paths.root}/{name}").exists())}
-    missing += sorted(needed - known)
+    copied = (name for name in needed if File(f"{copy_paths.root}/{name}").exists())
+    missing += sorted(needed - {*missing, *copied})
     for index, name in enumerate(missing):
         if needed and index % _FETCHED == 0:
             batch = missing[index : index + _FETCHED]
@@ -429,9 +429,9 @@ def _copy_moves(store: Store, copy_paths: Paths, branch: str, newest: int, resul
 
 def _is_covered(name: str, pack_names: list[str]) -> bool:
     """Whether another packed file covers the span of this one."""
-    first, last = FileName(name).packed or (0, 0)
+    lowest, highest = FileName(name).packed or (0, 0)
     spans = FileNames(pack_names).packs
-    return any(low <= first and last <= high for low, high in spans)
+    return any(low <= lowest and highest <= high for low, high in spans)
 
 
 def _read_all(folder: str) -> dict[str, bytes]:

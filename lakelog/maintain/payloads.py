@@ -48,7 +48,7 @@ class PayloadStorage:
         for entry, _, schema in sources:
             events.update({schema.plain(): entry.events} if schema else {})
         # The schema of most rows, with whole texts: structs of another one become text.
-        given = events.most_common(1)[0][0] if events else None
+        common_schema = events.most_common(1)[0][0] if events else None
         tables, size = [], 0
         for entry, table, schema in sources:
             # From now on seq is a column: sorted rows are no longer in its order.
@@ -57,20 +57,20 @@ class PayloadStorage:
                 table = table.append_column("seq", seq)
             rows = table.select([*EVENT_COLUMNS, "seq"])
             rows = rows.cast(segment_schema("events", "sorted"))
-            if given and schema:
+            if common_schema and schema:
                 structs = table[typed_columns.COLUMN].cast(schema.arrow_type())
                 rows, added_bytes = self.typing.recast(
-                    schema, given, rows.append_column(typed_columns.COLUMN, structs)
+                    schema, common_schema, rows.append_column(typed_columns.COLUMN, structs)
                 )
                 size += added_bytes + Segment(self._store.paths, entry.key).text_bytes()
             tables.append(rows)
-        merged = pa.concat_tables(tables, promote_options="default")
-        if given:
+        all_rows = pa.concat_tables(tables, promote_options="default")
+        if common_schema:
             # They are taken in parts, each of which would put all chunks together once more.
-            index = merged.column_names.index(typed_columns.COLUMN)
-            structs = merged[typed_columns.COLUMN].combine_chunks()
-            merged = merged.set_column(index, typed_columns.COLUMN, structs)
-        return SegmentRows(merged, given, size)
+            index = all_rows.column_names.index(typed_columns.COLUMN)
+            structs = all_rows[typed_columns.COLUMN].combine_chunks()
+            all_rows = all_rows.set_column(index, typed_columns.COLUMN, structs)
+        return SegmentRows(all_rows, common_schema, size)
 
     def protected(
         self, rows: SegmentRows, group: list[SegmentEntry]

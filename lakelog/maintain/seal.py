@@ -320,8 +320,8 @@ def _taken(
     if not entries:
         return None
     by_id = column == "id"
-    taken, same = (Sealer.TAKEN, _SAME_ID) if by_id else (Sealer.TAKEN_VERSION, _SAME_VERSION)
-    query = _LINES.format(taken=taken, rows=rows_sql(store.paths, entries), same=same)
+    taken_by, same = (Sealer.TAKEN, _SAME_ID) if by_id else (Sealer.TAKEN_VERSION, _SAME_VERSION)
+    query = _LINES.format(taken=taken_by, rows=rows_sql(store.paths, entries), same=same)
     with contextlib.closing(connect().cursor()) as cursor:
         cursor.register("dropped_rows", dropped_rows)
         return cursor.sql(query).to_arrow_table()

@@ -144,7 +144,7 @@ def describe(entries: tuple[Entry, ...], digest: str, size: int, level: int) -> 
     times = [e.time for e in adds if e.kind == "events"]
     span = [min(t[0] for t in times), max(t[1] for t in times)] if times else None
     removals, events = sum(isinstance(e, Removal) for e in entries), sum(e.events for e in adds)
-    entry_types = sorted({e.what for e in entries})
+    entry_types = sorted({e.entry_type for e in entries})
     return Page(digest, size, level, len(entries), removals, events, span, entry_types)
 
 
@@ -153,7 +153,7 @@ def add_up(totals: Totals, entries: Iterable[Entry]) -> Totals:
     events, size, segments = totals.events, totals.bytes, totals.segments
     quarantined = totals.quarantined
     for entry in entries:
-        if isinstance(entry, Record) or entry.what != "segment":
+        if isinstance(entry, Record) or entry.entry_type != "segment":
             continue
         sign = -1 if isinstance(entry, Removal) else 1
         size, segments = size + sign * entry.bytes, segments + sign
@@ -179,7 +179,7 @@ def fold(runs: list[tuple[Entry, ...]], oldest: bool) -> tuple[Entry, ...]:
     newest: dict[tuple[str, str], Entry] = {}
     for run in runs:
         for entry in run:
-            key = (entry.what, entry.key)
+            key = (entry.entry_type, entry.key)
             # A dict keeps the place of a key that is set again; live entries go by the last `add`.
             newest.pop(key, None)
             newest[key] = entry

@@ -223,7 +223,7 @@ class Manifests:
         )
         for entries in itertools.chain((manifest.recent,), pages):
             for entry in reversed(entries):
-                if entry.key == key and entry.what == entry_type:
+                if entry.key == key and entry.entry_type == entry_type:
                     return entry if isinstance(entry, Record) else None
         return None
 
@@ -314,7 +314,7 @@ class Manifests:
 
 def _apply(live: JsonObject, entries: Iterable[Entry], entry_type: str) -> None:
     for entry in entries:
-        if entry.what == entry_type:
+        if entry.entry_type == entry_type:
             live.pop(entry.key, None)
             if not isinstance(entry, Removal):
                 live[entry.key] = entry

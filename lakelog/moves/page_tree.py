@@ -86,7 +86,7 @@ def _merge_all(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> tu
     live: dict[tuple[str, str], Entry] = {}
     for page in pages:
         for entry in manifests.peek(page):
-            live.pop(key := (entry.what, entry.key), None)
+            live.pop(key := (entry.entry_type, entry.key), None)
             if not isinstance(entry, Removal):
                 live[key] = entry
     entries, size = tuple(live.values()), manifest.FAN ** (manifest.LEVEL_MAX + 1)

@@ -220,7 +220,7 @@ class BatchDatabaseSync:
         paths = self._rotated()
         if not paths:
             return []
-        plan = BackupPlan(os.path.abspath(self.backup_dir), packed=True, remove=True, keep=None)
+        plan = BackupPlan(os.path.abspath(self.backup_dir), is_packed=True, remove=True, keep=None)
         # Of the files themselves, not their directory, in which the backups may be.
         with contextlib.closing(BackupScheduler(self.lake, paths, plan)) as scheduler:
             scheduler.run(Selection().scan(paths))

@@ -58,6 +58,7 @@ class Keys:
     """Every file of a lake by its key, which is its path below the lake; pure, touches no disk."""
 
     def __init__(self, prefix: str = "") -> None:
+        # Names of files stand here once: without a prefix they are keys of a bucket.
         self.config = f"{prefix}lakelog.json"
         self.wals = f"{prefix}wal"
         self.heads = f"{prefix}refs/heads"

@@ -171,6 +171,7 @@ class WorkQueue:
         worker = _QueueWorker(self, process, concurrency, batch or concurrency)
         worker.quota = float("inf") if max_items is None else max_items
         worker.forever, worker.progress = forever, progress
+        # By their keys: an item that was asked for may have other facts by the time it is claimed.
         worker.only = None if only is None else {(item.source, item.id) for item in only}
         return worker.go(stop or threading.Event())
 

@@ -130,7 +130,7 @@ class TailRows:
     @staticmethod
     def begins_with(table: pa.Table, start: pa.Table) -> bool:
         """Whether a table of the tail begins with another's very rows, wherever those lie."""
-        runs = [(each.schema.metadata or {}).get(_RUN) for each in (table, start)]
+        runs = [(rows.schema.metadata or {}).get(_RUN) for rows in (table, start)]
         return runs[0] is not None and runs[0] == runs[1] and table.num_rows >= start.num_rows
 
     def numbered(self, pending: PendingFrames, state: Manifest) -> pa.Table | None:
@@ -166,6 +166,7 @@ class TailRows:
             for stamp, frame in _stamped(_newest(frames, marks.get(writer, 0), "end"))
             if not frame.flags & Frame.QUARANTINED
         ]
+        # Writers and numbers decide between equal times, so that no two looks order them otherwise.
         arrivals.sort(key=lambda arrival: arrival[:3])
         sums = itertools.accumulate(arrival[3].events for arrival in arrivals)
         length = next((nth for nth, events in enumerate(sums, 1) if events >= count), None)
@@ -179,10 +180,10 @@ class TailRows:
 
     def _frame_rows(self, pending: PendingFrames, state: Manifest, frames: list[Frame]) -> pa.Table:
         """Rows of frames, of which those that were asked for before are not made again."""
-        others = [f for f in frames if (f.writer, f.sequence) not in self._frame_tables]
-        if others:
-            fresh, start = frame_rows.events(self._connect, others), 0
-            for frame in others:
+        absent_frames = [f for f in frames if (f.writer, f.sequence) not in self._frame_tables]
+        if absent_frames:
+            fresh, start = frame_rows.events(self._connect, absent_frames), 0
+            for frame in absent_frames:
                 self._frame_tables[frame.writer, frame.sequence] = fresh.slice(start, frame.events)
                 start += frame.events
         # Of frames of a few events each, every step would take as long as for whole ones.

@@ -129,9 +129,9 @@ def is_ahead(store: Store, site: Site, branch: KnownBranch, local: Move, remote:
         return True
     # An empty branch is behind everything; else the remote has to have passed our very state, or
     # one that was only maintained here since.
-    own = set(_same_events(store, local))
+    own_states = set(_same_events(store, local))
     return _is_empty(store, local) or any(
-        move.snapshot in own for move in _late_moves(site, remote)
+        move.snapshot in own_states for move in _late_moves(site, remote)
     )
 
 
@@ -181,9 +181,10 @@ def _named_on_both(store: Store, site: Site, local: Move, remote: Move) -> MoveP
     """Return the newest move of the remote branch that names a state which the local one names,
     too, both since their last rewinds."""
     moves = _since_rewind(store, local, over_merges=False)
-    named = {move.snapshot for move in moves if move.op not in _REWINDS}
-    there = (m for m in _late_moves(site, remote) if m.snapshot in named and m.op not in _REWINDS)
-    return next(map(place_of, there), None)
+    own_states = {move.snapshot for move in moves if move.op not in _REWINDS}
+    late_moves = (move for move in _late_moves(site, remote) if move.op not in _REWINDS)
+    shared_moves = (move for move in late_moves if move.snapshot in own_states)
+    return next(map(place_of, shared_moves), None)
 
 
 def _is_in_log(site: Site, place: MovePosition, remote: Move) -> bool:

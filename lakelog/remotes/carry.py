@@ -85,7 +85,7 @@ def lengths_at(remote: Remote, objects: Sizes) -> dict[Name, int | None]:
         # In as many shares as there are workers: a kind may ask for many lengths in one round trip.
         share = max(-(-len(objects) // remotes.WORKERS), 1)
         shares = (looked_for[i : i + share] for i in range(0, len(objects), share))
-        answers = remotes.in_parallel(lambda part: _lengths_of(remote, part), shares)
+        answers = remotes.in_parallel(lambda names: _lengths_of(remote, names), shares)
         return {name: size for _, share_names in answers for name, size in share_names.items()}
     names = {key_of(name): name for name in objects}
     folders = {os.path.dirname(key) for key in names}
@@ -334,8 +334,8 @@ def objects_there(store: Store, remote: Remote, snapshot: str, carried: bytes) -
     if not carried and not store.manifests.is_there(snapshot):
         receive_manifest(store, remote, snapshot)
 
-    def obtain(named: Sizes) -> None:
-        download(store, remote, named, Carried())
+    def obtain(objects: Sizes) -> None:
+        download(store, remote, objects, Carried())
 
     return objects_of(store, snapshot, carried=carried, obtain=obtain)
 

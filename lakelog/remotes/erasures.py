@@ -154,10 +154,11 @@ class RemoteErasures:
             raise TransferRefused(f"erasure {unfinished} is not finished here: erase once more")
         self._bring(lake)
         self._store.erased.refresh()
-        held = {d: self._store.erased.of(d) for d in self._states() if self._store.erased.holds(d)}
-        there = self.stored_as(held)
+        erased = self._store.erased
+        replacements = {d: erased.of(d) for d in self._states() if erased.holds(d)}
+        stored_as = self.stored_as(replacements)
         # What is read there already in the place of a state is there.
-        states = [snapshot for snapshot, digest in held.items() if there[snapshot] != digest]
+        states = [state for state, digest in replacements.items() if stored_as[state] != digest]
         for key in fresh:
             self._write(f"{key}.rows", records_here[key].rows(self._store.paths).encoded())
         self._replace(states, carried)
@@ -242,7 +243,7 @@ class RemoteErasures:
             store.erased.forget(
                 key for key in replaced if File(store.paths.object("segments", key)).exists()
             )
-            erasures.again(lake)
+            erasures.erase_again(lake)
         # They named what must not be anywhere any more.
         for tag in tags:
             remove_tag(store, tag)

@@ -194,7 +194,7 @@ class _Fetch(Exchange):
         """Fetch branches, by default all that are not deleted. Raises TransferRefused,
         UnknownRef."""
         branches = self._site.branches() if names is None else names
-        lost = []
+        without_move = []
         for name in branches:
             head = self._head(name)
             if head is not None and head.move.op != "delete":
@@ -202,13 +202,13 @@ class _Fetch(Exchange):
             elif names is not None:
                 raise self._no_branch(name)
             elif head is None:
-                lost.append(name)
+                without_move.append(name)
                 self._result.refs[f"{self._known.name}/{name}"] = WITHOUT_MOVE
         # Where no other branch is, a clone would be a lake without events.
-        if lost and lost == branches:
+        if without_move and without_move == branches:
             raise TransferRefused(
-                f"{self._site.url}: branch {lost[0]!r} has no move there, as its first push was"
-                " interrupted, or it is lost: `lakelog push` from a lake that has the branch"
+                f"{self._site.url}: branch {without_move[0]!r} has no move there, as its first push"
+                " was interrupted, or it is lost: `lakelog push` from a lake that has the branch"
             )
 
     def tags(self) -> None:
@@ -244,10 +244,10 @@ class _Fetch(Exchange):
         """Fetch the lake's branch and go to its state; where both have events of their own, what is
         to be done `otherwise`."""
         branch = lake.branch_name
-        there = self._head(branch)
-        if there is None or there.move.op == "delete":
+        remote_head = self._head(branch)
+        if remote_head is None or remote_head.move.op == "delete":
             raise self._no_branch(branch)
-        remote, base = there.move, None
+        remote, base = remote_head.move, None
         if otherwise == "merged":
             local = settled(lake, branch).move
             if self._label(branch, local, remote, otherwise) == "merged":
@@ -255,7 +255,7 @@ class _Fetch(Exchange):
                 base = self._shared_state(branch, local, remote)
         # To count what a merge would bring, a dry run needs what is there.
         self._only_looks = self._result.dry_run and base is None
-        self._branch(branch, there)
+        self._branch(branch, remote_head)
         self._only_looks = self._result.dry_run
         # Our branch may move while objects come: each turn judges it anew.
         for _ in range(_LOOKS):
@@ -282,8 +282,9 @@ class _Fetch(Exchange):
     def _merge(self, lake: Lake, head: Head, base: Manifest, remote: Move) -> bool:
         """Merge a fetched state; False if the branch changed meanwhile so that it is to be judged
         again."""
-        name, theirs = f"{lake.branch_name} of {self._known.name}", self._store.manifests.of(remote)
-        merge = merging.Merge(lake, self._site.url, name, base, place_of(remote), theirs)
+        name = f"{lake.branch_name} of {self._known.name}"
+        remote_state = self._store.manifests.of(remote)
+        merge = merging.Merge(lake, self._site.url, name, base, place_of(remote), remote_state)
         if self._result.dry_run:
             self._result.merged = merge.preview(head)
         else:
@@ -291,15 +292,15 @@ class _Fetch(Exchange):
         return self._result.merged is not None
 
     def _shared_state(
-        self, branch: str, local: Move, remote: Move, read: Manifest | None = None
+        self, branch: str, local: Move, remote: Move, loaded_state: Manifest | None = None
     ) -> Manifest:
-        """Return the newest state whose events both branches have, unless it was `read`, from here
-        or from there. Raises Diverged."""
+        """Return the newest state whose events both branches have, from here or from there; it may
+        be the `loaded_state`. Raises Diverged."""
         place = shared_place(self._store, self._site, self._known.branch(branch), local, remote)
         if isinstance(place, str):
             raise refusal(self._site.url, branch, place)
-        if read is not None and read.digest == place.snapshot:
-            return read
+        if loaded_state is not None and loaded_state.digest == place.snapshot:
+            return loaded_state
         state = self._state_at(branch, place)
         pages = {("manifests", page.digest): page.bytes for page in state.pages}
         carry.download(self._store, self._site.remote, pages, Carried())
@@ -446,7 +447,7 @@ class _Fetch(Exchange):
         return carry.gc_held_off(
             lambda: own_remote.publishing({}),
             lambda: carry.missing_here(self._store, objects),
-            lambda gone: carry.download(self._store, far, gone, carried, self._progress),
+            lambda missing: carry.download(self._store, far, missing, carried, self._progress),
         )
 
     def _signatures(self, tag: str, snapshot: str) -> None:

@@ -252,6 +252,7 @@ def checked_url(url: str) -> str:
     match = _SCHEME.match(url)
     if not match:
         return os.path.abspath(url)
+    # The address is stored in the lake, and shown.
     if _holds_password(url):
         raise TransferRefused(
             f"{match[1]}://: the address holds a password: leave it out, credentials come from the"

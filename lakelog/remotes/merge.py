@@ -115,27 +115,27 @@ class Merge:
                 return False
         return head.move.generation == judged.move.generation
 
-    def _since(self, state: Manifest, entries: LiveEntries, first: int) -> RowSpan:
+    def _since(self, state: Manifest, entries: LiveEntries, start: int) -> RowSpan:
         """The rows of a state from a number on."""
         # By their last number: a compacted segment may reach over the base.
-        fresh = (entry for entry in entries.events.values() if entry.seq[1] >= first)
-        return RowSpan(state, tuple(fresh), first)
+        fresh = (entry for entry in entries.events.values() if entry.seq[1] >= start)
+        return RowSpan(state, tuple(fresh), start)
 
     def _counts(self, state: Manifest, own_rows: OwnRows) -> Merged:
         # By what is there: numbers of erased events are left out.
         before = self._base.totals.events
-        known = state.totals.events - before - own_rows.events
-        return Merged(self._theirs.totals.events - before - known, known)
+        present_events = state.totals.events - before - own_rows.events
+        return Merged(self._theirs.totals.events - before - present_events, present_events)
 
     def _join(self, state: Manifest, ours: LiveEntries) -> _Joined:
         """Return what joins our entries that are no events with theirs. Raises Diverged,
         TransferRefused."""
         # Both sides are judged alike: an event that one removed would come back by the other.
-        for side, present, live in (("here", state, ours), ("there", self._theirs, self._there)):
+        for place, present, live in (("here", state, ours), ("there", self._theirs, self._there)):
             reason = removed_since(self._store, self._base, present)
             if reason or not self._grew(live):
                 reason = reason or "events got other numbers"
-                raise self._refused(f"{reason} {side} since both had the same events")
+                raise self._refused(f"{reason} {place} since both had the same events")
         self._require_counted()
         try:
             records = join_records(self._shared.records, ours.records, self._there.records)
@@ -186,17 +186,17 @@ class Merge:
         ours, commit = live_entries(self._store, state), disk.random_hex()
         joined = self._join(state, ours)
         self._write(state, ours, commit)
-        kept, rewritten = self._quarantined(joined, ours, commit)
+        retained, rewritten = self._quarantined(joined, ours, commit)
         counts, place = self._counts(state, self._found), self._place
-        first, count = self._base.next_seq, self._span.count
-        note = MergeNote(first, count, place.number, place.generation, place.snapshot)
+        start, count = self._base.next_seq, self._span.count
+        note = MergeNote(start, count, place.number, place.generation, place.snapshot)
         # The entries of theirs are the base of the new state, and ours follow as its newest.
         change = Change(
             "merge",
             note.message(self._name, counts.known),
             entries=(*self._found.entries, *rewritten, *joined.records),
             ids_add=self._runs(state, commit),
-            onto=_with(self._theirs, (*joined.removals, *kept)),
+            onto=_with(self._theirs, (*joined.removals, *retained)),
             rewind=True,
         )
         return change, counts
@@ -207,8 +207,8 @@ class Merge:
         """Return our segments of quarantined lines that are not there: those that are as they were,
         which no publish need look for, and those that were written again."""
         fresh = self._there.quarantine.keys() - self._shared.quarantine.keys()
-        theirs = [self._there.quarantine[key] for key in sorted(fresh)]
-        segments = self._sieve.quarantined(joined.quarantined, theirs, commit)
+        remote_entries = [self._there.quarantine[key] for key in sorted(fresh)]
+        segments = self._sieve.quarantined(joined.quarantined, remote_entries, commit)
         retained = [entry for entry in segments if entry.key in ours.quarantine]
         return retained, [entry for entry in segments if entry.key not in ours.quarantine]
 
@@ -289,7 +289,7 @@ def live_entries(store: Store, state: Manifest) -> LiveEntries:
     pages = map(store.manifests.page, state.pages)
     # In order, the last entry of a key wins, and a removal ends it.
     for entry in itertools.chain(*pages, state.recent):
-        key = entry.what, entry.key
+        key = entry.entry_type, entry.key
         live.pop(key, None)
         if not isinstance(entry, Removal):
             live[key] = entry
@@ -317,16 +317,17 @@ def join_records(
         if read_here.get(source, keys) != keys:
             key = min(keys)
             raise Conflict(_words(key, theirs.get(key) or base.get(key)))
-    own = sorted(key for key in (base.keys() | ours.keys()) - there)
-    removals = [Removal(*key) for key in own if key not in ours and key in theirs]
-    return [*removals, *(ours[key] for key in own if key in ours and ours[key] != theirs.get(key))]
+    stable = sorted((base.keys() | ours.keys()) - there)
+    removals = [Removal(*key) for key in stable if key not in ours and key in theirs]
+    changed = (key for key in stable if key in ours and ours[key] != theirs.get(key))
+    return [*removals, *(ours[key] for key in changed)]
 
 
 def subscription_beyond(entries: Iterable[Record | Removal], seq: int) -> str:
     """Return the name of a subscription of ours that stands behind an event that a merge gives
     another number; "" if there is none."""
     for entry in entries:
-        if isinstance(entry, Record) and entry.what == "subscription":
+        if isinstance(entry, Record) and entry.entry_type == "subscription":
             places = entry.members["positions"]
             # `upto` is how far a batch reaches that is being handled now.
             if any(place["seq"] > seq or place.get("upto", 0) > seq for place in places):
@@ -355,7 +356,7 @@ def _content(record: Record | None) -> dict[str, object] | None:
     # The clock and the host of a look are no content: they differ for each machine.
     if record is None:
         return None
-    status = _STATUS.get(record.what, _CLOCK)
+    status = _STATUS.get(record.entry_type, _CLOCK)
     return {name: value for name, value in record.members.items() if name not in status}
 
 
@@ -377,5 +378,5 @@ def _sources(
 
 def _words(key: EntryKey, record: Record | None) -> str:
     name = record.members.get("name") if record and key[0] in _STATUS else None
-    done = _CHANGED.get(key[0], f"the {key[0]} {{name}} was changed")
-    return f"{done.format(name=repr(name or key[1]))} on both sides, each in its own way"
+    change = _CHANGED.get(key[0], f"the {key[0]} {{name}} was changed")
+    return f"{change.format(name=repr(name or key[1]))} on both sides, each in its own way"

@@ -42,18 +42,18 @@ class RowSpan:
 
     state: Manifest
     entries: tuple[SegmentEntry, ...]
-    first: int
+    start: int
 
     @property
     def count(self) -> int:
         """How many they are, where nothing was removed."""
-        return self.state.next_seq - self.first
+        return self.state.next_seq - self.start
 
     def source(self, store: Store) -> str:
         """SQL for the rows; there have to be some."""
         source = rows_sql(store.paths, self.entries)
         # A compacted segment may begin before the base, where both have the same rows.
-        return f"SELECT * FROM ({source}) WHERE seq >= {self.first}"
+        return f"SELECT * FROM ({source}) WHERE seq >= {self.start}"
 
 
 @dataclass
@@ -121,7 +121,7 @@ class RowSieve:
                 f" one at {self._url}: they cannot be merged; see docs/streams.md"
             )
 
-    def unknown(self, ours: RowSpan, theirs: RowSpan, found: OwnRows) -> Iterator[pa.Table]:
+    def unknown(self, ours: RowSpan, theirs: RowSpan, own_rows: OwnRows) -> Iterator[pa.Table]:
         """Yield our rows that are not there in the order of seq, with their keys, and count them.
         Raises TransferRefused, Damaged."""
         if not ours.entries:
@@ -137,15 +137,15 @@ class RowSieve:
         with self._refusing(), contextlib.closing(self._connect().cursor()) as cursor:
             for batch in cursor.sql(f"{query} ORDER BY seq").to_arrow_reader(_BATCH):
                 table = pa.Table.from_batches([batch])
-                yield self._without_ids(table, theirs.state, found)
+                yield self._without_ids(table, theirs.state, own_rows)
 
-    def _without_ids(self, table: pa.Table, theirs: Manifest, found: OwnRows) -> pa.Table:
+    def _without_ids(self, table: pa.Table, theirs: Manifest, own_rows: OwnRows) -> pa.Table:
         """Leave out rows whose id is there."""
         # Against ids of both: theirs, and those of our rows that came before in this merge.
-        table, keys = unique_rows(self._store, table, theirs.ids, found.keys)
-        found.events += table.num_rows
+        table, keys = unique_rows(self._store, table, theirs.ids, own_rows.keys)
+        own_rows.events += table.num_rows
         if len(keys):
-            found.keys.append(keys)
+            own_rows.keys.append(keys)
         return table
 
     def quarantined(
@@ -155,11 +155,11 @@ class RowSieve:
         some are. Raises TransferRefused, Damaged."""
         segments = []
         with self._refusing():
-            known = self._places(theirs)
+            known_places = self._places(theirs)
         for entry in ours:
             self._store.verified.require([entry])
             table = Segment(self._store.paths, entry.key).read()
-            is_new = [place not in known for place in _places(table)]
+            is_new = [place not in known_places for place in _places(table)]
             if all(is_new):
                 segments.append(entry)
             elif any(is_new):
@@ -243,7 +243,7 @@ def write_rows(
         encoder.add(table)
         counted.append(table.select(_COUNTED))
         # By rows, as the sealer cuts them: statistics of smaller segments prune better.
-        if sum(len(part) for part in counted) >= target:
+        if sum(len(rows) for rows in counted) >= target:
             put(encoder)
             encoder, counted = None, []
     if encoder:

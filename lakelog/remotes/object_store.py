@@ -333,8 +333,8 @@ class ObjectStoreRemote(Remote):
             if refusal := self._refusal:
                 self._refusal = None
                 raise refusal from None
-            taken = exceptions.AlreadyExistsError, exceptions.PreconditionError
-            if is_new and isinstance(error, taken):
+            conflicts = exceptions.AlreadyExistsError, exceptions.PreconditionError
+            if is_new and isinstance(error, conflicts):
                 raise FileExistsError(key) from None
             raise self._translated(error, key) from None
 
@@ -353,5 +353,5 @@ class ObjectStoreRemote(Remote):
         if "configured region" in str(error):
             return Unreachable(f"{self.url}: the bucket is in another region: set AWS_REGION")
         answer = _STATUS.search(str(error))
-        said = f"answers {answer[1]}" if answer else "does not answer"
-        return Interrupted(f"{self.url}: the store {said}")
+        answered = f"answers {answer[1]}" if answer else "does not answer"
+        return Interrupted(f"{self.url}: the store {answered}")

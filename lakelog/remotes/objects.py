@@ -76,7 +76,7 @@ def objects_of(
 def _touches_states(store: Store, state: Manifest, common: int) -> bool:
     """Whether a state adds or removes saved state directories, after its oldest pages."""
     entry_runs = itertools.chain(map(store.manifests.peek, state.pages[common:]), [state.recent])
-    return any(entry.what == "state" for entries in entry_runs for entry in entries)
+    return any(entry.entry_type == "state" for entries in entry_runs for entry in entries)
 
 
 def _states(store: Store, state: Manifest, base_state: Manifest | None, obtain: Obtain) -> Sizes:
@@ -145,6 +145,6 @@ def _changes(
     changes: dict[str, SegmentEntry | Removal] = {}
     for entries in itertools.chain(map(store.manifests.peek, pages), [recent]):
         for entry in entries:
-            if entry.what == "segment" and isinstance(entry, (SegmentEntry, Removal)):
+            if entry.entry_type == "segment" and isinstance(entry, (SegmentEntry, Removal)):
                 changes[entry.key] = entry
     return changes

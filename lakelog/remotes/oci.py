@@ -331,9 +331,9 @@ class OciRemote(remotes.Remote):
             self._manifests.malformed()
         )
         with self._lock:
-            fresh = [listed for listed in lists if listed["digest"] not in self._lists]
-            self._lists.update(listed["digest"] for listed in fresh)
-            self._unread += [listed for listed in fresh if annotation(listed, KIND) == "states"]
+            fresh = [item for item in lists if item["digest"] not in self._lists]
+            self._lists.update(item["digest"] for item in fresh)
+            self._unread += [item for item in fresh if annotation(item, KIND) == "states"]
         further = {annotation(layer, TITLE): layer for layer in layers}
         return _Ref(annotation(document_layer, TITLE), document_layer, further, itself)
 

@@ -237,13 +237,13 @@ def check(
 def named_objects(store: Store, site: Site, result: Checked) -> Sizes:
     """Return the objects that are named there; what cannot be read is a fault."""
     objects: Sizes = {}
-    named = list(_named(site, result))
+    references = list(_named(site, result))
     # All at once: what stands in for erased states is one look at the remote.
     erased = RemoteErasures(store, site, result.remote)
     # Here another manifest may be read in the place of an erased state than there.
-    stored = erased.stored_as(state for _, state, _ in named)
-    for path, state, carried_text in named:
-        snapshot = stored[state]
+    stored_as = erased.stored_as(state for _, state, _ in references)
+    for path, state, carried_text in references:
+        snapshot = stored_as[state]
         carried = carried_text if snapshot == state else b""
         result.refs += 1
         result.snapshots.add(snapshot)

@@ -203,8 +203,8 @@ class _Push(Exchange):
         with lock.held():
             is_free = not lock.has_pending()
             if not is_free:
-                with Lake(store, branch) as there:
-                    there.settle()
+                with Lake(store, branch) as remote_lake:
+                    remote_lake.settle()
             yield is_free
 
     def _offer(self, snapshot: str) -> None:
@@ -238,19 +238,21 @@ class _Push(Exchange):
         if self._result.dry_run:
             carried.objects, carried.bytes = len(missing), sum(missing.values())
         else:
-            carry.upload(self._store, self._site.remote, missing, carried, self._progress)
+            carry.upload(
+                self._store, self._site.remote, missing, self._result.carried, self._progress
+            )
         return objects
 
     def _named(self, objects: Sizes, snapshot: str) -> AbstractContextManager[None]:
         """Hold off gc there while a ref is made, once all that it names is there."""
-        far = self._site.remote
+        far, carried = self._site.remote, self._result.carried
         stored_as = self._store.manifests.stored_as(snapshot)
         needed = objects_of(self._store, stored_as) if far.lists_objects else objects
         keys = {key_of(name): size for name, size in needed.items()}
         return carry.gc_held_off(
             lambda: far.publishing(keys),
             lambda: carry.missing_at(far, objects) if far.collects else {},
-            lambda gone: carry.upload(self._store, far, gone, self._result.carried, self._progress),
+            lambda missing: carry.upload(self._store, far, missing, carried, self._progress),
         )
 
     def _head(self, branch: str, start: int) -> Head | None:

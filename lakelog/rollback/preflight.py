@@ -201,11 +201,11 @@ def _live(
 def _apply(live: _Entries, entries: Iterable[Entry]) -> None:
     # Other entries are not looked at: a lake may have many of them.
     for entry in entries:
-        if entry.what in live:
+        if entry.entry_type in live:
             if isinstance(entry, Removal):
-                live[entry.what].pop(entry.key, None)
+                live[entry.entry_type].pop(entry.key, None)
             else:
-                live[entry.what][entry.key] = entry
+                live[entry.entry_type][entry.key] = entry
 
 
 def _examine_data(

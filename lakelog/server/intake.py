@@ -217,27 +217,27 @@ class EventIntake(Generic[AnswerType]):
         except FileNotFoundError:  # a copy has no folder of a server
             self.require_lake()
             raise
-        first = writer.position
+        start = writer.position
         for key, count in requests:
             if key != NO_REQUEST:
-                self._places[key] = writer.name, first, count
-            first += count
+                self._places[key] = writer.name, start, count
+            start += count
 
     def _keep_doubtful(self, key: bytes) -> None:
         """Keep where the events of a request stand that could not be stored, if they may be there
         all the same: nobody knows what a write that failed has left (F3.10)."""
-        _, first, count = self._places.get(key, ("", 0, 0))
-        if not count or self._own.writer().position < first + count:
+        _, start, count = self._places.get(key, ("", 0, 0))
+        if not count or self._own.writer().position < start + count:
             self._places.pop(key, None)
 
     def _is_there(self, key: bytes) -> bool:
         """Whether the events of a request that failed are there. Raises OSError, LakelogError."""
-        writer, first, count = self._places[key]
+        writer, start, count = self._places[key]
         # What is sealed is synced, which a write that failed may not be.
         self._lake.settle()
         query = """SELECT count(*) FROM events
             WHERE origin = $origin AND position BETWEEN $first AND $last"""
-        place = {"origin": writer, "first": first, "last": first + count - 1}
+        place = {"origin": writer, "first": start, "last": start + count - 1}
         rows = self._lake.sql(query, place).fetchall()
         self._places.pop(key, None)
         return bool(rows[0][0] == count)
@@ -277,8 +277,8 @@ class EventIntake(Generic[AnswerType]):
 
 def _key_of(identity: tuple[str, ...], body: bytes) -> bytes:
     """What tells a body apart from all others."""
-    texts = "\0".join(identity).encode("utf-8", "replace")
-    return hashlib.sha256(texts + b"\0" + body).digest()[:_KEY_BYTES]
+    identity_bytes = "\0".join(identity).encode("utf-8", "replace")
+    return hashlib.sha256(identity_bytes + b"\0" + body).digest()[:_KEY_BYTES]
 
 
 def _keyed(parse: Callable[[], Arrivals], key: bytes) -> Arrivals:

@@ -188,8 +188,8 @@ class SyslogServer:
                 messages, waiting = split(waiting + content)
                 await self.store(messages)
             # The last message of a connection may have no newline, or not all that was counted.
-            begun = _COUNT.match(waiting)
-            await self.store([waiting[begun.end() :] if begun else waiting])
+            count = _COUNT.match(waiting)
+            await self.store([waiting[count.end() :] if count else waiting])
         except (LakelogError, OSError, ValueError) as error:
             # The sender connects again, and sends what it has not got rid of.
             _LOG.error("syslog from %s: %s", address, error)
@@ -274,7 +274,7 @@ def event_of(message: bytes) -> EventMembers:
     """The event of one message, whatever it looks like."""
     # The format of files is of one line. A counted message may have several, which all belong to
     # its text.
-    head, _, more = message.partition(b"\n")
+    head, _, other_lines = message.partition(b"\n")
     try:
         parsed = FORMATS.by_name("syslog").parse(head)
     except InvalidEvent:
@@ -282,16 +282,16 @@ def event_of(message: bytes) -> EventMembers:
     if isinstance(parsed, dict):
         if str(parsed.get("message") or "").startswith(_BYTE_ORDER_MARK):
             parsed["message"] = parsed["message"][1:]
-        if more:
-            lines = more.decode("utf-8", "backslashreplace")
+        if other_lines:
+            lines = other_lines.decode("utf-8", "backslashreplace")
             parsed["message"] = f"{parsed.get('message') or ''}\n{lines}"
         return parsed
     return {"type": "syslog", "message": message.decode("utf-8", "backslashreplace")}
 
 
-def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
+def _networks(addresses: Sequence[str]) -> tuple[Network, ...]:
     try:
-        return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+        return tuple(ipaddress.ip_network(address, strict=False) for address in addresses)
     except ValueError as error:
         raise InvalidSetting(
             f"--syslog-from takes an address or a network, such as 10.0.0.0/8: {error}"

@@ -22,11 +22,11 @@ Placement = tuple[tuple[str, int, int], ...]
 @dataclass
 class Changes:
     """What differs: `paths` that one side lacks or has otherwise, `stale` directories with another
-    time alone, of which `saved` has the entries. Whatever else has a content or
+    time alone, of which `targets` has the entries. Whatever else has a content or
     target of its own is `equal`."""
 
     index: StateIndex
-    saved: dict[bytes, StateEntry]
+    targets: dict[bytes, StateEntry]
     paths: set[bytes] = field(default_factory=set)
     stale: set[bytes] = field(default_factory=set)
     equal: set[bytes] = field(default_factory=set)
@@ -42,7 +42,7 @@ class Changes:
     @property
     def devices(self) -> list[bytes]:
         """The devices that a restore would have to make."""
-        entries = (self.saved.get(path) for path in sorted(self.paths))
+        entries = (self.targets.get(path) for path in sorted(self.paths))
         return [entry.path for entry in entries if entry and entry.kind == "device"]
 
     def top(self) -> bytes | None:
@@ -55,15 +55,16 @@ class Changes:
 
 
 def compare(
-    paths: Paths, present: StateIndex, saved: StateIndex, *, is_stored: bool = True
+    paths: Paths, present: StateIndex, saved_index: StateIndex, *, is_stored: bool = True
 ) -> Changes:
     """Compare what a directory holds with what it shall hold. Unless the chunks of the first are
     stored, a file counts as another if it is in other chunks. Raises DamagedState."""
     # By path: an index has each once.
-    old, target = ({entry.path: entry for entry in either.entries} for either in (present, saved))
-    changes = Changes(saved, target)
-    places, contents = _Places(present, saved), _Both(paths, present, saved)
-    for entry, offset in zip(saved.entries, _starts(saved), strict=False):
+    old = {entry.path: entry for entry in present.entries}
+    target = {entry.path: entry for entry in saved_index.entries}
+    changes = Changes(saved_index, target)
+    places, contents = _Places(present, saved_index), _Both(paths, present, saved_index)
+    for entry, offset in zip(saved_index.entries, _starts(saved_index), strict=False):
         path = entry.path
         before = old.get(path)
         if before is None or not (before is entry or _is_alike(before, entry)):
@@ -80,7 +81,7 @@ def compare(
             changes.paths.add(path)
     # What the state lacks goes.
     changes.paths.update(path for path in old if path not in target)
-    for index in (present, saved):
+    for index in (present, saved_index):
         # Only one side may know them as names of one file.
         _take_names_together(index, changes)
     return changes
@@ -114,8 +115,8 @@ class _Places:
     """Where two indices have the content of a file. Nearly all files are in one chunk each: it is
     told by where that starts, without listing the places of all."""
 
-    def __init__(self, present: StateIndex, saved: StateIndex) -> None:
-        self._indices = present, saved
+    def __init__(self, present: StateIndex, saved_index: StateIndex) -> None:
+        self._indices = present, saved_index
         self._old = dict(zip((e.path for e in present.entries), _starts(present), strict=False))
         # Where chunks start: a place in one index is compared with the same place in the other.
         self._chunks: dict[int, tuple[str, int]] = {}
@@ -123,7 +124,7 @@ class _Places:
         for chunk in present.chunks:
             self._chunks[offset] = chunk
             offset += chunk[1]
-        self._saved, self._begin, self._end = iter(saved.chunks), 0, 0
+        self._saved, self._begin, self._end = iter(saved_index.chunks), 0, 0
         self._chunk = ("", 0)
         self._all: list[dict[bytes, Placement]] = []
 
@@ -147,8 +148,8 @@ class _Places:
     def _are_all_equal(self, path: bytes) -> bool:
         if not self._all:
             self._all = [{e.path: place for e, place in located(i)} for i in self._indices]
-        old, saved = self._all
-        return old[path] == saved[path]
+        old, target = self._all
+        return old[path] == target[path]
 
 
 def _is_alike(before: StateEntry, after: StateEntry) -> bool:

@@ -42,15 +42,16 @@ class Contents:
         """Return the data of a file: where in the file each part of a chunk belongs."""
         slices, start = [], self._starts[file.path]
         for offset, length in file.extents:
-            at, end = start, start + length
-            while at < end:
+            place, end = start, start + length
+            while place < end:
                 # The chunk in which this byte lies; ends are sorted.
-                number = bisect.bisect_right(self._ends, at)
+                number = bisect.bisect_right(self._ends, place)
                 digest, size = self._chunks[number]
                 chunk_start = self._ends[number] - size
                 stop = min(end, self._ends[number])
-                slices.append((offset + at - start, (digest, at - chunk_start, stop - chunk_start)))
-                at = stop
+                chunk_range = digest, place - chunk_start, stop - chunk_start
+                slices.append((offset + place - start, chunk_range))
+                place = stop
             start = end
         return slices
 

@@ -175,15 +175,15 @@ class RestorePlan:
     def extract(self, progress: ProgressCallback | None) -> None:
         """Make the fresh trees durably; their steps are not noted yet. An error leaves nothing.
         Raises Damaged, StateRefused, OSError."""
-        steps = [step for part in self.directories for step in part.steps.values()]
+        steps = [step for restore in self.directories for step in restore.steps.values()]
         # First, so that whoever comes after a crash knows what to delete.
         exchange.write_journal(self._store, steps)
         notes, complete = list[str](), list[ExchangeStep]()
         # Filled before all are complete: an error may come after the first.
         try:
-            for part in self.directories:
-                extraction, step_paths = self._extract(part, progress)
-                notes += [f"{part.record.label}: {note}" for note in extraction]
+            for restore in self.directories:
+                extraction, step_paths = self._extract(restore, progress)
+                notes += [f"{restore.record.label}: {note}" for note in extraction]
                 complete += step_paths
         except BaseException:
             exchange.discard(self._store, steps)
@@ -191,21 +191,21 @@ class RestorePlan:
         self.notes, self.steps = tuple(notes), tuple(complete)
 
     def _extract(
-        self, part: DirectoryRestore, progress: ProgressCallback | None
+        self, restore: DirectoryRestore, progress: ProgressCallback | None
     ) -> tuple[tuple[str, ...], list[ExchangeStep]]:
         extraction = Extractor(
             self._store.paths,
-            part.record.index,
-            part.index,
+            restore.record.index,
+            restore.index,
             progress,
-            live=part.live,
-            only=part.only,
+            live=restore.live,
+            only=restore.only,
             skip=self._skip,
         )
-        saved_paths = {entry.path for entry in part.index.entries}
-        is_time_alone = list(part.steps) == [b""] and bool(part.steps[b""].root)
+        saved_paths = {entry.path for entry in restore.index.entries}
+        is_time_alone = list(restore.steps) == [b""] and bool(restore.steps[b""].root)
         folders: dict[str, dict[bytes, ExchangeStep]] = {}
-        for top, step in part.steps.items():
+        for top, step in restore.steps.items():
             # Each directory is opened once, and its fresh trees are extracted together.
             folders.setdefault(os.path.dirname(step.target), {})[top] = step
         step_paths = []
@@ -224,9 +224,9 @@ class RestorePlan:
                     # What is not there was skipped, or has gone by itself.
                     inode = (inode if top in names else -inode) or _NOTHING
                     step_paths.append(replace(step, inode=inode, stamps=()))
-        if step_paths and part.stamps:
-            step_paths[0] = replace(step_paths[0], stamps=part.stamps)
-        return (*part.notes, *extraction.notes), step_paths
+        if step_paths and restore.stamps:
+            step_paths[0] = replace(step_paths[0], stamps=restore.stamps)
+        return (*restore.notes, *extraction.notes), step_paths
 
     @contextlib.contextmanager
     def discarding_on_error(self) -> Iterator[None]:
@@ -304,12 +304,12 @@ def _stamps(
     # It cannot be exchanged, so that its own mode is set where it stands.
     if b"" in changes.paths and tops != [b""]:
         folders.add(b"")
-        old, new = entries[b""], changes.saved[b""]
+        old, new = entries[b""], changes.targets[b""]
         modes[b""] = new.mode
         if (old.uid, old.gid, old.xattrs) != (new.uid, new.gid, new.xattrs):
             notes.append("the owner and attributes of the directory itself stay as they are")
-    ordered = sorted((path for path in folders if path in changes.saved), reverse=True)
-    target = changes.saved
+    ordered = sorted((path for path in folders if path in changes.targets), reverse=True)
+    target = changes.targets
     # Sorted backwards, the innermost come first.
     stamps = [(path.hex(), target[path].mtime, modes.get(path, -1)) for path in ordered]
     return tuple(stamps), tuple(notes)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import json
 import re
 import uuid
@@ -29,7 +28,7 @@ from lakelog.clients import ConnectionLost
 from lakelog.disk import disk
 from lakelog.errors import SyncRefused, Unreachable
 from lakelog.lake import Lake
-from lakelog.libraries import duckdb, pa
+from lakelog.libraries import duckdb, pa, pc
 from lakelog.sync import delta
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.mapping import Mapping, read_mapping
@@ -148,8 +147,7 @@ class _Comparison:
     def run(self, *, repair: bool) -> CheckResult:
         """Compare, and write again what differs if that is wanted."""
         events = self._events()
-        self._refused_lines = self._lines_of_refused(events)
-        self._digest(_WANTED, self._mapped(events))
+        self._digest_wanted(events)
         result = self._compare()
         if result.is_equal or not repair:
             return result
@@ -180,30 +178,30 @@ class _Comparison:
         lacking = f"SELECT unnest({positions}::BIGINT[]) AS k EXCEPT SELECT k FROM {_FOUND}"
         return [int(row[0]) for row in self._cursor.execute(f"{lacking} ORDER BY k").fetchall()]
 
-    def _lines_of_refused(self, events: str) -> set[str]:
-        """What `_refused` is for rows without keys: their lines in the quarantine."""
-        query = f"SELECT line {from_quarantine(self._target.address, self._table)}"
-        lines = {str(row[0]) for row in self._lake.sql(query).fetchall()}
-        if self._mapping.is_keyed or not lines:
-            return set()
-        refused_lines, refused = list[str](), list[pa.Table]()
-        for rows in self._reader.mapped(events):
-            row_lines = [line_of(row) for row in python_rows(rows)]
-            is_refused = [line in lines for line in row_lines]
-            refused.append(rows.filter(pa.array(is_refused)))
-            refused_lines += itertools.compress(row_lines, is_refused)
+    def _digest_wanted(self, events: str) -> None:
+        """Make the digests of the rows that the table should have. Rows without keys that it has
+        refused are known by their lines in the quarantine."""
+        if not self._mapping.is_keyed:
+            query = f"SELECT line {from_quarantine(self._target.address, self._table)}"
+            self._refused_lines = {str(row[0]) for row in self._lake.sql(query).fetchall()}
+        refused = list[pa.Table]()
+        self._digest(_WANTED, self._mapped(events, refused))
         self._digest(_REFUSED, refused)
         # Those that the table has taken since are rows like others.
-        query = f"SELECT rowid FROM {_REFUSED} WHERE d IN (SELECT d FROM {_FOUND})"
-        taken = {refused_lines[n] for (n,) in self._cursor.execute(query).fetchall()}
-        return set(refused_lines) - taken
+        query = f"FROM {_REFUSED} WHERE d IN (SELECT d FROM {_FOUND})"
+        lines = [line_of(row) for rows in refused for row in python_rows(rows)]
+        taken_rows = self._cursor.execute(f"SELECT rowid {query}").fetchall()
+        self._refused_lines -= {lines[n] for (n,) in taken_rows}
+        self._cursor.execute(f"INSERT INTO {_WANTED} SELECT k, d {query}")
 
-    def _mapped(self, events: str) -> Iterator[pa.Table]:
-        """Yield the rows that the table should have."""
+    def _mapped(self, events: str, refused: list[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the rows that the table should have; those that it refuses are added to a list."""
         for rows in self._reader.mapped(events):
             if self._refused_lines:
                 is_wanted = [line_of(r) not in self._refused_lines for r in python_rows(rows)]
-                rows = rows.filter(pa.array(is_wanted))
+                mask = pa.array(is_wanted)
+                refused.append(rows.filter(pc.invert(mask)))
+                rows = rows.filter(mask)
             if rows.num_rows:
                 yield rows
 
@@ -276,7 +274,7 @@ class _Comparison:
                 events = f"SELECT * FROM ({events}) WHERE {KEY} IN ({key_list})"
             else:
                 self._target.clear(self._table)
-            for batch in self._mapped(events):
+            for batch in self._mapped(events, []):
                 self._target.write(self._table, batch, keyed)
             expected = self._cursor.sql(f"SELECT count(*) FROM {_WANTED}").fetchall()[0][0]
             mark = dataclasses.replace(

@@ -76,7 +76,7 @@ class RowReader:
         """Rows whose values could all be converted; the others are refused."""
         unconverted = rows[_UNCONVERTED]
         if unconverted.null_count < rows.num_rows:
-            types = {each.column: each.column_type for each in self._mapping.conversions}
+            types = {c.column: c.column_type for c in self._mapping.conversions}
             # A few at a time: refused rows become Python objects, of which millions would not fit.
             for batch in rows.filter(unconverted.is_valid()).to_batches(max_chunksize=_FEW):
                 for row in python_rows(batch):
@@ -145,15 +145,12 @@ class RowReader:
 
 def _converting(query: str, conversions: tuple[Conversion, ...]) -> str:
     """SQL for rows of a query with values converted, and those that cannot be."""
-    names = [sql.identifier(each.column) for each in conversions]
-    values = ", ".join(
-        f"{each.value} AS {name}" for each, name in zip(conversions, names, strict=True)
-    )
+    values = ", ".join(f"{c.value} AS {sql.identifier(c.column)}" for c in conversions)
     failed = ", ".join(
-        f"{sql.literal(each.column)}: CASE WHEN {each.has_failed} THEN {each.source}::VARCHAR END"
-        for each in conversions
+        f"{sql.literal(c.column)}: CASE WHEN {c.has_failed} THEN {c.source}::VARCHAR END"
+        for c in conversions
     )
-    any_failed = " OR ".join(each.has_failed for each in conversions)
+    any_failed = " OR ".join(c.has_failed for c in conversions)
     unconverted = f"CASE WHEN {any_failed} THEN to_json({{{failed}}})::VARCHAR END"
     return f"SELECT * REPLACE ({values}), {unconverted} AS {_UNCONVERTED} FROM ({query})"
 
@@ -268,8 +265,8 @@ class RowWriter:
             keys = ", ".join(str(line[1]) for line in self._refused)
             source = from_quarantine(self._target.address, self._table)
             query = f"SELECT position, line {source} AND position IN ({keys})"
-            known = set(self._lake.sql(query).fetchall())
-            fresh = [line for line in self._refused if (line[1], line[3]) not in known]
+            quarantined = set(self._lake.sql(query).fetchall())
+            fresh = [line for line in self._refused if (line[1], line[3]) not in quarantined]
         if fresh:
             self._lake.quarantine(fresh)
         if self._refused:

@@ -128,7 +128,7 @@ def _changes(entries: Iterable[Entry]) -> tuple[dict[str, SegmentEntry], set[str
     """The segments with events that entries add, and the digests of those that they remove."""
     added, removed = dict[str, SegmentEntry](), set[str]()
     for entry in entries:
-        if isinstance(entry, Record) or entry.what != "segment" or entry.kind != "events":
+        if isinstance(entry, Record) or entry.entry_type != "segment" or entry.kind != "events":
             continue
         if isinstance(entry, Removal):
             added.pop(entry.key, None)

@@ -67,7 +67,7 @@ def test_a_backup_is_the_file_as_it_was(lake: lakelog.Lake, logs: Path, packed: 
     os.chmod(logs / "app.log", 0o640)
     os.utime(logs / "app.log", ns=(10**18, 10**18 + 7))
     lake.ingest(str(logs))
-    back_up(lake, logs, packed=packed)
+    back_up(lake, logs, is_packed=packed)
     (one,) = there(logs)
     assert b"".join(copy.contents(one.path, one.packed)) == TEXT
     assert (one.size, one.mtime_ns, one.mode, one.covered) == (len(TEXT), 10**18 + 7, 0o640, 2790)
@@ -247,7 +247,9 @@ def test_death_at_every_step(
     while died:
         steps += 1
         grow(logs / "app.log")
-        made = BackupScheduler(lake, [str(logs)], plan(logs, interval=0.0, keep=2, packed=packed))
+        made = BackupScheduler(
+            lake, [str(logs)], plan(logs, interval=0.0, keep=2, is_packed=packed)
+        )
         fault = seam.Fault(steps, seam.Killed())
         with monkeypatch.context() as patch:
             seam.install(patch, fault)
@@ -265,7 +267,7 @@ def test_death_at_every_step(
                 (path,) = (logs.parent / "backups").rglob(name)
                 data = path.read_bytes()
                 assert (zstandard.decompress(data) if packed else data).startswith(TEXT)
-        back_up(lake, logs, interval=0.0, keep=2, packed=packed)
+        back_up(lake, logs, interval=0.0, keep=2, is_packed=packed)
         assert there(logs)[-1].size == os.path.getsize(logs / "app.log")
         assert len(there(logs)) <= 2
         assert BackupDirectory(str(logs.parent / "backups")).scan().undocumented == []
@@ -427,7 +429,7 @@ def test_a_restore_is_atomic(lake: lakelog.Lake, logs: Path) -> None:
     """It keeps time and mode, overwrites only by force, and takes no damaged backup."""
     os.chmod(logs / "app.log", 0o604)
     os.utime(logs / "app.log", ns=(10**18, 10**18))
-    back_up(lake, logs, packed=True)
+    back_up(lake, logs, is_packed=True)
     (one,) = there(logs)
     (logs / "app.log").write_bytes(b"now\n")
     with pytest.raises(AlreadyExists, match="--force"):

@@ -72,7 +72,7 @@ def test_many_formats_fill_pages_and_survive_repair(make_lake: MakeLake) -> None
     assert len(LakeFormat.present(lake.store, "main")) == 19
     assert lake.verify().intact
     changes = recover.changes(lake.store, head(lake), [])
-    removed = {e.key for e in changes if isinstance(e, Removal) and e.what == "format"}
+    removed = {e.key for e in changes if isinstance(e, Removal) and e.entry_type == "format"}
     assert removed == {e.key for e in entries(lake)}
 
 

@@ -69,7 +69,7 @@ def test_a_seal_adds_the_hosts_that_its_state_lacks(tmp_path: Path) -> None:
     wanted = {sha(name): {"name": name} for name in ("web", "db")}
     with lakes.opened(path) as lake:
         assert entries(lake) == wanted
-        assert sum(entry.what == "host" for entry in lake.store.state("main").recent) == 2
+        assert sum(entry.entry_type == "host" for entry in lake.store.state("main").recent) == 2
         for entry in lake.store.manifests.segments(lake.store.state("main")):
             named = orjson.loads(segment.Segment(lake.store.paths, entry.key).metadata()["hosts"])
             assert named.items() <= {sha(name): name for name in ("web", "db")}.items()

@@ -235,7 +235,7 @@ def test_a_recipe_reads_the_lake_alone(lake: lakelog.Lake, sql: str) -> None:
 def _planted(lake: lakelog.Lake, model: OutcomeModel, **members: Any) -> None:
     """Publish a model with other members, as somebody could who made the lake."""
     entry = model.entry()
-    changed = Record(entry.what, entry.key, {**entry.members, **members})
+    changed = Record(entry.entry_type, entry.key, {**entry.members, **members})
     publish(lake.store, lake.branch_name, lambda _, __: Change("model", entries=(changed,)))
 
 

@@ -118,7 +118,7 @@ def test_what_an_entry_says() -> None:
     assert events.tombstone() == removed
     assert cursor == Record("cursor", "c", {"bytes": 7, "places": [[1, 2]]})
     assert cursor.tombstone() == Removal("cursor", "c")
-    assert [e.what for e in (events, removed, cursor)] == ["segment", "segment", "cursor"]
+    assert [e.entry_type for e in (events, removed, cursor)] == ["segment", "segment", "cursor"]
 
 
 @pytest.mark.parametrize("number", [0, 2, 4])

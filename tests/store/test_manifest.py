@@ -39,9 +39,9 @@ class Naive:
     def apply(self, entries: list[Entry]) -> None:
         """Add and remove entries."""
         for entry in entries:
-            self.live.pop((entry.what, entry.key), None)
+            self.live.pop((entry.entry_type, entry.key), None)
             if not isinstance(entry, Removal):
-                self.live[entry.what, entry.key] = entry
+                self.live[entry.entry_type, entry.key] = entry
 
     def segments(self) -> dict[str, SegmentEntry]:
         """Return the live segments by key."""
@@ -97,7 +97,7 @@ def change_of(draw: random.Random, naive: Naive, number: int, size: int) -> list
     seen: set[tuple[str, str]] = set()
     unique = []
     for entry in entries:
-        key = (entry.what, entry.key)
+        key = (entry.entry_type, entry.key)
         if key not in seen:
             unique.append(entry)
             seen.add(key)

@@ -145,7 +145,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         " and not has_erasures(store)",
         "",
     ),
-    ("a subject not known again", f"{ERASURE}.known:_subjects", "in index.of(name)", "in ()"),
+    ("a subject not known again", f"{ERASURE}.repetition:_subjects", "in index.of(name)", "in ()"),
     (
         "rows of a repair stay",
         f"{ERASURE}.on_lake:LakeErasure.repair",

@@ -46,7 +46,7 @@ def check(checker: Checker) -> None:
         checker.document(f"{paths.copies}/{name}", {"place", "name", "time"})
 
 
-def mend(store: Store, outcome: RepairOutcome, there: Store | None) -> set[str]:
+def mend(store: Store, outcome: RepairOutcome, copy_store: Store | None) -> set[str]:
     """Note again what is read in the place of states, with what a copy says of it. Return the paths
     of states that a copy from before an erasure may not give back."""
     damage = _damage(store)
@@ -58,8 +58,8 @@ def mend(store: Store, outcome: RepairOutcome, there: Store | None) -> set[str]:
         # Shards that an index named before may be there still.
         if stand_in and ("" in damage or digest not in mapping.states):
             mapping.states[digest] = stand_in
-    if there is not None:
-        copy_mapping, _ = there.erased.legible()
+    if copy_store is not None:
+        copy_mapping, _ = copy_store.erased.legible()
         for digest in made_by.keys() & copy_mapping.states.keys():
             mapping.states.setdefault(digest, copy_mapping.states[digest])
         for key, stand_in in copy_mapping.segments.items():
@@ -71,7 +71,7 @@ def mend(store: Store, outcome: RepairOutcome, there: Store | None) -> set[str]:
     store.erased.rewrite(mapping)
     outcome.done.append("what is read in the place of states of before an erasure: noted again")
     # A bucket has all of it.
-    if store.attachment or (there is not None and _notes(store) <= _notes(there)):
+    if store.attachment or (copy_store is not None and _notes(store) <= _notes(copy_store)):
         return set()
     outcome.lost.append(
         "which segments an erasure replaced: push to each remote, and publish each table again"

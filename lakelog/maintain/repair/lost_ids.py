@@ -114,10 +114,10 @@ def complete_streams(store: Store, branch: str, connect: Connect, outcome: Repai
     except Damaged:  # a writer holds a damaged file, so that all is repaired again
         return
     state = store.manifests.of(pending.head.move)
-    known, keys = KnownKeys(store).of(state.ids), list[str]()
-    for origin, last in _known_versions(store, state, pending, connect).items():
+    known_keys, keys = KnownKeys(store).of(state.ids), list[str]()
+    for origin, newest in _known_versions(store, state, pending, connect).items():
         subject = StreamSubject(origin.removeprefix(StreamSubject.ORIGIN))
-        fresh = (k for k in map(subject.key, range(1, last + 1)) if not known.holds(k))
+        fresh = (k for k in map(subject.key, range(1, newest + 1)) if not known_keys.holds(k))
         keys += map(bytes.hex, fresh)
     if keys:
         added = IdentityKeys.of(pa.chunked_array([keys])).write(store.paths, disk.random_hex())

@@ -169,8 +169,8 @@ def opens_page(store: Store, page: manifest.Page) -> bool:
 def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, ...]:
     """Return what turns the live entries of a state into these."""
     runs = [*map(store.manifests.page, base.pages), base.recent]
-    old = {(e.what, e.key): e for e in manifest.fold(runs, oldest=True)}
-    new = {(e.what, e.key): e for e in entries}
+    old = {(e.entry_type, e.key): e for e in manifest.fold(runs, oldest=True)}
+    new = {(e.entry_type, e.key): e for e in entries}
     deleted = [e for k, e in old.items() if k not in new and not isinstance(e, Removal)]
     return (
         *(entry.tombstone() for entry in deleted),

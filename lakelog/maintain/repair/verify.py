@@ -127,7 +127,7 @@ def check_snapshot(checker: Checker, digest: str) -> None:
         checker.object("ids", run.digest)
     _check_states(checker, state)
     # The last entry of a key counts; what the state deleted may be gone from the disk.
-    recent = {e.key: e for e in state.recent if e.what == "segment"}
+    recent = {e.key: e for e in state.recent if e.entry_type == "segment"}
     additions = [e for e in recent.values() if isinstance(e, SegmentEntry)]
     checker.check_paged(recent.keys() - {e.key for e in additions})
     for entry in additions:
@@ -326,6 +326,7 @@ def _check_writer(checker: Checker, branch: str, group: list[WalFile], sealed: i
                 "torn",
                 file.end,
             )
+        # Within a file no frame can be missing; between two, sealed ones can be, or doubtful ones.
         starts = [f.sequence for f in file.frames]
         if starts != list(range(starts[0], starts[0] + len(starts)) if starts else ()):
             checker.add(file.path, "its sequence numbers are not contiguous")

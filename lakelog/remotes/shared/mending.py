@@ -116,8 +116,8 @@ class BucketMending:
 
         def digest() -> str:
             sha = hashlib.sha256()
-            for piece in self._pieces(key):
-                sha.update(piece)
+            for chunk in self._pieces(key):
+                sha.update(chunk)
             return sha.hexdigest()
 
         try:

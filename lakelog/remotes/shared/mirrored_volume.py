@@ -210,15 +210,15 @@ class MirroredVolume(DirectoryVolume):
             return
         with self.remote.publishing({}):
             lengths = carry.lengths_at(self.remote, objects)
-            gone = [key_of(name) for name in objects if lengths.get(name) is None]
-            for key in gone:
+            absent = [key_of(name) for name in objects if lengths.get(name) is None]
+            for key in absent:
                 if not DirectoryVolume.exists(self, key):
                     raise TransferRefused(
                         f"{self.url}: {key} is not there any more, and the state needs it: nothing"
                         " was changed; go back to a later state"
                     )
-            self._delivered.difference_update(gone)
-            self.deliver(gone)
+            self._delivered.difference_update(absent)
+            self.deliver(absent)
             yield
 
     def _require_previous(self, key: str) -> None:
@@ -251,9 +251,9 @@ class MirroredVolume(DirectoryVolume):
             sha, pace = hashlib.sha256(), remotes.Pace(self.url)
 
             def hashed() -> Iterator[bytes]:
-                for piece in pace.over(self.remote.stream(key)):
-                    sha.update(piece)
-                    yield piece
+                for chunk in pace.over(self.remote.stream(key)):
+                    sha.update(chunk)
+                    yield chunk
 
             # Unsynced: what a power cut takes of it does not match its name, and comes again.
             return Folder(folder).write_pieces(hashed(), sync=False), sha.hexdigest()
@@ -452,5 +452,5 @@ def _place(key: str) -> tuple[str, int]:
 
 def _pieces(path: str) -> Iterator[bytes]:
     with open(File(path).open(), "rb") as file:
-        while piece := file.read(_PIECE):
-            yield piece
+        while chunk := file.read(_PIECE):
+            yield chunk

@@ -70,10 +70,10 @@ def unit_digest(unit: Unit) -> str:
 
 def file_keys(state: Manifest) -> list[str]:
     """Return the keys of the files of names that a state can have."""
-    return [key_of(unit_digest(part)) for unit in units(state.pages) for part in _all_parts(unit)]
+    return [key_of(unit_digest(u)) for unit in units(state.pages) for u in _all_parts(unit)]
 
 
 def _all_parts(unit: Unit) -> Iterator[Unit]:
     yield unit
-    for part in parts(unit):
-        yield from _all_parts(part)
+    for subunit in parts(unit):
+        yield from _all_parts(subunit)

@@ -223,15 +223,15 @@ class NameIndex:
         whole = len(data) if len(data) <= size else VAULT.sealed_size(_LONGEST)
         if self._paths.keys is None or (plain := VAULT.ranges(whole, fetch)) is None:
             return data[:_FIRST], None
-        first = plain.read(0, _FIRST)
+        beginning = plain.read(0, _FIRST)
         if whole > len(data):  # its head says how long it is
-            plain = VAULT.ranges(VAULT.sealed_size(name_file.file_size(first)), fetch)
+            plain = VAULT.ranges(VAULT.sealed_size(name_file.file_size(beginning)), fetch)
             assert plain is not None
         self._plain[digest] = plain.read
         # Each holds the beginning of its file.
         for opened_before in list(self._plain)[:-_OPEN_MAX]:
             self._plain.pop(opened_before, None)
-        return first, plain.read
+        return beginning, plain.read
 
     def _read(self, digest: str, start: int, size: int) -> bytes:
         """Return bytes of a file from the bucket."""
@@ -247,8 +247,8 @@ class NameIndex:
 
     def without_file(self, state: Manifest) -> list[Unit]:
         """Return the units of a state of which the bucket has no file."""
-        there = remotes.in_parallel(self._exists, units(state.pages))
-        return [unit for unit, exists in there if not exists]
+        existing = remotes.in_parallel(self._exists, units(state.pages))
+        return [unit for unit, exists in existing if not exists]
 
     def _exists(self, unit: Unit) -> bool:
         return self._volume.bucket.exists(key_of(unit_digest(unit)))
@@ -293,13 +293,13 @@ class NameIndex:
         if len(unit) == 1:
             yield from self._page_sources(store, unit[0], place * PAGE)
             return
-        for part in before(unit):
-            rows = min(sum(page.events + page.removals for page in part), _KEYS_MAX)
-            if columns := self._columns(unit_digest(part), name_file.longest(rows, 0)):
+        for pages in before(unit):
+            rows = min(sum(page.events + page.removals for page in pages), _KEYS_MAX)
+            if columns := self._columns(unit_digest(pages), name_file.longest(rows, 0)):
                 yield place * PAGE, columns
             else:
-                yield from self._sources(store, part, place)
-            place += len(part)
+                yield from self._sources(store, pages, place)
+            place += len(pages)
 
     def _page_sources(
         self, store: Store, page: Page, start: int
@@ -314,7 +314,7 @@ class NameIndex:
         for (number, _), keys in remotes.in_parallel(work, segments, READERS):
             yield number, keys
         for number, entry in enumerate(entries, start):
-            if isinstance(entry, Removal) and entry.what == "segment":
+            if isinstance(entry, Removal) and entry.entry_type == "segment":
                 hashed = np.array(Filters.hashes_of([entry.key]), np.uint64)
                 yield number, [none, hashed & ~np.uint64(LOW)]
 

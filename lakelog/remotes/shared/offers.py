@@ -97,7 +97,7 @@ class Offer:
 def _is_fresh(entry: Entry) -> bool:
     """Whether an entry is one that a seal adds: others could take rows away."""
     if isinstance(entry, Record):
-        return entry.what == "host"
+        return entry.entry_type == "host"
     return isinstance(entry, SegmentEntry) and entry.seq[1] < entry.seq[0] and not entry.made_from
 
 
@@ -216,16 +216,16 @@ class OfferBook:
 
     def _last_erasure(self, store: Store, move: Move) -> int:
         """The number of the last move `erase` among those for which an offer counts, 0 for none."""
-        upto, found = self._erased_at.get(move.branch, (0, 0))
+        upto, erasure_number = self._erased_at.get(move.branch, (0, 0))
         numbers = range(move.number, max(upto, move.number - HEADS), -1)
         for number in numbers if upto < move.number else ():
             # What gc dropped here made no row anew.
             with contextlib.suppress(UnknownRef):
                 if store.refs.read(move.branch, number).op == "erase":
-                    found = number
+                    erasure_number = number
                     break
-        self._erased_at[move.branch] = move.number, found
-        return found
+        self._erased_at[move.branch] = move.number, erasure_number
+        return erasure_number
 
     def settle(self, store: Store) -> None:
         """Remove those of this process that were published, or never will be, from the bucket."""

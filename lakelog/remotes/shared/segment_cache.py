@@ -100,8 +100,8 @@ class SegmentCache:
                 File(path).remove()
                 freed += size
                 remaining.discard(digest)
-        kept = ((d, int(t)) for d, t in read_at.items() if d in remaining)
-        lines = b"".join(orjson.dumps(pair) + b"\n" for pair in kept)
+        remaining_reads = ((d, int(t)) for d, t in read_at.items() if d in remaining)
+        lines = b"".join(orjson.dumps(pair) + b"\n" for pair in remaining_reads)
         File(self._log).replace(lines, sync=False)
         return freed
 

@@ -49,7 +49,7 @@ class SegmentRanges:
             except FileNotFoundError:
                 if self._volume.ask is None:
                     self._volume.require_lake()
-                gone = f"{self._volume.url}: {key} is not there any more: run the query again"
-                raise TransferRefused(gone) from None
+                message = f"{self._volume.url}: {key} is not there any more: run the query again"
+                raise TransferRefused(message) from None
 
         return SegmentBlocks(self._paths, entry.key, entry.bytes, hashes, fetch).open(path)

@@ -51,7 +51,7 @@ def adopt(lake: SettledLake, news: Sequence[tuple[Erasure, ErasedRows]]) -> list
     return _erase(lake, fresh)
 
 
-def again(lake: SettledLake) -> list[Erasure]:
+def erase_again(lake: SettledLake) -> list[Erasure]:
     """Erase the rows of all erasures of a lake that came back; return the erasures that had some.
     Raises GcRefused, Damaged, OSError."""
     store = lake.store
