@@ -245,7 +245,7 @@ class BranchHistory:
                 undone, previous = self.last_user_move()
                 # All that can fail comes first, then the question what to do with later events:
                 # nobody is asked about an undo that cannot be done.
-                require_kept(self._store, previous.snapshot, f"the state before the {undone.op}")
+                self.require_previous(undone, previous)
                 self.check(self._store, previous.snapshot)
                 # Pending events count as later ones, and only a published state can be put on a
                 # branch.
@@ -267,6 +267,10 @@ class BranchHistory:
                 moved = (carry_out or step)(undone, previous, only)
                 if moved is not None:
                     return moved
+
+    def require_previous(self, undone: Move, previous: Move) -> None:
+        """Refuse to undo a move if gc has let go of the state before. Raises UnknownRef."""
+        require_kept(self._store, previous.snapshot, f"the state before the {undone.op}")
 
     def later_events(self, undone: Move, head: Head) -> int:
         """Return how many events came after a move, up to a head."""

@@ -33,8 +33,9 @@ def require_kept(store: Store, digest: str, reference: str) -> None:
     if (is_gone or late) and not _is_in_window(store, digest):
         days = store.settings.history_days
         raise UnknownRef(
-            f"{reference!r} names a state outside the kept history, which gc deletes: choose a tag,"
-            f" or a state of the last {days} days or {KEEP_MOVES} moves (see `lakelog log`)"
+            f"{reference!r} names a state outside the kept history, which gc or `lakelog expire`"
+            f" gave up: choose a tag, or a state since the last `expire` of the last {days} days"
+            f" or {KEEP_MOVES} moves (see `lakelog log`)"
         )
 
 

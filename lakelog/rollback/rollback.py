@@ -96,11 +96,13 @@ def _plan(lake: Lake, ref: str, parts: tuple[str, ...], context: str) -> Preflig
 
 def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
     """Return what an undo would do; None if it only moves the branch, unless `always`. Raises
-    NothingToUndo, Damaged."""
+    NothingToUndo, UnknownRef, Damaged."""
     head, history = lake.settle(), _history(lake)
     # What a user moved: maintenance in between is not undone.
     undone, previous = history.last_user_move()
     record = _record_of(lake, undone)
+    if record is None or "data" in record.parts:
+        history.require_previous(undone, previous)
     if record is not None:
         plan = _examine_undo(lake, record, previous.snapshot)
         look_at_directories(lake, plan)

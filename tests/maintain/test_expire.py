@@ -63,6 +63,9 @@ def test_removed_events_give_their_space_back_at_once(lake: lakelog.Lake) -> Non
     assert next(lake.store.refs.newest_first("main")).message == "disk is full"
     with pytest.raises(UnknownRef, match="outside the kept history"):
         lake.undo()
+    # No file is damaged: the look says what the undo does.
+    said = run(lake.path, "undo", "--dry-run", code=1).stderr
+    assert "a state since the last `expire`" in said
     put(lake, "later", count=1)
     assert len(rows(lake)) == 4
     assert lake.verify().intact
