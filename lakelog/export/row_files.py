@@ -87,6 +87,9 @@ def export(
     relation = ask(query_text, params)
     # As `lakelog sql` names them: of two columns of one name JSON lines would have the last one.
     names = relation.limit(0).columns
+    nested = [
+        n for n, t in zip(names, relation.types, strict=True) if n == "data" or str(t) == "JSON"
+    ]
     reader = _named(relation.to_arrow_reader(_BATCH), names)
     is_events = _is_events(query, reader.schema.names)
     if is_events:
@@ -96,11 +99,11 @@ def export(
     try:
         # One file needs no sharding and no partitions, and may be a pipe or a device.
         if goal.is_file:
-            return _write_file(reader, goal, is_events, progress)
+            return _write_file(reader, goal, nested, is_events, progress)
         return tables.write(
             reader,
             goal.path,
-            _opener(goal.format, "", is_events),
+            _opener(goal.format, "", nested, is_events),
             goal.extension,
             shard_rows=shard_rows,
             partition_by=goal.partition_by,
@@ -163,6 +166,7 @@ def _with_date(query: str, columns: Sequence[str], ask: Ask, params: object) -> 
 def _write_file(
     reader: pa.RecordBatchReader,
     goal: ExportDestination,
+    nested: Sequence[str],
     is_json: bool,
     progress: Callable[[int], None] | None,
 ) -> ExportResult:
@@ -177,7 +181,7 @@ def _write_file(
         destination_file: Any = (
             file if goal.format in OutputFormat.binary() and not file.seekable() else file.name
         )
-        writer = _opener(goal.format, goal.path, is_json)(destination_file, reader.schema)
+        writer = _opener(goal.format, goal.path, nested, is_json)(destination_file, reader.schema)
         for batch in reader:
             writer.write(pa.Table.from_batches([batch]))
             rows += batch.num_rows
@@ -190,13 +194,13 @@ def _write_file(
     return ExportResult(goal.path, rows, sizes)
 
 
-def _opener(form: str, name: str, is_json: bool) -> Opener:
-    """Return the opener of a format; `name` gives the compression, `.arrows` a stream, `is_json`
-    says that payloads are JSON."""
+def _opener(form: str, name: str, nested: Sequence[str], is_json: bool) -> Opener:
+    """Return the opener of a format; `name` gives the compression, `.arrows` a stream, `nested`
+    columns may hold JSON, with `is_json` nothing else."""
     if name.lower().endswith(".arrows"):
         return functools.partial(tables.ArrowPart, is_stream=True)
     return tables.OPENERS.get(form) or functools.partial(
-        TextPart, form=form, name=name, is_json=is_json
+        TextPart, form=form, name=name, nested=nested, is_json=is_json
     )
 
 
@@ -204,13 +208,20 @@ class TextPart:
     """A CSV or NDJSON file, written as `lakelog sql` writes it, compressed according to `name`."""
 
     def __init__(
-        self, path: str, schema: pa.Schema, *, form: str, name: str = "", is_json: bool = False
+        self,
+        path: str,
+        schema: pa.Schema,
+        *,
+        form: str,
+        nested: Sequence[str],
+        name: str = "",
+        is_json: bool = False,
     ) -> None:
         self._out = folder.output_file(path)
         self._file = FileEnding.of(name).compressed(self._out)
         names = list(schema.names)
-        nested = tuple(i for i, name in enumerate(names) if name == "data")
-        self._lines = TextLineEncoder(form, names, nested, is_json)
+        places = tuple(i for i, name in enumerate(names) if name in nested)
+        self._lines = TextLineEncoder(form, names, places, is_json)
         self._file.write(self._lines.header())
 
     def write(self, table: pa.Table) -> None:

@@ -77,6 +77,8 @@ def values(column: pa.Array) -> list[Any]:
     """Return a column's values; times as text at once, which is three times as fast, and maps as
     pairs where a key is no scalar."""
     plain = _times(column) if pa.types.is_timestamp(column.type) else column
+    if (python_type := _python_type(plain.type)) != plain.type:
+        plain = plain.cast(python_type)
     if pa.types.is_date32(column.type) and (days := _far_times(column, "")) is not None:
         plain = days
     try:
@@ -84,6 +86,19 @@ def values(column: pa.Array) -> list[Any]:
     except TypeError:  # a list is no key of a dictionary
         python_values = plain.to_pylist()
     return python_values
+
+
+def _python_type(column_type: pa.DataType) -> pa.DataType:
+    """A type whose values Python has: nanoseconds are text, also within others."""
+    if getattr(column_type, "unit", None) == "ns" and not pa.types.is_duration(column_type):
+        return pa.string()
+    if pa.types.is_struct(column_type):
+        return pa.struct([field.with_type(_python_type(field.type)) for field in column_type])
+    if pa.types.is_map(column_type):
+        return pa.map_(_python_type(column_type.key_type), _python_type(column_type.item_type))
+    if pa.types.is_list(column_type):
+        return pa.list_(_python_type(column_type.value_type))
+    return column_type
 
 
 LinePart = Any

@@ -324,6 +324,24 @@ def test_values_of_types_that_arrow_lacks_are_those_of_sql(
     assert (done.exit_code, "Could not cast value 3402" in done.output) == (1, True)
 
 
+def test_json_and_nanoseconds_are_lines_as_those_of_sql(lake: Path, home: Path) -> None:
+    """A column of JSON is no text in JSON lines, and a time within a list keeps all its digits."""
+    query = """SELECT '{"a":[1,null]}'::JSON AS j, '"x"'::JSON AS t, '[1]' AS text,
+        [TIMESTAMP_NS '1969-12-31 23:59:59.123456789'] AS l, TIME_NS '12:00:00.123456789' AS n"""
+    assert export(lake, query, "-o", home / "rows.jsonl").exit_code == 0
+    assert json.loads((home / "rows.jsonl").read_text()) == {
+        "j": {"a": [1, None]},
+        "t": "x",
+        "text": "[1]",
+        "l": ["1969-12-31 23:59:59.123456789"],
+        "n": "12:00:00.123456789",
+    }
+    partitions = [*("--partition-by", "t"), "--format", "jsonl"]
+    assert export(lake, query, "-o", home / "parts", *partitions).exit_code == 0
+    (part,) = (home / "parts").rglob("*.jsonl")
+    assert json.loads(part.read_text())["j"] == {"a": [1, None]}
+
+
 def test_parquet_has_dictionaries_where_values_repeat(lake: Path, home: Path) -> None:
     """A column of few values has a dictionary, one of many has none; nested columns, columns of
     nothing and results without rows are written as well."""

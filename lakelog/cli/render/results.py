@@ -14,10 +14,12 @@ from typing import Any
 from lakelog.cli.render.tables import ROWS_MAX
 from lakelog.libraries import duckdb
 from lakelog.render import ColumnBatch, OutputFormat, QueryResult
+from lakelog.sql import identifier
 
 PROBE = 1000
 BATCH = 1000
 _ARROW_BATCH = 16_384
+_NANOSECONDS = "TIMESTAMP_NS"
 _PLAIN_TYPES = frozenset(
     "boolean tinyint smallint integer bigint utinyint usmallint uinteger ubigint hugeint float"
     " double decimal varchar enum date time timestamp uuid blob null".split()
@@ -50,6 +52,10 @@ def result_of(
         complete()
         # A stream of Arrow has no second try: what the tables lack is fetched before it begins.
         return QueryResult(names, (), nested, lambda: relation.to_arrow_reader(131_072))
+    has_nanoseconds = any(str(column_type) == _NANOSECONDS for column_type in relation.types)
+    # A table keeps its times short.
+    if has_nanoseconds and format != "table":
+        relation, rerun = _with_nanoseconds(relation), None
     limit = ROWS_MAX if format == "table" else PROBE
     # One more than is shown says whether there are others.
     try:
@@ -62,6 +68,19 @@ def result_of(
         return QueryResult(names, [head], nested)
     complete()
     return QueryResult(names, _stream(relation, rerun), nested)
+
+
+def _with_nanoseconds(relation: Any) -> Any:
+    """Return a relation with times of nanoseconds as text: Python's end at microseconds."""
+    columns = zip(relation.limit(0).columns, relation.types, strict=True)
+    return relation.project(
+        ", ".join(
+            f"replace(#{place}::VARCHAR, ' ', 'T') AS {identifier(name)}"
+            if str(column_type) == _NANOSECONDS
+            else f"#{place}"
+            for place, (name, column_type) in enumerate(columns, 1)
+        )
+    )
 
 
 def _stream(relation: Any, rerun: Callable[[], Any] | None) -> Iterator[Sequence[Sequence[Any]]]:
