@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import Any
 
 import click
@@ -11,6 +13,17 @@ from lakelog.disk import disk
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.settings import span_us
 from lakelog.values import parse_time, parse_value, to_micros
+
+
+def utf8(argument: str) -> str:
+    """Return an argument as UTF-8, which a terminal sends whatever the locale of the process says;
+    one that is in no encoding stays as it is."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        with contextlib.suppress(UnicodeError):
+            return os.fsencode(argument).decode()
+    return argument
 
 
 def event_of(pairs: tuple[str, ...]) -> dict[str, Any]:

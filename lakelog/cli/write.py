@@ -15,7 +15,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_pair, verb
-from lakelog.cli.arguments import event_of, pair_of
+from lakelog.cli.arguments import event_of, pair_of, utf8
 from lakelog.cli.keys import new_ring
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
@@ -65,15 +65,16 @@ def init(
 @verb()
 def append(
     app: App,
-    pairs: tuple[str, ...] = argument("[KEY=VALUE]..."),
+    pairs: tuple[str, ...] = argument("[KEY=VALUE]...", type=utf8),
     dedupe: str | None = option(
         "--dedupe", "Store an event only if no equal one is stored.", type=click.Choice(["content"])
     ),
-    kind: str | None = option("--type NAME", "Type of events that name none."),
-    source: str | None = option("--source NAME", "Source of events that name none."),
+    kind: str | None = option("--type NAME", "Type of events that name none.", type=utf8),
+    source: str | None = option("--source NAME", "Source of events that name none.", type=utf8),
     expect: tuple[str, ...] = option(
         "--expect SUBJECT=N",
         "Store all events, or none unless the stream of SUBJECT is at version N.",
+        type=utf8,
     ),
 ) -> None:
     """Store events durably: JSON lines on stdin, or one event from KEY=VALUE.

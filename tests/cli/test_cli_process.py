@@ -118,6 +118,18 @@ def plain(shown: str) -> list[str]:
 # --- pipes ----------------------------------------------------------------------------------------
 
 
+def test_an_argument_is_utf8_in_every_locale(lake: Path) -> None:
+    """As standard input is; bytes of no encoding are kept as they are."""
+    words = [*LAKELOG, "--lake", str(lake), "append", "--source", "ß"]
+    names = {**environment(), "LC_ALL": "C", "PYTHONUTF8": "0"}
+    subprocess.run([*words, "type=ä", "data.x=ü"], check=True, env=names)
+    subprocess.run([*words, b"type=\xff"], check=True, env=names)
+    stored = answer(lake, "sql", "SELECT type, source, data FROM events ORDER BY seq DESC LIMIT 2")
+    assert [(event["type"], event["source"]) for event in stored] == [("?", "ß"), ("ä", "ß")]
+    assert stored[1]["data"] == {"x": "ü"}
+    assert "udcff" in stored[0]["data"]["lakelog_exact"]
+
+
 def test_what_is_piped_in_slowly_is_stored_at_once(lake: Path) -> None:
     """append does not wait for a full batch or the end of the input, only for whole lines."""
     process = start(lake, "append")
