@@ -284,6 +284,56 @@ def test_numbers_have_three_digits_and_a_unit(tab: Tab) -> None:
     ]
 
 
+def test_values_are_shown_and_searched_for_as_they_were_sent(tab: Tab, server: HttpLake) -> None:
+    """JavaScript has numbers of 16 digits, and `id` is a column, too."""
+    data = {"id": 2**53 + 1, "http.route": "/x", "list": [2**63 - 1], "tiny": 1e-9, "wide": 10**30}
+    server.ask("/ingest", lines({"type": "exact", "source": "a  b", "data": data}), JSON_LINES)
+    page = tab.open('explore?q=source:="a%20%20b"', ".event-row")
+    page.click(".event-row")
+    page.wait_for_selector("#panel .tree[aria-label=data] .leaf")
+    shown = page.locator("#panel .tree[aria-label=data] .leaf-value").all_inner_texts()
+    assert shown == [str(2**53 + 1), "/x", str(2**63 - 1), "1e-9", str(10**30)]
+    for name, term in [("data.id", f'data.id:="{2**53 + 1}"'), ("http.route", 'http.route:="/x"')]:
+        page.get_by_label(f"Filter for: {name}").click()
+        until(page, f"decodeURIComponent(location.hash).includes('{term}')")
+        until(page, "document.querySelectorAll('.event-row').length === 1")
+        page.click(".event-row")
+        page.wait_for_selector("#panel .tree[aria-label=data] .leaf")
+    query = f"SELECT {2**53 + 1} AS a, 1e-9 AS b, [{2**53 + 1}] AS c, 1234.5 AS d"
+    page = tab.open("sql?" + urlencode({"sql": query}), ".sql-result td")
+    cells = page.locator(".sql-result td").all_inner_texts()
+    assert cells == [str(2**53 + 1), "1e-9", f"[{2**53 + 1}]", "1,234.5"]
+
+
+def test_rows_that_arrive_have_the_columns_of_those_in_the_list(tab: Tab, server: HttpLake) -> None:
+    names = ["big", "deep", "ok", "http.route", "id", "data.id"]
+    page = tab.open(f"explore?q=columned&cols={','.join(names)}", "main h2")
+    page.wait_for_timeout(700)
+    data = {"pad": "x" * 400, "deep": {"a": [1]}, "ok": False, "http.route": "/x", "id": 7}
+    event = {"type": "log", "message": "columned", "data": {**data, "big": 2**63}}
+    server.ask("/ingest", lines(event), JSON_LINES)
+    expected = [str(2**63), '{"a":[1]}', "false", "/x", "", "7"]
+    for _ in range(2):
+        page.wait_for_selector(".event-row")
+        assert page.locator(".event-row .c-more").all_inner_texts() == expected
+        page.reload()
+
+
+def test_a_term_takes_the_place_of_its_opposite_alone(tab: Tab) -> None:
+    words = """async () => {
+        const { withTerm } = await import("/dashboard/query.js");
+        const at = 'source:="a"';
+        return [withTerm(`x -${at}`, at), withTerm(`data.${at} ${at}`, `-${at}`),
+            withTerm('source:="a  b"', at), withTerm(`x  ${at}`, at)];
+    }"""
+    assert tab.open("settings").evaluate(words) == [
+        'x source:="a"',
+        'data.source:="a" -source:="a"',
+        'source:="a  b" source:="a"',
+        'x  source:="a"',
+    ]
+
+
 def test_a_past_state_is_shown_alone_and_named(tab: Tab) -> None:
     page = tab.open("explore?q=number", ".event-row")
     page.get_by_role("button", name="Live", exact=True).first.click()

@@ -12,6 +12,19 @@ export class ApiError extends Error {
   constructor(message, status, where) { super(message); this.status = status; this.where = where; }
 }
 
+/** A number of more digits than JavaScript's have: it is shown and searched for as it was sent. */
+class LongNumber {
+  #digits;
+  constructor(digits) { this.#digits = digits; }
+  toString() { return this.#digits; }
+  toJSON() { return JSON.rawJSON(this.#digits); }
+}
+const LONG = /\d{16}/;
+const exactly = (_, value, context) => (typeof value === "number" && LONG.test(context?.source) && String(value) !== context.source ? new LongNumber(context.source) : value);
+
+/** JSON with all digits of its numbers, in browsers that tell what was written (2025). */
+export const parsed = (text) => JSON.parse(text, LONG.test(text) ? exactly : undefined);
+
 /** Who is told whether the server answers. */
 export const onOffline = (listener) => listeners.offline.add(listener);
 /** Who asks the user for a token; it returns a promise of one. */
@@ -58,7 +71,7 @@ export async function request(path, options, where) {
   }
   const text = await textOf(response, where);
   let body;
-  try { body = JSON.parse(text); } catch { body = { error: text.slice(0, 300) || `status ${response.status}` }; }
+  try { body = parsed(text); } catch { body = { error: text.slice(0, 300) || `status ${response.status}` }; }
   const fault = body.error;
   const words = typeof fault === "object" && fault ? [fault.message, fault.hint].filter(Boolean).join("; ") : fault;
   if (!response.ok) throw new ApiError(words || `status ${response.status}`, response.status, where);

@@ -1,10 +1,10 @@
 // One event in the side panel: its fields as a tree, what can be done with each, and its provenance.
 
-import { ask } from "./api.js";
+import { ask, parsed } from "./api.js";
 import { copyButton, el, fault, fill, icon } from "./dom.js";
-import { bytes, count, exact, fullTime, levelClass } from "./format.js";
+import { bytes, count, exact, fullTime, isoMicros, levelClass } from "./format.js";
 import { openPanel } from "./panel.js";
-import { isNameable } from "./query.js";
+import { isNameable, memberPath } from "./query.js";
 import { href } from "./state.js";
 
 const TEXT_MAX = 2000;
@@ -32,7 +32,7 @@ function show(body, answer, act) {
   const { event, from } = answer;
   const columns = ["type", "level", "source", "category", "subject", "id"].filter((name) => event[name] !== null && event[name] !== undefined);
   fill(body,
-    el("p", { class: "line" }, el("span", { class: levelClass(event.level) }, event.level || ""), el("span", { class: "mono" }, fullTime(event.time)), copyButton(() => new Date(event.time).toISOString(), "Copy the time")),
+    el("p", { class: "line" }, el("span", { class: levelClass(event.level) }, event.level || ""), el("span", { class: "mono" }, fullTime(event.time)), copyButton(() => isoMicros(event.time), "Copy the time")),
     event.message !== null && longText(event.message, "message"),
     el("section", {}, el("h2", {}, "Fields"), el("ul", { class: "tree", role: "tree", "aria-label": "Fields" }, columns.map((name) => leaf([name], event[name], act)))),
     payload(answer, act),
@@ -50,8 +50,8 @@ function payload(answer, act) {
   const section = el("section", {}, el("div", { class: "line" }, el("h2", {}, "data"), el("span", { class: "soft small" }, bytes(answer.size)), answer.data && copyButton(answer.data, "Copy data")));
   if (answer.data === null) return section.append(el("p", { class: "soft" }, "none")), section;
   let value, isJson = answer.whole;
-  try { if (isJson) value = JSON.parse(answer.data); } catch { isJson = false; }
-  if (isJson && value !== null && typeof value === "object") section.append(el("ul", { class: "tree", role: "tree", "aria-label": "data" }, branches(value, [], act)));
+  try { if (isJson) value = parsed(answer.data); } catch { isJson = false; }
+  if (isJson && value !== null && typeof value === "object" && Object.keys(value).length) section.append(el("ul", { class: "tree", role: "tree", "aria-label": "data" }, branches(value, [], act)));
   else section.append(longText(answer.data, "data"));
   if (!answer.whole) {
     section.append(el("button", { onclick: async (click) => {
@@ -64,10 +64,12 @@ function payload(answer, act) {
 }
 
 function branches(value, path, act) {
+  // A search has no word for a place in a list.
+  const pathOf = (name) => (Array.isArray(value) ? [...path, `[${name}]`] : path.length ? [...path, name] : memberPath(name));
   const entries = Object.entries(value);
-  const items = entries.slice(0, CHILDREN_MAX).map(([name, inner]) => node([...path, name], inner, act));
+  const items = entries.slice(0, CHILDREN_MAX).map(([name, inner]) => node(pathOf(name), inner, act));
   if (entries.length > CHILDREN_MAX) {
-    const more = el("li", { role: "treeitem" }, el("button", { onclick: () => more.replaceWith(...entries.slice(CHILDREN_MAX).map(([name, inner]) => node([...path, name], inner, act))) }, `${count(entries.length - CHILDREN_MAX)} more`));
+    const more = el("li", { role: "treeitem" }, el("button", { onclick: () => more.replaceWith(...entries.slice(CHILDREN_MAX).map(([name, inner]) => node(pathOf(name), inner, act))) }, `${count(entries.length - CHILDREN_MAX)} more`));
     items.push(more);
   }
   return items;

@@ -37,8 +37,12 @@ export function duration(ms) {
   return `${Math.round(ms / 86400e3)} days`;
 }
 
-/** 1,234,567 */
-export const exact = (value) => (typeof value === "number" ? value.toLocaleString("en-US", { maximumFractionDigits: 6 }) : String(value ?? ""));
+/** 1,234,567, with all its digits; what is very small or large as JavaScript writes it. */
+export const exact = (value) => {
+  if (typeof value !== "number") return String(value ?? "");
+  const isPlain = value === 0 || (Math.abs(value) >= 1e-6 && Math.abs(value) < 1e21);
+  return isPlain ? value.toLocaleString("en-US", { maximumFractionDigits: 20 }) : String(value);
+};
 
 export const zone = () => (global("tz") === "local" ? Intl.DateTimeFormat().resolvedOptions().timeZone : "UTC");
 
@@ -94,6 +98,8 @@ export function ago(ms, now = Date.now()) {
 export const timeOf = (text) => Date.parse(/[T ][\d:.]+$/.test(text) ? `${text.replace(" ", "T")}Z` : text);
 
 export const isoOf = (ms) => new Date(ms).toISOString();
+/** The same with the microseconds, which are a fraction of the ms. */
+export const isoMicros = (ms) => isoOf(Math.floor(ms)).replace("Z", `${String(Math.round((ms - Math.floor(ms)) * 1000)).padStart(3, "0")}Z`);
 
 /** The letter of a level, so that nothing is told by colour alone. */
 export const letter = (level) => ({ FATAL: "F", ERROR: "E", WARN: "W", INFO: "I", DEBUG: "D", TRACE: "T" })[level] || (level ? level[0] : "·");

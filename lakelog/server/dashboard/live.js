@@ -1,7 +1,7 @@
 // Events as they arrive. All tabs of a browser share one stream for each search: the tab that holds
 // its lock reads it and tells the others.
 
-import { ask, credentials } from "./api.js";
+import { ask, credentials, parsed } from "./api.js";
 
 const RETRY = 2000;
 const LATE = 1000;
@@ -9,10 +9,10 @@ const CUT = 300;
 
 const cut = (value) => (typeof value === "string" && value.length > CUT ? `${value.slice(0, CUT)}…` : value ?? null);
 
-/** An event of the stream in the form of the API's lists. */
+/** An event of the stream in the form of the API's lists, and behind that its id and whole payload. */
 function rowOf(event) {
   const data = event.data === null || event.data === undefined ? null : typeof event.data === "string" ? event.data : JSON.stringify(event.data);
-  return [event.seq, Date.parse(event.time) + (Number(/\.\d{3}(\d{3})/.exec(event.time)?.[1] || 0) / 1000), event.level ?? null, event.type, cut(event.source), cut(event.subject), cut(event.category), cut(event.message), cut(data), data?.length ?? 0];
+  return [event.seq, Date.parse(event.time) + (Number(/\.\d{3}(\d{3})/.exec(event.time)?.[1] || 0) / 1000), event.level ?? null, event.type, cut(event.source), cut(event.subject), cut(event.category), cut(event.message), cut(data), data?.length ?? 0, event.id ?? null, data];
 }
 
 export class Live {
@@ -77,7 +77,7 @@ export class Live {
             else if (line.startsWith("data: ")) data += line.slice(6);
           }
           if (!data) continue;
-          if (name === "state") { send(); this.both({ state: JSON.parse(data) }); } else if (!name) rows.push(rowOf(JSON.parse(data)));
+          if (name === "state") { send(); this.both({ state: JSON.parse(data) }); } else if (!name) rows.push(rowOf(parsed(data)));
         }
         send();
       }

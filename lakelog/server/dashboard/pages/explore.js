@@ -1,6 +1,6 @@
 // Explore: one search, a histogram, facets, rows, and one event at the side.
 
-import { ask } from "../api.js";
+import { ask, parsed } from "../api.js";
 import { BarChart, legend } from "../charts.js";
 import { command, el, fault, fill, icon, say } from "../dom.js";
 import { downloadButtons } from "../download.js";
@@ -10,7 +10,7 @@ import { Live } from "../live.js";
 import { Block } from "../loader.js";
 import { closePanel, isPanelOpen, openPanel } from "../panel.js";
 import { closePop, togglePop } from "../pop.js";
-import { term, withTerm } from "../query.js";
+import { memberOf, term, withTerm } from "../query.js";
 import { global, href, param, preference, set } from "../state.js";
 import { EventTable } from "../table.js";
 import { rangeParams } from "../topbar.js";
@@ -190,7 +190,7 @@ export function mount(root, frame) {
     openPanel(`Statistics of ${name}`, body);
     const block = new Block(body, (signal) => ask("values", { ...rangeParams(), q: search(), field: name }, { signal }), (answer, host) => {
       const s = answer.statistics;
-      const pairs = [["events", exact(s.events)], ["with it", exact(s.present)], ["different values", `about ${exact(s.distinct)}`], s.numbers > 0 && ["numbers", exact(s.numbers)], ...(s.numbers > 0 ? ["min", "median", "mean", "p95", "max"].map((key) => [key, exact(s[key])]) : [])].filter(Boolean);
+      const pairs = [["events", exact(s.events)], ["with it", exact(s.present)], ["different values", `about ${exact(s.distinct)}`], s.numbers > 0 && ["numbers", exact(s.numbers)], ...(s.numbers > 0 ? ["min", "median", "mean", "p95", "max"].map((key) => [key, exact(typeof s[key] === "number" ? Number(s[key].toPrecision(12)) : s[key])]) : [])].filter(Boolean);
       fill(host, el("dl", { class: "pairs" }, pairs.map(([word, value]) => el("div", { class: "pair" }, el("dt", {}, word), el("dd", {}, value)))),
         el("ul", { class: "facet" }, answer.values.map(([value, number]) => el("li", {}, el("button", { class: "plain facet-value", onclick: () => actions.filter(name.split("."), value, false) }, el("span", { class: "cut grow value" }, value), el("span", { class: "num" }, count(number)))))),
         el("p", { class: "soft small" }, `Of events since ${moment(answer.counted_from)}.`),
@@ -241,12 +241,13 @@ export function mount(root, frame) {
   }
   /** A row that arrived has the columns of an event; those that were chosen are read with it. */
   function withColumns(row) {
-    const names = columns();
-    if (!names.length) return row;
-    const own = { level: row[2], type: row[3], source: row[4], subject: row[5], category: row[6], message: row[7] };
-    let data = {};
-    try { data = JSON.parse(row[8]); } catch { /* it was cut */ }
-    return [...row, ...names.map((name) => own[name] ?? name.split(".").reduce((value, each) => value?.[each], data) ?? null)];
+    const shown = row.slice(0, -2), [id, text] = row.slice(-2), names = columns();
+    if (!names.length) return shown;
+    const own = { level: row[2], type: row[3], source: row[4], subject: row[5], category: row[6], message: row[7], id };
+    const data = parsed(text);
+    const member = (name) => memberOf(data, name.replace(/^data\./, "").split("."));
+    const spelled = (value) => (value === null || typeof value === "string" ? value : JSON.stringify(value));
+    return [...shown, ...names.map((name) => spelled(Object.hasOwn(own, name) ? own[name] : member(name)))];
   }
   function closeLive() { live?.close(); live = null; }
   const fresh = el("button", { class: "fresh primary", hidden: true, onclick: () => { hover = false; showPending(true); } });

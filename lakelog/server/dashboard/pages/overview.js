@@ -145,5 +145,5 @@ function showMachine(host, m) {
   fill(host, el("dl", { class: "pairs" },
     pair("load", m.load === null ? "–" : `${m.load.toFixed(2)} on ${m.cores} cores`),
     pair("memory free", m.memory_free ? `${bytes(m.memory_free)} of ${bytes(m.memory_total)}` : "–"),
-    pair("this server", bytes(m.server_bytes), `${exact(m.processor_seconds)} s of processor time`)));
+    pair("this server", bytes(m.server_bytes), `${exact(Math.round(m.processor_seconds))} s of processor time`)));
 }

@@ -1,6 +1,6 @@
 // Traces: what one request or run of an agent did, as a waterfall; two of them side by side.
 
-import { ask } from "../api.js";
+import { ask, parsed } from "../api.js";
 import { copyButton, el, empty, fill, icon } from "../dom.js";
 import { openEvent } from "../event.js";
 import { count, duration, exact, fullTime, relative } from "../format.js";
@@ -123,5 +123,5 @@ function row(span, end, hasModels) {
 }
 
 function pretty(text) {
-  try { return JSON.stringify(JSON.parse(text), null, 2); } catch { return text; }
+  try { return JSON.stringify(parsed(text), null, 2); } catch { return text; }
 }
