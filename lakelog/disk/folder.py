@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from lakelog.disk import disk
+from lakelog.disk import disk, modes
 from lakelog.disk.disk import Begun
 
 
@@ -34,6 +34,11 @@ class Folder:
     def make_all(self) -> None:
         """Make it and its parents, each durably."""
         disk.make_dirs(self.path)
+
+    def make_for_lake(self) -> None:
+        """Make it and its parents, each durably; what is made in it then has its owner and mode."""
+        disk.make_dirs(self.path)
+        modes.begin(self.path)
 
     def make_for_objects(self) -> None:
         """Make the folder of an object where it is missing (F1.7), durably."""

@@ -12,6 +12,13 @@ import stat
 
 _CONFIG = "lakelog.json"
 _LEVELS = 5
+_BEGUN: set[str] = set()
+"""Directories in which this process makes a lake."""
+
+
+def begin(lake: str) -> None:
+    """Treat what is made in a directory from now on as in the lake that it will be."""
+    _BEGUN.add(lake)
 
 
 def follow(path: str) -> None:
@@ -47,7 +54,7 @@ def show(fd: int, path: str, mode: int) -> None:
 def _lake_of(path: str) -> os.stat_result | None:
     folder = os.path.dirname(path)
     for _ in range(_LEVELS):
-        if os.path.exists(f"{folder}/{_CONFIG}"):
+        if folder in _BEGUN or os.path.exists(f"{folder}/{_CONFIG}"):
             return os.stat(folder)
         folder = os.path.dirname(folder)
     return None

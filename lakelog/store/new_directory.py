@@ -23,7 +23,7 @@ def make_directories(paths: Paths) -> None:
     foreign = [n for n in Folder(paths.root).names() if not n.startswith(disk.TEMPORARY)]
     if set(foreign) - {os.path.basename(d) for d in paths.directories()}:
         raise AlreadyExists(f"{paths.root} is not empty and not a lake: choose another directory")
-    Folder(paths.root).make_all()
+    Folder(paths.root).make_for_lake()
     FileSystem(paths.root).probe()
     refuse_orphan(paths)
     for directory in paths.directories():

@@ -78,6 +78,20 @@ def test_what_one_user_stores_is_read_by_those_who_read_the_lake(tmp_path: Path,
             assert stat.S_IMODE(status.st_mode) == mode & 0o666
 
 
+@pytest.mark.usefixtures("private")
+@pytest.mark.parametrize("mode", [0o755, 0o2770, 0o700])
+def test_a_lake_made_in_a_directory_of_a_group_is_theirs(tmp_path: Path, mode: int) -> None:
+    """From its first file on: all who may write to the directory append."""
+    path = tmp_path / "lake"
+    path.mkdir()
+    path.chmod(mode)
+    with lakelog.open(path) as lake:
+        lake.append({"type": "A"})
+    for each in path.rglob("*"):
+        bits = 0o2777 if each.is_dir() else 0o644
+        assert stat.S_IMODE(each.stat().st_mode) & bits == mode & bits, each
+
+
 def test_lock_of_another_user_is_held_all_the_same(tmp_path: Path) -> None:
     """A lock takes no more than to read its file."""
     lock = tmp_path / "some.lock"
