@@ -146,10 +146,9 @@ def replay(
     until: str | None = option("--until TIME", "Before TIME."),
     where: str | None = option("--where SQL", "Only events for which this SQL condition holds."),
     at: str | None = state_option("Events of a tag, branch, snapshot or time."),
-    speed: str = option(
+    speed: str | None = option(
         "--speed FACTOR",
-        "How much faster than they were recorded, such as 10x; max for no pauses.",
-        shown="1x",
+        "How much faster than they were recorded, such as 10x; 1x by default; max for no pauses.",
     ),
     rate: str | None = option("--rate N/s", "At most so many events a second."),
     to_command: str | None = option(
@@ -180,14 +179,16 @@ def replay(
         return (*time_conditions(*times), *([where] if where is not None else []))
 
     if against.command is not None:
-        if to_command or to_http or to_stdout or rate or cursor:
-            raise click.UsageError("--against gives no events out: leave the other targets away")
+        if any((to_command, to_http, to_stdout, speed, rate, cursor)):
+            raise click.UsageError(
+                "--against gives no events out: leave out other targets, --speed, --rate, --cursor"
+            )
         _compare(app, against, conditions(disk.now_us()), at or "")
         return
     against.require_command()
     stop = threading.Event()
     pace = replays.ReplayPace(
-        replays.parse_speed(speed), replays.parse_rate(rate) if rate else None, stop
+        replays.parse_speed(speed or "1x"), replays.parse_rate(rate) if rate else None, stop
     )
     with app.open() as lake, app.progress("replaying", "events") as progress, _pausing(pace):
         target = _target(to_command, to_http)

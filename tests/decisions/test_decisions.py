@@ -306,4 +306,5 @@ def test_the_verb_prints_80_columns_or_json(run: Run, home: Path) -> None:
     refused = run("--by", "failure")
     assert refused.exit_code == 2
     assert "go with --against" in refused.output
-    assert run(*against, "--rate", "1").exit_code == 2
+    for pace in (("--rate", "1"), ("--speed", "10x")):
+        assert run(*against, *pace).exit_code == 2
