@@ -105,9 +105,11 @@ class RuleQueries:
             columns = {name: str(type_) for name, type_, *_ in cursor.description or ()}
             return columns, cursor.fetchall()
 
-    def newest(self) -> int:
-        """The time of the newest event that rules see (us), 0 without any. Raises QueryFailed."""
-        _, rows = self.rows("SELECT epoch_us(max(time)) FROM events", {}, 10, 1)
+    def newest(self, until: int) -> int:
+        """The time (us) of the newest event before `until` that rules see, 0 without any. Raises
+        QueryFailed."""
+        query = "SELECT epoch_us(max(time)) FROM events WHERE time < $now"
+        _, rows = self.rows(query, values_of(0, until), 10, 1)
         time_us = rows[0][0]
         return time_us if isinstance(time_us, int) else 0
 

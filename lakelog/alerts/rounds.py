@@ -208,13 +208,13 @@ class Evaluator:
         return len(changes)
 
     def _log_time(self, rule: AlertRule, status: RuleStatus, moment: int) -> int:
-        """The `$now` of a question: of a rule by the log's clock the time of the newest event, if
-        that is not in the future."""
+        """The `$now` of a question: of a rule by the log's clock the time of the newest event that
+        is not in the future."""
         if rule.clock != "log":
             return moment
         assert self._queries is not None
         # Half-open times: the newest event itself is to be seen.
-        return min(self._queries.newest() + 1, moment)
+        return self._queries.newest(moment) + 1
 
     def _leave(self, rule: AlertRule, moment: int) -> int:
         """End the alerts of a removed rule, and forget it once its receivers know."""

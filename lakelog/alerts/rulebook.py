@@ -123,7 +123,7 @@ class RuleBook:
             until = disk.now_us()
             if rule.clock == "log":
                 # A window ends before its end: the newest event has to be in it.
-                until = min(until, queries.newest() + 1)
+                until = queries.newest(until) + 1
             since = max(0, until - rule.window)
             rows = queries.ask(rule, since, until)
             documents = [

@@ -156,6 +156,14 @@ def test_a_rule_by_the_log_s_clock_judges_old_lines(alerts: AlertLake) -> None:
     assert [line.split()[3] for line in alerts.round()] == ["log"]
 
 
+def test_a_clock_that_was_ahead_stops_no_rule_by_the_log_s_clock(alerts: AlertLake) -> None:
+    """Now is the time of the newest event that is not in the future."""
+    alerts.add("log", window=MINUTE, clock="log")
+    alerts.errors(1, ago=500 * MINUTE)
+    alerts.errors(1, "clock", ago=-10_000 * MINUTE)
+    assert alerts.round() == ["alert firing warning log source=web: value 1 > 0"]
+
+
 def test_rules_do_not_see_what_alerts_append(alerts: AlertLake) -> None:
     """A rule over all events does not fire because it fired, nor because another did."""
     alerts.add("other")
