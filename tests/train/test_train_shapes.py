@@ -209,6 +209,23 @@ def test_a_decision_never_looks_ahead(home: Path, seed: int) -> None:
         assert all(e["time"] <= row["time"] for e in row["context"])
 
 
+def test_a_clock_that_was_ahead_ends_no_window(home: Path) -> None:
+    """A decision whose outcome may still come stays open, whatever one event says of the time."""
+    events = [
+        {"type": "START", "subject": "a", "time": at(0)},
+        {"type": "FAIL", "subject": "a", "time": at(1)},
+        {"type": "START", "subject": "b", "time": at(2)},
+        {"type": "NOTE", "subject": "c", "time": "2100-01-01T00:00:00Z"},
+    ]
+    shape = {"decision": "START", "chosen": "type", "outcome": ["FAIL"], "window": "10m"}
+    with lake_of(home / "lake", events) as lake:
+        asked = recipe("decision", shape=shape, **ALL)
+        train.export(lake, asked, home / "out")
+        (batch,) = train.undecided(lake, asked)
+    assert [(row["subject"], row["outcome"]) for row in rows(home / "out")] == [("a", "FAIL")]
+    assert batch["subject"].to_pylist() == ["b"]
+
+
 def test_preference_puts_best_against_worst(home: Path) -> None:
     """Of scored answers the best stands against the worst; equal scores make no pair."""
     answers = [("p", "good", 2), ("p", "bad", 0), ("p", "fair", 1), ("q", "x", 1), ("q", "y", 1)]

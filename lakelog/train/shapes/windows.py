@@ -5,8 +5,9 @@ decision, as outcome the first event of an outcome type after it and at most `wi
 are ordered by time and, at equal times, by seq; "before" and "after" are strict in that order. The
 label's time is that of the outcome, or the window's end where none came; nothing after it is read.
 A decision whose window reaches beyond the last event of the state, and that has no outcome yet, is
-not known: it is left out. So is the outcome of a later decision: if the next decision of the
-subject comes first, the outcome belongs to that one.
+not known: it is left out. What a clock wrote that was more than a day ahead is no last event. The
+outcome of a later decision is left out, too: if the next decision of the subject comes first, the
+outcome belongs to that one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from lakelog.train.selection import RowQuery, column_of, quoted, text_of
 from lakelog.train.shapes.rows import member
 
 _COLUMNS = ("time", "type")
+_AHEAD_US = 86_400_000_000
 _OWN_COLUMNS = {
     "decision": ("subject", "time", "type", "options", "chosen"),
     "sequence": ("subject", "time", "label"),
@@ -65,8 +67,8 @@ def undecided(selection: RowQuery, recipe: Recipe) -> str:
     decision of the subject came."""
     carried = "".join(f", d.{quoted(column_of(n))}" for n in recipe.shape["keep"])
     recent = (
-        f"type = {text_of(recipe.shape['decision'])} AND time > (SELECT max(time) FROM"
-        f" ({selection.sql})) - {_span(recipe)}"
+        f"type = {text_of(recipe.shape['decision'])}"
+        f" AND time > ({_last(selection)}) - {_span(recipe)}"
     )
     subject = member(selection, recipe, "by")
     # Most subjects have no open decision: their history is not read.
@@ -150,8 +152,16 @@ def _decision_ctes(selection: RowQuery, recipe: Recipe, source: str = "") -> str
         WHERE row(o.time, o.seq) > row(d.time, d.seq) AND NOT o.type = {text_of(shape["decision"])}
             AND (d.next_time IS NULL OR row(o.time, o.seq) < row(d.next_time, d.next_seq))
         GROUP BY d.subject, d.time, d.seq
-    ), horizon AS (SELECT max(time)::TIMESTAMPTZ AS last FROM ({selection.sql}))
+    ), horizon AS ({_last(selection)})
     """
+
+
+def _last(selection: RowQuery) -> str:
+    """SQL of the time of the last event."""
+    # By the state's own clock, so that a set that is made again is the same.
+    due = selection.session.store.manifests.load(selection.digest).time + _AHEAD_US
+    return f"""SELECT coalesce(max(time) FILTER (epoch_us(time::TIMESTAMPTZ) <= {due}), max(time))
+        ::TIMESTAMPTZ AS last FROM ({selection.sql})"""
 
 
 def sequence(selection: RowQuery, recipe: Recipe) -> str:
