@@ -323,7 +323,8 @@ def _proposal_lines(record: dict[str, Any]) -> Iterator[str]:
     headline = record["verdict"]
     if record["proposed"] is not None:
         headline = f"set {record['proposed']:g}"
-    yield f"{cell(record['point'])}, {cell(record['setting'])}: {headline}\n"
+    context = f"{_context(record['context'])}, " if record["context"] else ""
+    yield f"{cell(record['point'])}, {cell(context + record['setting'])}: {headline}\n"
     yield f"{record['reason']}"
     yield "\n" if record["current"] is None else f"; now {record['current']:g}\n"
     if record["gain"] is not None:

@@ -219,6 +219,7 @@ class DecisionHistory:
             point=point,
             snapshot=rows.snapshot,
             as_of=_newest(log),
+            context=dict(context or {}),
             setting=setting,
             members=log.members,
             notes=tuple(notes(log)),
@@ -270,17 +271,18 @@ def recommendation_event(finding: Recommendation | SettingProposal) -> dict[str,
     """Return a finding as an event of type RECOMMENDATION. It is stored once, however often it
     is found in the same decisions."""
     record = finding.record()
-    about = record.get("context") or record.get("setting") or {}
+    about = " ".join(str(n) for n in (record.get("setting"), record["context"]) if n) or "{}"
     name = (
         f"{finding.point} {about} {finding.verdict} {record.get('option')} {record.get('proposed')}"
     )
     # By the newest decision and not by the clock: the same evidence is the same event.
     name += f" {finding.as_of.isoformat()}"
+    message = ", ".join([finding.point, *(f"{n}={v}" for n, v in finding.context.items())])
     if isinstance(finding, Recommendation):
-        message = f"{finding.point}: {finding.option or finding.verdict}, {finding.reason}"
+        message += f": {finding.option or finding.verdict}, {finding.reason}"
     else:
         proposed = finding.verdict if finding.proposed is None else f"{finding.proposed:g}"
-        message = f"{finding.point}: {finding.setting} {proposed}, {finding.reason}"
+        message += f": {finding.setting} {proposed}, {finding.reason}"
     return {
         "type": RECOMMENDATION,
         "source": "lakelog decisions",

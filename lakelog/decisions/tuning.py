@@ -50,13 +50,14 @@ class SettingValue(JsonFinding):
 
 @dataclass(frozen=True, kw_only=True)
 class SettingProposal(JsonFinding):
-    """What to set: `proposed` if `verdict` is so, else None, and why. `gain` is how much more the
-    best value would bring than `current`, which is used now. `as_of` is the time of the newest
-    decision."""
+    """What to set in a context: `proposed` if `verdict` is so, else None, and why. `gain` is how
+    much more the best value would bring than `current`, which is used now. `as_of` is the time of
+    the newest decision."""
 
     point: str
     snapshot: str
     as_of: datetime.datetime
+    context: dict[str, str]
     setting: str
     verdict: str = NO_EVIDENCE
     reason: str = ""

@@ -615,3 +615,22 @@ def test_findings_are_recorded_once(tmp_path: Path) -> None:
         finding = DecisionHistory(lake).recommend("repair", {"failure": "quota"})
     assert [row[1] for row in rows] == ["ask", "retry"]
     assert recommendation_event(finding)["message"] == rows[0][0]
+
+
+def test_a_proposal_names_its_context(tmp_path: Path) -> None:
+    """In what is printed and recorded: elsewhere another value may be right."""
+    events = tuned(3000, 3, random.Random(8))
+    for number, event in enumerate(events):
+        event["data"]["details"]["gpu"] = f"g{number // 2 % 2}"
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(timed(events))
+    contexts = [[], ["--context", "gpu=g0"], ["--context", "gpu=g1"]]
+    for context in contexts:
+        words = ["tune", "batch", "--setting", "size", *context, "--record", "--format", "table"]
+        place = ", ".join(["batch", *context[1:]])
+        assert run(tmp_path / "lake", *words).stdout.startswith(f"{place}, size: set ")
+    with lakelog.open(tmp_path / "lake") as lake:
+        recorded = "FROM events WHERE type = 'RECOMMENDATION' ORDER BY message"
+        rows = lake.sql(f"SELECT data ->> '$.context', message {recorded}").fetchall()
+    assert [row[0] for row in rows] == ['{"gpu":"g0"}', '{"gpu":"g1"}', "{}"]
+    assert [row[1].split(":")[0] for row in rows] == ["batch, gpu=g0", "batch, gpu=g1", "batch"]
