@@ -132,6 +132,24 @@ def test_pages_of_events_have_each_once(lake: Lake) -> None:
     assert times == sorted(times, reverse=True)
 
 
+def test_the_ends_of_the_calendar_are_times_as_others(tmp_path: Path) -> None:
+    """9999-12-31 is what many programs write for never."""
+    times = ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999Z"]
+    with lakelog.open(tmp_path / "lake") as each:
+        each.append([{"type": "log", "source": "s", "time": time} for time in times])
+        for name in ("overview", "sources"):
+            assert ask(each, name)["sources"][0]["events"] == 3
+        for query in ({}, {"q": "type:log"}, {"q": "s"}, {"since": times[0]}):
+            assert ask(each, "counts", **query)["total"] == 3, query
+        assert ask(each, "values", field="source")["values"] == [["s", 3]]
+        rows, after = [], ""
+        while after is not None:
+            answer = ask(each, "events", limit="1", after=after)
+            rows += answer["rows"]
+            after = answer["after"]
+        assert [row[0] for row in rows] == [2, 1, 0]
+
+
 def test_values_in_lists_are_cut_and_fetched_whole(tmp_path: Path) -> None:
     with lakelog.open(tmp_path / "lake") as lake:
         long = "x" * 1_000_000

@@ -284,6 +284,20 @@ def test_numbers_have_three_digits_and_a_unit(tab: Tab) -> None:
     ]
 
 
+def test_times_have_their_microseconds_in_every_year(tab: Tab) -> None:
+    words = """async () => {
+        const { fullTime, isoOf } = await import("/dashboard/format.js");
+        return [isoOf(-0.001), isoOf(1.5), isoOf(2), isoOf(1e15), fullTime(-0.001)];
+    }"""
+    assert tab.open("settings").evaluate(words) == [
+        "1969-12-31T23:59:59.999999Z",
+        "1970-01-01T00:00:00.001500Z",
+        "1970-01-01T00:00:00.002Z",
+        "9999-12-31T23:59:59.999Z",
+        "1969-12-31 23:59:59.999999 UTC",
+    ]
+
+
 def test_values_are_shown_and_searched_for_as_they_were_sent(tab: Tab, server: HttpLake) -> None:
     """JavaScript has numbers of 16 digits, and `id` is a column, too."""
     data = {"id": 2**53 + 1, "http.route": "/x", "list": [2**63 - 1], "tiny": 1e-9, "wide": 10**30}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from lakelog import sql
@@ -53,6 +53,7 @@ SELECT min(first) AS first, max(last) AS last, sum(events) AS events FROM partia
 SELECT first, last, coalesce(events, 0)::BIGINT AS events FROM state
 """
 _CHART_BUCKETS = 80
+_EARLIEST, LATEST = (to_micros(time.replace(tzinfo=UTC)) for time in (datetime.min, datetime.max))
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,10 @@ def moment_sql(micros: int) -> str:
 
 
 def between(since: int, until: int, column: str = "time") -> str:
-    """SQL for the times of a range."""
-    return f"{column} >= {moment_sql(since)} AND {column} < {moment_sql(until)}"
+    """SQL for the times of a range, which may begin before the first time and end behind the last
+    that an event has."""
+    end = f"{column} < {moment_sql(until)}" if until <= LATEST else "true"
+    return f"{column} >= {moment_sql(max(since, _EARLIEST))} AND {end}"
 
 
 class CountTable:

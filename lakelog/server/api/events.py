@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
+from datetime import UTC
 from typing import Any
 
 from lakelog import sql
@@ -10,7 +10,7 @@ from lakelog.errors import UnknownRef
 from lakelog.manifest import Manifest
 from lakelog.pinned import PinnedLake
 from lakelog.search import Search, highlighter, search_condition
-from lakelog.server.api.counts import SLICE_EVENTS, between, range_of, span_of
+from lakelog.server.api.counts import LATEST, SLICE_EVENTS, between, range_of, span_of
 from lakelog.server.api.question import VALUE_MAX, DashboardQuestion, cut, milliseconds
 from lakelog.server.arrivals import RequestRefused
 from lakelog.values import from_micros, to_micros
@@ -92,7 +92,7 @@ def _previews(
 def _place(value: str) -> tuple[int, int]:
     micros, _, seq = value.partition(":")
     try:
-        from_micros(int(micros) + 1)
+        from_micros(int(micros))
         return int(micros), int(seq)
     except (ValueError, OverflowError):
         raise RequestRefused(400, f"'after' is that of an earlier answer, not {value!r}") from None
@@ -164,14 +164,13 @@ def values(question: DashboardQuestion) -> dict[str, object]:
     field = question.text("field")
     whole = span_of(question)
     span = range_of(question, whole)
-    since = from_micros(span.since)
+    begin = span.since
     if whole.events > SLICE_EVENTS:
         # Of the newest a share of the time that holds about as many as can be read at once.
         length = (span.until - span.since) * SLICE_EVENTS // whole.events
-        since = max(since, from_micros(span.until) - timedelta(microseconds=length))
-    search = Search.of(
-        question.text("q") or "*", since.isoformat(), from_micros(span.until).isoformat()
-    )
+        begin = max(begin, span.until - length)
+    until = from_micros(span.until).isoformat() if span.until <= LATEST else None
+    search = Search.of(question.text("q") or "*", from_micros(begin).isoformat(), until)
     rows = question.sql(search.fields([field])).fetchall()
     number = f"try_cast({Search.value(field)} AS DOUBLE)"
     statistics = question.sql(
@@ -186,5 +185,5 @@ def values(question: DashboardQuestion) -> dict[str, object]:
         "field": field,
         "values": [[cut(value), count] for _, value, count in rows],
         "statistics": dict(zip(names, statistics, strict=True)),
-        "counted_from": to_micros(since.astimezone(UTC)) / 1000,
+        "counted_from": begin / 1000,
     }

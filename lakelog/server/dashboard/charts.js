@@ -1,7 +1,7 @@
 // Charts: uPlot, dressed in the colours of the page. A drag sets the range, a double click goes back.
 
 import { el, fill } from "./dom.js";
-import { LEVELS, clock, count, day, exact, moment, zone } from "./format.js";
+import { LEVELS, clock, count, day, exact, isoOf, moment, zone } from "./format.js";
 import { set } from "./state.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -20,7 +20,7 @@ export function redraw() {
 /** Set the range of the dashboard, and remember the one before for `[`. */
 export function setRange(since, until) {
   steps.push(location.hash);
-  set({ since: new Date(since).toISOString(), until: new Date(until).toISOString() });
+  set({ since: isoOf(Math.floor(since)), until: isoOf(Math.ceil(until)) });
 }
 
 /** Go back to the range before the last drag. */

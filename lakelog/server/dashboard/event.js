@@ -2,7 +2,7 @@
 
 import { ask, parsed } from "./api.js";
 import { copyButton, el, fault, fill, icon } from "./dom.js";
-import { bytes, count, exact, fullTime, isoMicros, levelClass } from "./format.js";
+import { bytes, count, exact, fullTime, isoOf, levelClass } from "./format.js";
 import { openPanel } from "./panel.js";
 import { isNameable, memberPath } from "./query.js";
 import { href } from "./state.js";
@@ -32,7 +32,7 @@ function show(body, answer, act) {
   const { event, from } = answer;
   const columns = ["type", "level", "source", "category", "subject", "id"].filter((name) => event[name] !== null && event[name] !== undefined);
   fill(body,
-    el("p", { class: "line" }, el("span", { class: levelClass(event.level) }, event.level || ""), el("span", { class: "mono" }, fullTime(event.time)), copyButton(() => isoMicros(event.time), "Copy the time")),
+    el("p", { class: "line" }, el("span", { class: levelClass(event.level) }, event.level || ""), el("span", { class: "mono" }, fullTime(event.time)), copyButton(() => isoOf(event.time), "Copy the time")),
     event.message !== null && longText(event.message, "message"),
     el("section", {}, el("h2", {}, "Fields"), el("ul", { class: "tree", role: "tree", "aria-label": "Fields" }, columns.map((name) => leaf([name], event[name], act)))),
     payload(answer, act),
@@ -112,7 +112,7 @@ function provenance(event, from) {
 }
 
 function around(event) {
-  const span = (ms) => new Date(event.time + ms).toISOString();
+  const span = (ms) => isoOf(event.time + ms);
   return el("a", { class: "button", href: href("explore", { q: event.source ? `source:="${event.source.replace(/["\\]/g, "\\$&")}"` : "", since: span(-60e3), until: span(60e3) }) }, "A minute around it");
 }
 

@@ -50,7 +50,7 @@ const makers = new Map();
 function parts(ms) {
   const name = zone();
   if (!makers.has(name)) makers.set(name, new Intl.DateTimeFormat("en-GB", { timeZone: name, hourCycle: "h23", year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit" }));
-  return Object.fromEntries(makers.get(name).formatToParts(ms).map(({ type, value }) => [type, value]));
+  return Object.fromEntries(makers.get(name).formatToParts(Math.floor(ms)).map(({ type, value }) => [type, value]));
 }
 
 const thousandth = (ms) => String(Math.floor(((ms % 1000) + 1000) % 1000)).padStart(3, "0");
@@ -97,9 +97,13 @@ export function ago(ms, now = Date.now()) {
 /** The ms of a time as text, NaN of other text; without a zone it is of UTC, as the server reads it. */
 export const timeOf = (text) => Date.parse(/[T ][\d:.]+$/.test(text) ? `${text.replace(" ", "T")}Z` : text);
 
-export const isoOf = (ms) => new Date(ms).toISOString();
-/** The same with the microseconds, which are a fraction of the ms. */
-export const isoMicros = (ms) => isoOf(Math.floor(ms)).replace("Z", `${String(Math.round((ms - Math.floor(ms)) * 1000)).padStart(3, "0")}Z`);
+const [EARLIEST, LATEST] = [-62135596800000, 253402300799999];
+/** A time as text, with its microseconds, which are a fraction of the ms; of a year that the server has, 1 to 9999. */
+export function isoOf(ms) {
+  const near = Math.min(Math.max(ms, EARLIEST), LATEST), whole = Math.floor(near);
+  const iso = new Date(whole).toISOString(), micros = Math.min(999, Math.round((near - whole) * 1000));
+  return micros ? iso.replace("Z", `${String(micros).padStart(3, "0")}Z`) : iso;
+}
 
 /** The letter of a level, so that nothing is told by colour alone. */
 export const letter = (level) => ({ FATAL: "F", ERROR: "E", WARN: "W", INFO: "I", DEBUG: "D", TRACE: "T" })[level] || (level ? level[0] : "·");

@@ -5,7 +5,7 @@ import { BarChart, legend } from "../charts.js";
 import { command, el, fault, fill, icon, say } from "../dom.js";
 import { downloadButtons } from "../download.js";
 import { openEvent } from "../event.js";
-import { count, exact, moment } from "../format.js";
+import { count, exact, isoOf, moment } from "../format.js";
 import { Live } from "../live.js";
 import { Block } from "../loader.js";
 import { closePanel, isPanelOpen, openPanel } from "../panel.js";
@@ -120,7 +120,7 @@ export function mount(root, frame) {
       chartHost.classList.remove("is-waiting");
       facetHost.classList.remove("is-waiting");
       if (answer.next === null) return;
-      before = new Date(answer.next).toISOString();
+      before = isoOf(answer.next);
       if (performance.now() - begin < 400) slice = Math.min(slice * 3, 2e7);
       else if (performance.now() - begin > 1200) slice = Math.max(SLICE / 4, slice / 2);
       if (stopped) return;
@@ -133,8 +133,8 @@ export function mount(root, frame) {
     el("div", { class: "line" }, downloadButtons(seen, closePop)),
   ], "Download") }, "Download", icon("more"));
   function seen() {
-    const time = (ms) => `TIMESTAMPTZ '${new Date(ms).toISOString()}'`;
-    return `SELECT * FROM events WHERE search('${(search() || "*").replaceAll("'", "''")}') AND time >= ${time(tally.since)} AND time < ${time(Math.ceil(tally.until))} ORDER BY time DESC, seq DESC LIMIT ${DOWNLOAD_MAX}`;
+    const time = (ms) => `TIMESTAMPTZ '${isoOf(ms)}'`;
+    return `SELECT * FROM events WHERE search('${(search() || "*").replaceAll("'", "''")}') AND time >= ${time(tally.since)} AND time < ${time(tally.until)} ORDER BY time DESC, seq DESC LIMIT ${DOWNLOAD_MAX}`;
   }
 
   let stopped = false;

@@ -3,7 +3,7 @@
 import { ask } from "../api.js";
 import { BarChart, legend } from "../charts.js";
 import { command, el, fill, icon, spark } from "../dom.js";
-import { ago, bytes, clock, count, duration, exact, fullTime, letter, levelClass, relative } from "../format.js";
+import { ago, bytes, clock, count, duration, exact, fullTime, isoOf, letter, levelClass, relative } from "../format.js";
 import { Block } from "../loader.js";
 import { term } from "../query.js";
 import { href } from "../state.js";
@@ -68,7 +68,7 @@ function change(now, before) {
 }
 
 function showErrors(host, { errors, errors_query: q, reference }) {
-  const hour = (end) => ({ q, since: new Date(end - 3600e3).toISOString(), until: new Date(end).toISOString() });
+  const hour = (end) => ({ q, since: isoOf(end - 3600e3), until: isoOf(end) });
   const worse = errors.now > errors.before;
   fill(host,
     el("a", { class: `big ${errors.now && worse ? "error-text" : ""}`, href: href("explore", hour(reference)), title: exact(errors.now) }, count(errors.now)),
