@@ -43,17 +43,21 @@ class CopyNote:
         """The path, of a place that has one."""
         return os.fsdecode(bytes.fromhex(self.path_bytes)) if self.path_bytes else self.name
 
+    def file(self, paths: Paths) -> File:
+        """The document of the note."""
+        # One for each place, so that two writers of different ones do not meet.
+        key = hashlib.sha256(self.place.encode() + b"\0" + os.fsencode(self.path)).hexdigest()[:16]
+        return File(f"{paths.copies}/{key}.json")
+
 
 def note(paths: Paths, place: str, name: str) -> None:
     """Note that a place gets rows, before it has any: who is killed afterwards does not come to it.
     Does nothing where the lake cannot be written to."""
     copy = CopyNote.of(place, name)
     body = {name: value for name, value in vars(copy).items() if value}
-    # One document for each place, so that two writers of different ones do not meet.
-    key = hashlib.sha256(place.encode() + b"\0" + os.fsencode(name)).hexdigest()[:16]
     with contextlib.suppress(OSError):
         Folder(paths.copies).make_all()
-        File(f"{paths.copies}/{key}.json").replace(document.encode(body))
+        copy.file(paths).replace(document.encode(body))
 
 
 def listing(paths: Paths) -> list[CopyNote]:

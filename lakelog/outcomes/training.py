@@ -12,6 +12,7 @@ scikit-learn documents, so that a model is applied without it.
 from __future__ import annotations
 
 import collections
+import contextlib
 import glob
 import json
 import os
@@ -22,6 +23,7 @@ from typing import Any
 
 from lakelog import train
 from lakelog.disk import disk
+from lakelog.erased import copies
 from lakelog.errors import ExportRefused, InvalidRecipe, MissingPackage
 from lakelog.lake import Lake
 from lakelog.libraries import Booleans, Floats, Integers, np, pa, pq
@@ -105,10 +107,10 @@ def train_model(
     _require_plain(lake, checked)
     require_lake_alone(lake, checked)
     require_library()
-    with tempfile.TemporaryDirectory(prefix="lakelog-predict-", dir=_folder(lake)) as folder:
+    with _scratch(lake) as path:
         sampled = _sampled(lake, checked)
         # A model stays in the lake, with categories and ranges of values, when keys are destroyed.
-        training_set = train.export(lake, sampled, f"{folder}/set", keeps_sealed=True)
+        training_set = train.export(lake, sampled, path, model=name)
         if not training_set.certificate.clean:
             leaks = "; ".join(leak.words for leak in training_set.certificate.leaks)
             raise ExportRefused(f"{checked.where}: the set leaks, so there is no model: {leaks}")
@@ -116,6 +118,17 @@ def train_model(
         model = _train_model(training_set, checked, splits, name, outcome)
     save(lake, model)
     return model
+
+
+@contextlib.contextmanager
+def _scratch(lake: Lake) -> Iterator[str]:
+    """A path for the set to learn from, of which nothing is left, nor a note for erasures."""
+    with contextlib.ExitStack() as stack:
+        folder = tempfile.TemporaryDirectory(prefix="lakelog-predict-", dir=_folder(lake))
+        path = f"{folder.name}/set"
+        stack.callback(copies.CopyNote.of("training set", path).file(lake.store.paths).remove)
+        stack.enter_context(folder)
+        yield path
 
 
 def _folder(lake: Lake) -> str | None:

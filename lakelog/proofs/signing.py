@@ -18,8 +18,9 @@ from lakelog.store import SignatureFile, Signatures, Store
 from lakelog.values import from_micros
 from lakelog.wal import Tail
 
-_AUTOMATIC = re.compile(r"train-[0-9a-f]+|(state-|before-rollback-|)\d{8}-\d{6}(-\d+)?")
-"""Names of tags that exports, saves of states and containers, and rollbacks make by themselves."""
+_AUTOMATIC = re.compile(r"(train|model)-[0-9a-f]+|(state-|before-rollback-|)\d{8}-\d{6}(-\d+)?")
+"""Names of tags that exports, models, saves of states and containers, and rollbacks make by
+themselves."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from lakelog.train.tables import JsonMap
 MANIFEST = dataset.MANIFEST
 FORMAT = manifest_form.FORMAT
 TAG = "train-"
+_MODEL_TAG = "model-"
 
 
 def versions(recipe: Recipe) -> dict[str, str]:
@@ -83,11 +84,15 @@ def facts_of(manifest: JsonMap, out: str) -> JsonMap:
     }
 
 
-def pin(lake: Lake, facts: JsonMap) -> None:
-    """Tag the snapshot, so that gc keeps it."""
+def pin(lake: Lake, facts: JsonMap, model: str = "") -> None:
+    """Tag the snapshot, so that gc keeps it; of a set that only a model learns from, an erasure
+    sees by that state whose rows the model knows."""
+    prefix, message = TAG, json.dumps(facts, ensure_ascii=False)
+    if model:
+        prefix, message = _MODEL_TAG, f"what model {model} learns from"
     # A repeated export of the same snapshot and recipe has the same tag.
     with contextlib.suppress(AlreadyExists):
-        lake.tag(TAG + facts["export"], facts["snapshot"], json.dumps(facts, ensure_ascii=False))
+        lake.tag(prefix + facts["export"], facts["snapshot"], message)
 
 
 def record(lake: Lake, facts: JsonMap) -> None:

@@ -93,15 +93,15 @@ def export(
     *,
     progress: StageCallback | None = None,
     workers: str | None = None,
-    keeps_sealed: bool = False,
+    model: str = "",
 ) -> TrainingExport:
     """Export the training set of a recipe (a path, TOML text, dict or Recipe) to a directory.
 
     `workers` is where rows are redacted: by "local" processes, or at "ray://HOST:PORT"; the files
-    are the same. With `keeps_sealed` protected fields are NULL, as without keys. Raises
-    InvalidRecipe for a recipe that is wrong, ExportRefused for one that cannot be met, an `out`
-    that is in use, a snapshot that is gone or a key that is missing, and what `working` raises;
-    nothing is then left.
+    are the same. In a set that only a `model` learns from, protected fields are NULL, as without
+    keys; `exports` does not list it. Raises InvalidRecipe for a recipe that is wrong, ExportRefused
+    for one that cannot be met, an `out` that is in use, a snapshot that is gone or a key that is
+    missing, and what `working` raises; nothing is then left.
     """
     checked = recipes.load(recipe)
     out = os.path.abspath(os.fspath(out))
@@ -117,7 +117,7 @@ def export(
     if checked.redact["deep"]:
         require_extra("datafog", "redact", "[redact] deep")
     counter = _requirements(checked)
-    asker = session_of(lake, checked, scratch.MEMORY_BYTES, keeps_sealed=keeps_sealed)
+    asker = session_of(lake, checked, scratch.MEMORY_BYTES, keeps_sealed=bool(model))
     try:
         selection = choose(lake, checked, asker)
         # Read before the export is recorded, or it would find itself.
@@ -129,7 +129,7 @@ def export(
         # not be collected by gc. A tag without a directory is harmless, the reverse is not.
         def sign(manifest: JsonMap) -> None:
             facts.update(provenance.facts_of(manifest, out))
-            provenance.pin(lake, facts)
+            provenance.pin(lake, facts, model)
 
         job = _ExportJob(
             selection,
@@ -148,7 +148,8 @@ def export(
         asker.close()
     # The note is appended last. It is for people and for `path`; the tag alone decides whether the
     # snapshot is kept.
-    provenance.record(lake, facts)
+    if not model:
+        provenance.record(lake, facts)
     return result
 
 

@@ -13,8 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
+from lakelog import train
 from lakelog.cli import cli
 from lakelog.entries.entry import Record
+from lakelog.erased import copies
 from lakelog.errors import DamagedManifest, ExportRefused, InvalidRecipe, UnknownRef
 from lakelog.moves.publication import Change, publish
 from lakelog.outcomes import (
@@ -196,6 +198,17 @@ def test_a_model_belongs_to_the_states_that_have_it(lake: lakelog.Lake) -> None:
         find_model(lake, "failin")
     with pytest.raises(UnknownRef, match="predict list"):
         find_model(lake, "failing", "untrained")
+
+
+def test_what_a_model_learnt_from_is_no_training_set(lake: lakelog.Lake) -> None:
+    """Its files are gone again, so nobody is told to clean them; a tag keeps its state, by which an
+    erasure names the model."""
+    trained = find_model(lake, "failing")
+    assert train.exports(lake) == []
+    assert lake.sql("SELECT * FROM events WHERE source = 'lakelog'").fetchall() == []
+    assert copies.listing(lake.store.paths) == []
+    tags = {tag.name: tag.snapshot for tag in lake.store.refs.tags()}
+    assert tags[f"model-{trained.training_set}"] == trained.snapshot
 
 
 @pytest.mark.parametrize(
