@@ -323,6 +323,7 @@ def _rows(store: Store, segment_parts: tuple[SegmentRead, ...]) -> str:
 
 EMPTIED = "the table was emptied by somebody else"
 EXTENDED = "a column was added"
+SHORTENED = "a column was dropped by somebody else"
 
 
 @dataclass(frozen=True)
@@ -385,7 +386,7 @@ def _refill_reason(
     except QueryFailed:  # of a sync that was cut off once it had added columns
         return EXTENDED
     if shape is not None and shape.lacking(mapping.columns):
-        return EXTENDED
+        return SHORTENED
     is_lost = not change.clear and has_lost_refusals(
         lake, refused, mark, change, is_keyed=mapping.is_keyed
     )

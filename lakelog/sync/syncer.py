@@ -316,7 +316,7 @@ class Syncer:
         shape = self._target.shape(self.table)
         is_created, added = self._schema_changes(mark, shape)
         # A column that is added now has no values for the rows that are there.
-        rebuilt = delta.EXTENDED if added and mark else ""
+        rebuilt = delta.SHORTENED if added and mark else ""
         if mark and is_emptied(mark, shape):
             rebuilt = EMPTIED
         mark = mark or Watermark(

@@ -68,6 +68,7 @@ REASONS = (
     "was rewound",
     "table is gone",
     "column was added",
+    "column was dropped",
     "mapping is another one",
     "rows that no sync wrote",
     "sync to another topic",
