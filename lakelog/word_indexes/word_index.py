@@ -5,8 +5,9 @@ background where one is missing or damaged; a lake without them answers the same
 65,536 rows are a part with a dictionary of its own (word_dictionary.py).
 
     header, 64 bytes  "LKX3", crc32 of the rest of it and of the directory u32, rows u64, crc32 of
-                      the engine's version u32, bytes of the directory u32, zeros, in the last 32
-                      bytes the digest of the segment
+                      the engine's version u32, bytes of the directory u32, crc32 of the frames
+                      u32 (0 if it is not known), zeros, in the last 32 bytes the digest
+                      of the segment
     directory         an entry for each part
     frames            those of each part
 """
@@ -42,7 +43,7 @@ LEAST = 8_192
 """Segments of fewer rows are read as fast without an index."""
 _MOST = 0.75
 _MAGIC = b"LKX3"
-_HEAD = struct.Struct("<4sIQII8x32s")
+_HEAD = struct.Struct("<4sIQIII4x32s")
 _MEMORY = 128 << 20
 
 
@@ -235,9 +236,9 @@ class WordIndexes:
 def encode(digest: str, rows: int, tables: list[tuple[bytes, bytes]]) -> bytes:
     """Return the file of a segment's index, of what `encode_part` gave for its parts."""
     directory = b"".join(entry for entry, _ in tables)
-    head = _HEAD.pack(_MAGIC, 0, rows, _engine(), len(directory), bytes.fromhex(digest))
-    checked = head[8:] + directory
     frames = b"".join(frames for _, frames in tables)
+    sums = _engine(), len(directory), zlib.crc32(frames)
+    checked = _HEAD.pack(_MAGIC, 0, rows, *sums, bytes.fromhex(digest))[8:] + directory
     return _MAGIC + struct.pack("<I", zlib.crc32(checked)) + checked + frames
 
 
@@ -248,7 +249,9 @@ def is_whole(data: bytes, digest: str) -> bool:
         _decoded(data, digest).check()
     except DAMAGE:
         return False
-    return True
+    *_, size, frames_crc, _ = _HEAD.unpack_from(data)
+    # Not each bit of a frame says something: its own checksum is of what it unpacks to.
+    return not frames_crc or zlib.crc32(data[_HEAD.size + size :]) == frames_crc
 
 
 def decode(data: bytes, digest: str) -> WordIndex | None:
@@ -264,7 +267,7 @@ def decode(data: bytes, digest: str) -> WordIndex | None:
 
 def _decoded(data: bytes, digest: str) -> WordIndex:
     """Read the header and the directory. Raises struct.error, ValueError."""
-    magic, crc, rows, _, size, segment = _HEAD.unpack_from(data)
+    magic, crc, rows, _, size, _, segment = _HEAD.unpack_from(data)
     stop = _HEAD.size + size
     if magic != _MAGIC or segment.hex() != digest or zlib.crc32(data[8:stop]) != crc:
         raise ValueError("it is of another segment, or damaged")
