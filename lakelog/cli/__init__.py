@@ -14,6 +14,7 @@ from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_branch
 from lakelog.cli.options import bind, flag, option
 from lakelog.runtime.lazy import lazy_face
+from lakelog.runtime.tables import tables_beside
 
 if TYPE_CHECKING:
     from lakelog.cli.render.tables import cell as cell
@@ -24,111 +25,12 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazy_face(__name__)
 __all__ += ["cli", "main"]
 
-SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
-    "Write": {
-        "init": ("write", "create a lake"),
-        "append": ("write", "store JSON lines from stdin, or one event from KEY=VALUE"),
-        "ingest": ("ingest", "load files at bulk speed, each row exactly once"),
-        "watch": ("watch", "follow the files of directories, each line exactly once"),
-        "dump": ("watch", "watch and back up *.log files, with the old flags"),
-        "consume": ("consume", "store the messages of Kafka topics and Redis Streams"),
-        "serve": ("serve", "store events that are sent over HTTP"),
-        "formats": ("definitions", "show how a file is parsed; add log formats of your own"),
-    },
-    "Read": {
-        "sql": ("query", "run SQL over the events, or open the SQL shell"),
-        "search": ("search", "find events by words; count them, and see when they were"),
-        "trace": ("trace", "show what one request caused, as a tree"),
-        "anomalies": ("anomalies", "find what was unusual, and unusual values of a series"),
-        "forecast": ("forecast", "forecast a metric; say when a limit is reached"),
-        "predict": ("predict", "predict outcomes by models trained on the lake"),
-        "decisions": ("decisions", "show what decisions teach; recommend options, tune settings"),
-        "patterns": ("patterns", "list templates of messages; what is new or gone"),
-        "stream": ("stream", "show the versioned events of a subject"),
-        "tail": ("tail", "show the last events; -f follows live ones"),
-        "top": ("top", "watch rates, errors, lag and the machine live"),
-        "replay": ("replay", "give out recorded events again, with their pauses or faster"),
-        "subscriptions": ("subscriptions", "hand each event to a program once, then live ones"),
-        "alerts": ("alerts", "tell somebody when a question about the events fires"),
-        "mcp": ("serve", "let an agent read the lake, by the Model Context Protocol"),
-        "recent": ("recent", "show the newest entries by source and level, from Redis"),
-        "views": ("views", "list the views, which are updated incrementally"),
-        "view": ("views", "query a view; create, drop or show one"),
-        "schema": ("schema", "list the fields of payloads, and how they drift"),
-        "stats": ("stats", "count events, segments and bytes"),
-        "dedupe": ("dedupe", "find duplicate events and remove all but one"),
-        "sync": ("sync", "keep tables of other databases up to date"),
-        "publish": ("export", "keep open tables up to date: Iceberg, Delta"),
-        "export": ("export", "write rows to Parquet, CSV, JSON lines or Arrow files"),
-        "train": ("train", "build and check leak-free training sets"),
-    },
-    "History": {
-        "log": ("history", "list the moves of the branch, newest first"),
-        "show": ("history", "describe one state of the lake"),
-        "diff": ("history", "compare two states"),
-        "snapshot": ("refs", "record the present state with a message"),
-        "tag": ("refs", "name a state permanently; list and delete tags"),
-        "branch": ("refs", "create, list or delete branches"),
-        "sign": ("signatures", "sign a tag or a state"),
-        "prove": ("signatures", "prove that an event is in a signed state"),
-        "check-proof": ("signatures", "check such a proof, without the lake"),
-        "rollback": ("rewind", "return to a state; nothing is deleted"),
-        "state": ("state", "save state directories with the lake; list and restore them"),
-        "machine": ("machine", "show whose saved states these are; take over others"),
-        "undo": ("rewind", "undo the last rollback, snapshot or retention"),
-    },
-    "Remotes": {
-        "remote": ("remotes", "name other places of this lake; list and remove them"),
-        "push": ("remotes", "bring a branch and tags to a remote"),
-        "pull": ("remotes", "bring a branch up to date with a remote"),
-        "clone": ("remotes", "make a lake with all that a remote has"),
-    },
-    "Shared lakes": {
-        "attach": ("shared", "make a directory part of a lake in a bucket"),
-        "exchange": ("shared", "publish to the bucket, and take what others published"),
-    },
-    "Maintenance": {
-        "quarantine": ("ingest", "list, retry or drop lines that could not be parsed"),
-        "audit": ("audit", "prove that each line of a file is stored exactly once"),
-        "backups": ("backups", "list, verify or restore copies of watched files"),
-        "verify": ("maintenance", "check every byte and name the damaged files"),
-        "backup": ("maintenance", "copy a lake in use; later runs copy what is new"),
-        "repair": ("maintenance", "set damaged files aside, or restore them from a copy"),
-        "compact": ("maintenance", "merge small segments"),
-        "gc": ("maintenance", "delete files that no state refers to"),
-        "retention": ("maintenance", "remove events older than a time span"),
-        "erase": ("erase", "erase a subject from every state, for good"),
-        "expire": ("maintenance", "give up earlier states; free their space now"),
-        "deploy": ("deploy", "recipes for Kubernetes and Compose; revisions, rollback"),
-    },
-    "Older systems": {
-        "oos": ("oos", "the views of the OOS log stream"),
-        "events": ("events", "the verbs of the older event store"),
-        "dashboard": ("top", "the live dashboard of the older event store"),
-        "omega": ("omega", "container snapshots and deployments of the older system"),
-    },
-    "Setup and help": {
-        "help": ("setup", "show the help of a verb"),
-        "demo": ("demo", "take a two-minute tour"),
-        "doctor": ("doctor", "check this machine and the lake"),
-        "key": ("keys", "show, rotate and make keys"),
-        "token": ("serve", "make and revoke tokens for the server"),
-        "policy": ("policy", "show and check who may do what"),
-        "config": ("setup", "show or change the lake's settings"),
-        "connect": ("connect", "open the lake from DuckDB, Python or other tools"),
-        "completion": ("setup", "print the completion script for a shell"),
-    },
-}
-HIDDEN = {
-    "seal": "seal",
-    "follow-log": "follow",
-    # Older words for `pull --fetch` and `events import-sqlite`.
-    "fetch": "remotes",
-    "import-sqlite": "events",
-}
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = tables_beside(__file__, "verbs.toml")
+"""The verbs that help shows, by section: the module of each, and what it does."""
+MODULES = {verb: module for verbs in SECTIONS.values() for verb, (module, _) in verbs.items()}
+del SECTIONS["hidden"]
 # Asked for by its name: the package stands above all of its modules, so none may import it.
 VERSION: str = importlib.import_module("lakelog").__version__
-MODULES = {v: m for verbs in SECTIONS.values() for v, (m, _) in verbs.items()} | HIDDEN
 
 
 class Verbs(click.Group):
