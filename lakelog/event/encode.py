@@ -31,7 +31,6 @@ from lakelog.event.uniform import (
     Encoded,
     encode_alike,
     encode_lines,
-    encode_one,
     shape_of,
 )
 from lakelog.values import (
@@ -116,8 +115,8 @@ class EncodedBatch:
 
 
 def _encode(events: list[Any], content: bool) -> Encoded:
-    if events and not content:
-        batch = encode_alike(events) if len(events) > 1 else encode_one(events[0])
+    if len(events) > 1 and not content:
+        batch = encode_alike(events)
         if batch is not None:
             return batch
     arrived = datetime.now(UTC)

@@ -46,16 +46,6 @@ _PADDED = re.compile(rb"(?<=\de-)0(?=\d[,}\]])")
 _TEXT, _ESCAPED_TEXT = rb'[^"]*+', rb'[^"\\]*+(?:\\[^u][^"\\]*+)*+'
 
 
-def encode_one(event: Any) -> Encoded | None:
-    """Encode one event as `EncodedBatch.of` does, or None where that takes the full rule."""
-    shape = shape_of(event)
-    line = None if shape is None else shape.line(event)
-    if shape is None or line is None or b"null" in line or b"\\u" in line or b"\n" in line:
-        return None
-    event_id = event["id"] or None if shape.has_id else None
-    return line, [event_id]
-
-
 def encode_alike(events: list[Any]) -> Encoded | None:
     """Encode events of one shape by one call, as `EncodedBatch.of` does one by one; None where they
     differ, or one of them is for the full rule."""

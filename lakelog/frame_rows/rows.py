@@ -166,55 +166,14 @@ def _versions(frames: list[Frame]) -> Iterator[tuple[int, tuple[str, int]]]:
 
 def _columns_of_few(frames: list[Frame]) -> list[Sequence[str | None]]:
     """Time, text columns, key and data of all lines. Raises as `_row` does."""
-    groups = [
-        (bool(frame.flags & Frame.KEYED), payload[:-1].split(b"\n") if payload else [])
-        for frame, payload in zip(frames, _texts(frames, Frame.lines), strict=True)
+    payloads = zip(frames, _texts(frames, Frame.lines), strict=True)
+    rows = [
+        _row(line, bool(frame.flags & Frame.KEYED))
+        for frame, payload in payloads
+        for line in (payload[:-1].split(b"\n") if payload else ())
     ]
-    if len({keyed for keyed, _ in groups}) == 1:
-        together = _columns_of_like([line for _, lines in groups for line in lines], groups[0][0])
-        if together is not None:
-            return together
-    rows = [_row(line, keyed) for keyed, lines in groups for line in lines]
     # One tuple a column; `zip` of no rows would give none at all.
     return list(zip(*rows, strict=True)) if rows else [()] * (len(COLUMNS) + 2)
-
-
-def _columns_of_like(lines: list[bytes], keyed: bool) -> list[Sequence[str | None]] | None:
-    """The same of lines that all have the same members, parsed as one document; None of others."""
-    cuts = [line.partition(b',"data":') for line in lines]
-    heads = [head + b"}" if separator else head for head, separator, _ in cuts]
-    joined, count = b",".join(heads), len(lines)
-    # Each begins and ends with its only braces, so none ends what another began.
-    if (
-        {head[:1] for head in heads} != {b"{"}
-        or {line[-1:] for line in lines} != {b"}"}
-        or not joined.count(b"{") == joined.count(b"}") == count
-    ):
-        return None
-    documents = orjson.loads(b"[%b]" % joined)
-    shapes = {*map(tuple, documents)}
-    # As in `_row`: a key is there twice, or a text looks like a key.
-    if len(shapes) > 1 or {head.count(b'":') for head in heads} != {*map(len, shapes)}:
-        return None
-    [names] = shapes
-    present = [[name for name in column if name in names] for column in (TIMES, *COLUMNS)]
-    if any(len(column) > 1 for column in present):
-        return None
-    none = (None,) * count
-    columns = [
-        [*map(operator.itemgetter(*names), documents)] if names else none for names in present
-    ]
-    *envelope, ids, keys = columns
-    if not keyed:
-        keys = none
-    elif any(ids):
-        identity = zip(keys, envelope[3], ids, strict=True)
-        keys = [identity_key(s, i) if key is None and i else key for key, s, i in identity]
-    data = [
-        tail[:-1].decode() if separator and tail != b"null}" else None
-        for _, separator, tail in cuts
-    ]
-    return [*envelope, ids, keys, data]
 
 
 def _are_usual_times(times: Sequence[Any]) -> bool:
