@@ -15,6 +15,7 @@ import ctypes
 import os
 import threading
 from collections import Counter
+from pathlib import Path
 
 import orjson
 
@@ -33,49 +34,20 @@ _MARK = 256
 """So many bytes before the position where reading stopped are compared."""
 FLUSH_SECONDS = 5.0
 """So long a question waits for what loggers of this process wrote; a full disk takes none."""
-_ITEM_TYPES = ", ".join(f"'{name}'" for name in STATES)
-_STANDING = f"""
--- name: oos_status
--- about: Items by their latest state, as the OOS log stream counted them.
--- key: subject
--- by: status
--- map
-SELECT subject, place, type AS status
-FROM segment WHERE subject <> '' AND type IN ({_ITEM_TYPES})
--- merge
-SELECT subject, max(place) AS place, arg_max(status, place) AS status
-FROM partials GROUP BY subject
--- totals
-SELECT status, count(*) AS items FROM state GROUP BY status
--- finish
-SELECT status, items FROM totals
-"""
-"""Unlike the view `status`, of an item's categories together, and of these four types alone."""
 _YEAR_1 = -62_135_596_800_000_000
 """No event is older: the engine rounds a division to zero, not down."""
-_COUNTS = f"""
--- name: oos_counts
--- about: Events and how they ended, by hour, by source and by error.
--- map
-SELECT hour, source, error, count(*) AS events, count_if(type = 'COMPLETE') AS completed,
-    count_if(type = 'FAIL') AS failed, min(time) AS first, max(time) AS last
-FROM (
-    SELECT time, type, (epoch_us(time) - {_YEAR_1}) // {HOUR} AS hour,
-        coalesce(source, '') AS source,
-        CASE WHEN type = 'FAIL' THEN coalesce(nullif(data ->> '$.error', ''), '{UNKNOWN}') END
-            AS error
-    FROM segment)
-GROUP BY GROUPING SETS (hour, source, error)
--- merge
-SELECT hour, source, error, sum(events) AS events, sum(completed) AS completed,
-    sum(failed) AS failed, min(first) AS first, max(last) AS last
-FROM partials GROUP BY ALL
--- finish
-SELECT hour + {_YEAR_1 // HOUR} AS hour, source, error, events::BIGINT AS events,
-    completed::BIGINT AS completed, failed::BIGINT AS failed,
-    epoch_us(first) AS first, epoch_us(last) AS last
-FROM state
-"""
+
+
+def _view(name: str, **values: object) -> str:
+    """Return the text of a view beside this module."""
+    return (Path(__file__).parent / f"{name}.sql").read_text("utf-8").format(**values)
+
+
+_STANDING = _view("oos_status", item_types=", ".join(f"'{name}'" for name in STATES))
+"""Unlike the view `status`, of an item's categories together, and of these four types alone."""
+_COUNTS = _view(
+    "oos_counts", year_1=_YEAR_1, hour=HOUR, first_hour=_YEAR_1 // HOUR, unknown=UNKNOWN
+)
 """As one, for each view that is kept costs every new event."""
 
 
