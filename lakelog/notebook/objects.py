@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.libraries import alt, vl_convert
 from lakelog.pinned import PinnedLake
@@ -61,9 +62,13 @@ def register(formatters: Any) -> None:
 
 
 def lake_html(lake: Lake | PinnedLake) -> str:
-    """Return a lake in numbers."""
+    """Return a lake in numbers, or what is wrong with it."""
     name = lake.path if isinstance(lake, Lake) else f"snapshot {lake.id[:_SHORT]}"
-    return _pairs({"lake": name, **_fields(lake.stats())})
+    try:
+        figures = _fields(lake.stats())
+    except (LakelogError, OSError) as error:  # a display that fails is a page of stack
+        figures = {"error": str(error)}
+    return _pairs({"lake": name, **figures})
 
 
 def record_html(record: object) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import random
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -146,6 +148,12 @@ def test_interchange(lake: lakelog.Lake) -> None:
     answer: Any = lake.sql("SELECT 1 AS n, 'a' AS t")
     assert answer.__dataframe__().column_names() == ["n", "t"]
     assert pa.table(answer).to_pydict() == {"n": [1], "t": ["a"]}
+
+
+def test_a_lake_that_is_gone_is_shown_with_what_is_wrong(tmp_path: Path) -> None:
+    with lakelog.open(tmp_path / "lake") as each:
+        shutil.rmtree(each.path)
+        assert "no branch" in objects.lake_html(each)
 
 
 def test_each_record_is_in_the_module_by_which_it_is_known() -> None:
