@@ -142,7 +142,8 @@ def test_the_ends_of_the_calendar_are_times_as_others(tmp_path: Path) -> None:
         for query in ({}, {"q": "type:log"}, {"q": "s"}, {"since": times[0]}):
             assert ask(each, "counts", **query)["total"] == 3, query
         assert ask(each, "values", field="source")["values"] == [["s", 3]]
-        rows, after = [], ""
+        rows = list[list[Any]]()
+        after: str | None = ""
         while after is not None:
             answer = ask(each, "events", limit="1", after=after)
             rows += answer["rows"]

@@ -144,7 +144,7 @@ onToken((isWrong) => new Promise((resolve) => {
   const dialog = el("dialog", { "aria-label": "A token is needed" },
     el("form", { method: "dialog", class: "form", onsubmit: (event) => { event.preventDefault(); dialog.remove(); resolve(input.value.trim()); } },
       el("h1", {}, "A token is needed"),
-      el("p", {}, isWrong ? "That token is not known, was revoked, or may not read. " : "", "Make one that may read, and paste it here. It is kept until this tab is closed."),
+      el("p", {}, isWrong ? "That token is not known, was revoked, or may not read. " : "", "Make one that may read, and paste it here. It is kept until the page is closed or loaded again."),
       el("code", {}, "lakelog token add me --scope read"), input, el("button", { class: "primary" }, "Continue")));
   dialog.addEventListener("cancel", (event) => event.preventDefault());
   document.body.append(dialog);
