@@ -35,6 +35,7 @@ message = Lazy("google.protobuf.message")
 message_factory = Lazy("google.protobuf.message_factory")
 _SERVICES = ("service_name", "service", "app", "application", "job", "container", "host")
 _LEVELS = ("level", "detected_level", "severity")
+_OBJECT = re.compile(rb'\s*\{\s*["}]')
 _LABEL = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)')
 _ESCAPE = re.compile(
     r"\\(?:([abfnrtv\\\"'`])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.))"
@@ -66,9 +67,9 @@ class LokiPush(IngestProtocol):
         """Return the lines of a body."""
         if not body.strip():
             raise RequestRefused(400, "the body is empty")
-        # In front of snappy stands its length, which may be the character {.
+        # In front of snappy stands its length, which may be the character {; no member follows.
         is_json = request.media_type == JSON or (
-            request.media_type != PROTOBUF and body.lstrip()[:1] == b"{"
+            request.media_type != PROTOBUF and _OBJECT.match(body) is not None
         )
         return _of_json(body) if is_json else _of_protobuf(body)
 
