@@ -13,7 +13,7 @@ _SPANS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, 
 _SPANS["w"] = 7 * _SPANS["d"]
 # Zero means a share of the memory, one thread per core, and no span of time at all.
 _ZERO = ("memory_bytes", "threads", "gc_grace_hours", "history_days", "history_dense_hours")
-_TASK_MEMORY = 1_000_000_000
+_TASK_MEMORY, _MEMORY_MIN = 1_000_000_000, 8_000_000
 SEAL_CHOICES = ("auto", "inline", "never")
 
 
@@ -50,6 +50,12 @@ class Settings:
     def task_memory(self) -> int:
         """Bytes for work that is not a query: compaction, and what is kept between queries."""
         return self.memory_bytes or _TASK_MEMORY
+
+    def require_memory(self) -> None:
+        """Raise InvalidSetting where the SQL engine could answer nothing, as with 8 for 8GB."""
+        # Not where a lake is opened: one that has less must open, so that it can be changed.
+        if 0 < self.memory_bytes < _MEMORY_MIN:
+            raise InvalidSetting("setting memory_bytes must be 8MB or more, or 0 for a share")
 
 
 DEFAULTS = Settings()

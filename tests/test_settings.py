@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.errors import InvalidSetting
 from lakelog.settings import DEFAULTS, NAMES, SEAL_CHOICES, Settings, parse, span_us, to_dict
+from tests.support.cli import run
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,13 @@ def test_a_lake_keeps_the_settings_it_was_made_with(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [Settings(segment_rows=0), Settings(seal="x"), Settings(rotate_bytes=-1)]
+    "wrong",
+    [
+        Settings(segment_rows=0),
+        Settings(seal="x"),
+        Settings(rotate_bytes=-1),
+        Settings(memory_bytes=8),
+    ],
 )
 def test_a_lake_that_could_not_be_opened_again_is_not_made(home: Path, wrong: Settings) -> None:
     """Settings made without parse are checked too, before anything is written."""
@@ -153,3 +160,16 @@ def test_changed_settings_are_there_at_the_next_opening(lake: lakelog.Lake) -> N
     """A change replaces lakelog.json whole and is seen by whoever opens the lake next."""
     lake.store.change_settings(parse({"gc_grace_hours": 1}, lake.store.settings))
     assert lakelog.open(lake.path).store.settings == Settings(seal="never", gc_grace_hours=1)
+
+
+def test_memory_that_answers_nothing_is_refused(lake: lakelog.Lake) -> None:
+    """As 8 for 8GB is; a lake that has it, of an older lakelog, can be opened and changed."""
+    with pytest.raises(InvalidSetting, match="8MB or more, or 0"):
+        lake.store.change_settings(parse({"memory_bytes": 8}, lake.store.settings))
+    lake.append({"type": "A"})
+    lake.store.config.change(lambda body: {"settings": {"memory_bytes": 8}})
+    said = run(lake.path, "search", "A", code=1).stderr
+    assert said.count("ask of fewer events") == 1
+    with lakelog.open(lake.path) as old:
+        old.store.change_settings(parse({"memory_bytes": 0}, old.store.settings))
+        assert old.sql("SELECT count(*) FROM events").fetchall() == [(1,)]

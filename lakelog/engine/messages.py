@@ -34,6 +34,7 @@ _NO_SCHEMA = re.compile(r'because schema "([^"]+)" does not exist\.?')
 _NO_NAME = re.compile(r'(?:column|with name) "?(\w+)"? (?:not found|does not exist)')
 _OWN_COLUMN = re.compile(r" when casting from source column data~\d+")
 _NO_FIELDS = 'Referenced table "fields" not found'
+_FEWER = ": ask of fewer events at once"
 _NO_ROOM = "Out of Memory Error"
 _READ_ONLY = re.compile(
     r"(?:events|quarantine) is not an table|Can only (?:delete from|update) base table"
@@ -182,7 +183,8 @@ class EngineMessage(str):
         if match := _NO_SEGMENT.search(message):
             return f"segment {match[1]} was collected since the query began: run it again"
         if _NO_ROOM in message:
-            return f"{message}: ask of fewer events at once"
+            # An error of a query that others make may have been explained before.
+            return f"{message.removesuffix(_FEWER)}{_FEWER}"
         if _READ_ONLY.search(message):
             return (
                 "SQL only reads a lake: `append` and `ingest` store events,"

@@ -262,7 +262,8 @@ class Store:
         return tag.split("/")[0] in self.remote_names() if "/" in tag else False
 
     def change_settings(self, settings: Settings) -> None:
-        """Replace the settings of a lake. Raises DamagedLake."""
+        """Replace the settings of a lake. Raises DamagedLake, InvalidSetting."""
+        settings.require_memory()
         # All else stays: a setting must not lock out a reader of an earlier format.
         self.config.change(lambda _: {"settings": to_dict(settings)})
         self.settings = settings
@@ -358,6 +359,7 @@ class Store:
         paths = Paths(root)
         if not root:
             raise InvalidName("the path of a lake is empty: for the current directory write .")
+        settings.require_memory()
         make_directories(paths)
         if config is not None:
             File(paths.config).create(document.encode(config))
