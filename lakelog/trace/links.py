@@ -47,13 +47,13 @@ SELECT seq, id, time, type, level, source, message,
     coalesce({member(PARENT)}, split_part({PARENT_LINE}, '-', 3)) AS parent,
     {member(_CORRELATION)} AS correlation, {member(_CAUSATION)} AS causation,
     coalesce(
-        (TRY_CAST(data ->> '$.endTimeUnixNano' AS BIGINT)
+        (TRY_CAST(data ->> '$.endTimeUnixNano' AS BIGINT)::HUGEINT
             - TRY_CAST(data ->> '$.startTimeUnixNano' AS BIGINT)) / 1e6,
         TRY_CAST({member(["duration_ms", "durationMs"])} AS DOUBLE)) AS duration
 FROM events WHERE {{condition}}"""
-_LINKS = f"SELECT seq, id, trace, correlation, causation FROM ({_LINKED})"
+_LINKS = f"SELECT seq, id, trace, span, correlation, causation FROM ({_LINKED})"
 # A cheap look at the text, before anything is parsed of it.
-_IS_LINKED = "regexp_matches(data::VARCHAR, '(?i)trace|correlation|causation')"
+_IS_LINKED = "(regexp_matches(data, '(?i)trace|span|correlation|causation') OR id = {id})"
 _ALL = f"""
 WITH RECURSIVE links AS MATERIALIZED ({_LINKS.format(condition=_IS_LINKED)}),
 members AS (SELECT * FROM links WHERE {{members}}),
@@ -88,18 +88,17 @@ def trace_of(ask: AskState, id: str) -> TraceTree:
         )
     traces = {event.trace_id for event in starts if event.trace_id}
     correlations = {event.correlation_id for event in starts if event.correlation_id}
-    # Only where it is an event's own id, and not one of a span.
-    ids = {id} & {event.id for event in starts}
-    is_member = " OR ".join(
-        f"{column} IN ({', '.join(map(literal, sorted(keys)))})"
-        for column, keys in (("trace", traces), ("correlation", correlations), ("id", ids))
+    # What has the id is of the trace, also without another that it has in common with others.
+    is_member = is_start + "".join(
+        f" OR {column} IN ({', '.join(map(literal, sorted(keys)))})"
+        for column, keys in (("trace", traces), ("correlation", correlations))
         if keys
     )
-    members = _having(ask, traces | correlations | ids, is_member)
+    members = _having(ask, {id} | traces | correlations, is_member)
     # First by the word indexes, which only read what has one of the ids.
     events: Iterable[LinkedEvent] | None = _with_causes(ask, members)
     if events is None:
-        events = _events(ask(_ALL.format(members=is_member)))
+        events = _events(ask(_ALL.format(members=is_member, id=literal(id))))
     return tree_of(id, events)
 
 

@@ -30,6 +30,7 @@ _LISTED = f"""
 WITH linked AS (
     SELECT *, coalesce({member(TRACE)}, split_part({PARENT_LINE}, '-', 2)) AS trace,
         {member(PARENT)} AS parent,
+        TRY_CAST({_USAGE.format("cost")} AS DOUBLE) AS cost,
         TRY_CAST(data ->> '$.endTimeUnixNano' AS BIGINT) / 1e6 AS end_ms
     FROM newest)
 SELECT trace, min(time) AS begins,
@@ -37,9 +38,9 @@ SELECT trace, min(time) AS begins,
     count(*) AS events, count_if({_FAILED}) AS errors,
     arg_min(coalesce(data ->> '$.name', message, type), (parent IS NOT NULL, time)) AS name,
     arg_min(source, (parent IS NOT NULL, time)) AS source,
-    sum(TRY_CAST({_USAGE.format("input_tokens")} AS BIGINT))::BIGINT AS input_tokens,
-    sum(TRY_CAST({_USAGE.format("output_tokens")} AS BIGINT))::BIGINT AS output_tokens,
-    sum(TRY_CAST({_USAGE.format("cost")} AS DOUBLE)) AS cost,
+    sum(TRY_CAST({_USAGE.format("input_tokens")} AS INTEGER))::BIGINT AS input_tokens,
+    sum(TRY_CAST({_USAGE.format("output_tokens")} AS INTEGER))::BIGINT AS output_tokens,
+    sum(cost) FILTER (isfinite(cost)) AS cost,
     any_value(coalesce(data ->> '$.attributes."gen_ai.conversation.id"',
         data ->> '$.attributes."session.id"', data ->> '$.session_id')) AS session
 FROM linked WHERE trace <> '' GROUP BY 1 ORDER BY {{order}} LIMIT {{limit}}"""

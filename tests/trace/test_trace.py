@@ -16,7 +16,7 @@ import lakelog
 from lakelog.cli import cli
 from lakelog.errors import UnknownRef
 from lakelog.query import Relation
-from lakelog.trace import TraceTree, trace_of
+from lakelog.trace import TraceTree, trace_of, traces
 from tests.support.effort import IS_WHOLE
 
 START = 1_790_000_000
@@ -205,6 +205,36 @@ def test_a_long_chain_of_causes_takes_a_few_queries(lake: lakelog.Lake) -> None:
 
     assert len(trace_of(ask, "c59")) == 60
     assert len(queries) < 25
+
+
+def test_an_event_with_many_effects_is_the_root_of_them(lake: lakelog.Lake) -> None:
+    """More than are looked up one by one, though it has no links itself."""
+    effects = [{"type": "t", "id": f"e{n}", "data": {"causationId": "root"}} for n in range(300)]
+    lake.append([{"type": "t", "id": "root", "message": "begin"}, *effects])
+    trace = lake.trace("root")
+    assert shape(trace)[:2] == [(0, "begin"), (1, None)]
+    assert len(trace) == 301
+
+
+def test_a_span_without_a_trace_is_found(lake: lakelog.Lake) -> None:
+    """With what was logged within it."""
+    span_id = {"spanId": "s1"}
+    lake.append([{"type": "span", "message": "s", "data": span_id}, {"type": "t", "data": span_id}])
+    assert shape(lake.trace("s1")) == [(0, "s"), (1, None)]
+
+
+def test_absurd_numbers_of_a_span_take_no_trace_from_others(lake: lakelog.Lake) -> None:
+    """Neither its own nor the list of all."""
+    bound = (1 << 63) - 1
+    absurd = span(1)
+    absurd["data"] |= {"startTimeUnixNano": -5, "endTimeUnixNano": bound}
+    for tokens, cost in ((bound, "NaN"), (bound, "inf"), (7, 0.5)):
+        usage = {"gen_ai.usage.input_tokens": tokens, "gen_ai.usage.cost": cost}
+        lake.append(span(2, 1) | {"data": {**span(2, 1)["data"], "attributes": usage}})
+    lake.append(absurd)
+    assert lake.trace(TRACE).events[0].event.duration_ms == pytest.approx(bound / 1e6)
+    (summary,) = traces(lake.sql, order="dearest")
+    assert (summary.events, summary.input_tokens, summary.cost) == (4, 7, 0.5)
 
 
 def test_an_id_of_any_characters_finds_its_trace(lake: lakelog.Lake, home: Path) -> None:
