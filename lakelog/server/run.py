@@ -41,7 +41,6 @@ _LOG = logging.getLogger("lakelog.server")
 _LOG_SECONDS = 60.0
 _HEAD_MAX = 1 << 17
 """Bytes in a row of which no head and no body comes; positions of tails make long heads."""
-_HELD_MAX = 1 << 13
 _UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket)", re.IGNORECASE)
 
 
@@ -57,7 +56,7 @@ def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
         than a head may have."""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
+            super().connection_made(transport)
             deadlines.begin(self.transport)
             self.is_head, self.unfinished = True, 0
 
@@ -159,42 +158,6 @@ class ServerHandshake(ssl.SSLObject):
                 self._log_times[reason] = now
                 _LOG.warning("a client was refused by TLS: %s", reason.lower().replace("_", " "))
             raise
-
-
-class JoinedWrites:
-    """A transport that writes what is small once in a turn of the loop: an answer comes in two
-    writes, of its head and its body, and each would be a call of the system and a packet."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._held: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Write, soon: what is held is bounded, so that the transport still says when to wait."""
-        if not self._held:
-            if len(data) > _HELD_MAX:
-                self._transport.write(data)
-                return
-            self._loop.call_soon(self._flush)
-        self._held.append(data)
-        # A head and a body are two; a third write is of an answer that goes on.
-        if len(self._held) > 2 or len(data) > _HELD_MAX:
-            self._flush()
-
-    def close(self) -> None:
-        """Write what is held, and close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._held:
-            data = b"".join(self._held)
-            self._held = []
-            if not self._transport.is_closing():
-                self._transport.write(data)
 
 
 PORT = 7717
