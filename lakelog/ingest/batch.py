@@ -136,7 +136,7 @@ class Job:
         self.formats = LakeFormat.of_state(self.store, state)
         contracts = definitions.contracts_of(self.store, state)
         if contracts != self.conformance.contracts:
-            self.conformance = Conformance(contracts)
+            self.conformance = Conformance(contracts, self.store.paths.protection)
         return state
 
     def present(self) -> tuple[Manifest, CursorIndex]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lakelog.libraries import duckdb, np, pa
+from lakelog.protect import Protection
 from lakelog.views import Breach, Contract, Ledger
 
 _OUTCOMES_MAX = 10_000
@@ -25,8 +26,10 @@ class Conformance:
     """The contracts of a state that keep lines in quarantine; falsy if there are none. Safe for
     threads that each have a connection."""
 
-    def __init__(self, contracts: Mapping[str, Contract]) -> None:
-        self.contracts = contracts
+    def __init__(
+        self, contracts: Mapping[str, Contract], protection: Protection | None = None
+    ) -> None:
+        self.contracts, self._protection = contracts, protection
         self._contracts = {t: c for t, c in contracts.items() if c.on_breach == Contract.QUARANTINE}
         self._outcomes: dict[PayloadShape, str] = {}
 
@@ -74,9 +77,22 @@ class Conformance:
         for name, path, json_type in cursor.execute(query).fetchall():
             fields[name].append((path, json_type))
         return {
-            (group[0], group[1]): _reason(self._contracts[group[0]], sorted(fields[name]))
+            (group[0], group[1]): _reason(
+                self._contracts[group[0]], sorted(self._told_apart(group[0], fields[name]))
+            )
             for name, group in zip(names, groups, strict=True)
         }
+
+    def _told_apart(self, type_: str, fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The fields that a contract can know: protected ones are plain in a line alone."""
+        protection, contract = self._protection, self._contracts[type_]
+        return [
+            (path, json_type)
+            for path, json_type in fields
+            if protection is None
+            or path in contract.fields
+            or not protection.covers(type_, Ledger.member_of(path))
+        ]
 
 
 def _reason(contract: Contract, fields: list[tuple[str, str]]) -> str:

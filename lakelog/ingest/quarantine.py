@@ -167,7 +167,8 @@ class _Retry:
         self._store, self._connect, self._state = store, connect, state
         self._tail_keys = functools.partial(TailKeys().look, store, branch, connect)
         self._rules, self._type, self._is_kept = rules, type_, is_kept
-        self._conformance = Conformance(definitions.contracts_of(store, state))
+        contracts = definitions.contracts_of(store, state)
+        self._conformance = Conformance(contracts, store.paths.protection)
         streams = StreamCursor.of_state(store, state).values()
         self._streams = tuple(cursor.origin for cursor in streams)
         self._commit = disk.random_hex()

@@ -23,7 +23,7 @@ from lakelog.moves import Change, publish
 from lakelog.refs import Head
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import Store
-from lakelog.views.ledger import PAYLOAD, UNREAD, Ledger, LedgerField
+from lakelog.views.ledger import PAYLOAD, SEALED, UNREAD, Ledger, LedgerField
 
 BYTES_MAX = 100_000
 """Bytes of a contract's fields as JSON."""
@@ -87,7 +87,7 @@ class Contract:
 
     def breach(self, path: str, value_kind: str) -> str:
         """How a value at a path breaches the contract: Breach.NEW or KIND, "" if it does not."""
-        if value_kind in UNREAD:
+        if value_kind in UNREAD or path == SEALED:
             return ""
         kinds = self.fields.get(path)
         if kinds is None:
@@ -114,7 +114,8 @@ class Contract:
     ) -> Contract:
         """Return the contract that the events of a type fulfil now. Raises InvalidSetting where it
         would be too large."""
-        fields_of_type = [field for field in fields if field.type == type]
+        # Which of its fields are protected may change, and what they are is not to be seen.
+        fields_of_type = [f for f in fields if f.type == type and f.path != SEALED]
         objects = sum(f.kinds.get("object", 0) for f in fields_of_type if f.path == PAYLOAD)
         kinds = {f.path: tuple(sorted(f.kinds.keys() - UNREAD)) for f in fields_of_type}
         required = tuple(

@@ -31,6 +31,8 @@ PAYLOAD = "$"
 """The path of the whole payload."""
 REST = "*"
 """The last part of a path that stands for fields that are not told apart."""
+SEALED = f'"{MEMBER}"'
+"""The path of what stands for the protected fields of a payload."""
 UNREAD = frozenset(("large", "deep"))
 """Kinds of payloads that are not looked into: over 64 KiB, or nested beyond 128 levels."""
 CHANGES = ("conflict", "widened", "added", "removed", "narrowed")
@@ -96,6 +98,11 @@ class Ledger(dict[tuple[str | None, str], LedgerField]):
     def is_view(definition: ViewDefinition) -> bool:
         """Whether a definition is that of VIEW, and not another one of its name."""
         return definition == catalog.built_in()[VIEW]
+
+    @staticmethod
+    def member_of(spelled: str) -> str:
+        """The member of payloads that a path of the ledger is in."""
+        return _name(_PART.findall(spelled)[0])
 
     @staticmethod
     def map_sql() -> str:
@@ -181,9 +188,13 @@ def parsed(spelled: str) -> FieldPath | None:
     steps = _PART.findall(spelled)
     if "[]" in steps or steps[-1] == REST:
         return None
-    path = tuple(_ESCAPED.sub(r"\1", p[1:-1]) if p[0] == '"' else p for p in steps)
+    path = tuple(map(_name, steps))
     # The engine ends a path at a NUL, and takes `*` for all members.
     return path if all(step not in ("", REST) and "\0" not in step for step in path) else None
+
+
+def _name(step: str) -> str:
+    return _ESCAPED.sub(r"\1", step[1:-1]) if step[0] == '"' else step
 
 
 def _free(name: str, names: set[str]) -> str:

@@ -14,6 +14,7 @@ from lakelog.ingest.quarantine import Quarantine
 from lakelog.lake import Lake
 from lakelog.views import Contract, Ledger
 from tests.conftest import MakeLake
+from tests.support import protected
 
 
 def pinned(make_lake: MakeLake, *payloads: Any, on_breach: str = Contract.QUARANTINE) -> Lake:
@@ -73,6 +74,26 @@ def test_lines_that_breach_a_contract_are_quarantined(
     assert Quarantine(lake.store, "main").replay(lake.engine).stored == 3 * count
     assert lake.count() == 5 * count + 2
     assert is_sound(lake, path)
+
+
+def test_protected_fields_breach_no_contract(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events have them sealed and lines plain: neither is a new field, nor what stands for them
+    missing; other fields are judged as ever, also when what is quarantined is replayed."""
+    good = {"type": "a", "subject": "s", "data": {"n": 1, "email": "e", "person": {"x": [1]}}}
+    bad = {**good, "data": {"n": "text", "email": "e"}}
+    path = home / "in.jsonl"
+    path.write_bytes(b"".join(orjson.dumps(event) + b"\n" for event in (good, bad)))
+    with protected.create(home / "lake", monkeypatch) as lake:
+        lake.append(good)
+        fields = Ledger.of_table(lake.schema()).values()
+        contract = Contract.of_ledger("a", fields, on_breach=Contract.QUARANTINE)
+        Contract.pin(lake.store, "main", [contract])
+        report = lake.ingest(path)
+        assert (report.events, report.quarantined) == (1, 1)
+        assert reasons(lake) == {"contract of type a: n is text, not int": 1}
+        assert Quarantine(lake.store, "main").replay(lake.engine).stored == 0
+        lake.append({"type": "a", "data": {"n": 2}})
+        assert contract.breaches(Ledger.of_table(lake.schema())) == []
 
 
 def test_a_line_that_was_escaped_is_no_event_of_another_format(
