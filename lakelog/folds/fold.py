@@ -108,6 +108,7 @@ class Fold(Generic[StateT]):
         )
         # A saved state would have what its handlers took of protected fields.
         every = 0 if lake.store.paths.protection else self._every
+        erased = lake.store.erased.refresh() if every else 0
         checkpoint = saved_states.load() if every else None
         marks, events, version = _read(lake, subject, checkpoint.events if checkpoint else 0)
         # The events that it is of are not there, or others: all are applied.
@@ -119,6 +120,9 @@ class Fold(Generic[StateT]):
             state = self._next(state, self._upcasting.apply(event))
         if every and len(events) >= every:
             saved_states.save(FoldCheckpoint(len(marks), digest_of(marks), self._dump(state)))
+            # Once the file is there: an erasure that is noted later removes it itself.
+            if lake.store.erased.refresh() != erased:
+                saved_states.remove()
         return FoldResult(subject, state, len(marks), len(events), version)
 
     def _next(self, state: StateT, event: FoldEvent) -> StateT:

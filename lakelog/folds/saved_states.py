@@ -76,6 +76,11 @@ class SavedStates:
             checksum = hashlib.sha256(line).hexdigest().encode()
             File(self._path).replace(line + b"\n" + checksum + b"\n", sync=False)
 
+    def remove(self) -> None:
+        """Remove the saved state, of which events may have been erased meanwhile."""
+        with contextlib.suppress(OSError):
+            File(self._path).remove()
+
 
 def digest_of_names(names: Sequence[str]) -> str:
     """Return a file name for a sequence of names."""

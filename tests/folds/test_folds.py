@@ -338,3 +338,19 @@ def test_an_aggregate_is_a_class_whose_methods_apply_events(lake: lakelog.Lake) 
 
             @on("x")
             def two(self, event: FoldEvent) -> None: ...
+
+
+def test_a_subject_that_is_erased_while_it_is_folded_leaves_no_state(lake: lakelog.Lake) -> None:
+    """What the fold has read before is in no saved state afterwards, which nobody would remove."""
+    notes = [{"type": "note", "subject": "ada", "data": {"text": "word"}} for _ in range(3)]
+    lake.append(notes)
+
+    def handle(state: list[str], event: FoldEvent) -> list[str]:
+        if len(state) == 1:
+            with lakelog.open(lake.path) as other:
+                other.erase(subject="ada", why="asked")
+        return [*state, event.data["text"]]
+
+    fold = Fold[list[str]]("texts", list, {"note": handle}, every=1)
+    assert fold.of(lake, "ada").state == ["word"] * 3
+    assert [file for file in Path(lake.path, "cache", "folds").rglob("*") if file.is_file()] == []
