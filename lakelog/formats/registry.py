@@ -6,6 +6,7 @@ The highest score wins; of equal scores the first format in this list.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from lakelog.errors import InvalidSetting
@@ -18,6 +19,7 @@ from lakelog.formats import (
     cri,
     custom,
     delimited,
+    dialect,
     dialects,
     docker,
     documents,
@@ -37,9 +39,10 @@ from lakelog.formats import (
     zeek,
 )
 from lakelog.formats.definition import FormatDefinition
-from lakelog.formats.format import Format
+from lakelog.formats.format import EventMembers, Format
 from lakelog.formats.line_encoding import EncodedFormat, LineEncoding
 from lakelog.runtime.closest import did_you_mean
+from lakelog.values import JsonObject
 
 _ALL: tuple[Format, ...] = (
     *dialects.LINES,
@@ -196,6 +199,19 @@ class FormatRegistry(dict[str, Format]):
             if (forms[index].traits.surest * (len(full) - 1) / len(full), -index) > best:
                 best = max(best, (forms[index].sniff(lines), -index))
         return forms[-best[1]], best[0]
+
+    def reader_of(self, sample: bytes) -> Callable[[JsonObject], EventMembers]:
+        """Return what makes an event of each object of JSON lines that begin so: in their dialect,
+        but for one that has a type of its own, which is an envelope."""
+        form, _ = self.surest(sample)
+        if not isinstance(form, dialect.Dialect):
+            return jsonl.FORM.typed
+
+        def event_of(members: JsonObject) -> EventMembers:
+            is_envelope = members.get("type") or members.get("event_type")
+            return jsonl.FORM.typed(members) if is_envelope else form.event(members)
+
+        return event_of
 
     @staticmethod
     def specialize(form: Format, head: bytes) -> Format:

@@ -182,6 +182,32 @@ def test_who_sends_too_much_reads_why(server: HttpLake, size: int) -> None:
     assert server.ask("/v1/logs", b" " * (9 << 20)).status == 413
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ({"level": 50, "time": 1_795_947_749_445, "pid": 1, "msg": "no"}, ("log", "ERROR", "no")),
+        (
+            {"@timestamp": "2026-11-29T10:22:28Z", "log.level": "error", "message": "no"},
+            ("log", "ERROR", "no"),
+        ),
+        ({"time": "2026-11-29T10:22:28Z", "level": "WARN", "msg": "no"}, ("log", "WARN", "no")),
+        (
+            {"time": "2026-11-29T10:22:28Z", "level": "WARN", "msg": "no", "type": "own"},
+            ("own", "WARN", None),
+        ),
+    ],
+    ids=["pino", "ecs", "slog", "envelope"],
+)
+def test_lines_of_loggers_are_the_events_of_their_files(
+    server: HttpLake, line: dict[str, Any], expected: tuple[str, str, str]
+) -> None:
+    """As are arrays of them; a type of its own makes a line an envelope."""
+    source = f"logger-{expected[0]}-{len(str(line))}"
+    server.ask(f"/ingest/{source}", lines(line))
+    (event,) = server.events(f"SELECT * FROM events WHERE source = '{source}'")
+    assert (event["type"], event["level"], event["message"]) == expected
+
+
 def test_a_bulk_request_may_be_as_large_as_its_clients_make_it(server: HttpLake) -> None:
     """Vector sends ten megabytes, and Elasticsearch's own client up to a hundred."""
     texts = ["x" * (1 << 20)] * 12

@@ -97,9 +97,10 @@ def _plain(body: bytes, source: str | None) -> EncodedBatch | None:
 def _of_lines(body: bytes, source: str | None) -> tuple[Arrivals, bool]:
     """The events of JSON lines, and lines that are none; whether any is an object."""
     lines, reader, has_objects = body.split(b"\n"), RecordReader(), False
+    event_of = FORMATS.reader_of(body[:_HEAD])
     for number, (line, value) in enumerate(zip(lines, parse_lines(lines), strict=True)):
         if isinstance(value, dict):
-            reader.accept(number, line, _sourced(FORMATS.JSON_LINES.typed(value), source))
+            reader.accept(number, line, _sourced(event_of(value), source))
             has_objects = True
         elif value is not None:
             reader.refuse(number, value.reason, line)
