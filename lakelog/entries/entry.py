@@ -57,7 +57,7 @@ class SegmentEntry:
     """Digests of the segments that it was compacted from (F6.15)."""
     fields: str = ""
     """The key of the schema of a typed segment (`typed`), "" of any other."""
-    texts: int = 0
+    text_rows: int = 0
     """In a typed segment, the number of rows whose payload is text in `data`."""
     has_numbers: bool = False
     """Whether the columns of a sorted segment have the numbers of F4.9."""
@@ -92,7 +92,7 @@ class SegmentEntry:
                 body["from"] = self.made_from
             if self.fields:
                 body["fields"] = self.fields
-                body["texts"] = self.texts
+                body["texts"] = self.text_rows
             if self.has_numbers:
                 body["numbers"] = True
             if self.blocks:
@@ -200,7 +200,7 @@ def _segment(body: JsonObject) -> SegmentEntry:
         types, sources, levels = body["types"], body["sources"], body["levels"]
         subject, made_from, members = body["subject"], body.get("from", ()), _EVENTS
         fields = body.get("fields", "")
-        text_bytes = body["texts"] if fields else 0
+        text_rows = body["texts"] if fields else 0
         has_numbers, blocks = body.get("numbers", False), body.get("blocks", "")
         absent = (not made_from) + 2 * (not fields) + (not has_numbers) + (not blocks)
         is_known = len(body) == len(_EVENTS) - absent
@@ -208,7 +208,7 @@ def _segment(body: JsonObject) -> SegmentEntry:
         oldest, newest = UNNUMBERED
         types, sources, levels = {}, {}, {}
         subject, made_from, members = None, (), _QUARANTINE
-        fields, text_bytes, has_numbers, blocks = "", 0, False, ""
+        fields, text_rows, has_numbers, blocks = "", 0, False, ""
         is_known = len(body) == len(_QUARANTINE)
     entry = _Draft(
         key,
@@ -224,7 +224,7 @@ def _segment(body: JsonObject) -> SegmentEntry:
         (oldest, newest),
         tuple(made_from),
         intern(fields),
-        text_bytes,
+        text_rows,
         has_numbers,
         blocks,
         None if is_known else _others(body, members),

@@ -115,7 +115,7 @@ class EventSegments:
 
     def _put(self, data: bytes, table: pa.Table, fields: str, text_rows: int) -> SegmentEntry:
         entry = put_segment(self._paths, data, table, "events", "arrival")
-        return replace(entry, fields=fields, texts=text_rows) if fields else entry
+        return replace(entry, fields=fields, text_rows=text_rows) if fields else entry
 
 
 def _with_fields(table: pa.Table, fields: FieldColumns | None) -> tuple[pa.Table, int]:

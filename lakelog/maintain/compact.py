@@ -327,7 +327,7 @@ class _SortedSegment:
     group: list[SegmentEntry]
     table: pa.Table
     fields: str
-    texts: int
+    text_rows: int
     data: Future[bytes]
     words: word_indexes.WordIndexer
 
@@ -345,7 +345,7 @@ class _SortedSegment:
             seq=span,
             made_from=made_from,
             fields=self.fields,
-            texts=self.texts,
+            text_rows=self.text_rows,
             has_numbers=True,
         )
 

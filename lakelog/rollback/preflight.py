@@ -74,7 +74,7 @@ class PreflightLine:
 class Preflight:
     """What a rollback to `target` (a snapshot) would do. `records` are its state directories;
     `indices` say what the snapshot has of them, by label. `copied` are the labels of those that
-    would have to be written as they were at a look, and `seen` are indices that it read. Of an undo
+    would have to be written as they were at a look, for which `indices_read` were read. Of an undo
     `undone` is the move that it takes back, and `later` how many events came after that."""
 
     target: str
@@ -83,7 +83,7 @@ class Preflight:
     records: list[StateRecord] = field(default_factory=list)
     copied: set[str] = field(default_factory=set)
     indices: dict[str, StateIndex] = field(default_factory=dict)
-    seen: list[StateIndex] = field(default_factory=list)
+    indices_read: list[StateIndex] = field(default_factory=list)
     cluster: ClusterStep | None = None
     undone: Move | None = None
     later: int = 0
@@ -102,16 +102,16 @@ class Preflight:
             raise RollbackRefused(f"{problems[0]}{ending}; nothing was changed")
 
     def add(
-        self, part: str, name: str, present_text: str, after_text: str, problem: str = ""
+        self, part_name: str, name: str, present_text: str, after_text: str, problem: str = ""
     ) -> None:
         """Add a finding."""
-        self.findings.append(PreflightLine(part, name, present_text, after_text, problem))
+        self.findings.append(PreflightLine(part_name, name, present_text, after_text, problem))
 
 
 def examine(
     lake: Lake,
     target: str,
-    parts: tuple[str, ...],
+    part_names: tuple[str, ...],
     *,
     context: str = "",
     source: str = "",
@@ -126,15 +126,15 @@ def examine(
     only where the present state of the branch is.
     """
     # Nothing is written: whoever looks may have the right to read only.
-    result = Preflight(target, parts)
+    result = Preflight(target, part_names)
     present_state = lake.store.state(lake.branch_name)
     # Of the branch as it is: what is damaged there is damaged before the rollback, too.
     try:
         target_state = BranchHistory.check(lake.store, target)
         live = _live(lake, present_state, target_state)
-        if "data" in parts:
+        if "data" in part_names:
             _examine_data(lake, (present_state, target_state), live, result)
-            if "cursors" in parts:
+            if "cursors" in part_names:
                 _examine_cursors(live, result)
         records = _states(lake, target_state, live[2])
         # An undo goes back to the directories that the rollback overwrote.
@@ -144,7 +144,7 @@ def examine(
     except Damaged as error:
         result.add("data", "snapshot", present_state.digest[:12], target[:12], str(error))
         return result
-    if "state" in parts:
+    if "state" in part_names:
         result.records = [r for r in records if labels is None or r.label in labels]
         if not result.records and labels is None:
             result.add("state", "-", "-", "none", f"snapshot {target[:12]} has no saved state")
@@ -154,7 +154,7 @@ def examine(
             result.add("state", "-", "-", "-", str(error))
         for record in result.records:
             _examine_directory(lake, record, result)
-    if "deployment" in parts:
+    if "deployment" in part_names:
         own_records = list(filter(StateCatalog(lake).origins.is_own, records))
         _examine_deployment(own_records, cluster, context, result)
     return result
@@ -348,7 +348,7 @@ def _look_at(lake: Lake, record: StateRecord, plan: Preflight) -> None:
     needed, is_equal = {digest for digest, _ in index.chunks}, False
     if captured is not None:
         # Kept, so that whoever rolls back need not read them again.
-        plan.seen += [captured.base] if captured.base else []
+        plan.indices_read += [captured.base] if captured.base else []
         present_text = _many(captured.files, "file")
         changes = captured.changes(lake.store.paths, index)
         needed, is_equal = changes.chunks, not (changes.paths or changes.stale)

@@ -87,11 +87,11 @@ def preview(
     return plan
 
 
-def _plan(lake: Lake, ref: str, parts: tuple[str, ...], context: str) -> Preflight:
+def _plan(lake: Lake, ref: str, part_names: tuple[str, ...], context: str) -> Preflight:
     # Found before pending events are published: a time or @{1} means what it meant to the user.
     target = _history(lake).settle_ref(ref)
     lake.settle()
-    return examine(lake, target, parts, context=context)
+    return examine(lake, target, part_names, context=context)
 
 
 def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
@@ -127,8 +127,8 @@ def _record_of(lake: Lake, move: Move) -> Intent | None:
 def _left_alone(lake: Lake, move: Move) -> tuple[str, ...]:
     """Say what of a rollback is not undone, as another machine made it."""
     record = Rollbacks(lake.store).find(move.commit)
-    parts = sorted(set(record.parts) - set(DEFAULT)) if record else []
-    return (f"another machine moved {' and '.join(parts)} as well: left alone",) if parts else ()
+    names = sorted(set(record.parts) - set(DEFAULT)) if record else []
+    return (f"another machine moved {' and '.join(names)} as well: left alone",) if names else ()
 
 
 def rollback(
@@ -247,12 +247,12 @@ def finish(lake: Lake, tell: Callable[[str], object] = lambda _: None) -> str:
     return f"{recovered.intent.op} {recovered.intent.message}" if recovered.intent else ""
 
 
-def _require(lake: Lake, operation: str, parts: tuple[str, ...]) -> None:
+def _require(lake: Lake, operation: str, part_names: tuple[str, ...]) -> None:
     """What a part does by itself has to be allowed as well."""
     Policy.require(lake.store.paths, operation)
     # Each right is asked for by its own name: a policy may give only some.
     for name, needed in (("state", "restore"), ("deployment", "deploy")):
-        if name in parts:
+        if name in part_names:
             Policy.require(lake.store.paths, needed)
 
 
@@ -283,8 +283,8 @@ def _take_back(rollbacks: Rollbacks) -> tuple[str, tuple[str, ...]]:
 
 
 def _examine_undo(lake: Lake, record: Intent, target: str) -> Preflight:
-    parts = tuple(PARTS) if "data" in record.parts else record.parts
-    chosen_parts = tuple(p for p in parts if p in record.parts or p == "cursors")
+    candidates = tuple(PARTS) if "data" in record.parts else record.parts
+    chosen_parts = tuple(p for p in candidates if p in record.parts or p == "cursors")
     target = target if "data" in record.parts else lake.store.refs.head(record.branch).move.snapshot
     return examine(
         lake,

@@ -372,7 +372,7 @@ class Segment:
         row_kind, layout = notes.get("kind", "events"), notes.get("layout", "arrival")
         size = os.stat(self._path).st_size
         entry = describe_rows(self._digest, size, self.read(), row_kind, layout)
-        return dataclasses.replace(entry, fields=fields, texts=texts, has_numbers=has_numbers)
+        return dataclasses.replace(entry, fields=fields, text_rows=texts, has_numbers=has_numbers)
 
     def uncompressed(self) -> int:
         """Return the bytes of the columns before compression, from the footer; those of a typed

@@ -43,7 +43,7 @@ class SegmentScan:
         """Divide segments into scans, those in layout `arrival` first. Raises DamagedSegment."""
         groups: dict[tuple[str, str, bool], SegmentScan] = {}
         for entry in sorted(entries, key=lambda e: _LAYOUTS.index(e.layout)):
-            key = entry.layout, entry.fields, entry.texts > 0
+            key = entry.layout, entry.fields, entry.text_rows > 0
             if key not in groups:
                 schema = typed_columns.Schema.of_entry(paths, entry) if entry.fields else None
                 groups[key] = cls(entry.layout, schema, key[2])

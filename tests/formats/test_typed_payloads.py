@@ -53,7 +53,7 @@ def entries(lake: lakelog.Lake) -> list[SegmentEntry]:
 def share_typed(lake: lakelog.Lake) -> float:
     """Return the part of the rows whose payload is a struct."""
     found = entries(lake)
-    return sum(e.events - e.texts for e in found if e.fields) / sum(e.events for e in found)
+    return sum(e.events - e.text_rows for e in found if e.fields) / sum(e.events for e in found)
 
 
 def payloads(lake: lakelog.Lake) -> list[str | None]:
@@ -296,7 +296,7 @@ def test_texts_that_change_their_spelling_are_typed_in_every_segment(
         path.write_bytes(lines_of(texts[1000 * part : 1000 * part + 1000]))
         lake.ingest(str(path))
     lake.compact()
-    assert [entry.texts for entry in entries(lake)] == [0] * 4
+    assert [entry.text_rows for entry in entries(lake)] == [0] * 4
     assert len({entry.fields for entry in entries(lake)}) == 1
     assert payloads(lake) == texts
 

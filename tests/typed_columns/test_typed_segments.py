@@ -62,7 +62,7 @@ def share_typed(lake: lakelog.Lake) -> float:
     """Return the part of the rows whose payload is a struct."""
     found = segments(lake)
     assert all(e.layout == "sorted" for e in found)
-    return sum(e.events - e.texts for e in found if e.fields) / sum(e.events for e in found)
+    return sum(e.events - e.text_rows for e in found if e.fields) / sum(e.events for e in found)
 
 
 def schema(lake: lakelog.Lake) -> typed_columns.Schema:
@@ -234,7 +234,7 @@ def test_repair_rebuilds_the_entry_of_a_typed_segment(lake: lakelog.Lake) -> Non
     (entry,) = segments(lake)
     rebuilt = Segment(lake.store.paths, entry.key).describe()
     assert dataclasses.replace(rebuilt, seq=entry.seq, made_from=entry.made_from) == entry
-    assert (len(rebuilt.fields), rebuilt.texts) == (16, 1)
+    assert (len(rebuilt.fields), rebuilt.text_rows) == (16, 1)
 
 
 def test_rows_that_retention_keeps_stay_typed(lake: lakelog.Lake) -> None:
@@ -275,7 +275,7 @@ def test_payloads_that_are_no_objects_stay_text(lake: lakelog.Lake) -> None:
     append(lake, texts)
     lake.compact()
     (entry,) = segments(lake)
-    assert (stored(lake), entry.fields, entry.texts) == (texts, "", 0)
+    assert (stored(lake), entry.fields, entry.text_rows) == (texts, "", 0)
     names = pq.read_schema(lake.store.paths.object("segments", entry.key)).names
     assert "fields" not in names
 
@@ -286,7 +286,7 @@ def test_rows_without_payload_have_none(lake: lakelog.Lake) -> None:
     lake.compact()
     (entry,) = segments(lake)
     assert stored(lake) == [None, '{"a":1}', None, '{"a":2}', "{}"]
-    assert entry.texts == 0
+    assert entry.text_rows == 0
 
 
 def test_a_schema_is_kept_while_it_fits(lake: lakelog.Lake) -> None:
@@ -368,7 +368,7 @@ def test_long_payloads_stay_text(lake: lakelog.Lake) -> None:
     append(lake, texts)
     lake.compact()
     (entry,) = segments(lake)
-    assert (stored(lake), entry.texts) == (texts, 1)
+    assert (stored(lake), entry.text_rows) == (texts, 1)
 
 
 def test_names_that_structs_cannot_tell_apart(lake: lakelog.Lake) -> None:

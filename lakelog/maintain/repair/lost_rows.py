@@ -109,7 +109,7 @@ def take_from_copy(
             is_full = entry.events == high - low + 1 and _has_same_seq(store, branch, copy, entry)
             if table.num_rows and (_statistics(described) == _statistics(entry) or is_full):
                 # Their schemas are in the copy, and none of them is asked for.
-                plain = [dataclasses.replace(e, fields="", texts=0) for e in group]
+                plain = [dataclasses.replace(e, fields="", text_rows=0) for e in group]
                 new = compact.write_sorted(store, engine, table, plain, _LEVEL)
                 span = pc.min_max(table["seq"]).as_py()
                 seq = span["min"], span["max"]
