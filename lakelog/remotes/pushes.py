@@ -81,7 +81,8 @@ class _Push(Exchange):
             id = self._site.lake_id()
         else:
             members = encryption.config_members(self._store)
-            id = self._site.create(self._store.format_now(), members)
+            is_known = bool(self._known.lake) and not self.is_repair
+            id = self._site.create(self._store.format_now(), members, is_known=is_known)
             encryption.share_with(self._store, self._site)
         self._lake = lake
         self._meet(id)

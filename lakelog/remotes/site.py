@@ -81,10 +81,19 @@ class Site:
         self.volume.replace(CONFIG, document.encode(body))
         return body
 
-    def create(self, number: int, members: dict[str, Any] | None = None) -> str:
+    def create(
+        self, number: int, members: dict[str, Any] | None = None, *, is_known: bool = False
+    ) -> str:
         """Make the remote a lake without branches, or find that it is one; return its id. It has
-        at least the format `number` afterwards, and a new one these `members` of lakelog.json."""
+        at least the format `number` afterwards, and a new one these `members` of lakelog.json.
+        Raises TransferRefused where one `is_known` and gone."""
         config = self.config()
+        if is_known and not config:
+            # As of a disk that is not mounted: what is pushed would go to another one.
+            raise TransferRefused(
+                f"{self.url}: the lake that was there is gone: mount its disk, or make another by"
+                " `lakelog push --repair`"
+            )
         if config and config["format"] < number:
             self.change_config({"format": number})
         return str((config or self.found(number, members or {}))["lake"])

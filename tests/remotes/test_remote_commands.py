@@ -43,6 +43,18 @@ def test_push_clone_and_pull(lake: Path, home: Path) -> None:
     assert (home / "named" / "lakelog.json").exists()
 
 
+def test_a_push_to_a_lake_that_is_gone_makes_no_other_one(lake: Path, home: Path) -> None:
+    """As where its disk is not mounted."""
+    run(lake, "push")
+    (home / "there").rename(home / "disk")
+    (home / "there").mkdir()
+    said = run(lake, "push", code=1).stderr
+    assert "the lake that was there is gone" in said
+    assert list((home / "there").iterdir()) == []
+    assert "`lakelog push --repair`" in said
+    assert answer(lake, "push", "--repair")["refs"] == {"main": "new"}
+
+
 @pytest.mark.parametrize("words", [["pull", "--fetch"], ["fetch"]])
 def test_a_fetch_changes_no_branch(lake: Path, home: Path, words: list[str]) -> None:
     """The states at the remote get names here; `fetch` is the older word for `pull --fetch`."""
