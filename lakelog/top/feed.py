@@ -222,9 +222,9 @@ def _tally(events: list[JsonObject], column: str) -> Counter[str]:
         if column == "type":
             alias = _TYPES[1]
             values = [v or e.get(alias) for v, e in zip(values, events, strict=True)]
-        tally = Counter(values)
-        if all(isinstance(value, str) and len(value) <= _VALUE_MAX for value in tally if value):
-            return Counter({value or "": count for value, count in tally.items()})
+        tally = Counter(value or "" for value in values)
+        if all(isinstance(value, str) and len(value) <= _VALUE_MAX for value in tally):
+            return tally
     return Counter(_value(event, column) for event in events)
 
 

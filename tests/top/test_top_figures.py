@@ -142,6 +142,14 @@ def test_values_that_statistics_do_not_count_are_counted_once(make_lake: MakeLak
     assert len(of_state(lake, "main").totals["source"]) == 1_500
 
 
+def test_what_names_no_source_and_an_empty_one_counts_together(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    lake.append([{"type": "log"}, {"type": "log", "source": ""}, {"type": "log"}])
+    for second in (1.0, 2.0):
+        assert LiveFeed(lake).look(second).totals["source"] == {"": 3}
+        lake.settle()
+
+
 def test_a_minute_is_remembered() -> None:
     """What is older counts for nothing; a late look is of all the seconds since the one before."""
     figures = LakeFigures()
