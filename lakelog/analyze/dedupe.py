@@ -22,12 +22,11 @@ from lakelog.appends import StreamSubject
 from lakelog.disk import disk
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.libraries import duckdb, np, pa
+from lakelog.libraries import np, pa
 from lakelog.maintain import DedupeNote, RowRemoval
 from lakelog.pinned import PinnedLake
 from lakelog.query import EventKey, Relation
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import rows_sql
 from lakelog.sql import identifier
 
 By = str | Sequence[str]
@@ -141,22 +140,11 @@ def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Pla
     )
 
 
-def rows(lake: Lake, removal: Plan, limit: int | None = None) -> Relation | duckdb.DuckDBPyRelation:
-    """Return the rows of a plan, by seq. Raises DamagedSegment."""
-    state = lake.store.manifests.load(removal.snapshot)
-    seqs = removal.seqs[:limit]
-    entries = [e for e, _ in RowRemoval.segments_with(lake.store.manifests.segments(state), seqs)]
-    # Verified first: a damaged segment must not show as rows that do not exist.
-    lake.store.verified.require(entries)
-    if not entries:
-        return lake.at(removal.snapshot).sql("SELECT * FROM events WHERE false")
-    cursor = lake.engine().cursor()
-    cursor.register("chosen", pa.table({"seq": pa.array(seqs)}))
-    source = rows_sql(lake.store.paths, entries)
-    chosen_rows: duckdb.DuckDBPyRelation = cursor.sql(
-        f"SELECT * FROM ({source}) WHERE seq IN (SELECT seq FROM chosen) ORDER BY seq"
-    )
-    return chosen_rows
+def rows(lake: Lake, removal: Plan, limit: int | None = None) -> Relation:
+    """Return the rows of a plan, by seq. Raises Damaged."""
+    chosen = pa.table({"seq": pa.array(removal.seqs[:limit])})
+    query = "SELECT * FROM events WHERE seq IN (SELECT seq FROM lakelog_chosen) ORDER BY seq"
+    return lake.at(removal.snapshot).sql(query, variables={"lakelog_chosen": chosen})
 
 
 def apply(lake: Lake, removal: Plan, progress: ProgressCallback | None = None) -> RowRemoval:

@@ -18,6 +18,7 @@ from lakelog.analyze import dedupe, similar
 from lakelog.audit.audit import audit
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting, StalePlan
+from tests.support import protected
 from tests.support.effort import share
 from tests.support.plants import drop_rows, places
 
@@ -279,3 +280,15 @@ def test_an_empty_lake_has_nothing_to_remove(lake: lakelog.Lake) -> None:
     assert len(lake.log()) == moves
     with pytest.raises(InvalidSetting):
         dedupe.plan(lake, "type", "newest")
+
+
+def test_protected_fields_of_a_plan_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever has the keys, as by a query: before the events are removed, they are looked at."""
+    event = {"type": "A", "time": 1_770_000_000, "subject": "s", "data": {"email": "e", "n": 1}}
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.append([event, event])
+        (row,) = dedupe.rows(lake, dedupe.plan(lake, "content")).fetchall()
+        assert row == rows(lake)[1]
+        assert json.loads(row[7]) == event["data"]
