@@ -50,6 +50,7 @@ def link(rule: AlertRule, labels: Mapping[str, str], since: int, until: int, sit
     """Return where the events of an alert are shown: a page of the server at `site`."""
     terms = [f"({rule.search})"] if rule.search else []
     terms += [f"{n}:={_term(v)}" for n, v in sorted(labels.items()) if n in _COLUMNS]
+    terms += [f"-{n}:*" for n in rule.labels_by if _is_null(n, labels)]
     places = {"q": " ".join(terms), "since": text_of(since), "until": text_of(until)}
     return f"{site.rstrip('/')}/#/explore?{urlencode({n: v for n, v in places.items() if v})}"
 
@@ -59,10 +60,11 @@ def _source(queries: RuleQueries, rule: AlertRule, labels: Mapping[str, str]) ->
     if rule.samples or rule.search:
         # What its author says of the samples comes first.
         condition = rule.samples or rule.condition()
-        equal = (f" AND {identifier(n)} = {literal(v)}" for n, v in labels.items() if n in _COLUMNS)
+        conditions = ["time >= $since AND time <= $now"]
         # Of labels that are no columns, the rule itself may say what they are of.
-        span = "time >= $since AND time <= $now"
-        return f"SELECT * FROM events WHERE (\n{condition}\n) AND {span}{''.join(equal)}"
+        conditions += [f"{identifier(n)} = {literal(v)}" for n, v in labels.items() if n in _COLUMNS]
+        conditions += [f"{identifier(n)} IS NULL" for n in rule.labels_by if _is_null(n, labels)]
+        return f"SELECT * FROM events WHERE (\n{condition}\n) AND {' AND '.join(conditions)}"
     return "" if rule.view else _of_select(queries, rule, labels)
 
 
@@ -75,12 +77,19 @@ def _of_select(queries: RuleQueries, rule: AlertRule, labels: Mapping[str, str])
         if node.get("type") != "SELECT_NODE" or not Query.is_events(node["from_table"]):
             return ""
         names, columns = [], list[Node]()
-        for number, (name, value) in enumerate(labels.items()):
+        for number, item in enumerate(node["select_list"]):
             # A label is an expression of the SELECT, and holds for each of its rows.
-            column = next((item for item in node["select_list"] if _name(item) == name), None)
-            if column is not None:
-                columns.append({**column, "alias": f"{_LABEL}{number}"})
-                names.append(f"{_LABEL}{number} = {literal(value)}")
+            if (name := _name(item)) in labels:
+                names.append(f"{_LABEL}{number} = {literal(labels[name])}")
+            elif (
+                name in (rule.labels_by or (name,))
+                and item["class"] == "COLUMN_REF"
+                and _is_null(item["column_names"][-1], labels)
+            ):
+                names.append(f"{_LABEL}{number} IS NULL")
+            else:
+                continue
+            columns.append({**item, "alias": f"{_LABEL}{number}"})
         node["select_list"] = [*columns, *star]
         # Without grouping, the rows that were counted are left.
         node |= {"group_expressions": [], "group_sets": [], "having": None, "modifiers": []}
@@ -89,6 +98,11 @@ def _of_select(queries: RuleQueries, rule: AlertRule, labels: Mapping[str, str])
     except (SyntaxFault, KeyError, IndexError):
         return ""
     return f"SELECT * FROM ({rows}) WHERE {' AND '.join(names) or 'true'}"
+
+
+def _is_null(column: str, labels: Mapping[str, str]) -> bool:
+    """Whether an alert is of events without a value in a column that tells its rule's apart."""
+    return column in _COLUMNS and column not in labels
 
 
 def _name(item: Node) -> str:

@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 
@@ -232,6 +233,26 @@ def test_the_message_the_samples_and_the_link_say_which_events(alerts: AlertLake
         assert len(document["samples"]) == 5
         assert all(f" {host}" in sample for sample in document["samples"])
     assert documents[0]["link"].startswith("http://lake/#/explore?q=source%3A%3D%22w+1%22&since=")
+
+
+@pytest.mark.parametrize("by", [(), ("source",)], ids=["all", "source"])
+def test_samples_of_an_alert_without_a_label_are_of_events_without_it(
+    alerts: AlertLake, by: tuple[str, ...]
+) -> None:
+    """And not of all that the rule counts; what is selected besides tells no alerts apart."""
+    alerts.lake.append([{"type": "x", "level": "ERROR", "message": m} for m in ("n1", "n2")])
+    alerts.lake.append([{"type": "x", "level": "ERROR", "source": "web", "message": "w"}] * 3)
+    counted = "SELECT source, type, count(*) AS value FROM events WHERE level = 'ERROR'"
+    rule = AlertRule("sql", query=f"{counted} GROUP BY ALL", above=0, labels_by=by)
+    search = AlertRule("search", search="level>=ERROR", above=0, labels_by=("source",))
+    for asked in (rule, search):
+        documents = RuleBook(alerts.lake).trial(asked, "http://lake").documents
+        samples = {d["labels"].get("source"): d["samples"] for d in documents}
+        assert [sample.split()[2] for sample in sorted(samples[None])] == ["n1", "n2"]
+        assert len(samples["web"]) == 3
+    link = next(d["link"] for d in documents if not d["labels"].get("source"))
+    query = parse_qs(urlparse(link).fragment.partition("?")[2])["q"][0]
+    assert len(alerts.lake.search(query).fetchall()) == 2
 
 
 BAD = {
