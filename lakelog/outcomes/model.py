@@ -64,7 +64,8 @@ class OutcomeModel:
     @property
     def id(self) -> str:
         """16 hex digits of all that decides what the model says."""
-        members = [self.outcome, self.recipe, self.scorer.members(), self._features()]
+        scored = self.scorer.members(), [self.calibration.slope, self.calibration.shift]
+        members = [self.outcome, self.recipe, *scored, self._features()]
         return hashlib.sha256(orjson.dumps(members)).hexdigest()[:16]
 
     @property

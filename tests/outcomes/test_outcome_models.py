@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 import random
@@ -28,6 +29,7 @@ from lakelog.outcomes import (
     train_model,
     training,
 )
+from lakelog.outcomes.scoring import Calibration
 from tests.support import encrypted, protected
 from tests.support.requirements import need
 
@@ -171,6 +173,12 @@ def test_predictions_are_recorded_once(tmp_path: Path, model: OutcomeModel) -> N
         assert counted == (60,)
         # They are no part of what models learn from.
         assert len(predict(lake, model).rows) == 60
+
+
+def test_a_model_that_is_calibrated_otherwise_is_another(model: OutcomeModel) -> None:
+    """Its predictions are recorded beside those of the first one."""
+    calibrated = dataclasses.replace(model, calibration=Calibration(0.5, 0.0))
+    assert calibrated.id != model.id
 
 
 def test_a_model_is_refused_where_a_feature_has_drifted(
