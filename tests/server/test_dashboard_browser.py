@@ -333,6 +333,17 @@ def test_rows_that_arrive_have_the_columns_of_those_in_the_list(tab: Tab, server
         page.reload()
 
 
+def test_a_filter_for_a_text_that_a_list_cuts_finds_it(tab: Tab, server: HttpLake) -> None:
+    message = " ".join(f"word{number}(😀);" for number in range(60))
+    events = [{"type": "lengthy", "message": each} for each in (message, "another")]
+    server.ask("/ingest", lines(*events), JSON_LINES)
+    page = tab.open("explore?q=type:lengthy", ".event-row")
+    page.get_by_label("Statistics of a field").fill("message")
+    page.get_by_role("button", name="Statistics", exact=True).click()
+    page.locator("#panel .facet-value", has_text="word0").click()
+    until(page, "document.querySelectorAll('.event-row').length === 1")
+
+
 def test_a_term_takes_the_place_of_its_opposite_alone(tab: Tab) -> None:
     words = """async () => {
         const { withTerm } = await import("/dashboard/query.js");

@@ -4,6 +4,7 @@
 export const quoted = (value) => `"${String(value).replace(/["\\]/g, "\\$&")}"`;
 
 const COLUMNS = ["time", "type", "category", "source", "subject", "level", "message", "data", "id", "ingested_at", "origin", "position", "seq"];
+const CUT = 300;
 const TERM = /(?:"(?:[^"\\]|\\.)*"|[^\s"])+|"/gs;
 
 /** The path of a member of a payload: a search takes the name of a column for the column. */
@@ -32,6 +33,9 @@ export function term(path, value, out = false) {
   if (!isNameable(path)) return `${sign}${quoted(value)}`;
   const name = path.join(".");
   if (value === null || value === undefined) return `${out ? "" : "-"}${name}:*`;
+  // Of a text that a list has cut short the whole words are known.
+  const text = String(value);
+  if (text.endsWith("…") && [...text].length === CUT + 1) return `${sign}${name}:${quoted(text.slice(0, -1).replace(/\s+\S*$/, ""))}`;
   return `${sign}${name}:=${quoted(value)}`;
 }
 
