@@ -319,6 +319,18 @@ def test_values_are_shown_and_searched_for_as_they_were_sent(tab: Tab, server: H
     assert cells == [str(2**53 + 1), "1e-9", f"[{2**53 + 1}]", "1,234.5"]
 
 
+def test_a_number_that_javascript_has_is_one(tab: Tab) -> None:
+    """However it is written: others cannot be added, or rounded."""
+    words = """async () => {
+        const { parsed } = await import("/dashboard/api.js");
+        const texts = ["1.2345678901234568e-5", "1.5000000000000000", "-1.2345678901234568e16",
+            "9007199254740993", "0.12345678901234567890123"];
+        return texts.map((text) => typeof parsed(text));
+    }"""
+    kinds = ["number", "number", "number", "object", "object"]
+    assert tab.open("settings").evaluate(words) == kinds
+
+
 def test_rows_that_arrive_have_the_columns_of_those_in_the_list(tab: Tab, server: HttpLake) -> None:
     names = ["big", "deep", "ok", "http.route", "id", "data.id"]
     page = tab.open(f"explore?q=columned&cols={','.join(names)}", "main h2")

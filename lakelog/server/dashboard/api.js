@@ -20,7 +20,10 @@ class LongNumber {
   toJSON() { return JSON.rawJSON(this.#digits); }
 }
 const LONG = /\d{16}/;
-const exactly = (_, value, context) => (typeof value === "number" && LONG.test(context?.source) && String(value) !== context.source ? new LongNumber(context.source) : value);
+/** The digits of a number that count: two spellings of a fraction have the same. */
+const digits = (text) => text.replace(/e.*/i, "").replace(/[-.]/g, "").replace(/^0+|0+$/g, "");
+const isLost = (value, source) => (/^-?\d+$/.test(source) ? String(value) !== source : digits(String(value)) !== digits(source));
+const exactly = (_, value, context) => (typeof value === "number" && LONG.test(context?.source) && isLost(value, context.source) ? new LongNumber(context.source) : value);
 
 /** JSON with all digits of its numbers, in browsers that tell what was written (2025). */
 export const parsed = (text) => JSON.parse(text, LONG.test(text) ? exactly : undefined);
