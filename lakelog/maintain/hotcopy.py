@@ -182,7 +182,7 @@ def _prepare(store: Store, target: str) -> Paths:
         os.path.basename(d) for d in copy_paths.directories()
     }:
         raise AlreadyExists(f"{copy_paths.root} is not empty and no copy of a lake: choose another")
-    Folder(copy_paths.root).make_all()
+    Folder(copy_paths.root).make_for_lake()
     for directory in copy_paths.directories():
         Folder(directory).make_all()
     # Before the objects: a run that died can then be continued.

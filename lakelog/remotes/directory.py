@@ -161,6 +161,8 @@ class DirectoryRemote(Remote):
             if os.path.islink(folder):
                 raise TransferRefused(f"{folder} is a link: refused, nothing was changed")
         with self._explaining(key):
+            # Before there is a lakelog.json, too: all who share the directory have to read it.
+            Folder(self.url).make_for_lake()
             Folder(folder).make_all()
         return folder
 

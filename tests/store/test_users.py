@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog import remotes
 from lakelog.disk import LockFile
 from lakelog.state.state import save_state
 from tests.support import cli
@@ -81,15 +82,20 @@ def test_what_one_user_stores_is_read_by_those_who_read_the_lake(tmp_path: Path,
 @pytest.mark.usefixtures("private")
 @pytest.mark.parametrize("mode", [0o755, 0o2770, 0o700])
 def test_a_lake_made_in_a_directory_of_a_group_is_theirs(tmp_path: Path, mode: int) -> None:
-    """From its first file on: all who may write to the directory append."""
-    path = tmp_path / "lake"
-    path.mkdir()
-    path.chmod(mode)
-    with lakelog.open(path) as lake:
+    """From its first file on, and so is a remote and a backup: all who may write there do."""
+    paths = [tmp_path / name for name in ("lake", "remote", "copy")]
+    for path in paths:
+        path.mkdir()
+        path.chmod(mode)
+    with lakelog.open(paths[0]) as lake:
         lake.append({"type": "A"})
-    for each in path.rglob("*"):
-        bits = 0o2777 if each.is_dir() else 0o644
-        assert stat.S_IMODE(each.stat().st_mode) & bits == mode & bits, each
+        remotes.add_tested(lake.store, "home", str(paths[1]))
+        remotes.push(lake, "home", branches=["main"])
+        lake.backup(paths[2])
+    for path in paths:
+        for each in path.rglob("*"):
+            bits = 0o2777 if each.is_dir() else 0o644
+            assert stat.S_IMODE(each.stat().st_mode) & bits == mode & bits, each
 
 
 def test_lock_of_another_user_is_held_all_the_same(tmp_path: Path) -> None:
