@@ -14,6 +14,7 @@ move was published too. Without that note it is left over from an ingest that di
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Iterable, Iterator
@@ -22,11 +23,12 @@ from dataclasses import dataclass
 import orjson
 
 from lakelog.disk import File, Folder
+from lakelog.errors import InvalidName
 from lakelog.maintain.repair import recover
 from lakelog.paths import FileNames
 from lakelog.refs import Move
 from lakelog.segments import Segment
-from lakelog.store import Store
+from lakelog.store import Store, VerifiedFiles
 
 Ranges = dict[str, tuple[int, int]]
 _FROM_OTHERS = {"push", "pull", "merge"}
@@ -57,17 +59,25 @@ def find(store: Store, keys: Iterable[str]) -> Iterator[Trace]:
     """Yield the segments whose moves are lost, of those that were listed before this is called."""
     lake = _Lake(store)
     for key in keys:
-        try:
-            notes = Segment(store.paths, key).metadata()
-            ranges = {w: (r[0], r[1]) for w, r in orjson.loads(notes["wal"]).items()}
-        except Exception:  # whatever Arrow says of one that is damaged or gone: it proves nothing
-            continue
-        if ranges:
-            trace = _sealed_trace(lake, key, notes, ranges)
-        else:
-            trace = _ingested_trace(lake, key, notes)
-        if trace is not None:
+        if (trace := _trace(lake, key)) is not None:
             yield trace
+
+
+def _trace(lake: _Lake, key: str) -> Trace | None:
+    try:
+        notes = Segment(lake.store.paths, key).metadata()
+        ranges = {w: (r[0], r[1]) for w, r in orjson.loads(notes["wal"]).items()}
+    except Exception:  # whatever Arrow says of one that is damaged or gone: it proves nothing
+        return None
+    if not ranges:
+        return _ingested_trace(lake, key, notes)
+    # Arrow checks no footer: a flipped bit would name another branch, or commits that never were.
+    with contextlib.suppress(InvalidName, FileNotFoundError):
+        trace = _sealed_trace(lake, key, notes, ranges)
+        path = lake.store.paths.object("segments", key)
+        if trace and (lake.store.verified.holds(key, path) or VerifiedFiles.hash_file(path) == key):
+            return trace
+    return None
 
 
 def branches(store: Store) -> list[str]:

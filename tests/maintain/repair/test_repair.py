@@ -210,6 +210,31 @@ def test_a_damaged_segment_is_set_aside_and_its_events_are_listed(tmp_path: Path
             lake.sql('SELECT * FROM "v1".events')
 
 
+@pytest.mark.parametrize(
+    ("note", "spoilt"),
+    [
+        (b"lakelog.branch", b"lakelog.brancj"),
+        (b"lakelog.branch\x18\x04main", b"lakelog.branch\x18\x04maio"),
+    ],
+    ids=["no branch", "another branch"],
+)
+def test_the_notes_of_a_damaged_segment_are_not_believed(
+    note: bytes, spoilt: bytes, tmp_path: Path
+) -> None:
+    """They make no branch that never was."""
+    path = made(tmp_path, sealed([{"type": "A"}], [{"type": "B"}]))
+    file = object_file(path, "segments", head(path)[2][1].key)
+    data = file.read_bytes()
+    assert data.count(note) == 1
+    file.write_bytes(data.replace(note, spoilt))
+    forget_wals(path)
+    lost = cured(path).lost
+    assert [line for line in lost if "1 events" not in line] == []
+    assert types(path) == ["A", "~"]
+    with lakelog.open(path) as lake:
+        assert lake.branches() == ["main"]
+
+
 def test_lost_events_with_ids_can_be_retried(tmp_path: Path) -> None:
     """The ids of a lost segment are forgotten, so that its events can be delivered again."""
     path = made(tmp_path, sealed([{"type": "A", "id": "a"}], [{"type": "B", "id": "b"}]))
