@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,6 +148,25 @@ def test_statements_of_one_second(lake: lakelog.Lake, tmp_path: Path) -> None:
     ]
     (file,) = audit(lake.store, lake.branch_name, lake.engine, []).files
     assert file.wrong == 0
+
+
+@pytest.mark.parametrize("form", mixture.STYLES, ids=lambda form: form.NAME)
+def test_digits_without_end_stop_no_file(form: Any) -> None:
+    """What a pattern takes for a number is none that the engine's integers cannot hold."""
+    for line in getattr(form, "PATTERNS", ()):
+        for name in line.numbers:
+            start = line.regex.index(f"(?P<{name}>")
+            ends = (n for n, char in enumerate(line.regex) if char == ")" and n > start)
+            group = next(g for n in ends if (g := compiled(line.regex[start : n + 1])))
+            assert any(group.fullmatch("1" * digits) for digits in range(1, 19)), name
+            assert not group.fullmatch("9" * 19), name
+
+
+def compiled(regex: str) -> re.Pattern[str] | None:
+    """A part of a pattern, None for one that ends within a group."""
+    with contextlib.suppress(re.error):
+        return re.compile(regex)
+    return None
 
 
 @pytest.mark.matrix
