@@ -433,8 +433,8 @@ def _read_on(file: WalFile, fd: int, size: int) -> None:
     is_known = file.header is not None and file.size == size and file.damage is None
     length = _PIECE if is_known else size
     while file.end < size and not file.ended:
-        if is_known and wal.is_space(os.pread(fd, wal.SPACE_BYTES, file.end)):
-            file.torn = 0
+        # But what was torn is looked at again: it may stand behind the beginning of the space.
+        if is_known and not file.torn and wal.is_space(os.pread(fd, wal.SPACE_BYTES, file.end)):
             break
         start = file.end
         _take(file, os.pread(fd, min(length, size - start), start))

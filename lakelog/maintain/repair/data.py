@@ -331,22 +331,33 @@ def _pass_over(
 def _clear(store: Store, branch: str, tail: Tail, outcome: RepairOutcome) -> None:
     """Set aside damaged files of which all that can be read is sealed; trim the rest."""
     tail.forget()
-    watermarks = store.refs.head(branch).move.wal
+    watermarks, torn = store.refs.head(branch).move.wal, list[WalFile]()
     for file in (file for group in tail.scan().values() for file in group):
-        name, mark = os.path.basename(file.path), watermarks.get(file.writer, -1)
+        mark = watermarks.get(file.writer, -1)
         if not _is_bad(file):
             continue
         # A writer that lives goes on in the file that it holds, so it stays as it is.
         unsealed = file.header is None or any(f.sequence > mark for f in file.frames)
         if unsealed or LockFile(file.path).is_held():
-            outcome.done.append(f"{name} is still written to: close its writer and repair again")
+            _leave(file, outcome)
         elif file.damage is not None:
             if not file.resumed and file.final is None:
+                name = os.path.basename(file.path)
                 outcome.lost.append(f"{name}: what stood from byte {file.damage} on")
             outcome.set_aside(store, file.path)
         else:
-            outcome.lost.append(
-                f"{name}: {file.torn} bytes from byte {file.end} on, an append never"
-                " acknowledged, or damage; kept in cache/cut"
-            )
+            torn.append(file)
     trim(store, branch, tail)
+    for file in torn:
+        if File(file.path).exists():  # of another machine, whose lock nobody here sees
+            _leave(file, outcome)
+        else:
+            outcome.lost.append(
+                f"{os.path.basename(file.path)}: {file.torn} bytes from byte {file.end} on, an"
+                " append never acknowledged, or damage; kept in cache/cut"
+            )
+
+
+def _leave(file: WalFile, outcome: RepairOutcome) -> None:
+    name = os.path.basename(file.path)
+    outcome.done.append(f"{name} is still written to: close its writer and repair again")

@@ -28,7 +28,7 @@ from lakelog.maintain.repair import recover
 from lakelog.paths import FileNames
 from lakelog.refs import Move
 from lakelog.segments import Segment
-from lakelog.store import Store, VerifiedFiles
+from lakelog.store import Store
 
 Ranges = dict[str, tuple[int, int]]
 _FROM_OTHERS = {"push", "pull", "merge"}
@@ -72,10 +72,9 @@ def _trace(lake: _Lake, key: str) -> Trace | None:
     if not ranges:
         return _ingested_trace(lake, key, notes)
     # Arrow checks no footer: a flipped bit would name another branch, or commits that never were.
-    with contextlib.suppress(InvalidName, FileNotFoundError):
+    with contextlib.suppress(InvalidName):
         trace = _sealed_trace(lake, key, notes, ranges)
-        path = lake.store.paths.object("segments", key)
-        if trace and (lake.store.verified.holds(key, path) or VerifiedFiles.hash_file(path) == key):
+        if trace and recover.is_intact(lake.store, "segments", key):
             return trace
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -355,6 +356,26 @@ def test_the_torn_end_of_a_dead_writer_is_kept_and_listed(tmp_path: Path) -> Non
     assert types(path) == ["WHOLE"] * 3 + ["~"]
     assert any("kept in cache/cut" in line for line in done.lost)
     assert len(os.listdir(Path(path, "cache/cut"))) == 1
+
+
+@pytest.mark.parametrize("is_foreign", [False, True])
+def test_damage_in_the_space_of_a_dead_writer_is_cut(tmp_path: Path, is_foreign: bool) -> None:
+    """Also far behind its frames; the file of another machine stays, as its writer may live."""
+    path = str(tmp_path / "lake")
+    machine = lakes.on_host("elsewhere") if is_foreign else contextlib.nullcontext()
+    with machine, lakes.opened(path) as lake:
+        for name in "AB":
+            lake.append({"type": name})
+        killed = damage.copied(path, tmp_path / "killed")
+    (file,) = wal_files(killed)
+    assert file.read_bytes().endswith(bytes(1_000))
+    spoil(file, -1_000, 1)
+    done = damage.repaired(killed) if is_foreign else cured(killed)
+    assert file.exists() is is_foreign
+    assert [line for line in done.lost if "kept in cache/cut" not in line] == []
+    assert len(done.lost) == (not is_foreign)
+    assert any("still written to" in line for line in done.done) is is_foreign
+    assert types(killed) == ["A", "B"] + ["~"] * (not is_foreign)
 
 
 def test_a_living_writer_is_left_alone(tmp_path: Path) -> None:
