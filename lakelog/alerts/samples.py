@@ -62,7 +62,8 @@ def _source(queries: RuleQueries, rule: AlertRule, labels: Mapping[str, str]) ->
         condition = rule.samples or rule.condition()
         conditions = ["time >= $since AND time <= $now"]
         # Of labels that are no columns, the rule itself may say what they are of.
-        conditions += [f"{identifier(n)} = {literal(v)}" for n, v in labels.items() if n in _COLUMNS]
+        equal = [n for n in labels if n in _COLUMNS]
+        conditions += [f"{identifier(n)} = {literal(labels[n])}" for n in equal]
         conditions += [f"{identifier(n)} IS NULL" for n in rule.labels_by if _is_null(n, labels)]
         return f"SELECT * FROM events WHERE (\n{condition}\n) AND {' AND '.join(conditions)}"
     return "" if rule.view else _of_select(queries, rule, labels)
