@@ -7,8 +7,8 @@
     rows(lake, plan)                 exactly those rows
     apply(lake, plan)                a move that removes them; `lake.undo()` reverts it
 
-`by` and `key` name columns, fields of data or `content` (query/sql/keys.py); an event without one of them is
-nobody's duplicate, unless `nulls` are compared too. Of events of one key and equal
+`by` and `key` name columns, fields of data or `content` (query/sql/keys.py); an event without one
+of them is nobody's duplicate, unless `nulls` are compared too. Of events of one key and equal
 times the first is the one that stands first in the branch, so a plan never depends on chance.
 Queries take a lake or one of its views and return DuckDB relations.
 """
