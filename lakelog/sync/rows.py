@@ -245,9 +245,11 @@ class RowWriter:
         """Set a row aside that cannot be converted. Raises RowRefused where that is not wanted."""
         place = f"{self._target.address}, table {self._table}, {KEY} {row.values.get(KEY)}"
         if not self._sets_aside:
+            can_set_aside = self._target.can_set_aside
+            way = "use --on-error quarantine" if can_set_aside else "give its type with --column"
             raise RowRefused(
-                f"{place}: {row.problem}: change the column in the query, or use --on-error"
-                " quarantine; this batch was not written"
+                f"{place}: {row.problem}: change the column in the query, or {way}; this batch was"
+                " not written"
             )
         self._set_aside(row.values, f"{place}: {row.problem}")
 
