@@ -132,6 +132,20 @@ def test_of_many_decisions_those_of_some_subjects_teach(
     lake.rollback(lake.log()[1].move.snapshot)
 
 
+def test_subjects_in_a_member_of_payloads_teach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of them, where they have more decisions than are learnt from."""
+    monkeypatch.setattr(training, "DECISIONS_MAX", 1_100)
+    events = list(items(0, COUNT, COUNT))
+    for event in events:
+        event["data"] = {**event["data"], "item": {"id": event.pop("subject")}}
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(events)
+        model = train_model(lake, recipe(by="data.item.id"))
+    assert 400 < sum(model.rows.values()) < 1_200
+
+
 def test_nothing_after_a_decision_is_a_feature(model: OutcomeModel) -> None:
     """The planted note and the outcome tell everything; neither is known when a model is asked."""
     names = {feature.name for feature in model.features}

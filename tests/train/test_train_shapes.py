@@ -240,6 +240,21 @@ def test_preference_puts_best_against_worst(home: Path) -> None:
     assert (row["prompt"], row["chosen"], row["rejected"]) == ("p", "good", "bad")
 
 
+def test_an_answer_whose_score_is_no_number_is_in_no_pair(home: Path) -> None:
+    """It is neither the best nor the worst, and is counted among what is left out."""
+    events = [
+        {"type": "a", "time": at(n), "data": {"prompt": "p", "response": f"r{n}", "score": score}}
+        for n, score in enumerate((1, "2.5", "NaN", "inf", "good", "", None, [3]))
+    ]
+    shape = {"response": "data.response", "score": "data.score"}
+    with lake_of(home / "lake", events) as lake:
+        made = train.export(lake, recipe("preference", shape=shape, **ALL), home / "out")
+    (row,) = rows(home / "out")
+    assert (row["chosen"], row["rejected"]) == ("r1", "r0")
+    assert (row["chosen_score"], row["rejected_score"]) == (2.5, 1.0)
+    assert made.manifest["counts"]["lost"] == {"no_pair": 6}
+
+
 def test_sequence_windows_end_before_their_label(home: Path) -> None:
     """A row has at most `length` tokens before the next one, of one subject, in order."""
     events = [{"type": t, "subject": s, "time": at(n)} for n, t in enumerate("abcd") for s in "xy"]

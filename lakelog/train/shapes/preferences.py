@@ -50,8 +50,7 @@ def preference_lost(selection: RowQuery, recipe: Recipe) -> str:
 
 def _lost_scores(selection: RowQuery, recipe: Recipe) -> str:
     prompt, response = (text_member(selection, recipe, name) for name in ("prompt", "response"))
-    score = member(selection, recipe, "score")
-    is_complete = f"{_are_given(prompt, response)} AND ({score}) IS NOT NULL"
+    is_complete = f"{_are_given(prompt, response)} AND {_score(selection, recipe)} IS NOT NULL"
     group = f", {group_sql(selection, recipe)}" if recipe.split["group"] else ""
     return (
         f"SELECT (SELECT count(*) FROM ({selection.sql}) WHERE NOT ({is_complete})) AS no_pair,"
@@ -59,6 +58,13 @@ def _lost_scores(selection: RowQuery, recipe: Recipe) -> str:
         f" FROM ({selection.sql}) WHERE {is_complete}))"
         f" - (SELECT count(*) FROM ({_from_scores(selection, recipe)})) AS equal_answers"
     )
+
+
+def _score(selection: RowQuery, recipe: Recipe) -> str:
+    """SQL of the score of an answer, null where it is no number."""
+    number = f"TRY_CAST({member(selection, recipe, 'score')} AS DOUBLE)"
+    # NaN would be higher than any other.
+    return f"(CASE WHEN isfinite({number}) THEN {number} END)"
 
 
 def _are_given(*values: str) -> str:
@@ -118,9 +124,8 @@ def _from_pairs(selection: RowQuery, recipe: Recipe) -> str:
 
 
 def _from_scores(selection: RowQuery, recipe: Recipe) -> str:
-    prompt, response, score = (
-        member(selection, recipe, name) for name in ("prompt", "response", "score")
-    )
+    prompt, response = (member(selection, recipe, name) for name in ("prompt", "response"))
+    score = _score(selection, recipe)
     # The time is that of the latest answer, see below.
     extra = carry_columns(selection, recipe, {"prompt", "chosen", "rejected", "time"})
     names = [e.rpartition(" AS ")[2] for e in extra]
@@ -137,12 +142,12 @@ def _from_scores(selection: RowQuery, recipe: Recipe) -> str:
     return f"""
     WITH base AS (
         SELECT ({prompt})::VARCHAR AS prompt, ({response})::VARCHAR AS response,
-            ({score})::DOUBLE AS score, {selection.time}::TIMESTAMPTZ AS time,
+            {score} AS score, {selection.time}::TIMESTAMPTZ AS time,
             {selection.seq} AS seq, {group_sql(selection, recipe)} AS __grouped,
             {stratum_sql(selection, recipe)} AS __strata{inner}
         FROM ({selection.sql})
         WHERE trim(({prompt})::VARCHAR) <> '' AND trim(({response})::VARCHAR) <> ''
-            AND ({score}) IS NOT NULL
+            AND {score} IS NOT NULL
     )
     SELECT prompt, first(response {best}) AS chosen, first(response {worst}) AS rejected,
         max(score) AS chosen_score, min(score) AS rejected_score{carried_values},
