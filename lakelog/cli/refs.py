@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from typing import Any
 
 import click
@@ -75,7 +76,8 @@ def tag(
             snapshot_id = delete_tag(lake.store, name, app.branch, message).snapshot[
                 : Snapshot.SHORT
             ]
-            app.say(f"deleted tag {name}; `lakelog tag {name} {snapshot_id}` recreates it")
+            recreates = f"`lakelog tag {shlex.quote(name)} {snapshot_id}` recreates it"
+            app.say(f"deleted tag {name}; {recreates}")
         else:
             new_tag = lake.tag(name, ref, message)
             app.say(f"tag {name} names {new_tag.snapshot[: Snapshot.SHORT]}")
@@ -136,7 +138,8 @@ def _delete_branch(app: App, lake: lakes.Lake, name: str) -> None:
     # Its pending events are published first, so that the log of the branch has them.
     with lakes.open(lake.path, create=False, branch=name) as branch_lake:
         delete_branch(lake.store, name, branch_lake.settle)
-    app.say(f"deleted branch {name}; `lakelog branch {name} {name}@N` recreates it at move N")
+    names = f"{shlex.quote(name)} {shlex.quote(f'{name}@N')}"
+    app.say(f"deleted branch {name}; `lakelog branch {names}` recreates it at move N")
 
 
 def _tag_record(tag: Tag) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from dataclasses import asdict
 
 import click
@@ -76,7 +77,7 @@ def remote(
             with contextlib.suppress(DamagedRef):
                 address = travel.load(lake.store, str(name)).url
             travel.remove(lake.store, str(name))
-            advice = f"`lakelog remote add {name} {address}` brings it back"
+            advice = f"`lakelog remote add {name} {shlex.quote(address)}` brings it back"
             app.say(f"removed remote {name}; what it holds stays there; {advice}")
 
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import re
+import shlex
 from dataclasses import asdict, dataclass
 
 import click
@@ -62,7 +63,8 @@ def attach(
     # Keys of subjects are never in the bucket: whoever needs the fields brings the file.
     if protection is not None and protection.ciphers() is None:
         app.say(f"protected fields are NULL here without a copy of their keys: {protection.path}")
-    app.say(f"run `lakelog --lake {path} exchange --every 1s` to publish and to follow the others")
+    command = f"lakelog --lake {shlex.quote(path)} exchange --every 1s"
+    app.say(f"run `{command}` to publish and to follow the others")
 
 
 def _bytes(value: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -172,8 +173,7 @@ class SignatureCheck:
                         (
                             store.paths.head_dir(branch),
                             f"branch {branch}: its newest state has events that are in no signed"
-                            f" one: `lakelog sign {branch} --key KEY` signs it, a TAG is verified"
-                            " alone",
+                            f" one: `{_sign_command(branch)}` signs it, a TAG is verified alone",
                         )
                     )
                 faults += self._pending(branch)
@@ -192,7 +192,7 @@ class SignatureCheck:
             (
                 store.paths.wal_dir(branch),
                 f"branch {branch}: {events:,} of the events that it shows are in its write-ahead"
-                f" log, and so not signed: `lakelog sign {branch} --key KEY` signs them, too",
+                f" log, and so not signed: `{_sign_command(branch)}` signs them, too",
             )
         ]
 
@@ -264,7 +264,11 @@ def _faults(file: SignatureFile, subject: Target, statement: Statement) -> Itera
 
 def _unsigned(subject: Target) -> str:
     name = subject.tag or subject.snapshot[:12]
-    return f"{subject} has no signature: `lakelog sign {name} --key KEY` makes one"
+    return f"{subject} has no signature: `{_sign_command(name)}` makes one"
+
+
+def _sign_command(ref: str) -> str:
+    return f"lakelog sign {shlex.quote(ref)} --key KEY"
 
 
 def newest(

@@ -9,6 +9,7 @@ the last rewind names what is there. Else events would be dropped, and only `for
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
@@ -157,7 +158,7 @@ class _Push(Exchange):
         if remote_tag and not self.is_forced:
             raise Diverged(
                 f"{self._site.url}: tag {name!r} names another state there, and stays as it is;"
-                f" `lakelog push --tag {name} --force` replaces it"
+                f" `lakelog push --tag {shlex.quote(name)} --force` replaces it"
             )
         # Whoever pushed the branch has sent most of it.
         base = self._base(tag.branch, self._site.head(tag.branch))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -329,6 +330,17 @@ def test_tags_are_made_listed_and_deleted(lake: Path) -> None:
     assert said.startswith("deleted tag first; `lakelog tag first ")
     assert [t["tag"] for t in answer(lake, "tag")] == ["v1"]
     assert "exists" in run(lake, "tag", "v1", code=1).stderr
+
+
+def test_what_takes_a_deletion_back_can_be_typed(lake: Path) -> None:
+    """Also of a name with a blank, which a shell takes for two."""
+    run(lake, "tag", "a b")
+    run(lake, "branch", "c d")
+    for verb, name in (("tag", "a b"), ("branch", "c d")):
+        said = run(lake, verb, "--delete", name).stderr
+        command = re.findall("`lakelog (.*)`", said)[0].replace("@N", "@1")
+        run(lake, *shlex.split(command))
+        assert name in {row[verb] for row in answer(lake, verb)}
 
 
 def test_branches_have_events_of_their_own(lake: Path) -> None:
