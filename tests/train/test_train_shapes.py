@@ -252,7 +252,7 @@ def test_an_answer_whose_score_is_no_number_is_in_no_pair(home: Path) -> None:
     (row,) = rows(home / "out")
     assert (row["chosen"], row["rejected"]) == ("r1", "r0")
     assert (row["chosen_score"], row["rejected_score"]) == (2.5, 1.0)
-    assert made.manifest["counts"]["lost"] == {"no_pair": 6}
+    assert made.manifest["losses"] == {"no_pair": 6}
 
 
 def test_sequence_windows_end_before_their_label(home: Path) -> None:
