@@ -177,11 +177,11 @@ class Relation:
 
     def to_arrow_table(self, size: int = 1_000_000) -> pa.Table:
         """All rows as an Arrow table."""
-        return self._for_arrow()._run("to_arrow_table", size)
+        return self.for_arrow(self)._run("to_arrow_table", size)
 
     def to_arrow_reader(self, size: int = 1_000_000) -> pa.RecordBatchReader:
         """All rows as a stream of Arrow batches; what goes wrong on the way is raised there."""
-        reader = self._for_arrow()._run("to_arrow_reader", size)
+        reader = self.for_arrow(self)._run("to_arrow_reader", size)
         # Errors of a stream come while it is read: they are ours there, too.
         batches = Batches(self._stream, functools.partial(self._next_batch, reader))
         return pa.RecordBatchReader.from_batches(reader.schema, batches)
@@ -204,7 +204,7 @@ class Relation:
     def pl(self) -> polars.DataFrame:
         """All rows as a Polars data frame."""
         require("polars", ".pl()", "pip install 'lakelog[polars]'")
-        frame: polars.DataFrame = self._for_arrow()._run("pl")
+        frame: polars.DataFrame = self.for_arrow(self)._run("pl")
         return frame
 
     def plot(
@@ -321,16 +321,18 @@ class Relation:
     def __repr__(self) -> str:
         return str(self._run("__repr__"))
 
-    def _for_arrow(self) -> Relation:
-        """The same rows in types that Arrow has."""
-        casts = [_arrow_cast(column_type) for column_type in self.types]
+    @staticmethod
+    def for_arrow(relation: Any) -> Any:
+        """The rows of a relation, which may be the engine's own, in types that Arrow has."""
+        casts = [_arrow_cast(column_type) for column_type in relation.types]
         if not any(casts):
-            return self
+            return relation
+        names = relation.limit(0).columns
         columns = [
             f"#{place}" + (f"::{cast} AS {identifier(name)}" if cast else "")
-            for place, (name, cast) in enumerate(zip(self.columns, casts, strict=True), 1)
+            for place, (name, cast) in enumerate(zip(names, casts, strict=True), 1)
         ]
-        return self.project(", ".join(columns))
+        return relation.project(", ".join(columns))
 
     def _with(self, relation: duckdb.DuckDBPyRelation) -> Relation:
         return Relation(relation, self._stream, self._failure, is_whole=False)

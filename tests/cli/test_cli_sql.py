@@ -190,6 +190,20 @@ def test_an_arrow_file_is_the_file_format(lake: Path, tmp_path: Path) -> None:
     assert pa.ipc.open_file(tmp_path / "x.arrow").read_all().column_names == ["a", "a_1"]
 
 
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_types_that_arrow_lacks_are_other_types_in_files(
+    lake: Path, tmp_path: Path, form: str
+) -> None:
+    """As in exports: the engine alone gives Arrow other values, for the largest UHUGEINT -1."""
+    out = tmp_path / f"rows.{form}"
+    query = "SELECT '101'::BIT AS b, TIMETZ '12:00:00+05' AS z, [7::UHUGEINT] AS u"
+    run(lake, "sql", query, "-o", str(out))
+    table = pq.read_table(out) if form == "parquet" else pa.ipc.open_file(out).read_all()
+    assert table.to_pylist() == [{"b": "101", "z": "12:00:00+05", "u": [7]}]
+    said = run(lake, "sql", f"SELECT {2**128 - 1}::UHUGEINT AS u", "-o", str(out), code=1)
+    assert "Could not cast value 3402" in said.output
+
+
 def test_a_file_appears_whole_or_not_at_all(lake: Path, tmp_path: Path) -> None:
     """A query that fails half-way leaves the older file, and no temporary one."""
     path = tmp_path / "out.csv"

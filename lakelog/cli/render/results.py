@@ -13,6 +13,7 @@ from typing import Any
 
 from lakelog.cli.render.tables import ROWS_MAX
 from lakelog.libraries import duckdb
+from lakelog.query import Relation
 from lakelog.render import ColumnBatch, OutputFormat, QueryResult
 from lakelog.sql import identifier
 
@@ -51,7 +52,8 @@ def result_of(
     if format in OutputFormat.binary():
         complete()
         # A stream of Arrow has no second try: what the tables lack is fetched before it begins.
-        return QueryResult(names, (), nested, lambda: relation.to_arrow_reader(131_072))
+        arrow_rows = Relation.for_arrow(relation)
+        return QueryResult(names, (), nested, lambda: arrow_rows.to_arrow_reader(131_072))
     has_nanoseconds = any(str(column_type) == _NANOSECONDS for column_type in relation.types)
     # A table keeps its times short.
     if has_nanoseconds and format != "table":
