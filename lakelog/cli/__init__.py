@@ -14,7 +14,7 @@ from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_branch
 from lakelog.cli.options import bind, flag, option
 from lakelog.runtime.lazy import lazy_face
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 
 if TYPE_CHECKING:
     from lakelog.cli.render.tables import cell as cell
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazy_face(__name__)
 __all__ += ["cli", "main"]
 
-SECTIONS: dict[str, dict[str, tuple[str, str]]] = tables_beside(__file__, "verbs.toml")
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = ModuleFiles(__file__).tables("verbs.toml")
 """The verbs that help shows, by section: the module of each, and what it does."""
 MODULES = {verb: module for verbs in SECTIONS.values() for verb, (module, _) in verbs.items()}
 del SECTIONS["hidden"]

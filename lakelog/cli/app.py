@@ -19,7 +19,7 @@ from lakelog.cli.options import bind, option, output_files
 from lakelog.cli.render import terminal
 from lakelog.erased import copies
 from lakelog.errors import LakelogError
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 from lakelog.settings import NAMES
 from lakelog.store import Store
 
@@ -79,7 +79,7 @@ class _WithExamples(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, which are read only for this: no other run needs them."""
-        examples = tables_beside(__file__, "examples.toml").get(self.path, "")
+        examples = ModuleFiles(__file__).tables("examples.toml").get(self.path, "")
         # \b tells click to keep the lines as they are.
         lines = ["\b", "Examples:", *(f"  {line}" for line in examples.splitlines())]
         self.epilog = "\n".join(lines) if examples else None

@@ -37,7 +37,7 @@ from lakelog.errors import (
     QueryFailed,
 )
 from lakelog.runtime.closest import did_you_mean
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 
 DONE, FAILED, USAGE, WRONG, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -93,7 +93,7 @@ _QUOTED = re.compile(r"'([^']*)'")
 @functools.cache
 def hints() -> dict[str, Any]:
     """Return what is said to words of other tools, and to options that a verb lacks."""
-    return tables_beside(__file__, "hints.toml")
+    return ModuleFiles(__file__).tables("hints.toml")
 
 
 def guard(run: Callable[[], object]) -> int:

@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from lakelog.cli.app import App
 from lakelog.cli.options import option
 from lakelog.errors import InvalidSetting
+from lakelog.runtime.tables import ModuleFiles
 from lakelog.settings import span_us
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -148,15 +149,17 @@ def unit(
     arguments = [*verb, *_given_options(spellings), *["-q"] * app.quiet, *["-v"] * app.verbose]
     # % begins a specifier in a systemd unit, and $ a variable.
     command = shlex.join([*program, *arguments]).replace("%", "%%").replace("$", "$$")
-    with open(os.path.join(os.path.dirname(__file__), "unit.service")) as template:
-        unit_text = template.read()
-    return unit_text.format(
-        subject=subject.replace("%", "%%"),
-        after=after,
-        secrets=secrets,
-        command=command,
-        restart=restart,
-        stop=stop,
+    return (
+        ModuleFiles(__file__)
+        .text("unit.service")
+        .format(
+            subject=subject.replace("%", "%%"),
+            after=after,
+            secrets=secrets,
+            command=command,
+            restart=restart,
+            stop=stop,
+        )
     )
 
 

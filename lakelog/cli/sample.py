@@ -15,13 +15,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 
 END = datetime(2026, 11, 1, tzinfo=UTC)
 DAYS = 5
 OUTAGE = (datetime(2026, 10, 30, 14, tzinfo=UTC), datetime(2026, 10, 30, 17, tzinfo=UTC))
 
-_TABLES = tables_beside(__file__, "sample.toml")
+_TABLES = ModuleFiles(__file__).tables("sample.toml")
 SHOWS, TOPICS, HOSTS = _TABLES["shows"], _TABLES["topics"], _TABLES["hosts"]
 ERROR_TEXTS, AGENT_SHARE = _TABLES["errors"], _TABLES["decisions"]
 PROMPTS, MODELS = _TABLES["prompts"], _TABLES["models"]

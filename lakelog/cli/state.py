@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +16,7 @@ from lakelog.cli.render.tables import Count, FullName, cell, clock, second
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import StateRefused
 from lakelog.render import micros
+from lakelog.runtime.tables import ModuleFiles
 from lakelog.state import (
     RestoreRequest,
     Retention,
@@ -336,9 +336,8 @@ def scripts(
     """
     os.makedirs(directory, exist_ok=True)
     for name in _SCRIPTS:
-        script = (Path(__file__).parent / name).read_text()
         path = os.path.join(directory, name)
-        write_new(path, script, "remove it, or name another directory")
+        write_new(path, ModuleFiles(__file__).text(name), "remove it, or name another directory")
         # Executable, as the scripts that they stand in for were.
         os.chmod(path, 0o755)
         app.say(f"wrote {path}")

@@ -10,11 +10,11 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import orjson
 
 from lakelog.errors import InvalidSetting
+from lakelog.runtime.tables import ModuleFiles
 from lakelog.values import JsonObject
 
 KINDS = ("kubernetes", "compose")
@@ -127,8 +127,7 @@ def render(deployment: Deployment, recipe: str) -> str:
 
 
 def _filled(name: str, values: Mapping[str, str]) -> str:
-    template = string.Template(Path(__file__).with_name(f"{name}.yaml").read_text())
-    return template.substitute(values)
+    return string.Template(ModuleFiles(__file__).text(f"{name}.yaml")).substitute(values)
 
 
 def _kubernetes(deployment: Deployment) -> dict[str, str]:

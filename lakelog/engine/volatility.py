@@ -10,7 +10,6 @@ read only of those that a later engine has and this list does not.
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Iterator
 from enum import Enum
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 from lakelog.engine import core
 from lakelog.engine.syntax import Node, nodes
+from lakelog.runtime.tables import ModuleFiles
 
 
 class Volatility(Enum):
@@ -49,12 +49,11 @@ _FILE_NAME = re.compile(r"[./\\:*]")
 def _named() -> Iterator[tuple[str, str]]:
     """Yield each function with the paragraph of functions.txt that it stands in."""
     # No TOML, whose parser nothing else of a first query needs.
-    with open(os.path.join(os.path.dirname(__file__), "functions.txt")) as file:
-        for name in file.read().split():
-            if name.endswith(":"):
-                paragraph = name[:-1]
-            else:
-                yield name, paragraph
+    for name in ModuleFiles(__file__).text("functions.txt").split():
+        if name.endswith(":"):
+            paragraph = name[:-1]
+        else:
+            yield name, paragraph
 
 
 _PARAGRAPHS = dict(_named())

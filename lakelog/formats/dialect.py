@@ -23,14 +23,14 @@ from lakelog.formats import jsonl, moments, sqltext
 from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.sqltext import IN_RANGE, VALID, level_sql, odd_sql, time_sql
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 from lakelog.values import JsonObject, parse_line
 
 Scale = tuple[tuple[int, str], ...]
 """From which number on a level has which name; the last entry ends the scale."""
 SCALES: dict[str, Scale] = {
     name: tuple((number, level) for number, level in scale)
-    for name, scale in tables_beside(__file__, "scales.toml").items()
+    for name, scale in ModuleFiles(__file__).tables("scales.toml").items()
 }
 _NUMBER = r"[0-9]{1,3}"
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{\]},]|"')

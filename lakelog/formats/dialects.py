@@ -9,7 +9,7 @@ from lakelog.event import EncodedBatch
 from lakelog.formats import dialect, jsonl
 from lakelog.formats.dialect import Dialect
 from lakelog.formats.format import EventMembers
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 from lakelog.values import JsonObject
 
 _BYTE = range(256)
@@ -57,7 +57,8 @@ def _dialect(name: str, members: JsonObject) -> Dialect:
 
 
 LINES = tuple(
-    _dialect(name, members) for name, members in tables_beside(__file__, "dialects.toml").items()
+    _dialect(name, members)
+    for name, members in ModuleFiles(__file__).tables("dialects.toml").items()
 )
 """All of them; of those that fit equally well the first is taken."""
 NAMED = {form.NAME: form for form in LINES}

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import InvalidSetting
 from lakelog.runtime.closest import did_you_mean
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 
 
 @functools.cache
 def built_in() -> dict[str, str]:
     """The patterns that can be named; a user's own of the same name goes before."""
-    patterns = tables_beside(__file__, "grok.toml")
+    patterns = ModuleFiles(__file__).tables("grok.toml")
     return {name: "".join(lines) for name, lines in patterns.items()}
 
 

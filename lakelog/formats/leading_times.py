@@ -41,10 +41,10 @@ from lakelog.formats.pattern_format import PatternFormat
 from lakelog.formats.pattern_tables import expanded, with_fragments
 from lakelog.formats.zones import AREAS, SEVERAL, ZONES
 from lakelog.libraries import np, pa, pc
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 from lakelog.values import parse_time
 
-_TABLE = tables_beside(__file__, "leading_times.toml")
+_TABLE = ModuleFiles(__file__).tables("leading_times.toml")
 _FRAGMENTS = with_fragments(
     {
         "areas": AREAS,

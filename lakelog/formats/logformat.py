@@ -16,7 +16,7 @@ from typing import Any
 from lakelog.errors import InvalidSetting
 from lakelog.formats.pattern import MONTH, REQUEST, STATUS, Pattern
 from lakelog.formats.pattern_format import PatternFormat
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 
 _TOKEN = re.compile(
     r"%%|%[<>!,\d]*(?:\{(?P<of>[^}]*)\})?(?P<mark>\^t[io]|[A-Za-z])|\$(?:\{(\w+)\}|(?P<name>\w+))"
@@ -53,7 +53,7 @@ class _Expansion:
 @functools.cache
 def _table() -> dict[str, Any]:
     """The names of what directives and variables stand for."""
-    return tables_beside(__file__, "logformat.toml")
+    return ModuleFiles(__file__).tables("logformat.toml")
 
 
 def form(log_format: str) -> PatternFormat:

@@ -46,7 +46,7 @@ from lakelog.formats.pattern import (
 )
 from lakelog.formats.pattern_format import UNTIMED_SCORE, PatternFormat, program
 from lakelog.formats.zones import ANY_ZONE, NUMERIC, ODD_ZONE, TZ
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 
 _FRAGMENTS = {
     "any_zone": ANY_ZONE,
@@ -86,7 +86,7 @@ _LISTS = ("numbers", "dashes", "quoted", "doubled")
 
 def read_table(name: str) -> tuple[PatternFormat, ...]:
     """Return the formats that a table declares."""
-    tables = tables_beside(__file__, name)
+    tables = ModuleFiles(__file__).tables(name)
     fragments = with_fragments(_FRAGMENTS, tables.pop("fragments", {}))
     return tuple(_format(name, table, fragments) for name, table in tables.items())
 

@@ -6,9 +6,9 @@ word stays in the event's `data`, so that it can be seen.
 
 from __future__ import annotations
 
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 
-_TABLE = tables_beside(__file__, "zones.toml")
+_TABLE = ModuleFiles(__file__).tables("zones.toml")
 ZONES: dict[str, str] = _TABLE["offsets"]
 """Abbreviations of zones that mean one offset."""
 SEVERAL: tuple[str, ...] = tuple(_TABLE["several"])

@@ -15,7 +15,6 @@ import ctypes
 import os
 import threading
 from collections import Counter
-from pathlib import Path
 
 import orjson
 
@@ -24,6 +23,7 @@ from lakelog.lake import Lake
 from lakelog.libraries import pa
 from lakelog.loggers import AILogger
 from lakelog.oos.log_state import FAILURES, HOUR, STATES, UNKNOWN, LogEvent, LoggedFailure, LogState
+from lakelog.runtime.tables import ModuleFiles
 from lakelog.values import JsonObject, from_micros, parse_time
 
 CHUNK = 1 << 18
@@ -38,15 +38,16 @@ _YEAR_1 = -62_135_596_800_000_000
 """No event is older: the engine rounds a division to zero, not down."""
 
 
-def _view(name: str, **values: object) -> str:
-    """Return the text of a view beside this module."""
-    return (Path(__file__).parent / f"{name}.sql").read_text("utf-8").format(**values)
-
-
-_STANDING = _view("oos_status", item_types=", ".join(f"'{name}'" for name in STATES))
+_STANDING = (
+    ModuleFiles(__file__)
+    .text("oos_status.sql")
+    .format(item_types=", ".join(f"'{name}'" for name in STATES))
+)
 """Unlike the view `status`, of an item's categories together, and of these four types alone."""
-_COUNTS = _view(
-    "oos_counts", year_1=_YEAR_1, hour=HOUR, first_hour=_YEAR_1 // HOUR, unknown=UNKNOWN
+_COUNTS = (
+    ModuleFiles(__file__)
+    .text("oos_counts.sql")
+    .format(year_1=_YEAR_1, hour=HOUR, first_hour=_YEAR_1 // HOUR, unknown=UNKNOWN)
 )
 """As one, for each view that is kept costs every new event."""
 

@@ -9,27 +9,20 @@ and whoever chooses segments for a query asks its session which of them it has c
 
 from __future__ import annotations
 
-import os
 import re
 
 from lakelog.engine.syntax import ParsedStatement
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb
+from lakelog.runtime.tables import ModuleFiles
 
-
-def _names(file: str) -> frozenset[str]:
-    """Return the names of settings in a file beside this module."""
-    with open(os.path.join(os.path.dirname(__file__), file)) as names:
-        return frozenset(names.read().split())
-
-
-OF_PROCESS = _names("process_settings.txt")
+OF_PROCESS = frozenset(ModuleFiles(__file__).text("process_settings.txt").split())
 """What may be set for all sessions: no answer depends on it."""
 _DECIDING = ("TimeZone", "Calendar", "default_collation")
 """Settings of a session that decide which rows a comparison holds for: the first two say which time
 a text or a day is."""
 _USUAL = ("UTC", "gregorian", "")
-OF_SESSION = _names("session_settings.txt")
+OF_SESSION = frozenset(ModuleFiles(__file__).text("session_settings.txt").split())
 """What is set for one session, as is any setting that is not of the process."""
 _GAP = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)"
 _SET = re.compile(

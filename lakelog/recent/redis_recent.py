@@ -21,7 +21,6 @@ as for databases (delta.py).
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from lakelog.lake import Lake
 from lakelog.libraries import pa
 from lakelog.manifest import Manifest
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.tables import ModuleFiles
 from lakelog.sync import Watermark
 from lakelog.values import JsonObject
 
@@ -52,8 +52,7 @@ _DROPPED = 1000
 TEXT_MAX = 8192
 """Longer contents are cut to so many characters, longer data is left out; `truncated` says so."""
 
-with open(os.path.join(os.path.dirname(__file__), "write.lua")) as file:
-    WRITE = file.read()
+WRITE = ModuleFiles(__file__).text("write.lua")
 SOURCE = "coalesce(nullif(source, ''), base, '')"
 _CONTENT = "coalesce(nullif(message, ''), nullif(data, ''), nullif(subject, ''), '')"
 

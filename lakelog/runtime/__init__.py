@@ -2,8 +2,8 @@
 
 `Lazy`, `LazyProperty` and `lazy_face` load what is first used then; `forks` forgets in a child what
 is its parent's; `OrderedLock` has a `Rank`; `Living` keeps nothing alive; `environment` is that of
-a child process; `tables_beside` reads data beside a module; a `ProgressCallback` hears how far a
-long job is; `did_you_mean` suggests a name.
+a child process; `ModuleFiles` are data beside a module; a `ProgressCallback` hears how far a long
+job is; `did_you_mean` suggests a name.
 """
 
 from typing import TYPE_CHECKING

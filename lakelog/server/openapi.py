@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 from lakelog.values import JsonObject
 
 JSON = "application/json"
@@ -18,7 +18,7 @@ _TEXT, _FORM = "text/plain", "application/x-www-form-urlencoded"
 def document(version: str, handlers: Mapping[tuple[str, str], Callable[..., object]]) -> JsonObject:
     """Return the document; `handlers` are those of the dashboard by method and path, whose
     docstrings say what they do."""
-    tables = tables_beside(__file__, "openapi.toml")
+    tables = ModuleFiles(__file__).tables("openapi.toml")
     paths: dict[str, JsonObject] = {}
     for group, operations in (*tables["operations"].items(), ("Dashboard", _dashboard(handlers))):
         for key, operation in operations.items():

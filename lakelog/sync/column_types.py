@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from lakelog import sql
 from lakelog.errors import InvalidSetting
 from lakelog.runtime.closest import did_you_mean
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 
 _DIGITS_MAX = 38
-_TABLES = tables_beside(__file__, "types.toml")
+_TABLES = ModuleFiles(__file__).tables("types.toml")
 _ENGINE_TYPES, _ALIASES = _TABLES["engine"], _TABLES["aliases"]
 _KINDS = dict.fromkeys(("varchar", "keyword", "json", "jsonb", "uuid"), "text") | dict.fromkeys(
     ("smallint", "integer"), "bigint"

@@ -12,10 +12,10 @@ or products.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lakelog.runtime.tables import ModuleFiles
 from lakelog.train.tables import expand, read_table
 
 TOKENS_PER_RULE = 12
@@ -97,6 +97,4 @@ KINDS = {entry.name: entry for entry in _kinds()}
 @functools.cache
 def names() -> tuple[str, ...]:
     """The 10,000 names that are redacted."""
-    path = os.path.join(os.path.dirname(__file__), "names.txt")
-    with open(path, encoding="utf-8") as file:
-        return tuple(file.read().split())
+    return tuple(ModuleFiles(__file__).text("names.txt").split())

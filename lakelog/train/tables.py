@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
 from lakelog.libraries import np
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -25,7 +25,7 @@ _REFERENCE = re.compile(r"%\{(\w+)\}")
 @functools.cache
 def read_table(name: str) -> JsonMap:
     """Return what a file beside this module holds."""
-    return tables_beside(__file__, name)
+    return ModuleFiles(__file__).tables(name)
 
 
 def invert(lists: dict[str, list[str]]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 import lakelog
 from lakelog.cli import MODULES, SECTIONS, app, cli, sample
 from lakelog.cli import demo as tour
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 from tests.support.cli import answer, flip, lines, run, segments
 from tests.support.tree import ROOT
 
@@ -155,7 +155,7 @@ def test_every_verb_and_no_other_has_examples() -> None:
     commands = [(verb, cli.get_command(context, verb)) for verb in VERBS]
     shared = {"omega rollback", "omega list-revisions", "omega rollout-status"}
     verbs = {path for verb, command in commands if command for path in paths(command, verb)}
-    examples = tables_beside(app.__file__, "examples.toml")
+    examples = ModuleFiles(app.__file__).tables("examples.toml")
     assert verbs - shared == set(examples)
     too_long = [line for text in examples.values() for line in text.splitlines() if len(line) > 76]
     assert too_long == []  # four columns are in front of each
@@ -163,7 +163,7 @@ def test_every_verb_and_no_other_has_examples() -> None:
 
 def test_examples_mean_the_same_to_a_shell() -> None:
     """A variable of a query is not one of the shell, and no option is a command of its own."""
-    for verb, text in tables_beside(app.__file__, "examples.toml").items():
+    for verb, text in ModuleFiles(app.__file__).tables("examples.toml").items():
         assert not re.search(r"[^\\]\n *--", text), verb
         # Single quotes first, so that those within double ones are a part of these.
         for quoted in re.findall(r"""'[^']*'|"(?:\\.|[^"\\])*\"""", text):

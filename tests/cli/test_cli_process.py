@@ -15,6 +15,7 @@ import subprocess
 import sys
 import termios
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import pytest
 from tests.support.cli import answer, flip, lines, run, segments
 from tests.support.processes import environment
 from tests.support.requirements import MOUNTS, need_module
+from tests.support.tree import ROOT
 
 LAKELOG = [sys.executable, "-m", "lakelog"]
 COUNT = "SELECT count(*) AS n FROM events"
@@ -340,3 +342,26 @@ def test_a_verb_does_not_load_pandas_where_it_is_installed(lake: Path, tmp_path:
     assert "pyarrow" in done.stderr
     assert not re.search(r"\| +pandas\.", done.stderr)
     assert counted(lake) == 11
+
+
+def test_the_command_line_runs_out_of_a_zip_file(tmp_path: Path) -> None:
+    """Its tables are read by what has loaded it: it starts, stores, explains itself and asks."""
+    program = tmp_path / "lakelog.zip"
+    with zipfile.ZipFile(program, "w") as packed:
+        for path in (ROOT / "lakelog").rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                packed.write(path, path.relative_to(ROOT))
+    outputs = list[str]()
+    for words in (["append", "type=a"], ["append", "-h"], ["sql", COUNT, "--format", "csv"]):
+        done = subprocess.run(
+            [*LAKELOG, "--lake", str(tmp_path / "lake"), *words],
+            env={**environment(), "PYTHONPATH": str(program), "PYTHONSAFEPATH": "1"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert "Examples:" in outputs[1]
+    assert outputs[2].split() == ["n", "1"]

@@ -18,7 +18,7 @@ from lakelog.history import Diff, Snapshot, resolve
 from lakelog.lake import Lake
 from lakelog.render import micros
 from lakelog.runtime.lazy import Lazy
-from lakelog.runtime.tables import tables_beside
+from lakelog.runtime.tables import ModuleFiles
 from lakelog.search import Search
 from lakelog.server.sql.query_limits import QueryFormat, QueryRefused
 from lakelog.server.sql.workers import QueryWorkers
@@ -63,7 +63,7 @@ class ReadingTool:
 
 
 def _tools() -> Iterator[ReadingTool]:
-    table = tables_beside(__file__, "tools.toml")
+    table = ModuleFiles(__file__).tables("tools.toml")
     for name, tool in table["tools"].items():
         arguments = tool["properties"].items()
         properties = {n: table["shared"][n] if s == "shared" else s for n, s in arguments}
