@@ -71,7 +71,7 @@ def patterns(
             workers=workers,
         )
         if record:
-            _record(lake, answer.to_pylist())
+            _record(lake, set(answer["pattern_id"].to_pylist()))
         # Cut after the query, which has to rank all of them: the total is known for nothing.
         listed_rows = answer.slice(0, count)
         result = result_of(lake.engine().cursor().from_arrow(listed_rows), target.format)
@@ -131,8 +131,10 @@ def _lines(rows: list[dict[str, Any]], total: int) -> Iterator[str]:
         )
 
 
-def _record(lake: Lake, rows: list[dict[str, Any]]) -> None:
-    """Append templates that are not recorded yet, and what the older event store says of them."""
+def _record(lake: Lake, ids: set[str]) -> None:
+    """Append templates that are not recorded yet, and what the older event store says of all."""
+    # Each is recorded once: as it is in the lake, whatever messages were listed.
+    rows = views.patterns(lake).to_pylist()
     # Measured from the newest event and not the clock: logs of last year have a last hour, too.
     ((total, recent),) = lake.sql(
         "SELECT count(*), count(*) FILTER (time > (SELECT max(time) FROM events)"
@@ -140,7 +142,8 @@ def _record(lake: Lake, rows: list[dict[str, Any]]) -> None:
     ).fetchall()
     stats = lake.stats()
     statistics = statistics_event(rows, total, recent, stats.bytes + stats.wal_bytes)
-    lake.append([*pattern_events(rows), *([statistics] if statistics else [])])
+    templates = (row for row in rows if row["pattern_id"] in ids)
+    lake.append([*pattern_events(templates), *([statistics] if statistics else [])])
 
 
 def _described(template: dict[str, Any], events: Relation) -> Iterator[str]:

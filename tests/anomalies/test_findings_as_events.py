@@ -107,3 +107,17 @@ def test_findings_that_are_kept_are_without_protected_fields(
     with lakelog.open(tmp_path / "lake") as lake:
         assert lake.sql("FROM events WHERE type = 'ANOMALY'").fetchall() == []
         assert lake.tags() == []
+
+
+def test_templates_are_recorded_as_they_are_in_the_lake(tmp_path: Path) -> None:
+    """Whatever messages are listed: each is recorded once, and so are the statistics of a state."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        boot = {"type": "log", "source": "a", "message": "boot done"}
+        lake.append([boot, {**boot, "source": "b"}, {**boot, "message": "disk full"}])
+    words = ["--lake", str(tmp_path / "lake"), "patterns", "--source", "b", "--record"]
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    with lakelog.open(tmp_path / "lake") as lake:
+        query = "SELECT data FROM events WHERE source = 'lakelog patterns' ORDER BY type"
+        template, statistics = (json.loads(data) for (data,) in lake.sql(query).fetchall())
+    assert (template["pattern"], template["pattern_data"]["count"]) == ("boot done", 2)
+    assert (statistics["active_embryos"], statistics["total_events"]) == (2, 3)
