@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from lakelog.engine.syntax import SyntaxFault, parse, sql_of
 from lakelog.libraries import duckdb, pa
+from lakelog.query import Relation
 from lakelog.sql import identifier
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, ViewDefinition
@@ -73,7 +74,7 @@ def finish(builder: LayerBuilder, layer: Layer, final: FinalQuery, moment: int) 
         if has_time:
             query, part_tables = _over_tables(builder, cursor, layer, final, relations)
             query = parameters.filled(query, (), {}, moment)
-        result = cursor.sql(_reading(cursor, query, relations)).to_arrow_table()
+        result = Relation.for_arrow(cursor.sql(_reading(cursor, query, relations))).to_arrow_table()
         del tables, part_tables
     # Answers that depend on the time are stale at once.
     if not has_time and result.nbytes <= _KEPT_BYTES:

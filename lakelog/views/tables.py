@@ -16,7 +16,7 @@ from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, pa
 from lakelog.manifest import Manifest
-from lakelog.query import EXTRA_SCHEMAS, Query, Session
+from lakelog.query import EXTRA_SCHEMAS, Query, Relation, Session
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.sql import identifier
@@ -235,7 +235,8 @@ class ViewTables:
         query = definition.filled("query", values, moment)
         cursor = self._tables.connect().cursor()
         try:
-            return cursor.sql(self._over_events(cursor, query, source)).to_arrow_table()
+            rows = cursor.sql(self._over_events(cursor, query, source))
+            return Relation.for_arrow(rows).to_arrow_table()
         except duckdb.Error as error:
             raise QueryFailed(
                 f"view {definition.name}: {self.session.failures.in_one_line(str(error))}"

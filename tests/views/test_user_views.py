@@ -61,6 +61,18 @@ def test_totals_are_added_and_taken_away(make_lake: MakeLake) -> None:
     assert rows(lake, "spread") == [(2, 4), (4, 1)]
 
 
+@pytest.mark.parametrize("form", ["plain", "incremental"])
+def test_values_of_types_that_arrow_lacks_are_other_types(make_lake: MakeLake, form: str) -> None:
+    """As in exports: the engine gives Arrow bits as bytes, and times without their zone."""
+    lake = make_lake()
+    lake.append(event(1, "PING", source="a"))
+    columns = "'101'::BIT AS b, TIMETZ '12:00:00+05' AS z, 7::UHUGEINT AS u"
+    plain = f"-- about: Odd types.\nSELECT {columns} FROM events"
+    text = plain if form == "plain" else projection(finish=f"SELECT {columns} FROM state")
+    LakeViews(lake).create("odd", text)
+    assert rows(lake, "odd") == lake.sql("FROM odd").fetchall() == [("101", "12:00:00+05", 7)]
+
+
 def test_a_text_is_answered_and_not_stored(make_lake: MakeLake) -> None:
     """The text of a definition may stand in the place of a name: it is checked likewise, answered
     with live events, and the lake has no view of it."""
