@@ -85,5 +85,5 @@ def _typed(lake: Lake, entry: SegmentEntry, schema: Schema) -> SegmentEntry:
         seq=entry.seq,
         made_from=(entry.key,),
         fields=schema.key,
-        texts=rows.num_rows - rows["data"].null_count,
+        text_rows=rows.num_rows - rows["data"].null_count,
     )
