@@ -107,6 +107,8 @@ class _Push(Exchange):
                     # nothing of it.
                     f"{self._site.url}: branch {branch!r} was deleted there: create it there again"
                 )
+            if remote_head is None and self._site.tag(branch):
+                raise self._taken("tag", branch)
             is_listed = self.is_repair and self._site.remote.lists_objects
             is_there = remote_head and remote_head.move.snapshot == head.move.snapshot
             if remote_head and is_there and not is_listed:
@@ -160,6 +162,9 @@ class _Push(Exchange):
                 f"{self._site.url}: tag {name!r} names another state there, and stays as it is;"
                 f" `lakelog push --tag {shlex.quote(name)} --force` replaces it"
             )
+        branch_head = None if remote_tag else self._site.head(name)
+        if branch_head and branch_head.move.op != "delete":
+            raise self._taken("branch", name)
         # Whoever pushed the branch has sent most of it.
         base = self._base(tag.branch, self._site.head(tag.branch))
         objects = self._send(objects_of(self._store, tag.snapshot, base))
@@ -169,6 +174,12 @@ class _Push(Exchange):
                     raise Diverged(f"{self._site.url}: tag {name!r} was made there just now")
             self._signatures(name, tag.snapshot)
         self._result.refs[name] = "forced" if remote_tag else "new"
+
+    def _taken(self, kind: str, name: str) -> TransferRefused:
+        """The error for a name that would mean two things there."""
+        return TransferRefused(
+            f"{self._site.url}: {name!r} is the name of a {kind} there: choose another for this one"
+        )
 
     def _unmoved(self, before: int) -> str:
         """What is said of a ref whose state is there, of which objects were sent again or not."""

@@ -144,6 +144,27 @@ def test_a_branch_that_was_made_again_is_said_to_be(lake: Path) -> None:
     assert answer(lake, "--branch", "work", "push")["refs"] == {"work": "up to date"}
 
 
+def test_a_name_means_one_thing_at_a_remote(lake: Path, home: Path) -> None:
+    """As in a lake: no branch and tag of one name, whichever was pushed before."""
+    run(lake, "tag", "a")
+    run(lake, "branch", "b")
+    run(lake, "push", "--all", "--tags")
+    run(lake, "tag", "--delete", "a")
+    run(lake, "branch", "--delete", "b")
+    run(lake, "branch", "a")
+    run(lake, "append", input=lines(2, "MORE"))
+    said = run(lake, "push", "--all", code=1).stderr
+    assert "'a' is the name of a tag there" in said
+    other = home / "other"
+    run(other, "clone", str(home / "there"), str(other))
+    run(home / "there", "branch", "c")
+    run(other, "tag", "c")
+    assert "'c' is the name of a branch there" in run(other, "push", "--tags", code=1).stderr
+    assert [row["tag"] for row in answer(home / "there", "tag")] == ["a"]
+    assert [row["branch"] for row in answer(home / "there", "branch")] == ["b", "c", "main"]
+    assert answer(home / "there", "sql", "SELECT count(*) AS n FROM events") == [{"n": 7}]
+
+
 def test_removal_says_how_to_take_it_back(lake: Path, home: Path) -> None:
     said = run(lake, "remote", "remove", "origin").stderr
     assert f"`lakelog remote add origin {home / 'there'}` brings it back" in said
