@@ -48,7 +48,7 @@ def retype(lake: Lake, *schemas: Schema | None, branch: str = "main") -> list[in
         new = _typed(lake, entry, schema)
         change = Change("compact", entries=(entry.tombstone(), new), message="typed")
         publish(lake.store, branch, lambda head, state, change=change: change)
-        texts.append(new.texts)
+        texts.append(new.text_rows)
     return texts
 
 
