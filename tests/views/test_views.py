@@ -292,6 +292,13 @@ def test_a_funnel_of_any_length(make_lake: MakeLake, count: int) -> None:
     assert [row[0:3:2] for row in rows(lake, "funnel", {"steps": list(steps)})] == expected
 
 
+@pytest.mark.parametrize("steps", ["A,A,B", "A,B,A", ",".join(f"S{n}" for n in range(16))])
+def test_a_funnel_of_steps_that_it_cannot_count_is_refused(make_lake: MakeLake, steps: str) -> None:
+    """A type that stands twice, and more than fifteen: no figure would be right."""
+    with pytest.raises(QueryFailed, match="steps are up to 15 types, each once"):
+        rows(make_lake(), "funnel", {"steps": steps})
+
+
 def test_an_empty_lake_has_views_too(make_lake: MakeLake) -> None:
     """Without events no view fails, by itself and by all times."""
     lake = make_lake()

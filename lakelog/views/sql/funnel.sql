@@ -52,7 +52,11 @@ FROM (
 -- totals
 SELECT reached, count(*) AS subjects FROM state GROUP BY reached
 -- finish
-WITH steps AS (SELECT unnest($steps[1:15]) AS type, unnest(range(1, len($steps[1:15]) + 1)) AS step),
+WITH steps AS (
+    SELECT unnest($steps) AS type, unnest(range(1, len($steps) + 1)) AS step
+    WHERE CASE WHEN len($steps) > 15 OR len(list_distinct($steps)) < len($steps)
+        THEN error('steps are up to 15 types, each once') ELSE true END
+),
 sums AS (
     SELECT step, type, coalesce(sum(subjects) FILTER (reached >= step), 0)::BIGINT AS subjects
     FROM steps LEFT JOIN totals ON true GROUP BY ALL
