@@ -6,7 +6,7 @@ dashboard are taken from their handlers: they are what its pages need, and chang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from lakelog.runtime.tables import ModuleFiles
 from lakelog.values import JsonObject
@@ -70,7 +70,7 @@ def _described(method: str, path: str, operation: JsonObject, parameters: JsonOb
         "responses": {
             "200": {
                 "description": "The answer.",
-                "content": {media_type: {} for media_type in operation.get("answer", (JSON,))},
+                "content": _content(operation.get("answer", (JSON,))),
             },
             "default": {
                 "description": "An error: what is wrong, and what to do next.",
@@ -84,11 +84,17 @@ def _described(method: str, path: str, operation: JsonObject, parameters: JsonOb
         described["description"] = f"A token needs the scope `{scope}`."
     is_form = operation.get("form") and method == "POST"
     if body := operation.get("body") or ([_FORM] if is_form else []):
-        content: JsonObject = {media_type: {} for media_type in body}
+        content = _content(body)
         if "schema" in operation:
             content[JSON] = {"schema": {"$ref": f"#/components/schemas/{operation['schema']}"}}
         described["requestBody"] = {"required": True, "content": content}
     return described
+
+
+def _content(media_types: Iterable[str]) -> JsonObject:
+    """What may be of these types: makers of clients leave out what has no schema."""
+    schemas: dict[str, JsonObject] = {JSON: {}, _FORM: {"type": "object"}}
+    return {each: {"schema": schemas.get(each, {"type": "string"})} for each in media_types}
 
 
 def _in_path(path: str) -> Iterator[JsonObject]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import lakelog
 from lakelog.server.app import LakeServer
@@ -36,6 +37,21 @@ def test_every_route_is_described_and_no_other(tmp_path: Path) -> None:
         (method.upper(), path) for path, methods in described.items() for method in methods
     }
     assert operations - {("POST", "/mcp"), ("GET", "/tail")} == routes
+
+
+def test_bodies_and_answers_have_schemas() -> None:
+    """Programs that make clients leave out operations without one, and lists without items."""
+
+    def check(value: Any) -> None:
+        if isinstance(value, dict):
+            assert "array" not in value.get("type", ()) or "items" in value, value
+            for media_type, content in value.get("content", {}).items():
+                assert "schema" in content, media_type
+        for inner in value.values() if isinstance(value, dict) else value:
+            if isinstance(inner, dict | list):
+                check(inner)
+
+    check(document("1", {("POST", "/api/tag"): lambda: None}))
 
 
 def test_the_document_is_valid() -> None:
