@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 
 from lakelog.appends import StreamLock
 from lakelog.disk import DOCUMENT_MAX, File
-from lakelog.errors import Diverged, TransferRefused
+from lakelog.errors import Damaged, Diverged, LakelogError, TransferRefused, UnknownRef
 from lakelog.lake import Lake
 from lakelog.paths import KEYS
 from lakelog.refs import Head, Move
@@ -45,8 +45,8 @@ def push(
     progress: ProgressCallback = lambda *_: None,
 ) -> Transfer:
     """Bring branches and tags to a remote. With `repair` all that they need there is looked at, and
-    with `read_data` read, and sent again where it is not whole. Raises Diverged, once all others
-    were sent; UnknownRef, Unreachable, NotAllowed, Damaged."""
+    with `read_data` read, and sent again where it is not whole. Raises Diverged, UnknownRef and
+    Damaged once all others were sent; Unreachable, NotAllowed."""
     if force and not dry_run:
         Policy.require(lake.store.paths, "push-force")
     remote = known.load(lake.store, name)
@@ -55,15 +55,18 @@ def push(
         worker = _Push(lake.store, remote, Site(connection), result, progress)
         worker.is_forced, worker.is_repair, worker.reads_data = force, repair, read_data
         worker.prepare(lake)
-        refusals: list[TransferRefused] = []
-        # One that is refused keeps no other back.
+        refusals: list[LakelogError] = []
+        # One that is refused, or damaged here, keeps no other back.
         for send, ref in [(worker.branch, b) for b in branches] + [(worker.tag, t) for t in tags]:
             try:
                 send(ref)
-            except TransferRefused as error:
+            except (TransferRefused, Damaged, UnknownRef) as error:
                 refusals.append(error)
+    if len(refusals) == 1:
+        raise refusals[0]
     if refusals:
-        raise type(refusals[0])("; ".join(map(str, refusals))) from refusals[0]
+        error_class = Diverged if isinstance(refusals[0], Diverged) else TransferRefused
+        raise error_class("; ".join(map(str, refusals))) from refusals[0]
     return result
 
 

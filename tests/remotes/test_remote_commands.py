@@ -126,6 +126,17 @@ def test_a_refused_tag_or_branch_keeps_no_other_back(lake: Path, home: Path) -> 
     assert "tag 'c'" not in run(lake, "push", "--all", "--tags", code=1).stderr
 
 
+def test_a_damaged_or_unknown_tag_keeps_no_other_back(lake: Path, home: Path) -> None:
+    run(lake, "push")
+    for tag in ("a", "b", "c"):
+        run(lake, "tag", tag)
+    flip(lake / "refs/tags/a.json")
+    said = run(lake, "push", "--tag", "a", "--tag", "b", "--tag", "x", "--tag", "c", code=1).stderr
+    assert "a.json: the tag is damaged" in said
+    assert "no tag 'x'" in said
+    assert [row["tag"] for row in answer(home / "there", "tag")] == ["b", "c"]
+
+
 def test_a_branch_that_was_made_again_is_said_to_be(lake: Path) -> None:
     """Its events are all there, and it did not move on there; what is not possible is no advice."""
     run(lake, "tag", "old")
