@@ -160,14 +160,10 @@ def _texts(column: pa.Array) -> Texts:
         return _texts(column.storage)
     # Encodings are undone first: the text must not depend on how a writer encoded the values.
     if is_.is_dictionary(column_type):
-        return _texts(column.dictionary_decode())
+        return _texts(_decoded(column))
     if is_.is_run_end_encoded(column_type):
         return _texts(pc.run_end_decode(column))
-    if (
-        is_.is_string(column_type)
-        or is_.is_large_string(column_type)
-        or is_.is_string_view(column_type)
-    ):
+    if _is_text(column_type):
         return _strings(column)
     if is_.is_nested(column_type) and not is_.is_union(column_type):
         return _nested(column)
@@ -184,6 +180,23 @@ def _texts(column: pa.Array) -> Texts:
     if is_.is_float16(column_type):
         column = column.cast(pa.float32())
     return list(map(_plain, column.to_pylist()))
+
+
+def _is_text(column_type: pa.DataType) -> bool:
+    is_ = pa.types
+    is_plain = is_.is_string(column_type) or is_.is_large_string(column_type)
+    return bool(is_plain or is_.is_string_view(column_type))
+
+
+def _decoded(column: pa.DictionaryArray) -> pa.Array:
+    """The values of a dictionary, which may be views, as Polars writes them: of these Arrow (26)
+    takes none."""
+    values = column.dictionary
+    if pa.types.is_string_view(values.type) or pa.types.is_binary_view(values.type):
+        values = values.cast(pa.large_binary())
+        if pa.types.is_string_view(column.type.value_type):
+            values = values.view(pa.large_string())
+    return pa.DictionaryArray.from_arrays(column.indices, values).dictionary_decode()
 
 
 def _strings(column: pa.Array) -> Texts:
@@ -203,10 +216,10 @@ def _payloads(column: pa.Array) -> Texts:
     """Return the JSON that a column `data` holds as text, or its values as they are."""
     column_type = column.type
     if pa.types.is_dictionary(column_type):
-        return _payloads(column.dictionary_decode())
+        return _payloads(_decoded(column))
     if isinstance(column, pa.ExtensionArray):
         return _payloads(column.storage)
-    if not (pa.types.is_string(column_type) or pa.types.is_large_string(column_type)):
+    if not _is_text(column_type):
         return _texts(column)
     return list(map(_json, column.to_pylist()))
 

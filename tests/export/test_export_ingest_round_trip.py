@@ -353,6 +353,23 @@ def test_csv_payload_is_the_payload(home: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("is_category", [False, True])
+def test_an_arrow_file_of_polars_is_that_of_another(home: Path, is_category: bool) -> None:
+    """It writes texts as views, and categories as dictionaries of them."""
+    texts = pa.array(['{"x":1}', None, '{"x":1}'], pa.string_view())
+    if is_category:
+        codes = pa.array(["a", None, "a"]).dictionary_encode().indices
+        values = pa.array(['{"x":1}'], pa.string_view())
+        texts = pa.DictionaryArray.from_arrays(codes, values)
+    table = pa.table({"type": pa.array(["a", "b", "c"], pa.string_view()), "data": texts})
+    with pa.OSFile(str(home / "t.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+        out.write_table(table)
+    run("--lake", home / "lake", "ingest", home / "t.arrow")
+    with lakelog.open(home / "lake") as lake:
+        stored = lake.sql("SELECT type, data FROM events ORDER BY type").fetchall()
+    assert stored == [("a", '{"x":1}'), ("b", None), ("c", '{"x":1}')]
+
+
 def test_members_that_only_look_like_ours_are_kept(home: Path) -> None:
     """An event of another program with a `seq` or an `origin` of its own keeps them."""
     (home / "t.jsonl").write_text('{"type":"a","origin":"x","position":3,"seq":1}\n')
