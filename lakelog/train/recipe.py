@@ -120,6 +120,7 @@ def check(document: JsonMap, toml: str, origin: str) -> Recipe:
     if sections["split"]["group"] is None:
         sections["split"]["group"] = sections["shape"]["by"]
     _check_split(sections["split"], origin)
+    _check_keep(sections["shape"], sections["split"], origin)
     _check_dedupe(sections["dedupe"], sections["shape"], origin)
     _check_redact(sections["redact"], origin)
     _check_budget(sections["budget"], origin)
@@ -220,6 +221,40 @@ def _check_split(split: JsonMap, origin: str) -> None:
             raise InvalidRecipe(f"{origin}: [split] before needs a test part: what comes after it")
     if split["stratify"] is not None and split["stratify"] == split["group"]:
         raise InvalidRecipe(f"{origin}: [split] stratify and group are the same column")
+
+
+_OWN_COLUMNS = {
+    "text": ("text",),
+    "classification": ("text", "label"),
+    "messages": ("conversation", "messages", "tools"),
+    "preference": ("prompt", "chosen", "rejected", "chosen_score", "rejected_score"),
+    "decision": (
+        *("subject", "time", "context", "options"),
+        *("chosen", "outcome", "reward", "label_time"),
+    ),
+}
+"""The columns that rows of a shape have in any case."""
+
+
+def _check_keep(shape: JsonMap, split: JsonMap, origin: str) -> None:
+    """Refuse columns of one name, of which rows could have but one."""
+    names: dict[str, str] = {}
+    for name in shape["keep"] or ():
+        column = name.rpartition(".")[2]
+        is_own = column in _OWN_COLUMNS.get(shape["kind"], ())
+        # Of these shapes a column that is kept once more is that column.
+        is_own = is_own and (shape["kind"] == "decision" or shape.get(column) != name)
+        if is_own or names.setdefault(column, name) != name:
+            raise InvalidRecipe(f"{origin}: [shape] keep: {name}: {_clash(column)}")
+    group = None if split["group"] == shape["by"] else split["group"]
+    for name in filter(None, (group, split["stratify"], split["before"] and "time")):
+        column = name.rpartition(".")[2]
+        if names.get(column, name) != name:
+            raise InvalidRecipe(f"{origin}: [shape] keep: {names[column]}: {_clash(column)}")
+
+
+def _clash(column: str) -> str:
+    return f"rows have another column {column!r}: give this one another name in [select] sql"
 
 
 def _instant(value: Any, origin: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lakelog import train
-from lakelog.errors import ExportRefused
+from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.train.shapes.chats import chats
 from tests.support import trainsets
 from tests.support.decision_histories import at, expected, history
@@ -224,6 +224,42 @@ def test_a_clock_that_was_ahead_ends_no_window(home: Path) -> None:
         (batch,) = train.undecided(lake, asked)
     assert [(row["subject"], row["outcome"]) for row in rows(home / "out")] == [("a", "FAIL")]
     assert batch["subject"].to_pylist() == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "split"),
+    [
+        ("text", {"keep": ["source", "data.source"]}, {}),
+        ("text", {"keep": ["data.text"]}, {}),
+        ("text", {"keep": ["data.time"]}, {"before": at(5), "test": 0.5, "train": 0.5}),
+        ("text", {"keep": ["data.source"]}, {"group": "source"}),
+        ("decision", {"keep": ["data.options"]}, {}),
+        ("decision", {"keep": ["data.time"]}, {}),
+    ],
+)
+def test_columns_of_one_name_are_refused(
+    home: Path, kind: str, more: dict[str, Any], split: dict[str, Any]
+) -> None:
+    """Rows could have but one of them."""
+    shape = {"decision": "a", "chosen": "type", "outcome": ["b"], "window": "1h"}
+    asked = recipe(kind, shape={**(shape if kind == "decision" else {}), **more}, split=split)
+    with (
+        lake_of(home / "lake", trainsets.notes(9)) as lake,
+        pytest.raises(InvalidRecipe, match="rows have another column"),
+    ):
+        train.export(lake, asked, home / "out")
+
+
+def test_what_a_decision_keeps_may_have_the_name_of_a_column_of_events(home: Path) -> None:
+    """It is what the recipe names, and not that column."""
+    data = {"type": "inner", "seq": 77, "data": "d"}
+    events = [{"type": t, "subject": "s", "time": at(n), "data": data} for n, t in enumerate("ab")]
+    keep = ["data.type", "data.seq", "data.data"]
+    shape = {"decision": "a", "chosen": "type", "outcome": ["b"], "window": "1h", "keep": keep}
+    with lake_of(home / "lake", events) as lake:
+        train.export(lake, recipe("decision", shape=shape, **ALL), home / "out")
+    (row,) = rows(home / "out")
+    assert (row["type"], row["seq"], row["data"], row["chosen"]) == ("inner", "77", "d", "a")
 
 
 def test_preference_puts_best_against_worst(home: Path) -> None:

@@ -30,7 +30,7 @@ _OWN_COLUMNS = {
 def decision(selection: RowQuery, recipe: Recipe) -> str:
     """Columns `subject, time, context, options, chosen, outcome, reward, label_time`."""
     span = _span(recipe)
-    carried = "".join(f", d.{quoted(n.rpartition('.')[2])}" for n in recipe.shape["keep"])
+    carried = "".join(f", d.{_kept(n)} AS {quoted(column_of(n))}" for n in recipe.shape["keep"])
     # A decision without an outcome is a row only once its window is over: before that, the missing
     # outcome is not known to be missing.
     return f"""{_decision_ctes(selection, recipe)}
@@ -65,7 +65,7 @@ def undecided(selection: RowQuery, recipe: Recipe) -> str:
     """SQL of the decisions whose outcome may still come, as `decision` has them, without the
     columns of the outcome: their window reaches beyond the last event, and no outcome and no other
     decision of the subject came."""
-    carried = "".join(f", d.{quoted(column_of(n))}" for n in recipe.shape["keep"])
+    carried = "".join(f", d.{_kept(n)} AS {quoted(column_of(n))}" for n in recipe.shape["keep"])
     recent = (
         f"type = {text_of(recipe.shape['decision'])}"
         f" AND time > ({_last(selection)}) - {_span(recipe)}"
@@ -109,8 +109,7 @@ def _decision_ctes(selection: RowQuery, recipe: Recipe, source: str = "") -> str
     reward = member(selection, recipe, "reward") if shape["reward"] else "NULL"
     data = quoted("data") if "data" in selection.columns else "NULL"
     carried = "".join(
-        f", {selection.value(n, '[shape] keep')} AS {quoted(n.rpartition('.')[2])}"
-        for n in shape["keep"]
+        f", {selection.value(n, '[shape] keep')} AS {_kept(n)}" for n in shape["keep"]
     )
     # `seen` keeps the numbers of the context events for the lineage. Only decisions have contexts:
     # lists of all rows would be many times the events, and windows of lists cannot spill.
@@ -204,6 +203,11 @@ def sequence_lost(selection: RowQuery, recipe: Recipe) -> str:
     """
 
 
+def _kept(name: str) -> str:
+    """The column of a name of `keep` until the end: events have columns of any name."""
+    return quoted(f"__keep_{column_of(name)}")
+
+
 def _group(recipe: Recipe, table: str) -> str:
     """The group: whose events belong together, unless the recipe groups by a kept column."""
     group = recipe.split["group"]
@@ -223,8 +227,9 @@ def _carried_column(recipe: Recipe, key: str, table: str) -> str:
     """SQL for the column that a key of the split names, of a row made of several events. Raises
     ExportRefused where it has none."""
     name = column_of(recipe.split[key])
-    columns = map(column_of, recipe.shape["keep"])
-    if name not in (*_OWN_COLUMNS[recipe.kind], *columns):
+    if recipe.kind == "decision" and name in map(column_of, recipe.shape["keep"]):
+        return f"({table}.{_kept(name)})::VARCHAR"
+    if name not in _OWN_COLUMNS[recipe.kind]:
         way = "it has subject and label" if recipe.kind == "sequence" else "add it to [shape] keep"
         raise ExportRefused(f"[split] {key}: a row of {recipe.kind} has no column {name!r}: {way}")
     return f"({table}.{quoted(name)})::VARCHAR"
