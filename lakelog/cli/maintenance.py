@@ -136,16 +136,19 @@ def _emit_outcome(
 @verb()
 def backup(
     app: App,
-    source: str = argument("LAKE", type=click.Path()),
-    to: str = argument(type=click.Path()),
+    paths: tuple[str, ...] = argument("[LAKE] TO", required=True, type=click.Path()),
     target: OutputTarget = OUTPUT,
 ) -> None:
     """Copy a lake while it is in use; later runs copy only what is new.
 
-    TO is a lake as well: query it with --lake TO, verify it, copy it back to restore. Do not write
-    to it. `lakelog repair --copy TO` fetches damaged files from it.
+    LAKE is that of --lake by default. TO is a lake as well: query it with --lake TO, verify it,
+    copy it back to restore. Do not write to it. `lakelog repair --copy TO` fetches damaged files
+    from it.
     """
-    with App(source).open() as lake, app.progress("copying", "files") as progress:
+    if len(paths) > 2:
+        raise click.UsageError("backup takes LAKE and TO, or TO alone")
+    *sources, to = paths
+    with App(*(sources or [app.path])).open() as lake, app.progress("copying", "files") as progress:
         result = lake.backup(to, progress)
     were = many(result.kept, "was there", "were there")
     line = f"copied {many(result.files, 'file')}, {size(result.bytes)}; {were}\n"

@@ -204,7 +204,8 @@ def test_a_damaged_object_is_named_and_not_copied(lake: lakelog.Lake, home: Path
 
 
 def test_the_verb_says_what_it_copied(lake: lakelog.Lake, home: Path) -> None:
-    """`lakelog backup LAKE TO` works on a lake in use; the second run has next to nothing to do."""
+    """`lakelog backup LAKE TO` works on a lake in use; the second run has next to nothing to do.
+    Without LAKE it is that of --lake."""
     lake.append({"type": "A"})
     lake.settle()
     run = CliRunner().invoke(cli, ["backup", lake.path, str(home / "copy"), "--json"])
@@ -212,6 +213,9 @@ def test_the_verb_says_what_it_copied(lake: lakelog.Lake, home: Path) -> None:
     assert json.loads(run.stdout)["files"] > 3
     run = CliRunner().invoke(cli, ["backup", lake.path, str(home / "copy"), "--json"])
     assert json.loads(run.stdout)["files"] <= 1
+    lake.append({"type": "B"})
+    run = CliRunner().invoke(cli, ["--lake", lake.path, "backup", str(home / "copy"), "--json"])
+    assert run.exit_code == 0, run.output
     assert rows(home / "copy") == rows(lake.path)
 
 
