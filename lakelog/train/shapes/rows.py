@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lakelog.errors import ExportRefused
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import RowQuery, column_of, quoted
 
@@ -48,7 +49,13 @@ def rows_sql(
 
 def events(selection: RowQuery, recipe: Recipe) -> str:
     """The columns of the selection as they are, and the group where that is a path."""
-    columns = [quoted(name) for name in selection.columns]
+    columns, group = [quoted(name) for name in selection.columns], recipe.split["group"]
+    if group not in (None, *selection.columns) and column_of(group) in selection.columns:
+        # A check of the files would take that column for the group.
+        raise ExportRefused(
+            f"[split] group: {group}: rows have another column {column_of(group)!r}: give this one"
+            " another name in [select] sql"
+        )
     for key in ("group", "stratify"):
         name = recipe.split[key]
         if name is not None and column_of(name) not in selection.columns:
