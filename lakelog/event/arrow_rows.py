@@ -14,7 +14,11 @@ from lakelog.values import JsonObject
 def events_of(stream: object) -> Iterator[JsonObject]:
     """Yield the events of what exports an Arrow stream: nulls are left out, JSON text in `data` is
     JSON, and of exported rows what a lake assigns is left out. Raises InvalidEvent."""
-    for batch in pa.RecordBatchReader.from_stream(stream):
+    try:
+        batches = pa.RecordBatchReader.from_stream(stream)
+    except pa.ArrowException as error:  # a type that Arrow's own library has not
+        raise InvalidEvent(f"a table has a column that cannot be read: {error}") from None
+    for batch in batches:
         own_columns = assigned_columns(batch.schema.names)
         fields = [f.with_type(_microseconds_type(f.type)) for f in batch.schema]
         try:

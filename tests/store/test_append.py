@@ -212,6 +212,13 @@ def test_an_arrow_value_that_python_has_not_is_refused(
     assert lake.count() == 0
 
 
+def test_a_frame_of_a_type_that_arrow_has_not_is_refused(lake: lakelog.Lake) -> None:
+    """Polars has integers of 128 bits."""
+    frame = pl.DataFrame({"type": ["A"], "n": pl.Series([2**100], dtype=pl.Int128)})
+    with pytest.raises(InvalidEvent, match="cannot be read"):
+        lake.append(frame)
+
+
 def test_what_a_query_gives_can_be_appended_to_another_lake(make_lake: MakeLake) -> None:
     """SELECT * of one lake is a stream for another, which gives its own origin and seq."""
     source, target = make_lake("source"), make_lake("target")
