@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+import orjson
 
 from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_branch
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazy_face(__name__)
 __all__ += ["cli", "main"]
 
-SECTIONS: dict[str, dict[str, tuple[str, str]]] = ModuleFiles(__file__).tables("verbs.toml")
-"""The verbs that help shows, by section: the module of each, and what it does."""
+# In JSON, as each run needs it, and what reads TOML takes as long to load as all of this.
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = orjson.loads(
+    ModuleFiles(__file__).text("verbs.json")
+)
+"""The verbs that help shows, by section: the module below this that defines each, and what it
+does."""
 MODULES = {verb: module for verbs in SECTIONS.values() for verb, (module, _) in verbs.items()}
 del SECTIONS["hidden"]
 # Asked for by its name: the package stands above all of its modules, so none may import it.
