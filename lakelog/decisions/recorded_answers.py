@@ -36,13 +36,17 @@ class RecordedAnswer:
     propensity: float | None
 
     def value(self, name: str) -> object:
-        """Return a member of the input, by its name or path; one of `context` first."""
-        for holder in (self.recorded.get("context"), self.recorded):
-            value: object = holder
-            for member in name.split("."):
-                value = value.get(member) if isinstance(value, dict) else None
-            if value is not None:
-                return value
+        """Return a member of the input, by its name or path; one of `context` first, and of what a
+        decision itself calls so, as `member` in decision_rows.py."""
+        context = self.recorded.get("context")
+        nested = context.get("context") if isinstance(context, dict) else None
+        for path in ([name], name.split(".")):
+            for holder in (context, nested, self.recorded):
+                value: object = holder
+                for member in path:
+                    value = value.get(member) if isinstance(value, dict) else None
+                if value is not None:
+                    return value
         return None
 
 

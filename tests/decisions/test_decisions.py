@@ -156,6 +156,20 @@ def test_values_with_commas_make_no_context_of_two(home: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["plan", "user.tier", "a.b", "context.plan"])
+def test_members_are_found_where_the_history_of_decisions_finds_them(home: Path, name: str) -> None:
+    """By name or path, also within the context that a decision itself names."""
+    with lakelog.open(home / "lake") as lake:
+        for plan in ("free", "paid", "free"):
+            context = {"plan": plan, "user": {"tier": plan}}
+            data = {"chosen": "x", "a.b": plan, "context": context}
+            lake.append({"type": "decision", "data": data})
+        report = DecisionHistory(lake).report("", members=(name,))
+        comparison = compare(lake, CallableChallenger(lambda _: "x"), Question(by=(name,)))
+    wanted = {rate.context[name]: rate.decisions for rate in report.contexts}
+    assert {c.context: c.decisions for c in comparison.contexts} == wanted == {"free": 2, "paid": 1}
+
+
 def test_one_long_answer_takes_its_own_room_only(home: Path) -> None:
     """An array of texts that were all as long as the longest would take 9 GB."""
     with lakelog.open(home / "lake") as lake:
