@@ -209,7 +209,9 @@ class _Comparer:
         self._answers = [_spelled(answer) for answer in answers]
         self._new = answers
         self._contexts = [self._context(record) for record in records]
-        self._has_propensities = all(record.propensity is not None for record in records)
+        # Of those whose outcome is known, as by the estimate of a policy: others weigh nothing.
+        propensities = [record.propensity for record in records if record.reward is not None]
+        self._has_propensities = bool(propensities) and None not in propensities
 
     def _context(self, record: RecordedAnswer) -> str:
         if not self._by:

@@ -110,6 +110,27 @@ def test_a_propensity_is_read_as_by_the_estimate_of_a_policy(home: Path) -> None
         assert DecisionHistory(lake).estimate("repair", "ask").has_propensities
 
 
+def test_a_decision_without_an_outcome_needs_no_propensity(home: Path) -> None:
+    """Neither here nor by the estimate of a policy: it weighs nothing."""
+    events = [
+        event
+        for n in range(40)
+        for event in (
+            {
+                "type": "decision",
+                "data": {"decision_id": f"{n}", "chosen": "ab"[n % 2], "propensity": 0.5},
+            },
+            {"type": "outcome", "data": {"decision_id": f"{n}", "reward": n % 2}},
+        )
+    ]
+    with lakelog.open(home / "lake") as lake:
+        lake.append([*events, {"type": "decision", "data": {"decision_id": "x", "chosen": "a"}}])
+        estimate = DecisionHistory(lake).estimate("", "b")
+        comparison = compare(lake, CallableChallenger(lambda _: "b"))
+    assert comparison.has_propensities
+    assert estimate.has_propensities
+
+
 def test_agreements_changes_wins_and_losses_are_counted(lake: lakelog.Lake) -> None:
     """By hand, and by context."""
     comparison = gain_of(lake)
