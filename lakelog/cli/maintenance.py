@@ -148,7 +148,8 @@ def backup(
     if len(paths) > 2:
         raise click.UsageError("backup takes LAKE and TO, or TO alone")
     *sources, to = paths
-    with App(*(sources or [app.path])).open() as lake, app.progress("copying", "files") as progress:
+    source = sources[0] if sources else app.path
+    with App(source).open() as lake, app.progress("copying", "files") as progress:
         result = lake.backup(to, progress)
     were = many(result.kept, "was there", "were there")
     line = f"copied {many(result.files, 'file')}, {size(result.bytes)}; {were}\n"
