@@ -49,7 +49,8 @@ SELECT seq, id, time, type, level, source, message,
     coalesce(
         (TRY_CAST(data ->> '$.endTimeUnixNano' AS BIGINT)::HUGEINT
             - TRY_CAST(data ->> '$.startTimeUnixNano' AS BIGINT)) / 1e6,
-        TRY_CAST({member(["duration_ms", "durationMs"])} AS DOUBLE)) AS duration
+        list_filter([TRY_CAST({member(["duration_ms", "durationMs"])} AS DOUBLE)],
+            lambda ms: isfinite(ms))[1]) AS duration
 FROM events WHERE {{condition}}"""
 _LINKS = f"SELECT seq, id, trace, span, correlation, causation FROM ({_LINKED})"
 # A cheap look at the text, before anything is parsed of it.

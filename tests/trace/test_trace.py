@@ -237,6 +237,12 @@ def test_absurd_numbers_of_a_span_take_no_trace_from_others(lake: lakelog.Lake) 
     assert (summary.events, summary.input_tokens, summary.cost) == (4, 7, 0.5)
 
 
+@pytest.mark.parametrize("spelled", ["NaN", "inf", "soon"])
+def test_a_duration_that_is_no_number_is_none(lake: lakelog.Lake, spelled: str) -> None:
+    lake.append({"type": "t", "id": "x", "data": {"traceId": TRACE, "duration_ms": spelled}})
+    assert lake.trace("x").events[0].event.duration_ms is None
+
+
 def test_an_id_of_any_characters_finds_its_trace(lake: lakelog.Lake, home: Path) -> None:
     """Also where the payload writes them as escapes, and none of them is of a pattern."""
     line = r'{"type":"log","message":"m","data":{"traceId":"\u00fc\"|.*\\("}}'
