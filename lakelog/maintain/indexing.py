@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from lakelog import ranks, word_indexes
+from lakelog import bloom, ranks, word_indexes
 from lakelog.database import connect
 from lakelog.disk import File, LockFile
 from lakelog.entries import SegmentEntry
@@ -84,5 +84,10 @@ def _build(
     engine: duckdb.DuckDBPyConnection,
     build: Callable[[Paths, SegmentEntry, duckdb.DuckDBPyConnection], None],
 ) -> None:
+    generation = store.erased.refresh()
     store.verified.require([entry])
     read_segment(store, entry, lambda _: build(store.paths, entry, engine))
+    # Once it is there: an erasure that is noted later removes it itself.
+    if store.erased.refresh() != generation:
+        bloom.drop(store.paths, [entry.key])
+        ranks.drop(store.paths, [entry.key])

@@ -73,13 +73,16 @@ class ViewBuild:
         return [source.entry for source in sources or () if not source.without]
 
     def keep(self, entries: list[SegmentEntry]) -> None:
-        """Compute the piece of segments, and keep it."""
+        """Compute the piece of segments, and keep it, unless something was erased meanwhile."""
+        generation = self._store.erased.refresh()
         sources = [SegmentRead(entry, Lineage.cover_of([entry])) for entry in entries]
         mapper = Mapper(self._store.paths, self._tables, self._builder)
         table = mapper.mapped(self._cursor, self._shape, sources)
         query = f"SELECT {self._shape.listed} FROM {table.name}"
         cover = Lineage.cover_of(entries)
-        self._pieces.save(self._name, cover, self._shape, self._cursor, query)
+        piece_file = self._pieces.save(self._name, cover, self._shape, self._cursor, query)
+        if piece_file is not None and self._store.erased.refresh() != generation:
+            self._pieces.forget(piece_file)
 
 
 def _keep(

@@ -19,6 +19,7 @@ from lakelog.chunks import ChunkWriter, StateEntry, StateIndex
 from lakelog.entries.entry import Removal
 from lakelog.history import delete_branch
 from lakelog.lake import Lake
+from lakelog.maintain import indexing
 from lakelog.manifest import manifest
 from lakelog.moves import publication as publish
 from lakelog.remotes import known
@@ -27,10 +28,11 @@ from lakelog.state.state import save_state
 from lakelog.subscriptions import registry
 from lakelog.subscriptions.commit import CommitRequest, commit
 from lakelog.subscriptions.delivery import Handled
-from lakelog.views import LakeViews
+from lakelog.views import LakeViews, builds, catalog, params
 from tests.support import erasure_histories as histories
-from tests.support import protected
+from tests.support import protected, seam
 from tests.support.cli import run
+from tests.support.requirements import need_module
 
 ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
 
@@ -253,6 +255,49 @@ def test_a_preview_names_what_has_any_of_the_subjects(tmp_path: Path) -> None:
             leftovers = lake.preview_erasure(subject=subjects).leftovers
             places = sorted(leftover.place for leftover in leftovers)
             assert places == ["definition: view theirs", "move 3 of main"]
+
+
+@pytest.mark.parametrize("folder", ["words", "ranks", "views"])
+def test_what_is_derived_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """An index or a piece of a view that was being made goes, too: nobody would remove it."""
+    if folder == "ranks":
+        need_module("tantivy")
+    path, erased = tmp_path / "lake", list[bool]()
+    with opened(tmp_path) as lake:
+        rows = [{"type": "A", "subject": f"u{n}", "message": f"m {n}"} for n in range(9_000)]
+        lake.append([*rows, {"type": WORD, "subject": ADA, "message": WORD}])
+        lake.compact()
+        for derived in (path / "cache").iterdir():
+            if derived.is_dir():
+                shutil.rmtree(derived)
+        (path / f"cache/{folder}").mkdir()
+
+        def erase_before(name: str, real: seam.Hook, *args: Any, **kwargs: Any) -> Any:
+            is_last = name == ("rename" if folder == "ranks" else "replace_whole")
+            if is_last and f"/cache/{folder}/" in args[0] and not erased:
+                erased.append(True)
+                with opened(tmp_path) as other:
+                    other.erase(subject=ADA, why="asked")
+            return real(*args, **kwargs)
+
+        entries = lake.store.manifests.segments(lake.store.state("main"), "events")
+        with monkeypatch.context() as patch:
+            seam.install(patch, erase_before)
+            if folder == "views":
+                view = catalog.find("throughput", {})
+                values = params.values(view.name, view.params, None)
+                builds._keep(lake.path, "main", view, values, entries)
+            else:
+                indexing.build_missing(lake.store, "main")
+        assert erased
+        derived = [file for file in (path / f"cache/{folder}").rglob("*") if file.is_file()]
+        old = [f for f in derived if folder == "views" or entries[0].key in f.parts]
+        assert old == []
+    with opened(tmp_path) as lake:
+        assert lake.erasures()[0].is_done
+    assert found(tmp_path) == []
 
 
 def test_a_word_across_two_chunks_of_a_saved_file_is_named(tmp_path: Path) -> None:
