@@ -269,9 +269,9 @@ def test_what_is_derived_meanwhile(
         rows = [{"type": "A", "subject": f"u{n}", "message": f"m {n}"} for n in range(9_000)]
         lake.append([*rows, {"type": WORD, "subject": ADA, "message": WORD}])
         lake.compact()
-        for derived in (path / "cache").iterdir():
-            if derived.is_dir():
-                shutil.rmtree(derived)
+        for cached in (path / "cache").iterdir():
+            if cached.is_dir():
+                shutil.rmtree(cached)
         (path / f"cache/{folder}").mkdir()
 
         def erase_before(name: str, real: seam.Hook, *args: Any, **kwargs: Any) -> Any:
