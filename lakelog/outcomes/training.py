@@ -33,7 +33,7 @@ from lakelog.outcomes.features import DecisionRow, choose_features, columns_of, 
 from lakelog.outcomes.model import OutcomeModel, require_lake_alone, require_name, save
 from lakelog.outcomes.scoring import Calibration, DecisionTree, LinearScorer, Scorer, TreeScorer
 from lakelog.runtime.lazy import Lazy
-from lakelog.sql import identifier, json_path, literal
+from lakelog.sql import identifier, literal, member_paths
 from lakelog.train import Recipe, TrainingExport
 
 NO_OUTCOME = "none"
@@ -177,7 +177,8 @@ def _sampled(lake: Lake, recipe: Recipe) -> Recipe:
     column, _, path = recipe.shape["by"].partition(".")
     subject = identifier(column)
     if path:
-        subject += f" ->> {json_path(path.split('.'))}"
+        members = (f"{subject} ->> {place}" for place in member_paths(path))
+        subject = f"coalesce({', '.join(members)})"
     query = f"SELECT * FROM ({query}\n) WHERE md5_number(({subject})::VARCHAR) % {portions} = 0"
     return replace(recipe, select={**recipe.select, "sql": query})
 

@@ -68,7 +68,7 @@ class RowQuery:
             raise ExportRefused(f"{key}: the selection has no column {name!r}; it has {listing}")
         if self.columns[column].startswith("STRUCT"):
             return ".".join(map(quoted, name.split(".")))
-        return f"({quoted(column)}->>{sql.json_path(path.split('.'))})"
+        return _extracted(column, "->>", path)
 
     def json(self, name: str, key: str) -> str:
         """Return SQL for the JSON at a column or path."""
@@ -76,7 +76,13 @@ class RowQuery:
             return f"{quoted(name)}::JSON"
         self.value(name, key)
         column, _, path = name.partition(".")
-        return f"({quoted(column)}->{sql.json_path(path.split('.'))})"
+        return _extracted(column, "->", path)
+
+
+def _extracted(column: str, operator: str, path: str) -> str:
+    """SQL of what stands at a path in a column, whichever of its names have dots."""
+    members = [f"{quoted(column)}{operator}{place}" for place in sql.member_paths(path)]
+    return f"({members[0]})" if len(members) == 1 else f"coalesce({', '.join(members)})"
 
 
 def choose(lake: Lake, recipe: Recipe, session: Session) -> RowQuery:

@@ -263,6 +263,20 @@ def test_what_a_decision_keeps_may_have_the_name_of_a_column_of_events(home: Pat
     assert (row["type"], row["seq"], row["data"], row["chosen"]) == ("inner", "77", "d", "a")
 
 
+@pytest.mark.parametrize("kind", ["text", "decision"])
+def test_members_whose_names_have_dots_are_kept(home: Path, kind: str) -> None:
+    """As those of OpenTelemetry have; what is nested comes before."""
+    attributes = {"gen_ai.request.model": "m", "a": {"b": "nested"}, "a.b": "dotted"}
+    event = {"subject": "s", "message": "x", "data": {"attributes": attributes}}
+    events = [{**event, "type": name, "time": at(n)} for n, name in enumerate("ab")]
+    keep = ["data.attributes.gen_ai.request.model", "data.attributes.a.b"]
+    shape = {"decision": "a", "chosen": "type", "outcome": ["b"], "window": "1h"}
+    asked = recipe(kind, shape={**(shape if kind == "decision" else {}), "keep": keep}, **ALL)
+    with lake_of(home / "lake", events) as lake:
+        train.export(lake, asked, home / "out")
+    assert {(row["model"], row["b"]) for row in rows(home / "out")} == {("m", "nested")}
+
+
 def test_preference_puts_best_against_worst(home: Path) -> None:
     """Of scored answers the best stands against the worst; equal scores make no pair."""
     answers = [("p", "good", 2), ("p", "bad", 0), ("p", "fair", 1), ("q", "x", 1), ("q", "y", 1)]
