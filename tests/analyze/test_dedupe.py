@@ -292,3 +292,13 @@ def test_protected_fields_of_a_plan_are_shown(
         (row,) = dedupe.rows(lake, dedupe.plan(lake, "content")).fetchall()
         assert row == rows(lake)[1]
         assert json.loads(row[7]) == event["data"]
+
+
+def test_a_member_whose_name_has_dots_is_a_part_of_a_key(tmp_path: Path) -> None:
+    """As those of OpenTelemetry have: events that differ in it are no duplicates."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append([{"type": "A", "data": {"attributes": {"order.id": n // 2}}} for n in range(4)])
+        by = ["type", "data.attributes.order.id"]
+        for _ in ("tail", "typed"):
+            assert len(dedupe.plan(lake, by)) == len(dedupe.plan(lake, by, nulls=True)) == 2
+            lake.compact()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from lakelog.errors import InvalidSetting
 from lakelog.event import EVENT_COLUMNS
 from lakelog.runtime.closest import did_you_mean
-from lakelog.sql import json_path
+from lakelog.sql import member_paths
 
 CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
 
@@ -61,11 +61,12 @@ class EventKey:
         if name in EVENT_COLUMNS:
             return name
         head, _, path = name.partition(".")
-        fields = path.split(".")
-        if head != "data" or not all(fields):
+        if head != "data" or not all(path.split(".")):
             names = ", ".join(EVENT_COLUMNS)
             hint = did_you_mean(name, [*EVENT_COLUMNS, "content"])
             hint = hint or f"choose from {names}, content or data.FIELD"
             raise InvalidSetting(f"no column {name!r}: {hint}")
         # A payload that is no JSON has no fields, and must not fail the query.
-        return f"CASE WHEN json_valid(data) THEN json_extract_string(data, {json_path(fields)}) END"
+        members = [f"json_extract_string(data, {place})" for place in member_paths(path)]
+        value = members[0] if len(members) == 1 else f"coalesce({', '.join(members)})"
+        return f"CASE WHEN json_valid(data) THEN {value} END"
