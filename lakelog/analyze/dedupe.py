@@ -1,13 +1,13 @@
 """Duplicates by key: list them, query the first or last event of each key, remove the others.
 
     duplicates(lake, by)             each repeated key, its count and its sources
-    first(lake, key)  last(lake, key)  the earliest and the latest event of each key, by its time
-    latest(lake, key)                the event of each key that was stored last
+    first(lake, by)  last(lake, by)  the earliest and the latest event of each key, by its time
+    latest(lake, by)                 the event of each key that was stored last
     plan(lake, by, keep) -> Plan     the rows to remove so that one event per key remains
     rows(lake, plan)                 exactly those rows
     apply(lake, plan)                a move that removes them; `lake.undo()` reverts it
 
-`by` and `key` name columns, fields of data or `content` (query/sql/keys.py); an event without one
+`by` names columns, fields of data or `content` (query/sql/keys.py); an event without one
 of them is nobody's duplicate, unless `nulls` are compared too. Of events of one key and equal
 times the first is the one that stands first in the branch, so a plan never depends on chance.
 Queries take a lake or one of its views and return DuckDB relations.
@@ -79,19 +79,19 @@ def duplicates(
         ORDER BY events DESC, first, {groups}{ending}""")
 
 
-def first(lake: Lake | PinnedLake, key: By) -> Relation:
+def first(lake: Lake | PinnedLake, by: By) -> Relation:
     """Return the earliest event of each key."""
-    return _row_per_key(lake, key, _ORDER)
+    return _row_per_key(lake, by, _ORDER)
 
 
-def last(lake: Lake | PinnedLake, key: By) -> Relation:
+def last(lake: Lake | PinnedLake, by: By) -> Relation:
     """Return the event with the latest time of each key."""
-    return _row_per_key(lake, key, _BACK)
+    return _row_per_key(lake, by, _BACK)
 
 
-def latest(lake: Lake | PinnedLake, key: By) -> Relation:
+def latest(lake: Lake | PinnedLake, by: By) -> Relation:
     """Return the event of each key that was stored last, whatever time it names."""
-    return _row_per_key(lake, key, _STORED)
+    return _row_per_key(lake, by, _STORED)
 
 
 def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Plan:
