@@ -1,9 +1,9 @@
 """Elasticsearch _bulk: an action line, then its document, paired line by line.
 
-`_index` is the category, and the source where the document names none. `index` and `create`
-carry a document whose id is `_id`, so that it is stored only once; `update` carries one under
-`doc` for the subject `_id`, and each update is an event of its own; `delete` has no document and
-is no event.
+`_index` is the category, and the source where the document names none; what Elastic's schema has
+under `log.level` is the level. `index` and `create` carry a document whose id is `_id`, so that it
+is stored only once; `update` carries one under `doc` for the subject `_id`, and each update is an
+event of its own; `delete` has no document and is no event.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 from lakelog.errors import InvalidEvent
 from lakelog.formats import jsonl
+from lakelog.formats.dialects import NAMED
 from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.values import JsonObject, parse_line
 
 ACTIONS = ("index", "create", "update", "delete")
+_ECS = NAMED["ecs"]
 
 
 class BulkAction(NamedTuple):
@@ -43,12 +45,15 @@ class BulkAction(NamedTuple):
     def event(self, line: bytes) -> EventMembers:
         """Return the event of the document under it. Raises InvalidEvent."""
         name, properties = self
-        event = jsonl.FORM.parse(line)
+        document = parse_line(line)
         if name == "update":
-            document = parse_line(line).get("doc")
-            if not isinstance(document, dict):
+            if not isinstance(document.get("doc"), dict):
                 raise InvalidEvent("an update without a doc object")
-            event = jsonl.FORM.typed(dict(document))
+            document = document["doc"]
+        level = _ECS.level_of(document) if _ECS.is_one(document) else None
+        event = jsonl.FORM.typed(dict(document))
+        if level is not None and event.get("level") in (None, ""):
+            event["level"] = level
         own_id, index = properties.get("_id"), properties.get("_index")
         # An index has one document of an _id, which updates change: for these it names what they
         # are about, and would hide all but the first as an event's id.

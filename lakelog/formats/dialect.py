@@ -132,7 +132,7 @@ class Dialect(Format):
             payload.pop(self.message[0], None)
         if word is not None:
             payload.setdefault("tz", word)
-        level = self._level(payload)
+        level = self.level_of(payload)
         if level:
             event["level"] = level
         return event | {"data": payload} if payload else event
@@ -192,7 +192,8 @@ FROM typed"""
                 return value
         return None
 
-    def _level(self, members: JsonObject) -> str | None:
+    def level_of(self, members: JsonObject) -> str | None:
+        """Return the level that members say, None for none."""
         if self.failure:
             return "INFO" if _at(members, self.failure) in (None, "") else "ERROR"
         grade = next(filter(_is_given, (_at(members, m) for m in self.level)), None)

@@ -208,6 +208,25 @@ def test_lines_of_loggers_are_the_events_of_their_files(
     assert (event["type"], event["level"], event["message"]) == expected
 
 
+def test_the_level_of_elastics_schema_in_bulk(server: HttpLake) -> None:
+    """What Beats send has its level under log; a level of a document's own comes first."""
+    at = {"@timestamp": "2026-11-20T10:00:00Z", "message": "m"}
+    documents: list[dict[str, Any]] = [
+        at | {"log": {"level": "error", "file": {"path": "/var/log/x"}}},
+        at | {"log.level": "warning"},
+        at | {"log": {"level": "debug"}, "level": "INFO"},
+        at | {"log": {"level": ["error"]}},
+        at | {"log": "error"},
+        {"log": {"level": "error"}},
+    ]
+    pairs = ([{"create": {"_index": "ecs"}}, document] for document in documents)
+    body = "".join(json.dumps(line) + "\n" for pair in pairs for line in pair)
+    assert not server.ask("/_bulk", body.encode()).json["errors"]
+    rows = server.events("SELECT level, data FROM events WHERE source = 'ecs' ORDER BY seq")
+    assert [row["level"] for row in rows] == ["ERROR", "WARN", "INFO", None, None, None]
+    assert json.loads(rows[0]["data"])["log"] == documents[0]["log"]
+
+
 def test_a_bulk_request_may_be_as_large_as_its_clients_make_it(server: HttpLake) -> None:
     """Vector sends ten megabytes, and Elasticsearch's own client up to a hundred."""
     texts = ["x" * (1 << 20)] * 12
