@@ -21,7 +21,7 @@ SIZE_MAX = 2_000_000
 OPTIONS_MAX, CELLS_MAX = 1_000, 20_000
 _SAMPLE, _DETAILS_MAX = 5_000, 20_000
 _MEMBERS_MAX, _VALUES_MAX, _CONTEXTS_MAX, _CONTEXT_SIZE = 3, 12, 100, 30
-_UNSAID = "null"
+UNSAID = "null"
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class _Numbering:
 
     def of(self, columns: list[pa.Array], size: int = 0) -> Integers:
         """Return the numbers of rows of columns of text, or of `size` rows of none."""
-        encoded = [column.fill_null(_UNSAID).dictionary_encode() for column in columns]
+        encoded = [column.fill_null(UNSAID).dictionary_encode() for column in columns]
         mixed = np.zeros(len(columns[0]) if columns else size, dtype=np.int64)
         for column in encoded:
             # One number for each combination, so that Python sees only those that differ.

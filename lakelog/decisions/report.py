@@ -14,7 +14,7 @@ from lakelog.decisions.calibration import (
     calibration,
 )
 from lakelog.decisions.intervals import Interval, JsonFinding, ends, ranks, share, skewed
-from lakelog.decisions.logged import PointLog
+from lakelog.decisions.logged import UNSAID, PointLog
 from lakelog.decisions.offpolicy import DR, PolicyValue, best_options, evaluate
 from lakelog.libraries import Booleans, Integers, np
 
@@ -118,6 +118,9 @@ def notes(log: PointLog) -> list[str]:
     sentences = []
     if log.left_out:
         sentences.append(f"{log.left_out:,} older decisions are left out")
+    for name, values in zip(log.members, zip(*log.context_values, strict=True), strict=True):
+        if set(values) == {UNSAID}:
+            sentences.append(f"no decision has {name!r}: it tells no contexts apart")
     unsound = int((~np.isnan(log.confidences)).sum() - _is_share(log).sum())
     if unsound:
         sentences.append(f"{unsound:,} confidences are not from 0 to 1, and left out")

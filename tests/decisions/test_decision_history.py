@@ -560,6 +560,15 @@ def test_missing_outcomes_that_depend_on_the_option_are_said(tmp_path: Path) -> 
     assert "'ask'" in note
 
 
+def test_a_member_that_no_decision_has_is_said(tmp_path: Path) -> None:
+    """As a name that is mistyped: without a word all decisions would be one context."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(repairs(40))
+        report = DecisionHistory(lake).report("repair", members=("failure", "faliure"))
+    assert report.notes[0] == "no decision has 'faliure': it tells no contexts apart"
+    assert not any("'failure'" in note for note in report.notes)
+
+
 def run(lake: Path, *args: str) -> Result:
     return CliRunner().invoke(cli, ["--lake", str(lake), "decisions", *args])
 
