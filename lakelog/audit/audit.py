@@ -261,7 +261,7 @@ class _Work:
         if cursor.origin not in self.places.origins:
             raise OSError("it changed meanwhile: run it again")
         self._audited.add(cursor.origin)
-        file = FileAudit(printable(source.name), label, bytes=cursor.bytes, backup=printable(copy))
+        file = FileAudit(printable(source.name), label, seen=cursor.bytes, backup=printable(copy))
         account = self._add(file, cursor)
         self._refusal.note_earlier(cursor.origin, cursor.earlier_origins(head))
         account.read(source, self._connect, self._form, head)
@@ -293,7 +293,7 @@ class _Work:
     def _copied(self, source: Source, copy: FileCursor, head: bytes, label: str | None) -> None:
         """Audit a copy: by the rows of its original, if that is not audited by its own file."""
         original = self._cursors.get(copy.shares)
-        file = FileAudit(printable(source.name), label, bytes=copy.bytes, copy_of=copy.shares)
+        file = FileAudit(printable(source.name), label, seen=copy.bytes, copy_of=copy.shares)
         if original is not None:
             file.copy_of = original.name
         if original is None or original.key in self._claimed or original.origin in self._audited:
@@ -364,7 +364,7 @@ class _Work:
         if self._from_backup(cursor):
             return
         self._audited.add(cursor.origin)
-        file = FileAudit(cursor.name, bytes=cursor.bytes, gone=reason, error=error)
+        file = FileAudit(cursor.name, seen=cursor.bytes, gone=reason, error=error)
         self._add(file, cursor).without_file()
 
     def _from_backup(self, cursor: FileCursor) -> bool:

@@ -28,7 +28,7 @@ class FileAudit:
     source: str
     label: str | None = None
     format: str = ""
-    bytes: int = 0
+    seen: int = 0
     """Bytes that were ingested."""
     waiting: int = 0
     """Bytes beyond the cursor."""

@@ -72,7 +72,7 @@ def audit(
         )
         reported = _reported(lake)
     # Files without anything to compare are left out of the table, not of the records.
-    table = [_table_row(f) for f in result.files if f.bytes or f.wrong]
+    table = [_table_row(f) for f in result.files if f.seen or f.wrong]
     emit([record(f) for f in result.files], target, table, _COLUMNS)
     for message in problems(result):
         # On stderr: the records on stdout stay one format, whatever is found.
@@ -90,7 +90,7 @@ def record(file: FileAudit) -> dict[str, object]:
     # The worst first: a file that is wrong and gone as well is reported as wrong.
     state = "wrong" if file.wrong else "unread" if file.error else "gone" if file.gone else "sound"
     places = {f"{fault}_at": file.first.get(fault, []) for fault in _FAULTS}
-    values = {**vars(file), **places, "state": state}
+    values = {**vars(file), **places, "state": state, "bytes": file.seen}
     return {name: values[name] for name in _COLUMNS}
 
 
@@ -117,8 +117,8 @@ def problems(result: auditing.Audit) -> Iterator[str]:
 def summary(result: auditing.Audit) -> str:
     """Return what is proven, in one line."""
     # A copy has the lines of its original: to count both would prove them twice.
-    files_read = [f for f in result.files if f.bytes and not (f.gone or f.copy_of)]
-    lines, bytes_read = sum(f.lines for f in files_read), sum(f.bytes for f in files_read)
+    files_read = [f for f in result.files if f.seen and not (f.gone or f.copy_of)]
+    lines, bytes_read = sum(f.lines for f in files_read), sum(f.seen for f in files_read)
     scope = (
         f"{many(lines, 'line')} of {many(len(files_read), 'file')} read again ({size(bytes_read)})"
     )

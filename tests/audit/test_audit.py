@@ -114,7 +114,7 @@ def test_a_file_in_order(
     lake.ingest(path)
     file = one(lake, path)
     assert sound(file) == counts
-    assert (file.bytes, file.waiting) == (len(data), 0)
+    assert (file.seen, file.waiting) == (len(data), 0)
     os.rename(path, tmp_path / "g")
     assert sound(one(lake, tmp_path)) == counts
     lake.compact()
@@ -285,7 +285,7 @@ def test_cursors_kept_over_a_rollback(lake: lakelog.Lake, tmp_path: Path) -> Non
     assert faults(one(lake)) == (4, 0, 0)
     assert one(lake).first == {"missing": [len(feed(n)) for n in range(1, 5)]}
     os.remove(path)
-    assert (one(lake).bytes, one(lake).stored, one(lake).lines) == (len(feed(5)), 1, 5)
+    assert (one(lake).seen, one(lake).stored, one(lake).lines) == (len(feed(5)), 1, 5)
 
 
 def test_branches(make_lake: MakeLake, tmp_path: Path) -> None:
@@ -495,7 +495,7 @@ def test_a_file_that_is_gone(lake: lakelog.Lake, tmp_path: Path) -> None:
     os.remove(path)
     file = one(lake)
     assert (file.gone, file.error, faults(file)) == ("no such file now", "", (0, 0, 0))
-    assert (file.bytes, file.stored, file.quarantined) == (len(MIXED), 51, 3)
+    assert (file.seen, file.stored, file.quarantined) == (len(MIXED), 51, 3)
     assert file.lines == MIXED.count(b"\n") + 1
     said = run(lake, code=1).stderr
     assert "51 events and 3 quarantined lines in the lake" in said

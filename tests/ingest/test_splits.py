@@ -140,7 +140,7 @@ def test_payloads_of_splits_are_typed(
     assert given_splits
     found = lake.store.manifests.segments(lake.store.state("main"))
     assert len({entry.fields for entry in found}) == 1
-    assert not any(entry.texts for entry in found[:-2])  # but for the last few lines
+    assert not any(entry.text_rows for entry in found[:-2])  # but for the last few lines
     assert sum(entry.events < ROWS / 2 for entry in found) <= len(found) / 3
 
 
