@@ -156,10 +156,10 @@ def test_erased_rows_leave_the_folder(shop: DeltaShop) -> None:
 
 def test_the_log_of_copied_rows_names_no_subject(shop: DeltaShop) -> None:
     """It keeps for good what it says, also after a vacuum has deleted erased rows."""
-    shop.lake.append([{"type": "A", "subject": "ada", "data": {"n": 1}}])
+    shop.lake.append([{"type": "A", "subject": "ada-lovelace", "data": {"n": 1}}])
     shop.publish(type="A")
-    assert shop.arrow()["subject"].to_pylist() == ["ada"]
-    assert "ada" not in "".join(map(json.dumps, last_commit(shop)))
+    assert shop.arrow()["subject"].to_pylist() == ["ada-lovelace"]
+    assert "ada-lovelace" not in "".join(map(json.dumps, last_commit(shop)))
 
 
 def test_maintenance_of_others_is_let_be(shop: DeltaShop) -> None:
