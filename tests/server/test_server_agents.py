@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from lakelog.server.protocols.journal_upload import JournalEntries
 from tests.support.http_lake import HttpLake, serving
 from tests.support.requirements import find, need_module
 
@@ -119,6 +120,16 @@ def chunked(port: int, path: str, chunks: Iterable[bytes], encoding: str = "iden
         while received := connection.recv(1 << 16):
             answer += received
         return answer
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 1_000, 10_000])
+def test_an_entry_is_too_long_however_it_comes(size: int) -> None:
+    """Also where its end comes in one part with what is longer than the limit."""
+    huge = entry(2).rstrip(b"\n") + b"\nTEXT=" + b"x" * 3_000 + b"\n\n"
+    text, entries = entry(1) + huge + entry(3), JournalEntries(2_000)
+    parts = [text[start : start + size] for start in range(0, len(text), size)]
+    arrived = [entries.arrivals(p, is_end=n == len(parts)) for n, p in enumerate(parts, 1)]
+    assert (sum(a.stored for a in arrived), sum(len(a.rejects) for a in arrived)) == (2, 1)
 
 
 @pytest.mark.parametrize("length", [9 << 20, 200 << 20])

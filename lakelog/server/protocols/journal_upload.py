@@ -49,9 +49,11 @@ class JournalEntries:
         self._left_out -= left_out
         records, self._buffer = JournalExport.split(self._buffer + text[left_out:], is_end=is_end)
         for number, record in enumerate(records):
-            if self._beginning:
+            # Also where its last part came with so much before it that it was never cut.
+            is_long = len(record) > self._longest
+            if beginning := self._beginning or (record[:LINE_MAX] if is_long else b""):
                 reason = f"an entry of more than {self._longest:,} bytes: its beginning is kept"
-                reader.refuse(number, reason, self._beginning)
+                reader.refuse(number, reason, beginning)
                 self._beginning = b""
             else:
                 reader.read(number, record, _event)
