@@ -33,7 +33,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = orjson.loads(
 """The verbs that help shows, by section: the module below this that defines each, and what it
 does."""
 MODULES = {verb: module for verbs in SECTIONS.values() for verb, (module, _) in verbs.items()}
-del SECTIONS["hidden"]
+del SECTIONS["hidden"]  # found by their names, and shown by no help
 # Asked for by its name: the package stands above all of its modules, so none may import it.
 VERSION: str = importlib.import_module("lakelog").__version__
 

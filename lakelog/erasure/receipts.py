@@ -24,6 +24,7 @@ def receipt(store: Store, status: ErasureStatus, key: proofs.PrivateKey | None) 
         """A text as it is, unless it names the subject, as the path of a copy may."""
         content = f"{text}"
         bounds = sorted({b for match in _WORD.finditer(content) for b in match.span()})
+        # A subject may be any stretch of words, with what stands between them.
         spans = itertools.combinations(bounds, 2)
         return _HIDDEN if any(erasure.is_of(content[a:b]) for a, b in spans) else content
 

@@ -51,7 +51,7 @@ class BulkAction(NamedTuple):
                 raise InvalidEvent("an update without a doc object")
             document = document["doc"]
         level = _ECS.level_of(document) if _ECS.is_one(document) else None
-        event = jsonl.FORM.typed(dict(document))
+        event = jsonl.FORM.typed(document)
         if level is not None and event.get("level") in (None, ""):
             event["level"] = level
         own_id, index = properties.get("_id"), properties.get("_index")

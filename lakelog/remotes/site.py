@@ -96,9 +96,9 @@ class Site:
             )
         if config and config["format"] < number:
             self.change_config({"format": number})
-        return str((config or self.found(number, members or {}))["lake"])
+        return str((config or self.make_lake(number, members or {}))["lake"])
 
-    def found(self, number: int, members: dict[str, Any]) -> dict[str, Any]:
+    def make_lake(self, number: int, members: dict[str, Any]) -> dict[str, Any]:
         """Make the remote a lake, where there was none just now; return what its lakelog.json
         says. Raises TransferRefused where something else is."""
         # Temporary files are what an interrupted first push left.

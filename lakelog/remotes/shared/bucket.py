@@ -70,7 +70,7 @@ def _claim(remote: Remote, config: dict[str, Any], new_ring: NewRing) -> dict[st
     if not config:
         members = new_ring().config_members() if new_ring else dict[str, Any]()
         members |= {"requires": [member, *members.get("requires", ())], "proven": remote.deciding}
-        config = site.found(FORMAT, members)
+        config = site.make_lake(FORMAT, members)
     if not _is_shared(config):
         # Else a program could open a directory of files as a lake of its own, and drop the
         # watermarks of all machines.

@@ -42,10 +42,11 @@ class JsonIngest(IngestProtocol):
         if not body.strip():
             raise RequestRefused(400, "the body is empty: send one JSON object a line")
         source = request.path.get("source")
-        slices, first = list[tuple[int, Arrivals]](), 0
-        for text in _slices(body):
-            slices.append((first, _of_slice(text, source, is_all=len(text) == len(body))))
-            first += text.count(b"\n")
+        slices, line_count = list[tuple[int, Arrivals]](), 0
+        for lines in _slices(body):
+            is_all = len(lines) == len(body)
+            slices.append((line_count, _of_slice(lines, source, is_all=is_all)))
+            line_count += lines.count(b"\n")
         return joined(slices)
 
     def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
