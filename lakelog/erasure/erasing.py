@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from lakelog import proofs
@@ -50,6 +50,8 @@ class ChosenRows:
 
     history: History
     rows: dict[str, tuple[SegmentEntry, pa.Table]] = field(default_factory=dict)
+    present: frozenset[str] = frozenset()
+    """The segments on disk; of a shared lake those in the bucket, too."""
 
     @property
     def events(self) -> int:
@@ -107,14 +109,15 @@ def find(store: Store, chooser: Chooser, progress: ProgressCallback | None = Non
     """Return what is chosen of the rows of every segment on disk, whether a state names it or not.
     Raises QueryFailed, DamagedSegment."""
     chooser.check()
-    findings = ChosenRows(rewriting.history_of(store))
-    entries = findings.history.segments()
+    history = rewriting.history_of(store)
+    entries = history.segments()
     on_disk = set(store.paths.digests("segments"))
     # Of a shared lake the bucket has them. What no state names there each machine drops itself:
     # one of them may be about to publish it.
     present = on_disk
     if store.attachment is not None:
         present = entries.keys() & (on_disk | store.attachment.erasures.segments_there())
+    findings = ChosenRows(history, present=frozenset(present))
     in_states = [entry for key, entry in entries.items() if key in present]
     unnamed = present - entries.keys()
     possible = chooser.possible(unnamed)
@@ -201,9 +204,12 @@ class ErasureRun:
         settle: SettleAll,
         erasures: Sequence[Erasure],
         selectors: Sequence[Selector],
+        replaced_elsewhere: Collection[str] = (),
     ) -> None:
-        """Each erasure has the selector of its rows."""
+        """Each erasure has the selector of its rows. Of the segments `replaced_elsewhere` rows were
+        erased in another copy of the lake."""
         self._store, self._connect, self._settle = store, connect, settle
+        self._replaced_elsewhere = replaced_elsewhere
         self._erasures, self._selectors = list(erasures), list(selectors)
         self._rewritten: Rewritten = {}
         self._told = set[str]()
@@ -296,8 +302,19 @@ class ErasureRun:
     def _has_work(self, findings: ChosenRows) -> bool:
         if findings.rows:
             return True
-        redactor = Redactor(self._store, findings.history, self._rewritten, self._subjects())
-        return redactor.is_needed()
+        return self._redactor(findings.history, self._subjects()).is_needed()
+
+    def _redactor(
+        self, history: History, subjects: Collection[str], telling_words: Collection[str] = ()
+    ) -> Redactor:
+        return Redactor(
+            self._store,
+            history,
+            self._rewritten,
+            subjects,
+            replaced_elsewhere=self._replaced_elsewhere,
+            telling_words=telling_words,
+        )
 
     def _replace(self, findings: ChosenRows, shares: list[ChosenRows]) -> None:
         """Write the new segments and states, then say durably what they stand for."""
@@ -318,11 +335,24 @@ class ErasureRun:
         own_events = recorded.own_events(store, self._connect, findings.history)
         for number, share in enumerate(shares):
             self._note(number, share, own_events)
-        redactor = Redactor(store, findings.history, self._rewritten, subjects)
+        redactor = self._redactor(findings.history, subjects, self._telling_words(findings))
         states = redactor.states()
         segments = {key: new.key if new else "" for key, new in fresh.items()}
         segments |= {key: key for key in redactor.scrubbed}
         store.erased.add(states, segments)
+
+    def _telling_words(self, findings: ChosenRows) -> set[str]:
+        """The types and sources of chosen rows that no segment on the disk has any more."""
+        words = set[str]()
+        for entry, rows in findings.rows.values():
+            if entry.kind == "events":
+                for name in ("type", "source"):
+                    words.update(filter(None, pc.unique(rows[name]).to_pylist()))
+        remaining = findings.history.segments() | self._rewritten
+        for key, kept in remaining.items() if words else ():
+            if kept and (key in self._rewritten or key in findings.present):
+                words.difference_update(rewriting.words_of(kept))
+        return words
 
     def _note(self, number: int, share: ChosenRows, own_events: list[OwnEvent]) -> None:
         """Remember what one erasure refuses from now on, and count what goes, before it goes."""

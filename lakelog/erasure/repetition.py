@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,14 +17,18 @@ from lakelog import sql
 from lakelog.database import Connect
 from lakelog.erased import Refusal, SubjectIndex, records
 from lakelog.erased.records import ErasedRows, Erasure
-from lakelog.erasure import erasing, leftovers, outside
+from lakelog.erasure import erasing, leftovers, outside, rewriting
 from lakelog.erasure.erasing import ErasureRun
 from lakelog.erasure.leftovers import Leftover
+from lakelog.erasure.rewriting import Redactor
 from lakelog.erasure.selection import Selector
 from lakelog.libraries import pa, pc
 from lakelog.protect import sealed_blocks
 from lakelog.segments import Segment
 from lakelog.store import Policy, Store
+
+_NOTHING = Selector((), "false")
+"""Chooses no row: of states of which the rows are gone only their words go."""
 
 
 class SettledLake(Protocol):
@@ -40,15 +44,20 @@ class SettledLake(Protocol):
         """Publish what is pending on the branches."""
 
 
-def adopt(lake: SettledLake, news: Sequence[tuple[Erasure, ErasedRows]]) -> list[Erasure]:
-    """Take over erasures of another lake, and erase their rows here. Raises NotAllowed, GcRefused
-    while gc runs, Damaged, OSError."""
+def adopt(
+    lake: SettledLake,
+    news: Sequence[tuple[Erasure, ErasedRows]],
+    replaced_there: Collection[str] = (),
+) -> list[Erasure]:
+    """Take over erasures of another lake, and erase their rows here; of the segments
+    `replaced_there` rows were erased there. Raises NotAllowed, GcRefused while gc runs, Damaged,
+    OSError."""
     Policy.require(lake.store.paths, "erase")
     fresh = [
         (replace(erasure.without_places(), phase="begun", branches={}, tags={}, segments=0), rows)
         for erasure, rows in news
     ]
-    return _erase(lake, fresh)
+    return _erase(lake, fresh, replaced_there)
 
 
 def erase_again(lake: SettledLake) -> list[Erasure]:
@@ -70,7 +79,11 @@ def erase_again(lake: SettledLake) -> list[Erasure]:
     return [result for record, result in results if result.segments > record.segments]
 
 
-def _erase(lake: SettledLake, news: Sequence[tuple[Erasure, ErasedRows]]) -> list[Erasure]:
+def _erase(
+    lake: SettledLake,
+    news: Sequence[tuple[Erasure, ErasedRows]],
+    replaced_there: Collection[str] = (),
+) -> list[Erasure]:
     store, ended = lake.store, dict[str, Erasure]()
     if not news:
         return []
@@ -83,10 +96,13 @@ def _erase(lake: SettledLake, news: Sequence[tuple[Erasure, ErasedRows]]) -> lis
         # All of them by one look at the segments, which are many more than the erasures.
         subjects = _subjects(store, [record for record, _ in news])
         waiting = [record for record, _ in news]
+        has_words = bool(replaced_there) and _has_words(store, replaced_there)
         while waiting:
             run, selectors = list[Erasure](), list[Selector]()
             for record in waiting:
                 selector = _selector(store, record, subjects)
+                if selector is None and has_words:
+                    selector = _NOTHING
                 if selector is None:
                     record = replace(record.swept(), outside=outside.places(store, {}))
                     record.save(store.paths)
@@ -96,10 +112,19 @@ def _erase(lake: SettledLake, news: Sequence[tuple[Erasure, ErasedRows]]) -> lis
                     run.append(record)
                     selectors.append(selector)
             if run:
-                erased = ErasureRun(store, lake.engine, lake._settle_branches, run, selectors)
+                erased = ErasureRun(
+                    store, lake.engine, lake._settle_branches, run, selectors, replaced_there
+                )
                 ended |= {erasure.key: erasure for erasure in erased.run(None)}
+                has_words = False
             waiting = [record for record in waiting if record.key not in ended]
     return [ended[record.key] for record, _ in news]
+
+
+def _has_words(store: Store, replaced_there: Collection[str]) -> bool:
+    """Whether a state here has words of segments that are gone, and were replaced elsewhere."""
+    history = rewriting.history_of(store)
+    return Redactor(store, history, {}, (), replaced_elsewhere=replaced_there).is_needed()
 
 
 def _fits(selector: Selector, selectors: Sequence[Selector]) -> bool:

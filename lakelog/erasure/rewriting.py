@@ -3,7 +3,7 @@
 A state is rewritten as it was, with the entries of the new segments where those of the old ones
 stood: its parent, its time and its numbers of rows of others stay. It is stored under the digest of
 its new bytes and read under the old one (`store/erasures`). Entries of segments that are gone from
-the disk lose their lowest and highest subject where that was an erased one.
+the disk lose the words of their rows where these may be of erased ones.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lakelog import maintain, manifest
 from lakelog.database import Connect
 from lakelog.disk import disk
-from lakelog.entries import Entry, Record, Removal, SegmentEntry
+from lakelog.entries import MANY, Entry, Record, Removal, SegmentEntry
 from lakelog.erased import sweep
 from lakelog.errors import Damaged
 from lakelog.libraries import pa
@@ -163,6 +163,13 @@ def without_rows(
     )
 
 
+def words_of(entry: SegmentEntry) -> Iterator[str]:
+    """Yield the types and sources that an entry counts."""
+    for counts in (entry.types, entry.sources):
+        if counts != MANY:
+            yield from counts
+
+
 def places_of(rows: pa.Table) -> Iterator[tuple[object, object]]:
     """Yield the place of each row: its origin and position."""
     return zip(*(rows[name].to_pylist() for name in ("origin", "position")), strict=True)
@@ -172,22 +179,36 @@ class Redactor:
     """Writes states again with other segments in the place of some."""
 
     def __init__(
-        self, store: Store, history: History, rewritten: Rewritten, subjects: Iterable[str]
+        self,
+        store: Store,
+        history: History,
+        rewritten: Rewritten,
+        subjects: Iterable[str],
+        *,
+        replaced_elsewhere: Collection[str] = (),
+        telling_words: Collection[str] = (),
     ) -> None:
+        """Of segments that are gone, entries lose their words where their bounds are one of the
+        `subjects`, where they count one of the `telling_words`, or where rows of the segment were
+        erased in another copy of the lake."""
         self._store, self._history = store, history
+        self._replaced_elsewhere = replaced_elsewhere
+        self._telling_words = frozenset(telling_words)
+        self._replaced = store.erased.segments()
         rewritten = stand_ins(store, history, rewritten) | rewritten
         self._rewritten = dict.fromkeys(self._absent(rewritten)) | rewritten
         self._subjects = set(subjects)
         self._stale_models = stale_models(store, history)
         self._pages: dict[str, Page | None] = {}
         self.scrubbed: set[str] = set()
-        """Segments that are gone, whose entries lost their lowest and highest subject."""
+        """Segments that are gone, whose entries lost their lowest and highest subject and what
+        they counted by type, source and level."""
 
     def _absent(self, rewritten: Rewritten) -> set[str]:
         """The segments that an earlier erasure replaced by what was compacted and deleted since,
         and that states which came back from a remote still name. A sweep deletes every page that
         names one."""
-        replaced = {key for key, new in self._store.erased.segments().items() if key != new}
+        replaced = {key for key, new in self._replaced.items() if key != new}
         keys = {entry.key for entry in self._history.entries() if entry.entry_type == "segment"}
         absent = keys & replaced - rewritten.keys()
         for digest in self._history.roots if absent else ():
@@ -197,11 +218,11 @@ class Redactor:
         return absent
 
     def is_needed(self) -> bool:
-        """Whether a state names a segment that was replaced, or an erased subject as the bound of
-        one that is gone."""
+        """Whether a state names a segment that was replaced, or words of erased rows in the entry
+        of one that is gone."""
         return any(
             entry.key in self._rewritten
-            or (isinstance(entry, SegmentEntry) and self._names_subject(entry))
+            or (isinstance(entry, SegmentEntry) and self._has_words(entry))
             for entry in self._history.entries()
             if entry.entry_type == "segment"
         ) or bool(self._stale_models)
@@ -252,9 +273,9 @@ class Redactor:
             if new is None or isinstance(entry, SegmentEntry):
                 return new and dataclasses.replace(new, made_from=self._sources(entry))
             return Removal("segment", new.key, new.events, new.bytes, new.kind, entry.unknown)
-        if isinstance(entry, SegmentEntry) and self._names_subject(entry):
+        if isinstance(entry, SegmentEntry) and self._has_words(entry):
             self.scrubbed.add(entry.key)
-            return dataclasses.replace(entry, subject=None)
+            return dataclasses.replace(entry, subject=None, types=MANY, sources=MANY, levels=MANY)
         return entry
 
     def _sources(self, entry: Entry) -> tuple[str, ...]:
@@ -265,13 +286,19 @@ class Redactor:
             new.key if new else key for key, new in pairs if new or key not in self._rewritten
         )
 
-    def _names_subject(self, entry: SegmentEntry) -> bool:
-        """Whether the entry of a segment that is gone from the disk names an erased subject."""
-        # One that an earlier erasure took the subjects of came back with them from a remote.
-        is_scrubbed = self._store.erased.segments().get(entry.key) == entry.key
-        if not entry.subject or not (is_scrubbed or self._subjects.intersection(entry.subject)):
+    def _has_words(self, entry: SegmentEntry) -> bool:
+        """Whether the entry of a segment that is gone may have words of erased rows."""
+        # By its subjects a sweep tells the pages that were replaced.
+        if not entry.subject:
             return False
-        return not self._store.volume.exists(KEYS.object("segments", entry.key))
+        may_have = (
+            # One that an earlier erasure took the words of came back with them from a remote.
+            self._replaced.get(entry.key) == entry.key
+            or entry.key in self._replaced_elsewhere
+            or not self._subjects.isdisjoint(entry.subject)
+            or (self._telling_words and self._telling_words.intersection(words_of(entry)))
+        )
+        return bool(may_have) and not self._store.volume.exists(KEYS.object("segments", entry.key))
 
     def _totals(self, state: Manifest) -> Totals:
         """The totals of a state, of whose segments some are others now."""

@@ -230,7 +230,9 @@ class ErasedStates:
 
 def _joined(before: Replacements, states: dict[str, str], segments: dict[str, str]) -> Replacements:
     states = {d: states.get(n, n) for d, n in before.states.items()} | states
-    segments = {d: segments.get(n, n) for d, n in before.segments.items()} | segments
+    # Where a copy only lacks a segment, another knows what stands in its place.
+    known = {d: n for d, n in segments.items() if d != n or d not in before.segments}
+    segments = {d: segments.get(n, n) for d, n in before.segments.items()} | known
     return Replacements(states, segments, before.keys)
 
 

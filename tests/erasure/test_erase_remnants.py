@@ -83,6 +83,23 @@ def test_states_whose_segments_are_gone(tmp_path: Path) -> None:
         assert lake.at("v1").count() == 4
 
 
+def test_counted_words_of_a_segment_that_is_gone(tmp_path: Path) -> None:
+    """Its entry counts the rows of each source, and ADA is neither its first nor last subject."""
+    with opened(tmp_path) as lake:
+        for subject, source in (("a", "s"), (ADA, WORD), ("zoe", "s")):
+            lake.append({"type": "A", "subject": subject, "source": source})
+        lake.settle()
+        lake.compact()
+        lake.tag("v1")
+        lake.expire()
+        assert found(tmp_path)
+        assert lake.erase(subject=ADA, why="asked").is_done
+        assert found(tmp_path) == []
+        assert lake.verify().intact
+        assert lake.at("v1").count() == 2
+        assert [entry.events for entry in lake.store.manifests.segments(lake.store.state("main"))]
+
+
 def test_a_segment_of_no_state(tmp_path: Path) -> None:
     """As a publish leaves one that lost its race, or was killed."""
     with opened(tmp_path) as lake:

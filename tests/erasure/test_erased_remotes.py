@@ -15,8 +15,9 @@ from lakelog.errors import DamagedManifest, Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.manifest import manifest
 from lakelog.state.state import save_state
+from lakelog.volume import DirectoryVolume, ErasedStates
 from tests.support import seam
-from tests.support.erased_lakes import ADA, SETTINGS, add, found
+from tests.support.erased_lakes import ADA, SETTINGS, WORD, add, found
 from tests.support.seam import Fault, Killed
 
 
@@ -332,6 +333,47 @@ def test_what_is_gone_here_is_erased_there(tmp_path: Path, monkeypatch: pytest.M
     with lakelog.open(far) as there:
         assert there.verify().intact
         assert (there.at(state).count(), there.count()) == (12, 44)
+
+
+@pytest.mark.parametrize("has_rows", [True, False])
+def test_words_of_segments_that_a_clone_never_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_rows: bool
+) -> None:
+    """A page counts the rows by source of a segment that retention took out of the branch: the tag
+    that has it stays where it was made. The clone has other rows of ADA's, or none."""
+    monkeypatch.setattr(manifest, "FAN", 4)
+    far = tmp_path / "far"
+    with lakelog.open(tmp_path / "lake", settings=SETTINGS) as lake:
+        remotes.add_tested(lake.store, "home", str(far))
+        for subject, source in (("a", "s"), (ADA, WORD), ("zoe", "s")):
+            event = {"type": "A", "subject": subject, "source": source}
+            lake.append({**event, "time": "2020-01-01T00:00:00Z"})
+        lake.settle()
+        lake.tag("v1")
+        lake.append([{"type": "A", "subject": ADA if has_rows else "bob"}, {"type": "B"}])
+        lake.settle()
+        for n in range(4):
+            lake.append({"type": "A", "subject": f"u{n}"})
+            lake.settle()
+        lake.retention("30d", apply=True)
+        remotes.push(lake, "home", branches=["main"])
+        remotes.clone(str(far), str(tmp_path / "clone"))
+        assert found(tmp_path / "clone")
+        lake.erase(subject=ADA, why="asked")
+        remotes.push(lake, "home", branches=["main"])
+        assert lake.at("v1").count() == 2
+        replaced = lake.store.erased.segments()
+    with lakelog.open(tmp_path / "clone") as clone:
+        remotes.pull(clone, "origin", force=True)
+        assert found(tmp_path / "clone") == found(far) == []
+        assert clone.verify().intact
+        # It knows no more of the segment than that it is gone, and tells nobody else so.
+        clone.append({"type": "C"})
+        clone.settle()
+        remotes.push(clone, "origin", branches=["main"])
+    there = ErasedStates(DirectoryVolume(str(far)))
+    there.refresh()
+    assert replaced.items() <= there.segments().items()
 
 
 def test_a_saved_directory_at_the_remote_is_named(pushed: Lake, tmp_path: Path) -> None:
