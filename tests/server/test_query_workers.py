@@ -14,10 +14,11 @@ import duckdb
 import pytest
 
 import lakelog
+from lakelog.server.api.answer_process import MODULE, AnswerRequest
 from lakelog.server.sql.confinement import landlock_version
 from lakelog.server.sql.query_limits import QueryFormat, QueryLimits, QueryRefused
 from lakelog.server.sql.statement_guard import require_readable
-from lakelog.server.sql.workers import QueryWorkers
+from lakelog.server.sql.workers import SQL_MODULE, QueryWorkers
 from tests.support.sql_escapes import ESCAPES
 
 SECRET = "a-secret-that-no-query-may-read"
@@ -40,17 +41,36 @@ def on(
     path: Path,
     work: Callable[[QueryWorkers], Coroutine[Any, Any, Any]],
     limits: QueryLimits = LIMITS,
+    *,
+    module: str = SQL_MODULE,
 ) -> Any:
     """Run work with a pool of processes."""
 
     async def run() -> Any:
-        workers = QueryWorkers(str(path), "main", limits)
+        workers = QueryWorkers(str(path), "main", limits, module)
         try:
             return await work(workers)
         finally:
             await workers.close()
 
     return asyncio.run(run())
+
+
+def test_a_fault_of_a_process_is_in_the_log(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With the place in the code; who asked is told the fault alone."""
+
+    async def work(workers: QueryWorkers) -> str:
+        request = AnswerRequest(workers.next_number(), "no such question", {}, "me", ["read"], "1")
+        with pytest.raises(QueryRefused) as refused:
+            [chunk async for chunk in workers.frames(request)]
+        assert refused.value.status == 500
+        return str(refused.value)
+
+    told = on(path, work, module=MODULE)
+    assert told == "a fault of the server: KeyError: 'no such question'"
+    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert "answer_process.py" in record.getMessage()
+    assert "KeyError" in record.getMessage()
 
 
 def spelled(statement: str, path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import traceback
 from dataclasses import dataclass
 
 import orjson
@@ -77,6 +78,7 @@ class AnswerProcess:
         except Exception as error:
             message = f"a fault of the server: {type(error).__name__}: {error}"
             ending = QueryRefused("unavailable", message, status=500).ending()
+            ending["traceback"] = traceback.format_exc()
         # An interrupt that comes from here on finds nothing to stop, and not the next question.
         self.number, self._question = 0, None
         # What the engine has allocated is hardly ever returned: a new process starts small.

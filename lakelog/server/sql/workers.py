@@ -197,6 +197,8 @@ class QueryWorkers:
             worker.kill()
         if error := ending.get("error"):
             self.refused += 1
+            if error["code"] == "unavailable":  # no fault of who asked
+                _LOG.error("%s", ending.get("traceback") or error["message"])
             raise QueryRefused(error["code"], error["message"], error["hint"], ending["status"])
         self.answered += 1
 
