@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from datetime import datetime, time, timedelta
 from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.exported import assigned_columns, payload
 from lakelog.libraries import pa
 from lakelog.values import JsonObject
+
+_MICROSECONDS = re.compile(r"\.[0-9]{6}")
 
 
 def events_of(stream: object) -> Iterator[JsonObject]:
@@ -20,10 +24,9 @@ def events_of(stream: object) -> Iterator[JsonObject]:
         raise InvalidEvent(f"a table has a column that cannot be read: {error}") from None
     for batch in batches:
         own_columns = assigned_columns(batch.schema.names)
-        fields = [f.with_type(_microseconds_type(f.type)) for f in batch.schema]
         try:
-            rows = batch.cast(pa.schema(fields), safe=False).to_pylist()
-        except OverflowError as error:  # a date or time of a year that Python has not
+            rows = _rows(batch)
+        except (OverflowError, ValueError) as error:  # as the year of a date that Python has not
             raise InvalidEvent(f"a value of a table is none of Python's: {error}") from None
         for row in rows:
             event = {k: v for k, v in row.items() if v is not None and k not in own_columns}
@@ -47,7 +50,32 @@ def as_list(events: object) -> list[Any]:
     return list(events)
 
 
+def _rows(batch: pa.RecordBatch) -> list[JsonObject]:
+    """Rows of Python's values; times with nanoseconds, which these cannot hold, are text."""
+    fields = [f.with_type(_microseconds_type(f.type)) for f in batch.schema]
+    rounded = batch.cast(pa.schema(fields), safe=False)
+    rows: list[JsonObject] = rounded.to_pylist()
+    for column, field in zip(batch.columns, fields, strict=True):
+        if column.type == field.type or field.name == "time":
+            continue
+        counts = column.cast(pa.int64()).to_pylist()
+        for row, nanos in zip(rows, counts, strict=True):
+            if nanos is not None and nanos % 1000:
+                row[field.name] = _with_nanoseconds(row[field.name], nanos)
+    return rows
+
+
 def _microseconds_type(arrow_type: pa.DataType) -> pa.DataType:
-    """The type of a column without the nanoseconds that Python's datetime cannot hold."""
-    nanos = pa.types.is_timestamp(arrow_type) and arrow_type.unit == "ns"
-    return pa.timestamp("us", arrow_type.tz) if nanos else arrow_type
+    """The type of a column without the nanoseconds that Python's times cannot hold."""
+    if pa.types.is_timestamp(arrow_type) and arrow_type.unit == "ns":
+        return pa.timestamp("us", arrow_type.tz)
+    return pa.time64("us") if pa.types.is_time64(arrow_type) else arrow_type
+
+
+def _with_nanoseconds(cut: datetime | time, nanos: int) -> str:
+    """A time of so many nanoseconds, which lost the last three digits, as ISO 8601."""
+    if isinstance(cut, datetime) and nanos < 0:  # it was cut towards 1970
+        cut -= timedelta(microseconds=1)
+    spelled = cut.isoformat(timespec="microseconds")
+    exact = _MICROSECONDS.sub(rf"\g<0>{nanos % 1000:03d}", spelled)
+    return exact.replace("+00:00", "Z")

@@ -127,7 +127,8 @@ def _members(value: Any) -> dict[object, object] | list[object] | None:
     if isinstance(value, memoryview):  # bytes, though it has what arrays have
         return None
     if hasattr(cls, "tolist") and getattr(value, "ndim", False):  # arrays of numpy and pandas
-        return list(value.tolist())
+        # Of times it makes integers.
+        return None if value.dtype.kind in "mM" else list(value.tolist())
     return None
 
 
@@ -135,6 +136,8 @@ def _single(value: object, inside: set[int], depth: int) -> object:
     if isinstance(value, Enum):
         return _plain(value.value, inside, depth)
     if isinstance(value, (date, clock_time)):  # a datetime is a date
+        if value != value:  # pandas' NaT
+            return None
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, timedelta):
         return value.total_seconds()

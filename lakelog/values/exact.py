@@ -100,7 +100,7 @@ def to_json(value: object) -> object:
     if isinstance(value, float):
         return float(value) if value - value == 0 else _spell(float(value))
     if isinstance(value, datetime):
-        return value if type(value) is datetime else datetime.fromisoformat(value.isoformat())
+        return value if type(value) is datetime else _plain_moment(value)
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**64 else _long_integer(value)
     if isinstance(value, str):
@@ -114,7 +114,8 @@ def to_json(value: object) -> object:
     if isinstance(value, Decimal):
         return orjson.Fragment(str(value)) if value.is_finite() else _spell(float(value))
     if hasattr(value, "tolist"):  # numpy's numbers and arrays
-        return to_json(value.tolist())
+        kind_code = getattr(getattr(value, "dtype", None), "kind", "")
+        return _numpy_times(value) if kind_code in "mM" else to_json(value.tolist())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     try:
@@ -122,6 +123,30 @@ def to_json(value: object) -> object:
     except TypeError:
         raise InvalidEvent(f"data holds {kind(value)}, which JSON cannot") from None
     return value
+
+
+def _plain_moment(value: datetime) -> object:
+    """A moment of a class of its own, as pandas has: null for none, and text where it has
+    nanoseconds."""
+    if value != value:
+        return None
+    spelled = value.isoformat()
+    if getattr(value, "nanosecond", 0):
+        return spelled.replace("+00:00", "Z")
+    return datetime.fromisoformat(spelled)
+
+
+def _numpy_times(value: Any) -> object:
+    """Times of numpy, which makes integers of nanoseconds and of years that Python has none of.
+    Raises InvalidEvent for durations."""
+    if value.dtype.kind == "m":
+        raise InvalidEvent("data holds a duration, which JSON cannot")
+    if value.ndim:
+        return [to_json(item) for item in value]
+    plain, moment = value.tolist(), value.astype("M8[us]")
+    if isinstance(plain, int) and moment.astype(value.dtype) == value:
+        plain = moment.tolist()
+    return str(value) if isinstance(plain, int) else plain
 
 
 def _spell(number: float) -> str:

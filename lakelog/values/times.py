@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.values.exact import kind, text_of
+from lakelog.values.exact import kind, text_of, to_json
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _iso = datetime.fromisoformat
@@ -40,11 +40,15 @@ def parse_time(value: object, zone: tzinfo = UTC) -> datetime:
             if moment.tzinfo is UTC:
                 return moment
         elif isinstance(value, datetime):
+            if value != value:  # pandas' NaT
+                raise ValueError
             moment = value
         elif isinstance(value, date):
             moment = datetime(value.year, value.month, value.day)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             moment = _time_of_number(value)
+        elif hasattr(value, "tolist"):  # numpy's
+            return parse_time(to_json(value), zone)
         elif (spelled := text_of(value)) is not None:
             return parse_time(spelled, zone)
         elif isinstance(value, orjson.Fragment):  # more digits than a double holds

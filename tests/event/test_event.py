@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 import zstandard
 from hypothesis import given, settings
@@ -26,11 +27,14 @@ import lakelog
 from lakelog import database, frame_rows
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
+from lakelog.event.arrow_rows import events_of
+from lakelog.loggers.values import plain
 from lakelog.paths import Paths
 from lakelog.settings import DEFAULTS
 from lakelog.values import from_micros, parse_line, parse_time, to_micros
 from lakelog.wal import frames as wal
 from tests.support.effort import share
+from tests.support.requirements import need_module
 
 COLUMNS = "time type category source subject level message data id".split()
 MakeLake = Callable[..., lakelog.Lake]
@@ -438,8 +442,58 @@ def test_a_python_value_becomes_json_without_loss(value: object, text: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.datetime64(1_700_000_000_123_456_789, "ns"), '"2023-11-14T22:13:20.123456789"'),
+        (np.datetime64("2023-11-14T22:13", "ns"), '"2023-11-14T22:13:00"'),
+        (np.datetime64("2023-11-14"), '"2023-11-14"'),
+        (np.datetime64("20230-01-01"), '"20230-01-01"'),
+        (np.array(["2023-11-14", "NaT"], "M8[ns]"), '["2023-11-14T00:00:00",null]'),
+    ],
+)
+def test_times_of_numpy_keep_what_they_say(value: object, text: str) -> None:
+    """Whatever their unit: none becomes an integer of it."""
+    assert payload({"type": "A", "data": {"v": value}}) == f'{{"v":{text}}}'
+    assert orjson.dumps(plain(value)).decode() == text
+
+
+def test_times_of_pandas_keep_their_nanoseconds() -> None:
+    """In a dictionary and in a frame; what is no time is null."""
+    pd = need_module("pandas")
+    moment = pd.Timestamp(1_700_000_000_123_456_789)
+    assert payload({"type": "A", "v": moment}) == '{"v":"2023-11-14T22:13:20.123456789"}'
+    berlin = moment.tz_localize("UTC").tz_convert("Europe/Berlin")
+    assert payload({"type": "A", "v": berlin}) == '{"v":"2023-11-14T23:13:20.123456789+01:00"}'
+    assert payload({"type": "A", "v": pd.NaT}) == '{"v":null}'
+    times = pd.to_datetime([1_700_000_000_123_456_789, -1, 1_000, None], utc=True)
+    clock = pa.array([1, 1_000, None, 3_600_000_000_001], pa.time64("ns"))
+    table = pa.table({"v": pa.array(times), "clock": clock})
+    assert [orjson.loads(payload({"type": "A"} | row)) for row in events_of(table)] == [
+        {"v": "2023-11-14T22:13:20.123456789Z", "clock": "00:00:00.000000001"},
+        {"v": "1969-12-31T23:59:59.999999999Z", "clock": "00:00:00.000001"},
+        {"v": "1970-01-01T00:00:00.000001Z"},
+        {"clock": "01:00:00.000000001"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", [1_700_000_000_000_000, np.int64(1_700_000_000), np.datetime64(1_700_000_000, "s")]
+)
+def test_a_time_may_be_of_numpy(value: object) -> None:
+    """As the columns and the index of frames have them."""
+    assert parse_time(value) == dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
     "value",
-    [object(), dt.timedelta(1), 1j, lambda: 1, pytest.param(10**5000, id="more than 4300 digits")],
+    [
+        object(),
+        dt.timedelta(1),
+        np.timedelta64(1, "ns"),
+        1j,
+        lambda: 1,
+        pytest.param(10**5000, id="more than 4300 digits"),
+    ],
 )
 def test_a_value_json_cannot_hold_is_refused(value: object) -> None:
     """What has no JSON is refused, naming the event, never stored as something else."""
