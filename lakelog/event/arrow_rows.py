@@ -53,8 +53,8 @@ def as_list(events: object) -> list[Any]:
 def _rows(batch: pa.RecordBatch) -> list[JsonObject]:
     """Rows of Python's values; times with nanoseconds, which these cannot hold, are text."""
     fields = [f.with_type(_microseconds_type(f.type)) for f in batch.schema]
-    rounded = batch.cast(pa.schema(fields), safe=False)
-    rows: list[JsonObject] = rounded.to_pylist()
+    in_micros = batch.cast(pa.schema(fields), safe=False)
+    rows: list[JsonObject] = in_micros.to_pylist()
     for column, field in zip(batch.columns, fields, strict=True):
         if column.type == field.type or field.name == "time":
             continue
@@ -72,10 +72,10 @@ def _microseconds_type(arrow_type: pa.DataType) -> pa.DataType:
     return pa.time64("us") if pa.types.is_time64(arrow_type) else arrow_type
 
 
-def _with_nanoseconds(cut: datetime | time, nanos: int) -> str:
+def _with_nanoseconds(value: datetime | time, nanos: int) -> str:
     """A time of so many nanoseconds, which lost the last three digits, as ISO 8601."""
-    if isinstance(cut, datetime) and nanos < 0:  # it was cut towards 1970
-        cut -= timedelta(microseconds=1)
-    spelled = cut.isoformat(timespec="microseconds")
-    exact = _MICROSECONDS.sub(rf"\g<0>{nanos % 1000:03d}", spelled)
+    if isinstance(value, datetime) and nanos < 0:  # it was cut towards 1970
+        value -= timedelta(microseconds=1)
+    text = value.isoformat(timespec="microseconds")
+    exact = _MICROSECONDS.sub(rf"\g<0>{nanos % 1000:03d}", text)
     return exact.replace("+00:00", "Z")
