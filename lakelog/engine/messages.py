@@ -200,7 +200,7 @@ class EngineMessage(str):
         if (match := _NO_TABLE.search(message)) and match[1] in _OLDER_TABLES:
             return f"Table with name {match[1]} does not exist! did you mean omega.{match[1]}?"
         if _NO_TABLE.search(message) and "did you mean" not in message.lower():
-            tables = 'events, quarantine, "REF".events and views'
+            tables = 'events, types."TYPE", quarantine, "REF".events and views'
             return f"{message} There are {tables}: see `lakelog views`"
         if match := _NO_COLUMN.search(message):
             if match[1] == "data":
