@@ -4,14 +4,16 @@ out again, and events are found among others or by rank."""
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Collection
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from lakelog.analyze import dedupe
 from lakelog.errors import LakelogError
 from tests.support import cli
 from tests.support.search_states import places_near
-from tests.support.whole_model import TYPES, State, same
+from tests.support.whole_model import TYPES, Event, State, same
 
 if TYPE_CHECKING:
     from random import Random
@@ -26,6 +28,45 @@ class Edges:
         lake: Any
         log: list[str]
         state: State
+        retained: set[Event]
+
+        def _moved(self, target: State) -> None:
+            """Note a move that an undo takes back."""
+
+        def _erase(self, chosen: Collection[str | int], **condition: Any) -> None:
+            """Erase subjects, or events by their numbers."""
+
+    # --- steps ---
+
+    def do_dedupe(self) -> None:
+        """Remove all but the first or the last of the events that are alike."""
+        keep, alike = self.dice.choice(["first", "last"]), defaultdict[object, list[Event]](list)
+        for event in sorted(self.state.events, key=lambda event: (event.time, event.number)):
+            if event.subject is not None:
+                alike[event.type, event.subject, event.shard].append(event)
+        if self.dice.random() < 0.5 or not alike:
+            return
+        kept = {events[0 if keep == "first" else -1] for events in alike.values()}
+        doubled = {event for events in alike.values() for event in events} - kept
+        gone = frozenset(event for event in doubled if event.number not in self._versioned())
+        removal = dedupe.plan(self.lake, ["type", "subject", "data.shard"], keep)
+        same(len(removal), len(gone), "dedupe")
+        dedupe.apply(self.lake, removal)
+        if gone:
+            self.retained |= gone
+            self._moved(self.state.without(gone))
+
+    def do_erase_events(self) -> None:
+        """Erase an event or two by a condition: they are gone from every state, and refused."""
+        numbers = {event.number for event in self.state.events if event.id is None}
+        numbers -= self._versioned()
+        if self.dice.random() < 0.3 and len(numbers) > 2:
+            chosen = self.dice.sample(sorted(numbers), 2)
+            listed = ", ".join(map(str, chosen))
+            self._erase(chosen, where=f"(data->>'n')::INT IN ({listed})")
+
+    def _versioned(self) -> set[int]:
+        return {number for _, numbers in self.state.streams for number in numbers}
 
     # --- questions ---
 

@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
         self.deleted: dict[str, State] = {}
         self.tags: dict[str, State] = {}
         self.moves: dict[str, list[tuple[State, State]]] = {"main": []}
-        self.erased = set[str]()
+        self.erased = set[str | int]()
+        """Subjects, and numbers of events."""
         self.retained = set[Event]()
         """What retentions have removed, at which no reader has to read anew."""
         self.written: dict[str, list[Event | str]] = {}
@@ -263,7 +265,7 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
         take(path)
         lines = dict(self.state.lines)
         due = written[lines.get(name, 0) :]
-        came = [e for e in due if isinstance(e, Event) and e.subject not in self.erased]
+        came = [e for e in due if isinstance(e, Event) and not e.is_one_of(self.erased)]
         state = self.state.add(*came).refuse(*(line for line in due if isinstance(line, str)))
         lines[name] = len(written)
         self.state = dataclasses.replace(state, lines=tuple(sorted(lines.items())))
@@ -438,8 +440,13 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
         """Erase a subject or two: they are gone from every state, and what they did before is
         refused."""
         subjects = self.dice.sample(SUBJECTS[:-1], self.dice.choice([1, 1, 2]))
-        if self.dice.random() < 0.7 or self.erased.intersection(subjects) or len(self.erased) > 1:
+        before = self.erased.intersection(SUBJECTS)
+        if self.dice.random() < 0.7 or before.intersection(subjects) or len(before) > 1:
             return
+        self._erase(subjects, subject=subjects, rows=True)
+
+    def _erase(self, chosen: Collection[str | int], **condition: Any) -> None:
+        """Erase subjects, or events by their numbers."""
         others = [
             lakelog.open(self.path, create=False, branch=name)
             for name in self.branches
@@ -448,11 +455,11 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
         for other in others:
             other.settle()
             other.close()
-        self.lake.erase(subject=subjects, why="asked", rows=True)
+        self.lake.erase(why="asked", **condition)
         self._exchange_all()
         places = [left.place for status in self.lake.erasures() for left in status.leftovers]
         assert all("/.tmp-" in place for place in places), places
-        self.erased.update(subjects)
+        self.erased.update(chosen)
         # What an undo brings back may be in no branch and no tag.
         undone = (state for moves in self.moves.values() for pair in moves for state in pair)
         gone = frozenset(
@@ -464,7 +471,7 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
                 *undone,
             )
             for event in state.events
-            if event.subject in subjects
+            if event.is_one_of(chosen)
         )
         self.branches = {name: state.without(gone) for name, state in self.branches.items()}
         self.deleted = {name: state.without(gone) for name, state in self.deleted.items()}

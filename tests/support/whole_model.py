@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 SUBJECTS = ["ada", "bob", "čeněk", "x'y", ""]
@@ -37,8 +38,17 @@ class Event:
 
     @property
     def payload(self) -> dict[str, Any]:
-        """Its number, and a word that some lakes protect."""
-        return {"n": self.number, "word": f"secret{self.number:05}"}
+        """Its number, a word that some lakes protect, and what it has in common with others."""
+        return {"n": self.number, "word": f"secret{self.number:05}", "shard": self.shard}
+
+    @property
+    def shard(self) -> int:
+        """What it has in common with others of its type and subject."""
+        return self.number % 3
+
+    def is_one_of(self, chosen: Collection[str | int]) -> bool:
+        """Whether it is of one of some subjects, or has one of some numbers."""
+        return self.number in chosen or self.subject in chosen
 
     @property
     def record(self) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Copy:
     branches: dict[str, State]
     tags: dict[str, State]
     moves: dict[str, list[tuple[State, State]]]
-    erased: frozenset[str]
+    erased: frozenset[str | int]
     sealed: tuple[bool, bool]
     """Whether the lake protected fields then, and was encrypted."""
 
@@ -83,7 +83,7 @@ class Upkeep:
         deleted: dict[str, State]
         tags: dict[str, State]
         moves: dict[str, list[tuple[State, State]]]
-        erased: set[str]
+        erased: set[str | int]
         retained: set[Event]
         posts: list[Post]
         repeats: set[str]
@@ -308,7 +308,7 @@ class Upkeep:
             self._look(folder)
             lines = dict(self.state.lines)
             due = written[lines.get("rotated", 0) :]
-            came = [e for e in due if isinstance(e, Event) and e.subject not in self.erased]
+            came = [e for e in due if isinstance(e, Event) and not e.is_one_of(self.erased)]
             lines["rotated"] = len(written)
             state = self.state.add(*came)
             self.state = dataclasses.replace(state, lines=tuple(sorted(lines.items())))
