@@ -54,8 +54,17 @@ def _plain(value: Any) -> Any:
         return _plain(value.tolist()) if type_.__name__ == "ndarray" else value.item()
     for method in _PLAIN_METHODS.get(library, ()):
         if hasattr(type_, method):
-            return _plain(getattr(value, method)())
+            plain = getattr(value, method)()
+            # pandas has NaN where a value is missing, which in a list of texts would be one.
+            is_column = library == "pandas" and isinstance(plain, list)
+            return _plain(
+                [None if _is_nan(item) else item for item in plain] if is_column else plain
+            )
     return None if type_.__name__ in ("NAType", "NaTType") else value
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and value != value
 
 
 def run(

@@ -141,3 +141,18 @@ def test_scalars_of_libraries_are_values_as_parameters(lake: lakelog.Lake) -> No
         assert lake.sql(query, pair).fetchall() == [(2,)]
     with lakelog.connect(lake.path) as connection:
         assert connection.cursor().execute(query, [np.int64(0), np.int64(1)]).fetchone() == (2,)
+
+
+@pytest.mark.parametrize("dtype", ["str", "object", "category", "string"])
+def test_a_missing_value_of_a_pandas_column_is_null(lake: lakelog.Lake, dtype: str) -> None:
+    """What a column of pandas lacks is NULL as a parameter, as in a frame, and not the text nan."""
+    pandas = need_module("pandas")
+    kinds = pandas.Series(["a", None, float("nan")], dtype=dtype)
+    lake.append([{"type": "nan"}])
+    assert lake.sql("SELECT ?", [kinds]).fetchall() == [(["a", None, None],)]
+    assert lake.sql("SELECT type FROM events WHERE type = any(?)", [kinds]).fetchall() == [
+        ("a",),
+        ("a",),
+    ]
+    numbers = pandas.Series([1.5, None])
+    assert lake.sql("SELECT ?", [numbers]).fetchall() == [([1.5, None],)]
