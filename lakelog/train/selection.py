@@ -161,14 +161,20 @@ def _prepare_repeatable(session: Session, query: str, origin: str) -> None:
             f"{origin}: [select] sql: {volatile[0]} gives other rows each time, so the set could"
             " not be rebuilt: write the time itself, or choose rows by a hash of their columns"
         )
-    # Which row is first, and what `list` or a sum of fractions make of rows, hangs on how many
-    # threads there are.
-    hangs_on_order = (
-        bool(samples)
-        or any(call.is_aggregate for call in calls)
-        or any(node.get("class") == "WINDOW" or node.get("modifiers") for node in syntax_nodes)
-    )
-    if not syntax_nodes or (hangs_on_order and not is_traceable(cursor, query)):
+    # Which row is first, what `list` or a sum of fractions make of rows, and in what order a join
+    # with a subquery gives them hangs on how many threads there are.
+    has_windows = any(node.get("class") == "WINDOW" for node in syntax_nodes)
+    is_nested = sum(node.get("type") == "SELECT_NODE" for node in syntax_nodes) > 1
+    if is_traceable(cursor, query):
+        is_steady = not (has_windows or is_nested)
+    else:
+        is_steady = bool(syntax_nodes) and not (
+            has_windows
+            or samples
+            or any(call.is_aggregate for call in calls)
+            or any(node.get("modifiers") for node in syntax_nodes)
+        )
+    if not is_steady:
         cursor.execute("SET threads = 1")
 
 
