@@ -135,10 +135,11 @@ def write(
         reader = relation.to_arrow_reader(_ROWS)
     # A cursor of its own: the cleaner runs a query per batch while `relation` is still being read.
     cleaner = redact.Cleaner(con.cursor(), types, text_columns, recipe, key, pool)
-    visible = {n: t for n, t in types.items() if n not in HIDDEN}
     path = f"{folder}/rows.arrow"
     schema = cleaner.schema(reader.schema)
     _require_storable(schema, types)
+    schema = pa.schema([pa.field(f.name, _plain_type(f.type)) for f in schema])
+    visible = {n: _plain_name(t) for n, t in types.items() if n not in HIDDEN}
     # Rows that the shape rejects are dropped before redaction, so that its counts cover only rows
     # that are written.
     batches = cleaner.batches(losses.drop_incomplete(reader) if is_chat else reader)
@@ -179,6 +180,26 @@ def _require_storable(schema: pa.Schema, types: dict[str, str]) -> None:
                 " convert it, for example an array by x::FLOAT[], a map by map_entries(x), or"
                 " anything else by x::VARCHAR"
             )
+
+
+def _plain_type(arrow_type: Any) -> Any:
+    """Return the type that a column has in the files: loaders know no ENUM, and Parquet has no
+    time of whole seconds."""
+    kinds = pa.types
+    if kinds.is_dictionary(arrow_type):
+        return arrow_type.value_type
+    if kinds.is_timestamp(arrow_type) and arrow_type.unit == "s":
+        return pa.timestamp("ms", arrow_type.tz)
+    if kinds.is_list(arrow_type):
+        return pa.list_(arrow_type.value_field.with_type(_plain_type(arrow_type.value_type)))
+    if kinds.is_struct(arrow_type):
+        return pa.struct([f.with_type(_plain_type(f.type)) for f in arrow_type])
+    return arrow_type
+
+
+def _plain_name(engine_type: str) -> str:
+    """The engine's name of the type that a column of one of its types has in the files."""
+    return "VARCHAR" if engine_type.startswith("ENUM(") and engine_type[-1] == ")" else engine_type
 
 
 def _is_unfit(arrow_type: Any) -> bool:

@@ -51,6 +51,38 @@ def test_a_label_is_a_class_label_on_the_card(tmp_path: Path) -> None:
     assert train.check(str(tmp_path / "set")).leaks == ()
 
 
+def test_every_type_is_named_as_loaders_name_it(tmp_path: Path) -> None:
+    """Days, ENUMs, whole seconds and columns of nothing, within lists and structs as well; the
+    files have what the card says."""
+    columns = {
+        "d": ("time::DATE", ["    dtype: date32"]),
+        "n": ("NULL", ['    dtype: "null"']),
+        "e": ("'a'::ENUM('a', 'b')", ["    dtype: string"]),
+        "s": ("time::TIMESTAMP_S", ['    dtype: "timestamp[ms]"']),
+        "l": ("[NULL]", ['    list: "null"']),
+        "o": (
+            "{'d': [time::DATE], 'e': 'a'::ENUM('a', 'b')}",
+            [
+                "    struct:",
+                '    - name: "d"',
+                "      list: date32",
+                '    - name: "e"',
+                "      dtype: string",
+            ],
+        ),
+    }
+    listing = ", ".join(f"{sql} AS {name}" for name, (sql, _) in columns.items())
+    recipe = trainsets.recipe("events", f"SELECT subject, message, {listing} FROM events")
+    with trainsets.lake_of(tmp_path / "lake", trainsets.notes(60)) as lake:
+        train.export(lake, recipe, str(tmp_path / "set"))
+        assert train.check(str(tmp_path / "set")).leaks == ()
+        assert train.rebuild(lake, str(tmp_path / "set")).same
+    expected = [
+        line for name, (_, lines) in columns.items() for line in (f'  - name: "{name}"', *lines)
+    ]
+    assert features(tmp_path)[4:] == expected
+
+
 @pytest.mark.parametrize("kinds", [[f"k{n}" for n in range(201)], ["x", "y" * 201]])
 def test_a_label_of_many_or_long_values_is_a_text(tmp_path: Path, kinds: list[str]) -> None:
     """More than 200 values, or one longer than 200 characters, make no classes."""

@@ -102,6 +102,10 @@ for path in sys.argv[1:]:
 print(json.dumps(found))
 """
 
+TYPED = """SELECT subject, message, time::DATE AS day, [time::DATE] AS days, NULL AS nothing,
+    level::ENUM('INFO', 'WARN', 'ERROR') AS level, {'seen': [NULL], 'at': time::TIMESTAMP_S} AS look
+    FROM events WHERE type = 'note'"""
+
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -110,6 +114,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with lake_of(home / "lake", EVENTS) as lake:
         for kind, made in RECIPES.items():
             train.export(lake, {**made, "card": {"title": 'A: "b"', "license": "mit"}}, home / kind)
+        train.export(lake, recipe("events", TYPED), home / "typed")
     return home
 
 
@@ -135,7 +140,7 @@ def test_datasets_and_pandas_load_every_shape(sets: Path, tmp_path: Path) -> Non
         "HF_DATASETS_OFFLINE": "1",
         "HF_HOME": str(tmp_path),
     }
-    paths = [str(sets / kind) for kind in SHAPES]
+    paths = [str(sets / kind) for kind in (*SHAPES, "typed")]
     done = subprocess.run(
         [interpreter(), "-c", LOADER, *paths],
         env=environment,
@@ -152,6 +157,7 @@ def test_datasets_and_pandas_load_every_shape(sets: Path, tmp_path: Path) -> Non
         assert loaded["frames"] == sum(rows.values())
         file = next((sets / kind / "data").glob("train-*"))
         assert loaded["columns"] == pq.read_schema(file).names
+    assert found[str(sets / "typed")]["rows"] == told(sets, "typed")
     names, first = found[str(sets / "classification")]["classes"]["label"]
     file = next((sets / "classification/data").glob("train-*"))
     labels = pq.read_table(file)["label"].to_pylist()

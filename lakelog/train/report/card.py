@@ -143,8 +143,10 @@ def _type_lines(key: str, arrow_type: Any, indent: str) -> list[str]:
 
 
 def _dtype(arrow_type: object) -> str:
-    name = {"double": "float64", "float": "float32"}.get(str(arrow_type), str(arrow_type))
-    return _yaml_string(name) if "[" in name or "(" in name else name
+    name = str(arrow_type)
+    name = {"double": "float64", "float": "float32", "date32[day]": "date32"}.get(name, name)
+    # A plain null would be no type.
+    return _yaml_string(name) if {*"[("} & {*name} or name == "null" else name
 
 
 def _yaml_string(value: str) -> str:
