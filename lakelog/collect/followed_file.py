@@ -7,12 +7,13 @@ import contextlib
 import os
 import resource
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from lakelog.disk import OpenFile
-from lakelog.files import CursorIndex, FileScan, FileState
+from lakelog.files import CursorIndex, FileCursor, FileScan, FileState, LogName
+from lakelog.lines import Source
 
 FileIdentity = tuple[int, int]
 """Device and inode of a file."""
@@ -49,6 +50,14 @@ class FollowedFile:
         if self.has_open_end:
             return "settled"
         return "last" if self.has_partial_line else "follow"
+
+    def is_packed_in(self, files: Iterable[FileState]) -> bool:
+        """Whether one of some files is named as the compressed form of this open one, whose content
+        is that of no other."""
+        names = (LogName(file.path) for file in files)
+        if not any(n.is_packed and n.is_copy_of(self.file.path) for n in names):
+            return False
+        return FileCursor.is_distinctive(os.pread(self.fd, Source.WINDOW, 0))
 
     def hand_over(self) -> list[object]:
         """Return what `take_over` needs in the process that replaces this one."""

@@ -104,7 +104,7 @@ class Watcher:
         self._note_inodes(listing)
         # Files without a name come first: what their last lines are must be published before a copy
         # of them is recognized.
-        new, any_original_closed = self._finish(missing)
+        new, any_original_closed = self._finish(missing, listing)
         # Large files only get their turns after all small ones.
         direct, any_truncated = self._take(
             [s for s in due if not self._is_arriving(s)], final=final
@@ -276,13 +276,15 @@ class Watcher:
         self._inodes.update((file.identity, file.path) for file in listing.files.values())
         self._job.inodes = self._inodes
 
-    def _finish(self, missing: list[FollowedFile]) -> tuple[int, bool]:
+    def _finish(self, missing: list[FollowedFile], listing: FileScan) -> tuple[int, bool]:
         """Read the rest of files that lost their names, through their open descriptors.
 
-        They stay open as long as somebody may write to them. Returns the number of new events, and
-        whether one of the files was closed for good.
+        They stay open as long as somebody may write to them, or their packed forms are not read.
+        Returns the number of new events, and whether one of the files was closed for good.
         """
         new, any_closed = 0, False
+        files = listing.files.values() if missing else ()
+        unread = [file for file in files if not self._is_read(file)]
         for followed in missing:
             identity = followed.file.identity
             # A file in the middle of its turns keeps its reading, and gets the descriptor.
@@ -303,11 +305,14 @@ class Watcher:
                 may_grow = is_open or (
                     is_open is None and time.monotonic() - followed.read_at < GRACE
                 )
-                mode = "follow" if may_grow else "last"
+                # A line behind what the packer read makes that the shorter one: only beside this
+                # file it is known to be a copy.
+                is_kept = followed.is_packed_in(unread)
+                mode = "follow" if may_grow else "settled" if is_kept else "last"
                 report = self._worker(mode).take(f"/dev/fd/{followed.fd}", followed.file.path)
                 self._note(report)
                 new += report.events
-                if may_grow:
+                if may_grow or is_kept:
                     # As of before the read: what was written since then is a change of the next
                     # round.
                     size, mtime_ns = status.st_size, status.st_mtime_ns
@@ -431,11 +436,14 @@ class Watcher:
             self._has_moved = True
         self._reporter.note(report, is_last=is_last)
 
+    def _is_read(self, file: FileState) -> bool:
+        """Whether a file was read before, so that it is no arrival."""
+        return file.identity in self._known and self._known[file.identity].file.size >= 0
+
     def _is_arriving(self, file: FileState) -> bool:
         """Whether a new compressed file is still being written: it is read once it has not changed
         for a while, by its own times or, where those are no help, by ours."""
-        # It was read before, so it is no arrival.
-        if file.identity in self._known and self._known[file.identity].file.size >= 0:
+        if self._is_read(file):
             return False
         # Of a compressed file half a frame cannot be read, while plain text can be at any moment.
         if not LogName(file.path).is_packed or time.time() - file.mtime_ns / 1e9 > STABLE:

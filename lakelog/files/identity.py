@@ -26,7 +26,7 @@ from lakelog.files.cursor_paths import CursorPaths, Inodes, goes_on, is_as_read
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_copies import FileCopy
 from lakelog.files.file_cursor import FileCursor, Start
-from lakelog.files.rotation import base_name, is_copy_name, printable, relation, unpacked
+from lakelog.files.rotation import LogName, base_name, printable, relation, unpacked
 from lakelog.lines import Source
 
 _APART_MAX = 8
@@ -323,7 +323,7 @@ class _UnknownFile:
         is_packing = bool(source.compression) and unpacked(source.name) == known_name
         if is_unpacked and FileCursor.is_distinctive(head):
             is_copy = True
-        elif not is_copy_name(known_name, source.name):
+        elif not LogName(source.name).is_copy_of(known_name):
             if not self._is_settled and FileCursor.is_distinctive(head):
                 return UndecidedFile()  # it may be moved here from another file system
             is_copy = False

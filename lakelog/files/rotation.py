@@ -63,12 +63,6 @@ def relation(old: str, new: str) -> int:
     return 2 if ordered else 1
 
 
-def is_copy_name(original: str, copy: str) -> bool:
-    """Whether a file is named as a copy or a compressed form of one that still exists."""
-    name, copy_name = os.path.basename(original), os.path.basename(copy)
-    return name != copy_name and name in (unpacked(copy_name), base_name(copy_name))
-
-
 def unpacked(name: str) -> str:
     """A name without the ending of a compression."""
     for suffix in _PACKED:
@@ -101,6 +95,11 @@ class LogName:
     def is_packed(self) -> bool:
         """Whether it has the ending of a compression."""
         return self.path.endswith(_PACKED)
+
+    def is_copy_of(self, original: str) -> bool:
+        """Whether it is that of a copy or a compressed form of a file at another path."""
+        name, copy_name = os.path.basename(original), os.path.basename(self.path)
+        return name != copy_name and name in (unpacked(copy_name), self.base)
 
     @property
     def on_disk(self) -> str:

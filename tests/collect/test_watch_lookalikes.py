@@ -171,3 +171,31 @@ def test_what_a_copy_has_before_its_original_is_cut_is_read_from_it(workers: Wor
     workers.write("app.log")
     workers.look()
     workers.close()
+
+
+@pytest.mark.parametrize("stable", [-1.0, 60.0])
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_line_behind_what_a_packer_read_doubles_none(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, seen: bool, stable: float
+) -> None:
+    """logrotate packs a log at once, and its program, which reopens it late, writes a line behind
+    what gzip read: that one is stored too, and the packed ones are not stored again."""
+    monkeypatch.setattr(watch, "STABLE", stable)
+    workers.write("app.log", *LINES[:5])
+    workers.look()
+    late = (workers.root / "app.log").open("a")
+    workers.write("app.log", *LINES[5:15])
+    workers.rename("app.log", "app.log.1")
+    workers.write("app.log")
+    if seen:
+        workers.look()
+    shutil.copy(workers.root / "app.log.1", workers.root / "read.part")
+    late.write(f"{LINES[15]}\n")
+    late.close()
+    workers.written[LINES[15]] += 1
+    (workers.root / "app.log.1").unlink()
+    (workers.root / "read.part").rename(workers.root / "app.log.1")
+    workers.pack("app.log.1", "gz")
+    for _ in range(3):
+        workers.look()
+    workers.close()
