@@ -146,6 +146,9 @@ class _Conditions:
             # A text that is no number is no match, and must not fail the query.
             number = f"try_cast({value} AS DOUBLE)"
             test = f"{number} {operator} '{float(node.value)!r}'::DOUBLE"
+            if node.comparison in (Operator.MORE, Operator.AT_LEAST):
+                # To the engine NaN is above all numbers.
+                test = f"({test} AND {number} <= 'Infinity'::DOUBLE)"
             if re.fullmatch(_LONG_NUMBER, node.value):
                 # Neighbours of so many digits are one DOUBLE, but not one id.
                 test = f"try_cast({value} AS HUGEINT) {operator} {node.value}::HUGEINT, {test}"

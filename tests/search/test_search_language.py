@@ -209,6 +209,25 @@ def test_long_numbers_are_compared_to_their_last_digit(home: Path) -> None:
 
 
 @pytest.mark.parametrize("is_typed", [False, True])
+def test_a_text_that_is_no_number_is_above_none(home: Path, is_typed: bool) -> None:
+    """As JSON has no NaN, writers store it as a text; to the engine it is above all numbers."""
+    with lakelog.open(home / "lake") as lake:
+        values = [2.5, "NaN", "nan", "Infinity", "-inf", "7", "x"]
+        lake.append([{"type": "t", "data": {"value": value}} for value in values])
+        if is_typed:
+            lake.snapshot()
+            lake.compact()
+
+        def found(test: str) -> list[object]:
+            texts = f"SELECT data->>'value' FROM events WHERE search('value{test}') ORDER BY seq"
+            return [text for (text,) in lake.sql(texts).fetchall()]
+
+        assert found(">2.5") == found(">5") == ["Infinity", "7"]
+        assert found(">=2.5") == ["2.5", "Infinity", "7"]
+        assert found("<5") == ["2.5", "-inf"]
+
+
+@pytest.mark.parametrize("is_typed", [False, True])
 def test_names_of_members_have_dots(tmp_path: Path, is_typed: bool) -> None:
     """A field finds a member of a member, and one whose own name has the dots, as those of
     OpenTelemetry; the first of both where there are both."""

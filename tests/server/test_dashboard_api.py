@@ -256,6 +256,13 @@ def test_statistics_of_a_field(lake: Lake) -> None:
     assert (statistics["present"], statistics["min"], statistics["max"]) == (360, 0, 359)
 
 
+def test_texts_that_are_no_numbers_do_not_spoil_statistics(home: Path) -> None:
+    with lakelog.open(home / "numbers") as lake:
+        lake.append([{"type": "t", "data": {"n": n}} for n in (1, 3, "NaN", "Infinity", "none")])
+        statistics = ask(lake, "values", field="n")["statistics"]
+    assert [statistics[name] for name in ("present", "numbers", "max", "mean")] == [5, 2, 3, 2]
+
+
 @pytest.mark.parametrize(
     ("name", "query"),
     [

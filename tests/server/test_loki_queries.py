@@ -69,6 +69,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpLake]:
         assert reply.status == 204, reply.body
         event = {"type": "job", "level": "error", "time": START + 5, "data": {"host": "h1", "n": 4}}
         assert each.ask("/ingest/batch", json.dumps(event).encode()).status == 200
+        no_number = {**event, "time": START + 6, "data": {"host": "h1", "n": "NaN"}}
+        assert each.ask("/ingest/batch", json.dumps(no_number).encode()).status == 200
         yield each
 
 

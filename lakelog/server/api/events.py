@@ -172,7 +172,9 @@ def values(question: DashboardQuestion) -> dict[str, object]:
     until = from_micros(span.until).isoformat() if span.until <= LATEST else None
     search = Search.of(question.text("q") or "*", from_micros(begin).isoformat(), until)
     rows = question.sql(search.fields([field])).fetchall()
-    number = f"try_cast({Search.value(field)} AS DOUBLE)"
+    value = f"try_cast({Search.value(field)} AS DOUBLE)"
+    # One NaN or infinity would spoil the mean of all.
+    number = f"(CASE WHEN isfinite({value}) THEN {value} END)"
     statistics = question.sql(
         f"SELECT count(*), count({Search.value(field)}),"
         f" approx_count_distinct({Search.value(field)}), count({number}), min({number}),"

@@ -259,7 +259,9 @@ def condition_sql(scope: LineScope, condition: LabelCondition) -> str:
         return _matcher_sql(scope, condition, condition.value)
     number = number_sql(scope.label(condition.name), condition.unit)
     operator = "=" if condition.operator == "==" else condition.operator
-    return f"coalesce({number} {operator} {condition.value!r}, false)"
+    # To the engine NaN is above all numbers.
+    most = f" AND {number} <= 'Infinity'::DOUBLE" if operator in (">", ">=") else ""
+    return f"coalesce({number} {operator} {condition.value!r}{most}, false)"
 
 
 def _matcher_sql(scope: LineScope, matcher: LabelTest, matched_text: str) -> str:
