@@ -7,7 +7,13 @@ import unicodedata
 from dataclasses import asdict, replace
 
 from lakelog.disk import disk
-from lakelog.errors import InvalidSetting, SubscriptionGone, SubscriptionRewound
+from lakelog.errors import (
+    Damaged,
+    InvalidSetting,
+    SnapshotGone,
+    SubscriptionGone,
+    SubscriptionRewound,
+)
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head, MergeNote, Move
@@ -16,6 +22,7 @@ from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.delivery import NOT_DEAD
 from lakelog.subscriptions.position import PARTITION_SQL, PARTITIONS, BranchPosition, Position
 from lakelog.subscriptions.record import SubscriptionRecord, find
+from lakelog.views import Lineage
 
 OP = "subscription"
 STARTS = ("beginning", "end")
@@ -165,16 +172,22 @@ def position_text(access: BranchAccess, move: Move, place: Position) -> str:
 
 def _common(access: BranchAccess, generation: int, head: Head) -> int:
     """Return how many events of a generation the branch surely has as they were: as many as the
-    smallest state that it was rewound to since. Zero where the log does not reach back so far."""
-    refs, lowest, is_known = access.store.refs, access.state(head).next_seq, False
-    newest = list(refs.newest_first(access.branch))
-    # Each rewind since: the smallest of them bounds what is still as it was.
+    states before and after each rewind since have in common. Zero where the log does not reach back
+    so far."""
+    manifests, lowest = access.store.manifests, access.state(head).next_seq
+    newest = access.store.refs.newest_first(access.branch)
     for later, earlier in itertools.pairwise(newest):
         if later.generation != earlier.generation and later.generation > generation:
-            note = MergeNote.of(later)
-            # A merge keeps all events below its first one.
-            lowest = min(lowest, note.first if note else access.store.manifests.of(later).next_seq)
+            if note := MergeNote.of(later):
+                # A merge keeps all events below its first one.
+                lowest = min(lowest, note.first)
+                continue
+            # Not the smaller of both: a later state may have others of the same numbers.
+            try:
+                states = manifests.of(earlier), manifests.of(later)
+                lowest = min(lowest, Lineage.shared_numbers(manifests, *states))
+            except (Damaged, SnapshotGone):  # collected meanwhile
+                return 0
         if earlier.generation <= generation:
-            is_known = True
-            break
-    return lowest if is_known else 0
+            return lowest
+    return 0

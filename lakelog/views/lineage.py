@@ -38,6 +38,21 @@ class Lineage:
         self._sought: set[str] = set()
         self._leaves: dict[str, frozenset[str]] = {}
 
+    @classmethod
+    def shared_numbers(cls, manifests: Manifests, before: Manifest, after: Manifest) -> int:
+        """Return a number below which two states have the same events, as far as their segments
+        tell. Raises Damaged."""
+        lineage, states = cls(), (before, after)
+        covers = [cls.cover_of(manifests.segments(state, "events")) for state in states]
+        for cover in covers:
+            lineage.note(cover)
+        for state, cover in zip(states, covers, strict=True):
+            if lineage.unknown(cover):
+                lineage.search(manifests, state, cover)
+        others = lineage.leaves(covers[0]) ^ lineage.leaves(covers[1])
+        firsts = [int(lineage._known[leaf][1]) for leaf in others]
+        return min([*firsts, before.next_seq, after.next_seq])
+
     @staticmethod
     def cover_of(entries: Iterable[SegmentEntry]) -> Cover:
         """What pieces and lineage keep of entries."""

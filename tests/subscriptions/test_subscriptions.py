@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
-from lakelog import subscriptions
+from lakelog import history, subscriptions
 from lakelog.cli import cli
 from lakelog.errors import (
     Diverged,
@@ -369,6 +369,63 @@ def test_positions_for_a_database_of_the_program(make_lake: MakeLake, tmp_path: 
     for changed in ("{}", *wrong):
         with pytest.raises(InvalidSetting, match="is not the position"):
             lake.subscribe(None, from_=changed)
+
+
+def read_numbers(lake: lakelog.Lake, place: str) -> tuple[list[int], str]:
+    """Read what follows a position, commit by commit; return the numbers and the new position."""
+    read = list[int]()
+    for batch in lake.subscribe(None, from_=place).batches(timeout=0.05):
+        read += map(number, batch.events)
+        place = batch.position
+    return read, place
+
+
+def grown(lake: lakelog.Lake, starts: list[int], place: str) -> tuple[list[int], str]:
+    """Publish three events from each number on, and read them at once."""
+    read = list[int]()
+    for start in starts:
+        lake.append(numbers(3, start))
+        more, place = read_numbers(lake, place)
+        read += more
+    return read, place
+
+
+@pytest.mark.parametrize("is_compacted", [False, True])
+@pytest.mark.parametrize("change", ["undo", "branch", "rollback"])
+def test_a_rewound_position_is_before_the_first_other_event(
+    home: Path, change: str, is_compacted: bool
+) -> None:
+    """Also where the branch was taken to a state of as many events or more."""
+    lake = lakelog.open(home / "lake")
+    lake.append(numbers(4))
+    lake.tag("v1")
+    branch = lake.branch("side")
+    if change == "undo":
+        branch.append(numbers(30, 900))
+        branch.settle()
+        branch.rollback("v1")
+    read, place = grown(branch, [100, 200, 300, 400], "beginning")
+    if is_compacted:
+        branch.compact()
+    if change == "undo":
+        branch.undo(force=True)
+    elif change == "rollback":
+        lake.append(numbers(20, 700))
+        branch.rollback(lake.settle().move.snapshot)
+    else:
+        branch.close()
+        lake.append(numbers(20, 700))
+        with lakelog.open(home / "lake", branch="side") as reopened:
+            history.delete_branch(lake.store, "side", reopened.settle)
+        branch = lake.branch("side")
+    with pytest.raises(SubscriptionRewound) as caught:
+        branch.subscribe(None, from_=place)
+    kept = json.loads(caught.value.position)["seq"]
+    present = "SELECT (data->>'n')::INTEGER FROM events ORDER BY seq"
+    expected = [n for (n,) in branch.sql(present).fetchall()]
+    # What the program keeps of what it read, and what it reads from there on, is all of the state.
+    assert read[:kept] + read_numbers(branch, caught.value.position)[0] == expected
+    assert kept == 4
 
 
 def test_a_position_of_a_newer_copy_is_refused(make_lake: MakeLake, tmp_path: Path) -> None:
