@@ -113,6 +113,19 @@ def test_a_clone_gets_the_erasure_with_a_pull(pushed: Lake, tmp_path: Path) -> N
     assert pushed.verify().intact
 
 
+def test_an_erasure_that_found_nothing_hinders_no_clone(tmp_path: Path) -> None:
+    """A directory that is a lake has no document of the rows of such an erasure."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        add(lake, 4)
+        key = lake.erase(where="subject = 'nobody'", why="asked").erasure.key
+        remotes.clone(str(tmp_path / "lake"), str(tmp_path / "clone"))
+        with lakelog.open(tmp_path / "clone") as clone:
+            assert clone.count() == lake.count()
+            assert [status.erasure.key for status in clone.erasures()] == [key]
+            later = lake.erase(where="subject = 'no one'", why="asked").erasure.key
+            assert remotes.pull(clone, "origin").erased == [later]
+
+
 def test_a_remote_that_was_removed_is_named(pushed: Lake, tmp_path: Path) -> None:
     """By its address, until somebody says that it is clean; one that was added again as any."""
     far = str(tmp_path / "far")
