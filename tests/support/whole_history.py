@@ -413,6 +413,9 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
     def do_undo(self) -> None:
         """Take back the last move of a user."""
         moves = self.moves[self.lake.branch_name]
+        # A bucket has for a while what was given up, and until then an undo may bring it back.
+        if not moves and self.bucket and "do_expire" in self.log:
+            return
         is_forced = self.dice.random() < 0.5
         try:
             self.lake.undo(force=is_forced)
