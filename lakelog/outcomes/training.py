@@ -254,6 +254,11 @@ def _chosen(rows: SplitFiles, recipe: Recipe, outcome: str | None) -> str:
     listing = ", ".join(f"{key} ({counts[key]:,})" for key in reversed(ordered))
     if outcome is not None:
         raise ExportRefused(f"no training row has the outcome {outcome!r}: there are {listing}")
+    if len(ordered) == 1:
+        raise ExportRefused(
+            f"{recipe.where}: the outcome of all training rows is {listing}: a model needs rows of"
+            " another one, too; select more events, or name more outcomes in [shape] outcome"
+        )
     if len(ordered) != 2:
         raise ExportRefused(f"{recipe.where}: say which --outcome is to be predicted: {listing}")
     return ordered[0]

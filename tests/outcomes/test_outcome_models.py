@@ -37,6 +37,7 @@ need("sklearn")
 START, COUNT, OPEN = 1_780_012_800, 2_000, 60
 CUTOFF = datetime.datetime.fromtimestamp(START + COUNT * 300 * 0.7, datetime.UTC).isoformat()
 SQL = "SELECT * FROM events"
+LATE = "SELECT * REPLACE (if(type = 'FAIL' AND seq % 2 = 0, 'LATE', type) AS type) FROM events"
 
 
 def recipe(sql: str = SQL, **shape: Any) -> dict[str, Any]:
@@ -238,7 +239,7 @@ def test_what_a_model_learnt_from_is_no_training_set(lake: lakelog.Lake) -> None
     [
         ({}, {"before": None}, "before"),
         ({"kind": "events"}, {}, "kind = 'decision'"),
-        ({"outcome": ["COMPLETE", "RETRY", "NOTE"]}, {}, "--outcome"),
+        ({"sql": LATE, "outcome": ["COMPLETE", "FAIL", "LATE"]}, {}, "--outcome"),
     ],
     ids=["no cutoff", "another shape", "three outcomes"],
 )
@@ -251,6 +252,13 @@ def test_a_recipe_without_what_a_model_needs_is_refused(
     asked["split"] = {n: v for n, v in {**asked["split"], **split}.items() if v is not None}
     with pytest.raises((InvalidRecipe, ExportRefused), match=words):
         train_model(lake, asked, name="refused")
+
+
+def test_one_outcome_is_none_to_choose(lake: lakelog.Lake) -> None:
+    """Where all rows came out alike the line says so, and asks for no name of an outcome."""
+    good = "SELECT * FROM events WHERE subject IN (SELECT subject FROM events WHERE type = 'FAIL')"
+    with pytest.raises(ExportRefused, match=r"of all training rows is FAIL \([0-9]+\): a model"):
+        train_model(lake, recipe(good), name="refused")
 
 
 @pytest.mark.parametrize(
