@@ -7,8 +7,9 @@ traced if it gives a column `seq`. `seq` counts the events of a branch and never
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lakelog import history, sql
@@ -19,7 +20,7 @@ from lakelog.engine.volatility import FunctionCall, Volatility
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
 from lakelog.event import BookkeepingEvent
 from lakelog.lake import Lake
-from lakelog.libraries import duckdb
+from lakelog.libraries import duckdb, pa
 from lakelog.query import Session
 from lakelog.train.recipe import Recipe
 from lakelog.train.tables import JsonMap
@@ -77,6 +78,20 @@ class RowQuery:
         self.value(name, key)
         column, _, path = name.partition(".")
         return _extracted(column, "->", path)
+
+
+@contextlib.contextmanager
+def refusing_values(recipe: Recipe) -> Iterator[None]:
+    """Raise ExportRefused where rows are read and the recipe's query fails for one of them, such as
+    a cast of a text that is no number."""
+    try:
+        yield
+    # Of a stream the engine's errors come as Arrow's, which have no number of the system.
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        message = EngineMessage(error)
+        if getattr(error, "errno", None) is None and message.is_of_value():
+            raise ExportRefused(f"{recipe.where}: [select] sql: {message.gist()}") from None
+        raise
 
 
 def _extracted(column: str, operator: str, path: str) -> str:

@@ -41,7 +41,7 @@ from lakelog.train.assign import RowTable
 from lakelog.train.cluster import Clusters
 from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.report import card, quality, report
-from lakelog.train.selection import RowQuery, at_state, choose, session_of
+from lakelog.train.selection import RowQuery, at_state, choose, refusing_values, session_of
 from lakelog.train.shapes import chat_exports, windows
 from lakelog.train.shards import Shards
 from lakelog.train.staging import Stage
@@ -229,7 +229,10 @@ class _ExportJob:
             # each with its own memory limit.
             con = scratch.connect(stage_folder)
             say("selecting and redacting")
-            stage = staging.write(con, self.selection, self.recipe, stage_folder, self.key, pool)
+            with refusing_values(self.recipe):
+                stage = staging.write(
+                    con, self.selection, self.recipe, stage_folder, self.key, pool
+                )
             say(f"deduplicating and splitting {stage.rows:,} rows")
             # From here on rows are numbers in arrays: the texts stay in the staged file.
             rows = row_splits.split_keys(con, stage, self.recipe, self.counter)

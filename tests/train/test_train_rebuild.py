@@ -249,3 +249,16 @@ def test_the_verbs_work_together(home: Path) -> None:
     report = (home / "out/report.html").read_text()
     assert "<svg" in report
     assert "Leaks" in report
+
+
+@pytest.mark.parametrize("size", [60, 70_000], ids=["at once", "on the way"])
+def test_a_row_that_the_query_cannot_read_is_refused(home: Path, size: int) -> None:
+    """Whether the first rows fail or later ones, the line names the recipe and the value, and
+    nothing is left."""
+    query = "SELECT subject, message::INT AS n FROM events"
+    events = [{"type": "n", "subject": f"s{n}", "message": str(n)} for n in range(size)]
+    with lake_of(home / "lake", [*events, {"type": "n", "subject": "t", "message": "ten"}]) as lake:
+        with pytest.raises(ExportRefused, match=r"recipe: \[select\] sql: .* 'ten'"):
+            train.export(lake, recipe("events", query), home / "out")
+        assert train.exports(lake) == []
+    assert [path.name for path in home.iterdir()] == ["lake"]
