@@ -183,13 +183,13 @@ def _require_storable(schema: pa.Schema, types: dict[str, str]) -> None:
 
 
 def _plain_type(arrow_type: Any) -> Any:
-    """Return the type that a column has in the files: loaders know no ENUM, and Parquet has no
-    time of whole seconds."""
+    """Return the type that a column has in the files and is hashed by: loaders know no ENUM, and
+    engines read any time of Parquet that is not of nanoseconds as one of microseconds."""
     kinds = pa.types
     if kinds.is_dictionary(arrow_type):
         return arrow_type.value_type
-    if kinds.is_timestamp(arrow_type) and arrow_type.unit == "s":
-        return pa.timestamp("ms", arrow_type.tz)
+    if kinds.is_timestamp(arrow_type) and arrow_type.unit in ("s", "ms"):
+        return pa.timestamp("us", arrow_type.tz)
     if kinds.is_list(arrow_type):
         return pa.list_(arrow_type.value_field.with_type(_plain_type(arrow_type.value_type)))
     if kinds.is_struct(arrow_type):

@@ -58,7 +58,7 @@ def test_every_type_is_named_as_loaders_name_it(tmp_path: Path) -> None:
         "d": ("time::DATE", ["    dtype: date32"]),
         "n": ("NULL", ['    dtype: "null"']),
         "e": ("'a'::ENUM('a', 'b')", ["    dtype: string"]),
-        "s": ("time::TIMESTAMP_S", ['    dtype: "timestamp[ms]"']),
+        "s": ("time::TIMESTAMP_S", ['    dtype: "timestamp[us]"']),
         "l": ("[NULL]", ['    list: "null"']),
         "o": (
             "{'d': [time::DATE], 'e': 'a'::ENUM('a', 'b')}",
