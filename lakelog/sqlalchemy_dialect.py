@@ -26,6 +26,7 @@ from sqlalchemy.sql import compiler
 from sqlalchemy.sql.elements import BinaryExpression
 
 from lakelog import dbapi
+from lakelog.errors import InvalidView
 from lakelog.query import Query
 from lakelog.sql import identifier
 from lakelog.values import JsonObject
@@ -167,8 +168,14 @@ class LakeDialect(DefaultDialect):
     def get_table_names(
         self, connection: Connection, schema: str | None = None, **_: object
     ) -> list[str]:
-        """Return the tables of a lake."""
-        return list(Query.TABLES) if schema in (None, _SCHEMA) else []
+        """Return the tables of a lake: those of its types with schema `types`, and those of a
+        state with the name of its tag or branch."""
+        if schema == "types":
+            with _lake(connection).cursor() as cursor:
+                cursor.execute("SELECT DISTINCT type FROM events ORDER BY type")
+                return [name for (name,) in cursor.fetchall()]
+        tables = list(Query.TABLES)
+        return tables if self.has_table(connection, tables[0], schema) else []
 
     @reflection.cache
     def get_view_names(
@@ -195,6 +202,8 @@ class LakeDialect(DefaultDialect):
             self._description(connection, table_name, schema)
         except exc.NoSuchTableError:
             return False
+        except exc.UnreflectableTableError:
+            pass  # it is there all the same
         return True
 
     @reflection.cache
@@ -232,7 +241,8 @@ class LakeDialect(DefaultDialect):
     def _description(
         self, connection: Connection, table: str, schema: str | None
     ) -> list[dbapi.Row]:
-        """Describe a table as PEP 249 does. Raises NoSuchTableError."""
+        """Describe a table as PEP 249 does. Raises NoSuchTableError, UnreflectableTableError for a
+        view that cannot be computed of these events."""
         names = [table] if schema in (None, _SCHEMA) else [schema, table]
         try:
             with _lake(connection).cursor() as cursor:
@@ -244,6 +254,10 @@ class LakeDialect(DefaultDialect):
                 )
         except dbapi.ProgrammingError as error:
             raise exc.NoSuchTableError(table) from error
+        except dbapi.OperationalError as error:
+            if isinstance(error.__cause__, InvalidView):
+                raise exc.UnreflectableTableError(str(error)) from error
+            raise
 
 
 def _lake(connection: Connection) -> dbapi.Connection:

@@ -100,6 +100,26 @@ def test_inspect_lists_tables_views_and_types(engine: Any) -> None:
         inspector.get_columns("nothing")
 
 
+def test_all_that_can_be_reflected_is(engine: Any) -> None:
+    """A view that these events cannot give is left out with a warning that says why, and tables of
+    types and states are listed, as `pandas.read_sql_table` asks."""
+    inspector, metadata = sa.inspect(engine), sa.MetaData()
+    assert inspector.has_table("percentiles")
+    with pytest.warns(exc.SAWarning, match="view ") as warned:
+        metadata.reflect(engine, views=True)
+    reasons = [str(warning.message) for warning in warned]
+    assert any("view percentiles: no event has the field 'duration_ms'" in r for r in reasons)
+    assert {"events", "throughput"} <= set(metadata.tables)
+    listed = {*inspector.get_table_names(), *inspector.get_view_names()}
+    assert len(metadata.tables) + len(reasons) == len(listed)
+    assert inspector.get_table_names(schema="types") == ["CALL", "DONE"]
+    assert inspector.get_table_names(schema="v1") == ["events", "quarantine"]
+    assert inspector.get_table_names(schema="v2") == []
+    pandas = need_module("pandas")
+    assert list(pandas.read_sql_table("CALL", engine, schema="types")["ms"]) == [5, 50, 500]
+    assert len(pandas.read_sql_table("events", engine, schema="v1")) == 3
+
+
 def test_mistakes_are_one_line(engine: Any, lake: lakelog.Lake) -> None:
     """Of a URL, of SQL, and writing."""
     for url, told in (
