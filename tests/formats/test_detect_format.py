@@ -86,11 +86,13 @@ OSLO = "2017-05-16 00:00:05.500 2931 ERROR nova.x Traceback (most recent call la
 SPRING = "2023-10-11 22:14:15.123  INFO 12 --- [main] c.e.Foo : n"
 BAN = "2023-10-11 22:14:15,123 fail2ban.actions [77]: NOTICE [sshd] Ban 192.0.2.1"
 BIND = "11-Oct-2023 22:14:15.123 general: info: running"
+RSYSLOG = "2026-11-29T13:56:25.988606+00:00 vm sshd[123]: Accepted publickey for ada"
 FOREIGN = {
     "openstack": (NOVA, OSLO),
     "spring": (SPRING, "2023-10-11 22:14:15.123 Hibernate: select 1"),
     "fail2ban": (BAN, "2023-10-11 22:14:15,123 fail2ban.actions.action: ERROR  iptables failed"),
     "bind": (BIND, "11-Oct-2023 22:14:15.123 running"),
+    "syslog": (RSYSLOG, "2026-11-29T13:56:26.988606+00:00 vm -- MARK --"),
 }
 
 
