@@ -172,10 +172,12 @@ class _DeltaTable:
 
     def commit_rows(self, state: str, rows: pa.Table) -> None:
         _columns(rows.schema)
+        # Delta has lists of any length alone, which is what readers ask the files for.
+        plain = pa.schema([field.with_type(_without_arrays(field.type)) for field in rows.schema])
         with _lost():
             deltalake.write_deltalake(
                 self._table,
-                rows,
+                rows.cast(plain),
                 mode="overwrite",
                 schema_mode="overwrite",
                 commit_properties=_properties(state),
@@ -213,6 +215,19 @@ def _columns(schema: pa.Schema) -> deltalake.Schema:
     if "timestamp_nanos" in columns.to_json():
         raise ExportRefused(f"a column has times in nanoseconds: {_CAST}")
     return columns
+
+
+def _without_arrays(arrow_type: pa.DataType) -> pa.DataType:
+    """Return a type with lists for arrays of a fixed length."""
+    kinds = pa.types
+    if kinds.is_fixed_size_list(arrow_type) or kinds.is_list(arrow_type):
+        return pa.list_(arrow_type.value_field.with_type(_without_arrays(arrow_type.value_type)))
+    if kinds.is_struct(arrow_type):
+        return pa.struct([f.with_type(_without_arrays(f.type)) for f in arrow_type])
+    if kinds.is_map(arrow_type):
+        item = arrow_type.item_field
+        return pa.map_(arrow_type.key_field, item.with_type(_without_arrays(item.type)))
+    return arrow_type
 
 
 def _paths(table: deltalake.DeltaTable) -> list[str]:

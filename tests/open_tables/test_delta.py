@@ -16,7 +16,7 @@ from lakelog.errors import ExportRefused, Unreachable
 from lakelog.open_tables import publish_delta, publishing
 from tests.support import encrypted, protected
 from tests.support.effort import share
-from tests.support.requirements import need
+from tests.support.requirements import need, need_module
 from tests.support.table_shops import TABLE, DeltaShop, assert_table_is, follow, orders
 
 need("deltalake")
@@ -209,6 +209,17 @@ def test_types_that_delta_lacks_are_refused(shop: DeltaShop, value: str, words: 
     with pytest.raises(ExportRefused, match=rf"^[^\n]*{words}[^\n]*: cast what .* VARCHAR\)$"):
         shop.publish(query=f"SELECT {value} AS x")
     assert not folder(shop).exists()
+
+
+def test_arrays_of_a_fixed_length_are_lists(shop: DeltaShop) -> None:
+    """Such as embeddings: Polars reads them, within other types and where there is none as well."""
+    polars = need_module("polars")
+    arrays = "[1, 2]::FLOAT[2] AS a, {'e': [[3]::FLOAT[1]]} AS s, MAP {'k': [4]::FLOAT[1]} AS m"
+    shop.publish(query=f"SELECT 1 AS n, {arrays} UNION ALL SELECT 2, NULL, NULL, NULL")
+    rows = polars.read_delta(str(folder(shop))).sort("n").rows()
+    assert rows[0][:3] == (1, [1.0, 2.0], {"e": [[3.0]]})
+    assert rows[1][1] is None
+    assert shop.arrow().sort_by("n")["m"].to_pylist() == [[("k", [4.0])], None]
 
 
 @pytest.mark.parametrize("target", ["{}/file", "foo://bucket/table"], ids=["file", "scheme"])
