@@ -6,6 +6,7 @@ open; beyond that the largest partitions are flushed, so a partition may have se
 
 from __future__ import annotations
 
+import errno
 import os
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
@@ -207,7 +208,7 @@ class _Sink:
             return
         codes, names = np.zeros(table.num_rows, dtype=np.int64), [""]
         for column in self._by:
-            strings = pc.cast(table.column(column), pa.string()).combine_chunks()
+            strings = _texts(table.column(column), column)
             coded = strings.dictionary_encode(null_encoding="encode")
             values = [f"{column}={_encode(v)}" for v in coded.dictionary.to_pylist()]
             # A mixed-radix code per row: one filter per partition instead of one per column and
@@ -228,7 +229,15 @@ class _Sink:
                     " partition by something coarser, such as a day"
                 )
             directory = os.path.join(self._root, name)
-            os.makedirs(directory, exist_ok=True)
+            try:
+                os.makedirs(directory, exist_ok=True)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                raise ExportRefused(
+                    f"a value is too long for the name of a directory, {name[:60]}...: partition by"
+                    f" something shorter than {', '.join(self._by)}, such as md5(x)"
+                ) from None
             self._partitions[name] = _Partition(
                 directory, self._schema, self._opener, self._ending, self._shard_rows
             )
@@ -317,6 +326,17 @@ class _Partition:
         for number in range(self._files):
             stem = f"{self._directory}/part-{number:05d}"
             os.replace(f"{stem}.{self._ending}", f"{stem}-of-{self._files:05d}.{self._ending}")
+
+
+def _texts(values: pa.ChunkedArray, column: str) -> pa.Array:
+    """Return the values of a partition column as texts. Raises ExportRefused for bytes."""
+    try:
+        return pc.cast(values, pa.string()).combine_chunks()
+    except pa.ArrowInvalid:
+        raise ExportRefused(
+            f"{column} has bytes that are no text, and no name of a directory: cast them, as in"
+            " hex(x)"
+        ) from None
 
 
 def _encode(value: str | None) -> str:

@@ -150,6 +150,14 @@ def test_the_day_of_the_time_is_a_partition(lake: Path, home: Path) -> None:
         (("SELECT 1 AS 'a/b', 2 AS b", "-o", "{home}/o", "--partition-by", "a/b"), "with AS"),
         (("SELECT 1 AS 'a=b', 2 AS b", "-o", "{home}/o", "--partition-by", "a=b"), "with AS"),
         (("SELECT 1 AS '.a', 2 AS b", "-o", "{home}/o", "--partition-by", ".a"), "with AS"),
+        (
+            ("SELECT 1 AS a, repeat('é', 60) AS b", "-o", "{home}/o", "--partition-by", "b"),
+            "a value is too long for the name of a directory, b=%C3%A9",
+        ),
+        (
+            ("SELECT 1 AS a, '\\xFF'::BLOB AS b", "-o", "{home}/o", "--partition-by", "b"),
+            "b has bytes that are no text",
+        ),
         (("nowhere", "-o", "{home}/o"), "nowhere"),
         (("events", "-o", "{home}/o", "--format", "xml"), "xml"),
     ],
