@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 
 import zstandard
 
+from lakelog.errors import QueryFailed
 from lakelog.libraries import pa, pq
 from lakelog.render.display import TABLE_END, row_html, table_start
 from lakelog.render.values import ValueRow, dumps, records, text
@@ -184,7 +185,7 @@ class QueryResult:
         return makers[format](self)
 
     def write_arrow(self, out: BinaryIO, format: str, stream: bool) -> None:
-        """Write Parquet or Arrow. Raises pyarrow's errors for types a format cannot hold."""
+        """Write Parquet or Arrow. Raises QueryFailed for a type that Parquet cannot hold."""
         if self.arrow:
             reader = self.arrow()
         else:
@@ -198,7 +199,13 @@ class QueryResult:
         names = zip(reader.schema, self.columns, strict=True)
         schema = pa.schema([field.with_name(name) for field, name in names])
         if format == "parquet":
-            made: Any = pq.ParquetWriter(Sink(out), schema, compression="zstd")
+            try:
+                made: Any = pq.ParquetWriter(Sink(out), schema, compression="zstd")
+            except pa.ArrowNotImplementedError as error:
+                raise QueryFailed(
+                    "a column is of a type that Parquet cannot hold: cast it, as in CAST(x AS"
+                    f" VARCHAR) ({error})"
+                ) from None
         else:
             made = (pa.ipc.new_stream if stream else pa.ipc.new_file)(Sink(out), schema)
         with made as writer:

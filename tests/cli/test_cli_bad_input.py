@@ -250,9 +250,12 @@ def test_wrong_sql_is_one_line(lake: Path, query: str, words: str) -> None:
 
 
 def test_parquet_cannot_hold_everything(lake: Path, tmp_path: Path) -> None:
-    """A type that Parquet does not know fails in one line and leaves no file."""
+    """A type that Parquet does not know fails in one line, which says what to write, and leaves no
+    file."""
     path = tmp_path / "x.parquet"
-    assert "interval" in refused(lake, "sql", "SELECT INTERVAL '1 day' AS i", "-o", str(path))
+    line = refused(lake, "sql", "SELECT INTERVAL '1 day' AS i", "-o", str(path))
+    assert "cast it, as in CAST(x AS VARCHAR)" in line
+    assert "interval" in line
     assert not list(tmp_path.glob("x.parquet*"))
 
 
