@@ -127,6 +127,37 @@ def test_rows_are_written_without_pandas(tmp_path: Path) -> None:
     assert "pandas" not in loaded_after(code)
 
 
+def test_live_events_are_read_without_pandas(tmp_path: Path) -> None:
+    """Though it is installed: its import would hold back whoever waits for an event."""
+    path = str(tmp_path / "lake")
+    code = (
+        f"import lakelog; lake, other = lakelog.open({path!r}), lakelog.open({path!r})\n"
+        "names = iter('abcdefghijklmnop')\n"
+        "def more(lake, count):\n"
+        "  lake.append([{'type': 'PING', 'id': next(names)} for _ in range(count)])\n"
+        "  lake.append({'type': 'PING', 'subject': 'ada', 'message': 'caf\u00e9'})\n"
+        "more(lake, 9)\n"
+        "events = lake.follow(timeout=60)\n"
+        "for each in (lake, other, lake, other):\n"
+        "  more(each, 1)\n"
+        "  assert [next(events)['type'] for _ in range(2)] == ['PING'] * 2\n"
+    )
+    assert "pandas" not in loaded_after(code)
+    searches = "assert lake.search('caf\u00e9').fetchall()"
+    assert "pandas" not in loaded_after(
+        f"import lakelog; lake = lakelog.open({path!r}); {searches}"
+    )
+
+
+def test_events_of_an_erased_subject_are_refused_without_pandas(tmp_path: Path) -> None:
+    path = str(tmp_path / "lake")
+    lake = f"import lakelog; lake = lakelog.open({path!r})"
+    heavy_after(f"{lake}; lake.append({{'type': 'PING', 'subject': 'ada'}})")
+    heavy_after(f"{lake}; lake.erase(subject='ada', why='asked')")
+    again = "lake.append({'type': 'PING', 'subject': 'ada'}); lake.settle()"
+    assert "pandas" not in loaded_after(f"{lake}; {again}")
+
+
 def test_a_heavy_import_is_reported() -> None:
     """A heavy package loaded in the new interpreter is reported, whoever loaded it."""
     assert heavy_after("import json") == set()

@@ -120,12 +120,14 @@ class Refusal:
                 if erased.is_of_key == of_key:
                     subjects_of.setdefault(erased.time, []).append(subject)
         for time_us, subjects in subjects_of.items():
-            is_of = pc.is_in(table["subject"], value_set=pa.array(subjects))
-            is_older = pc.less_equal(table["time"].cast(pa.int64()), time_us)
+            # Values of Python would load pandas, if it is there.
+            is_of = pc.is_in(table["subject"], value_set=arrays.texts(subjects))
+            latest = arrays.integers(np.array([time_us]))[0]
+            is_older = pc.less_equal(table["time"].cast(pa.int64()), latest)
             if by_arrival:
-                has_arrived = pc.less(table["ingested_at"].cast(pa.int64()), time_us)
+                has_arrived = pc.less(table["ingested_at"].cast(pa.int64()), latest)
                 is_older = pc.or_kleene(is_older, has_arrived)
-            refused |= np.asarray(pc.and_(is_of, is_older).combine_chunks())
+            refused |= arrays.truths(pc.and_(is_of, is_older))
         return refused
 
     def _naming(self, lines: pa.Table) -> np.ndarray:
@@ -170,8 +172,10 @@ class Refusal:
             names = (origin, *self._earlier.get(origin, ()))
             for salt, keys in self._rows.of_origin(names).items():
                 places = frozenset[bytes]().union(*(r.places for r in self._memories_of(keys)))
-                of_origin = np.flatnonzero(arrays.truths(pc.equal(origins, origin)))
-                rows = table.take(pa.array(of_origin))
+                of_origin = np.flatnonzero(
+                    arrays.truths(pc.equal(origins, arrays.texts((origin,))[0]))
+                )
+                rows = table.take(arrays.integers(of_origin))
                 refused[of_origin] |= self._placed(rows, names, salt, places)
         return refused
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from lakelog import sql, tokenization
-from lakelog.libraries import duckdb, pa, pc
+from lakelog import arrays, sql, tokenization
+from lakelog.libraries import duckdb, pc
 from lakelog.search.language import (
     COLUMNS,
     NUMBER,
@@ -90,7 +90,7 @@ def is_of_word(character: str) -> bool:
     """Whether a character of a word beside it would make it part of another word."""
     if character.isascii():  # to compile a regular expression takes longer than a query
         return character.isalnum()
-    scalar = pa.scalar(character)
+    scalar = arrays.texts((character,))[0]  # a text of Python would load pandas
     if pc.match_substring_regex(scalar, f"[{tokenization.UNSPACED}]").as_py():
         return False
     return bool(pc.match_substring_regex(scalar, r"[\pL\pN\pM]").as_py())

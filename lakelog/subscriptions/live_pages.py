@@ -321,7 +321,8 @@ class LivePages:
         # By writer: numbers of one writer tell which of its events came first.
         for writer in pc.unique(table["writer"]).to_pylist():
             if number := marks.get(writer_mark(writer)):
-                is_of_writer = arrays.truths(pc.equal(table["writer"], writer))
+                name = arrays.texts((writer,))[0]  # a text of Python would load pandas
+                is_of_writer = arrays.truths(pc.equal(table["writer"], name))
                 is_given |= is_of_writer & (numbers < number)
         return table.filter(arrays.mask(~is_given))
 

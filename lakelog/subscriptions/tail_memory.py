@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 
+from lakelog import arrays
 from lakelog.appends import StreamSubject
 from lakelog.libraries import np, pa, pc
 from lakelog.query import TailRows
@@ -55,7 +56,8 @@ class TailMemory:
         else:
             self.stream_marks = {}
         self._has_ids = True
-        keyed = table.filter(pc.greater(pc.binary_length(table["id"]), 0))
+        # A number of Python would load pandas, if it is there.
+        keyed = table.filter(pc.not_equal(table["id"], arrays.texts([""])[0]))
         for source, name, place in zip(
             keyed["source"].to_pylist(), keyed["id"].to_pylist(), _places(keyed), strict=True
         ):
