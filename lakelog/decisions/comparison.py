@@ -179,13 +179,21 @@ def compare(
 ) -> DecisionComparison:
     """Ask a challenger about recorded inputs and compare its answers with the recorded ones.
 
-    Raises InvalidSetting if there are none, QueryFailed, and what the challenger raises.
+    Raises InvalidSetting if there are none, or none has a member that contexts are matched by,
+    QueryFailed, and what the challenger raises.
     """
     question = question or Question()
     state = lake.at(question.ref or lake.settle().move.snapshot)
     recorded = list(read(state, question.recorded, question.conditions, question.reward))
     if not recorded:
         raise InvalidSetting(f"no {question.recorded.value} are recorded that could be compared")
+    for name in question.by:
+        # Before the challenger is asked, which may cost: a mistyped name makes all one context.
+        if all(record.value(name) is None for record in recorded):
+            raise InvalidSetting(
+                f"none of the {question.recorded.value} has {name!r}, by which contexts would be"
+                " matched: name a member that they have"
+            )
     inputs = [record.recorded for record in recorded]
     answers = [chosen_of(answer) for answer in challenger.answers(inputs)]
     return _Comparer(recorded, answers, question.by).comparison(state.id)

@@ -191,6 +191,16 @@ def test_members_are_found_where_the_history_of_decisions_finds_them(home: Path,
     assert {c.context: c.decisions for c in comparison.contexts} == wanted == {"free": 2, "paid": 1}
 
 
+def test_a_member_that_no_decision_has_is_refused(tmp_path: Path) -> None:
+    """As a name that is mistyped, before anybody is asked: all would be one context."""
+    asked = list[object]()
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(generated(20, 1)[0])
+        with pytest.raises(InvalidSetting, match="none of the decisions has 'faliure'"):
+            compare(lake, CallableChallenger(asked.append), Question(by=("failure", "faliure")))
+    assert asked == []
+
+
 def test_one_long_answer_takes_its_own_room_only(home: Path) -> None:
     """An array of texts that were all as long as the longest would take 9 GB."""
     with lakelog.open(home / "lake") as lake:
