@@ -253,10 +253,17 @@ def timed_share(lines: list[bytes], parse_line: Callable[[bytes], EventMembers])
     return share(lines, lambda line: _timed(line, parse_line))
 
 
-def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[int] = ()) -> str:
+def query(
+    patterns: Sequence[Pattern],
+    *,
+    joined: bool = False,
+    whole: bool = False,
+    kinds: Sequence[int] = (),
+) -> str:
     """SQL over `lines` for the lines that one of the patterns fits, or of their `kinds` only.
 
-    Where records are `joined` of lines, `more` holds those after the first.
+    Where records are `joined` of lines, `more` holds those after the first; where they are `whole`,
+    a line has newlines within it.
     """
     kinds = kinds or range(len(patterns))
     # One regex cuts each line, that of its kind; extracting with all patterns would multiply the
@@ -278,8 +285,9 @@ def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[
     continuation, message = "", "message"
     if joined:
         continuation, message = ", rest", _MESSAGE
+    line_text = _STRIPPED if whole else TRIMMED
     return f"""
-WITH trimmed AS (SELECT {TRIMMED} AS text, position{_REST if joined else ""} FROM lines),
+WITH trimmed AS (SELECT {line_text} AS text, position{_REST if joined else ""} FROM lines),
 classified AS (SELECT *, {_kind_sql(patterns, kinds)} AS kind FROM trimmed WHERE {PLAIN}),
 cut AS (SELECT position, text, kind, {cuts}{continuation} FROM classified),
 fields AS (SELECT position, kind{continuation}, contains(text, chr(27)) AS is_coloured,
@@ -292,7 +300,9 @@ SELECT time, {types} AS type, NULL::VARCHAR AS category, source, subject, level,
 FROM timed"""
 
 
-def narrowed(patterns: Sequence[Pattern], lines: list[bytes], *, joined: bool = False) -> list[str]:
+def narrowed(
+    patterns: Sequence[Pattern], lines: list[bytes], *, joined: bool = False, whole: bool = False
+) -> list[str]:
     """Return the query of only those patterns that occur in some first lines of a file, if they
     are far fewer; it is planned and run faster."""
     kinds = set()
@@ -303,7 +313,7 @@ def narrowed(patterns: Sequence[Pattern], lines: list[bytes], *, joined: bool = 
     kinds.discard(-1)
     if not kinds or 2 * len(kinds) > len(patterns):
         return []
-    return [query(patterns, joined=joined, kinds=sorted(kinds))]
+    return [query(patterns, joined=joined, whole=whole, kinds=sorted(kinds))]
 
 
 def _head(regex: str) -> str:
@@ -356,9 +366,8 @@ _BLANKS = " || ".join(f"chr({ord(c)})" for c in SPACE)
 # Lines of a chunk end with their newline, which most often is all the white space there is.
 _BARE = "replace(line, chr(10), '')"
 _ENDS = " OR ".join(f"ends_with({_BARE}, chr({ord(c)}))" for c in SPACE if c != "\n")
-TRIMMED = (
-    f"CASE WHEN ascii({_BARE}) > 32 AND NOT ({_ENDS}) THEN {_BARE} ELSE trim(line, {_BLANKS}) END"
-)
+_STRIPPED = f"trim(line, {_BLANKS})"
+TRIMMED = f"CASE WHEN ascii({_BARE}) > 32 AND NOT ({_ENDS}) THEN {_BARE} ELSE {_STRIPPED} END"
 """SQL for a line without the white space around it; trimming is slow and seldom needed."""
 _REST = f", CASE WHEN more IS NOT NULL THEN rtrim(more, {_BLANKS}) END AS rest"
 _MESSAGE = "CASE WHEN rest <> '' THEN concat_ws(chr(10), message, rest) ELSE message END"

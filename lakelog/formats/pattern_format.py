@@ -80,11 +80,13 @@ class PatternFormat(Format):
         return indented(self, line[1].decode()) if fits else self
 
     def _query(self) -> str:
-        return self._levelled(pattern.query(self.PATTERNS, joined=self._joined))
+        whole = self.traits.whole
+        return self._levelled(pattern.query(self.PATTERNS, joined=self._joined, whole=whole))
 
     def cheaper(self, lines: list[bytes]) -> list[str]:
         """Return the query of those patterns only that these lines show."""
-        queries = pattern.narrowed(self.PATTERNS, lines, joined=self._joined)
+        whole = self.traits.whole
+        queries = pattern.narrowed(self.PATTERNS, lines, joined=self._joined, whole=whole)
         return [self._levelled(query) for query in queries]
 
     def _levelled(self, query: str) -> str:
@@ -95,7 +97,7 @@ class PatternFormat(Format):
 
     @property
     def _joined(self) -> bool:
-        return bool(self.traits.begins)
+        return bool(self.traits.begins) and not self.traits.whole
 
     @LazyProperty
     def _head(self) -> re.Pattern[bytes]:
@@ -147,6 +149,7 @@ def program(
     patterns: tuple[Pattern, ...],
     *,
     is_alone: bool = False,
+    is_whole: bool = False,
     word_level: Level | None = None,
     leads: str = "",
 ) -> PatternFormat:
@@ -155,13 +158,15 @@ def program(
     `begins` is a regex for the beginning of a record that only lines of this program have, so that
     lines of others are ruled out at once. A line that begins otherwise continues the record before
     it, unless it is one of another style; those belong to it too if the program `is_alone`. A line
-    after one that `leads` fits continues it in any case.
+    after one that `leads` fits continues it in any case. Patterns fit the first line of a record,
+    and the others go after its message; if the program `is_whole`, they fit all lines.
     """
     other_styles = "" if is_alone else rf"|\[?{line_starts.DATE}|{line_starts.OTHERS}"
     # A record may begin with colours of a terminal.
     traits = Traits(
         begins=f"^{COLOURS}(?:{begins}{other_styles})",
         leads=leads,
+        whole=is_whole,
         head=rf"^[ \t]*{COLOURS}(?:{begins})",
         prose=True,
         by_line=True,

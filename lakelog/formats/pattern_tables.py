@@ -2,9 +2,9 @@
 
 `programs.toml` and `styles.toml` hold a table for each format:
 
-- `about` says what it is, and `begins` how its records begin; `leads`, `is_alone` and `word_levels`
-  are the options of `program`. A style says `otherwise` why a line is none of it, and may have the
-  other options of `PatternFormat`; it `is_untimed` if it knows lines without a time.
+- `about` says what it is, and `begins` how its records begin; `leads`, `is_alone`, `is_whole` and
+  `word_levels` are the options of `program`. A style says `otherwise` why a line is none of it, and
+  may have the other options of `PatternFormat`; it `is_untimed` if it knows lines without a time.
 - `lines` are its patterns, of which the first that fits decides. Groups go to the column of their
   name (`time` out of `stamp`); `message`, `source` and `subject` name other groups, and an empty
   text none. Groups that no column takes are the payload, unless `data` lists it. `each` is what
@@ -113,6 +113,7 @@ def _format(name: str, table: dict[str, Any], fragments: dict[str, str]) -> Patt
             begins,
             patterns,
             is_alone=table.get("is_alone", False),
+            is_whole=table.get("is_whole", False),
             word_level=word_level,
             leads=table.get("leads", ""),
         )

@@ -10,6 +10,5 @@ ACCESS, SYSLOG, TRAFFIC, RUNTIME, _APPLOG = read_table("styles.toml")
 _NUMBERED = r"[ \t]*\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[^ ]* [^ \[]+ [^ :\[\]]+\[\d+\]: "
 """A host, a program and the number of its process behind an ISO time: only syslog writes so."""
 APPLOG = replace(
-    _APPLOG,
-    rivals=(*PROGRAMS, replace(SYSLOG, traits=replace(SYSLOG.traits, head=_NUMBERED))),
+    _APPLOG, rivals=(*PROGRAMS, replace(SYSLOG, traits=replace(SYSLOG.traits, head=_NUMBERED)))
 )
