@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pyiceberg import catalog as catalogs
     from pyiceberg import exceptions, manifest, typedef
     from pyiceberg.catalog import Catalog
+    from pyiceberg.io import pyarrow as arrow_types
     from pyiceberg.manifest import DataFile
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table, Transaction
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 else:
     catalogs, exceptions = Lazy("pyiceberg.catalog"), Lazy("pyiceberg.exceptions")
     manifest, typedef = Lazy("pyiceberg.manifest"), Lazy("pyiceberg.typedef")
-    updates = Lazy("pyiceberg.table.update")
+    updates, arrow_types = Lazy("pyiceberg.table.update"), Lazy("pyiceberg.io.pyarrow")
 
 _SETTINGS = {"format-version": "2", "commit.retry.num-retries": "0"}
 """Of tables. pyiceberg (0.12) commits files once more where another commit was faster, as if that
@@ -159,6 +160,16 @@ def _lost() -> Iterator[None]:
         raise LostCommit from error
 
 
+@contextlib.contextmanager
+def _castable() -> Iterator[None]:
+    """Raise ExportRefused for a type that Iceberg lacks."""
+    try:
+        yield
+    except arrow_types.UnsupportedPyArrowTypeException as error:
+        cast = "cast what Iceberg cannot hold, as in CAST(x AS VARCHAR)"
+        raise ExportRefused(f"{error}: {cast}") from None
+
+
 def _table(catalog: Catalog, lake: Lake, target: str, source: TableSource) -> Table:
     """Return the table, made where there is none. Raises ExportRefused for another's."""
     if "." not in target:
@@ -170,7 +181,8 @@ def _table(catalog: Catalog, lake: Lake, target: str, source: TableSource) -> Ta
         of_rows = publishing.schema_of_rows
         schema = of_rows(lake, source) if source.sql else field_columns.event_columns()
         properties = publishing.identity(lake, source) | _SETTINGS
-        return catalog.create_table(target, schema, properties=properties)
+        with _castable():
+            return catalog.create_table(target, schema, properties=properties)
     publishing.require_ours(lake, source, target, table.properties)
     # A retry of pyiceberg would commit files of a state that another publish has replaced by then.
     if table.properties.get("commit.retry.num-retries") != "0":

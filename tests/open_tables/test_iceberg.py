@@ -108,6 +108,15 @@ def test_failing_catalogs_are_one_line(shop: Shop, properties: dict[str, str]) -
     assert shop.lake.tags() == []
 
 
+@pytest.mark.parametrize("value", ["INTERVAL 1 DAY", "[TIMESTAMP_NS '2026-01-01']"])
+def test_types_that_iceberg_lacks_are_refused(shop: Shop, value: str) -> None:
+    """One line says what to do, and nothing is tagged."""
+    told = r"^[^\n]*'x[^\n]*: cast what Iceberg cannot hold, as in CAST\(x AS VARCHAR\)$"
+    with pytest.raises(ExportRefused, match=told):
+        shop.publish(query=f"SELECT {value} AS x")
+    assert shop.lake.tags() == []
+
+
 def test_two_publishers_commit_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who loses the race for the commit looks again, and finds the state in the table."""
     from pyiceberg.catalog.sql import SqlCatalog
