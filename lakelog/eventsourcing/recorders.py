@@ -22,7 +22,9 @@ from eventsourcing.persistence import Notification, StoredEvent, Tracking
 from eventsourcing.utils import Environment, EnvType, resolve_topic
 
 from lakelog import lake, protect
+from lakelog.errors import SubscriptionRewound
 from lakelog.event import BookkeepingEvent
+from lakelog.refs import only_grew
 from lakelog.sql import json_path
 from lakelog.streams import NumberedStreams
 from lakelog.values import JsonObject
@@ -201,7 +203,8 @@ class LakeProcessRecorder(
 
 
 class LakeSubscription(persistence.Subscription[LakeApplicationRecorder]):
-    """Notifications as they come; `stop` ends it within a fifth of a second."""
+    """Notifications as they come; `stop` ends it within a fifth of a second, and a rewind of the
+    branch by an error, as it cannot know what was made of those that are gone."""
 
     def __init__(
         self, recorder: LakeApplicationRecorder, gt: int | None, topics: Sequence[str]
@@ -216,16 +219,26 @@ class LakeSubscription(persistence.Subscription[LakeApplicationRecorder]):
         self._is_over.set()
 
     def __next__(self) -> Notification:
-        """Return the next notification; wait for it. Raises StopIteration once it was stopped."""
+        """Return the next notification; wait for it. Raises StopIteration once it was stopped,
+        SubscriptionRewound once the branch was rewound."""
         return next(self._notifications)
 
     def _read(
         self, recorder: LakeApplicationRecorder, after: int, topics: Sequence[str]
     ) -> Iterator[Notification]:
-        signal = recorder.lake.subscriptions().signal
-        for is_due in signal.looks(self._is_over, lambda: 0.2):
+        access = recorder.lake.subscriptions()
+        newest = access.head()
+        for is_due in access.signal.looks(self._is_over, lambda: 0.2):
             while is_due:
                 page = recorder.select_notifications(after + 1, _PAGE, topics=topics)
+                # Behind the page, which is of this head or of an earlier one.
+                head = access.head()
+                if not only_grew(access.store.refs, head, newest):
+                    raise SubscriptionRewound(
+                        f"branch {access.branch!r} was rewound, so that numbers of notifications"
+                        " are given again: undo what was made of later ones, and subscribe again"
+                    )
+                newest = head
                 is_due = bool(page)
                 for notification in page:
                     if self._is_over.is_set():

@@ -23,7 +23,7 @@ from eventsourcing.utils import Environment  # noqa: E402
 
 import lakelog  # noqa: E402
 from lakelog.cli import cli  # noqa: E402
-from lakelog.errors import InvalidKey  # noqa: E402
+from lakelog.errors import InvalidKey, SubscriptionRewound  # noqa: E402
 from lakelog.eventsourcing import Factory  # noqa: E402
 from lakelog.eventsourcing.recorders import LakeProcessRecorder  # noqa: E402
 from tests.support import encrypted, protected  # noqa: E402
@@ -196,6 +196,22 @@ def test_a_rollback_takes_versions_notifications_and_tracking_back(tmp_path, rec
     assert recorder.insert_events([stored(dog, 2)], tracking=Tracking("upstream", 8)) == [2]
     assert [e.state for e in recorder.select_events(dog)] == [b"{}", b"{}"]
     assert [n.id for n in recorder.select_notifications(1, 10)] == [1, 2]
+
+
+def test_a_subscription_is_told_of_a_rollback(tmp_path, recorder):
+    """Numbers are given again: it would leave out those that it had before."""
+    recorder.insert_events([stored(uuid4(), 1)])
+    with lakelog.open(tmp_path / "lake") as lake, recorder.subscribe() as subscription:
+        assert next(subscription).id == 1
+        lake.tag("before")
+        recorder.insert_events([stored(uuid4(), 1), stored(uuid4(), 1)])
+        assert [next(subscription).id for _ in range(2)] == [2, 3]
+        lake.rollback("before")
+        assert recorder.insert_events([stored(uuid4(), 1) for _ in range(3)]) == [2, 3, 4]
+        with pytest.raises(SubscriptionRewound, match="subscribe again"):
+            next(subscription)
+    with recorder.subscribe(gt=1) as again:
+        assert [next(again).id for _ in range(3)] == [2, 3, 4]
 
 
 def test_what_was_read_before_a_rollback_is_not_stored_behind_it(tmp_path, recorder):
