@@ -51,20 +51,22 @@ def _plain(value: Any) -> Any:
         # Of nanoseconds, numpy makes integers.
         if value.dtype.kind in "mM" and value.dtype.name.endswith("[ns]"):
             value = value.astype(value.dtype.str.replace("[ns]", "[us]"))
-        return _plain(value.tolist()) if type_.__name__ == "ndarray" else value.item()
+        if type_.__name__ != "ndarray":
+            return value.item()
+        return _plain(_with_nulls(value.tolist()) if value.dtype.kind == "O" else value.tolist())
     for method in _PLAIN_METHODS.get(library, ()):
         if hasattr(type_, method):
             plain = getattr(value, method)()
-            # pandas has NaN where a value is missing, which in a list of texts would be one.
-            is_column = library == "pandas" and isinstance(plain, list)
-            return _plain(
-                [None if _is_nan(item) else item for item in plain] if is_column else plain
-            )
+            return _plain(_with_nulls(plain) if library == "pandas" else plain)
     return None if type_.__name__ in ("NAType", "NaTType") else value
 
 
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and value != value
+def _with_nulls(column: object) -> object:
+    """Return what a column of pandas holds with None for NaN, which it has where a value is missing
+    and which would be a word in a list of texts."""
+    if not isinstance(column, list):
+        return column
+    return [None if isinstance(v, float) and v != v else v for v in column]
 
 
 def run(

@@ -154,5 +154,7 @@ def test_a_missing_value_of_a_pandas_column_is_null(lake: lakelog.Lake, dtype: s
         ("a",),
         ("a",),
     ]
+    plain = kinds.to_numpy(dtype=object)
+    assert lake.sql("SELECT ?", [plain]).fetchall() == [(["a", None, None],)]
     numbers = pandas.Series([1.5, None])
     assert lake.sql("SELECT ?", [numbers]).fetchall() == [([1.5, None],)]
