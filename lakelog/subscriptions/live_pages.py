@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from lakelog import arrays, sql
 from lakelog.errors import InvalidSetting, LakelogError
+from lakelog.event import BookkeepingEvent
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.manifest import Manifest
 from lakelog.protect import sealed_blocks
@@ -23,6 +24,7 @@ from lakelog.refs import Head, MergeNote, Move
 from lakelog.search import expanded
 from lakelog.subscriptions import catch_up
 from lakelog.subscriptions.branch_access import BranchAccess
+from lakelog.subscriptions.delivery import NOT_DEAD
 from lakelog.subscriptions.position import (
     LivePosition,
     Position,
@@ -286,7 +288,7 @@ class LivePages:
         fresh = self._fresh(position, table)
         if fields := sealed_blocks.of_lake(self._access.store.paths):
             fresh = fields.events(fresh)
-        if self._where is None and _is_in_order(fresh):
+        if self._wants_all(fresh) and _is_in_order(fresh):
             events = fresh  # as the most are, and the engine would take as long as all the others
         else:
             events = self._matching(fresh, limit + 1)
@@ -325,6 +327,14 @@ class LivePages:
                 is_of_writer = arrays.truths(pc.equal(table["writer"], name))
                 is_given |= is_of_writer & (numbers < number)
         return table.filter(arrays.mask(~is_given))
+
+    def _wants_all(self, rows: pa.Table) -> bool:
+        """Whether the condition holds for all of some rows, as far as can be told without the
+        engine, which takes longer than all else for a few of them."""
+        if self._where != NOT_DEAD:
+            return self._where is None
+        own = pc.equal(rows["source"], arrays.texts((BookkeepingEvent.SOURCE,))[0])
+        return not pc.any(own).as_py()
 
     def _matching(self, rows: pa.Table, limit: int) -> pa.Table:
         """Rows where the condition holds, in the order of arrival."""

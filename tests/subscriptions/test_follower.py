@@ -15,8 +15,10 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
+from lakelog.event import BookkeepingEvent
 from lakelog.store import VerifiedFiles
 from lakelog.subscriptions import BranchRewound, Follower
+from lakelog.subscriptions.delivery import DEAD_LETTER, NOT_DEAD, SETTLED
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -101,6 +103,23 @@ def test_live_events_of_all_processes(make_lake: MakeLake) -> None:
     b.append({"type": "t8"})
     assert more(following) == ["t5", "t6", "t7", "t8"] or more(following) == []
     assert more(following) == []
+
+
+def test_dead_letters_are_left_out_of_a_tail_as_of_what_is_published(make_lake: MakeLake) -> None:
+    """Whoever appended them, also beside events of others of the same source or type."""
+    lake = make_lake()
+    following = follower(lake, NOT_DEAD)
+    following.last(0)
+    for publish in (lambda: None, lake.settle):
+        lake.append([{"type": "a"}, {"type": "b", "source": "web"}])
+        lake.append([{"type": "c"}])
+        publish()
+        assert more(following) == ["a", "b", "c"]
+        own = {"source": BookkeepingEvent.SOURCE}
+        lake.append([{"type": DEAD_LETTER, **own}, {"type": "d", **own}, {"type": DEAD_LETTER}])
+        lake.append({"type": SETTLED, **own})
+        publish()
+        assert more(following) == ["d", DEAD_LETTER]
 
 
 def test_a_batch_seen_in_part(make_lake: MakeLake) -> None:
