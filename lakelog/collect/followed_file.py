@@ -54,8 +54,7 @@ class FollowedFile:
     def is_packed_in(self, files: Iterable[FileState]) -> bool:
         """Whether one of some files is named as the compressed form of this open one, whose content
         is that of no other."""
-        names = (LogName(file.path) for file in files)
-        if not any(n.is_packed and n.is_copy_of(self.file.path) for n in names):
+        if not any(LogName(file.path).packs(self.file.path) for file in files):
             return False
         return FileCursor.is_distinctive(os.pread(self.fd, Source.WINDOW, 0))
 

@@ -319,11 +319,13 @@ class _UnknownFile:
         if not size:
             return None
         # A file that lost its name is reached by a descriptor, and known by the name it had.
-        known_name = cursor.name if path.startswith("/dev/fd/") else path
+        is_nameless = path.startswith("/dev/fd/")
+        known_name = cursor.name if is_nameless else path
+        name = LogName(source.name)
         is_packing = bool(source.compression) and unpacked(source.name) == known_name
         if is_unpacked and FileCursor.is_distinctive(head):
             is_copy = True
-        elif not LogName(source.name).is_copy_of(known_name):
+        elif not (name.is_copy_of(known_name) or (is_nameless and name.packs(known_name))):
             if not self._is_settled and FileCursor.is_distinctive(head):
                 return UndecidedFile()  # it may be moved here from another file system
             is_copy = False

@@ -101,6 +101,12 @@ class LogName:
         name, copy_name = os.path.basename(original), os.path.basename(self.path)
         return name != copy_name and name in (unpacked(copy_name), self.base)
 
+    def packs(self, original: str) -> bool:
+        """Whether it is that of a compressed form of a file that was at another path, which may
+        have been renamed by rotation before."""
+        is_rotated = relation(original, self.path) >= 2
+        return self.is_packed and (is_rotated or self.is_copy_of(original))
+
     @property
     def on_disk(self) -> str:
         """The path of a file whose name was made printable, its bytes that are no UTF-8 escaped.

@@ -175,8 +175,9 @@ def test_what_a_copy_has_before_its_original_is_cut_is_read_from_it(workers: Wor
 
 @pytest.mark.parametrize("stable", [-1.0, 60.0])
 @pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("packed", ["app.log.1", "app.log.2"])
 def test_a_line_behind_what_a_packer_read_doubles_none(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch, seen: bool, stable: float
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, packed: str, seen: bool, stable: float
 ) -> None:
     """logrotate packs a log at once, and its program, which reopens it late, writes a line behind
     what gzip read: that one is stored too, and the packed ones are not stored again."""
@@ -184,18 +185,19 @@ def test_a_line_behind_what_a_packer_read_doubles_none(
     workers.write("app.log", *LINES[:5])
     workers.look()
     late = (workers.root / "app.log").open("a")
-    workers.write("app.log", *LINES[5:15])
+    workers.write("app.log", *LINES[5:10])
     workers.rename("app.log", "app.log.1")
     workers.write("app.log")
     if seen:
         workers.look()
+    workers.write("app.log.1", *LINES[10:15])
     shutil.copy(workers.root / "app.log.1", workers.root / "read.part")
     late.write(f"{LINES[15]}\n")
     late.close()
     workers.written[LINES[15]] += 1
     (workers.root / "app.log.1").unlink()
-    (workers.root / "read.part").rename(workers.root / "app.log.1")
-    workers.pack("app.log.1", "gz")
+    (workers.root / "read.part").rename(workers.root / packed)
+    workers.pack(packed, "gz")
     for _ in range(3):
         workers.look()
     workers.close()

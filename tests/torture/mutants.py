@@ -340,8 +340,8 @@ EDITS = [
         "equal files side by side are one",
         "identity",
         f"{FILES}.identity:_UnknownFile._beside",
-        "if not LogName(source.name).is_copy_of(",
-        "if False and not LogName(source.name).is_copy_of(",
+        "elif not (name.is_copy_of(",
+        "elif False and not (name.is_copy_of(",
     ),
     Mutant("one cursor given to two files", "identity", _give_twice),
     _edited(
