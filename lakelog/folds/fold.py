@@ -18,7 +18,7 @@ from lakelog.appends import KnownKeys, StreamSubject
 from lakelog.errors import InvalidSetting, QueryFailed
 from lakelog.folds.saved_states import EventMark, FoldCheckpoint, SavedStates, digest_of
 from lakelog.folds.upcasting import FoldEvent, Json, Upcaster, Upcasting
-from lakelog.lake import Lake
+from lakelog.pinned import LakeState
 
 StateT = TypeVar("StateT")
 Apply = Callable[[StateT, FoldEvent], StateT]
@@ -101,14 +101,16 @@ class Fold(Generic[StateT]):
         names = [*sorted(self._handlers), *(f"{u.type} {u.version}" for u in upcasters)]
         self._code = _fingerprint(functions, f"{revision} {names}")
 
-    def of(self, lake: Lake, subject: str) -> FoldResult[StateT]:
-        """Return the state of a subject. Raises QueryFailed."""
-        saved_states = SavedStates(
-            lake.store.paths, self.name, self._code, lake.branch_name, subject
-        )
+    def of(self, lake: LakeState, subject: str) -> FoldResult[StateT]:
+        """Return the state of a subject, now or in a past state of the lake. Raises InvalidEvent
+        for a subject that no event can have, QueryFailed, SnapshotGone."""
+        StreamSubject.checked(subject)
+        session, is_past = lake._session, lake._digest is not None
+        store, branch = session.store, session.tables.branch
+        saved_states = SavedStates(store.paths, self.name, self._code, branch, subject)
         # A saved state would have what its handlers took of protected fields.
-        every = 0 if lake.store.paths.protection else self._every
-        erased = lake.store.erased.refresh() if every else 0
+        every = 0 if store.paths.protection else self._every
+        erased = store.erased.refresh() if every else 0
         checkpoint = saved_states.load() if every else None
         marks, events, version = _read(lake, subject, checkpoint.events if checkpoint else 0)
         # The events that it is of are not there, or others: all are applied.
@@ -118,10 +120,11 @@ class Fold(Generic[StateT]):
         state = self._initial() if checkpoint is None else self._load(checkpoint.state)
         for event in events:
             state = self._next(state, self._upcasting.apply(event))
-        if every and len(events) >= every:
+        # That of the present is worth more than one of a past state.
+        if every and len(events) >= every and not is_past:
             saved_states.save(FoldCheckpoint(len(marks), digest_of(marks), self._dump(state)))
             # Once the file is there: an erasure that is noted later removes it itself.
-            if lake.store.erased.refresh() != erased:
+            if store.erased.refresh() != erased:
                 saved_states.remove()
         return FoldResult(subject, state, len(marks), len(events), version)
 
@@ -137,12 +140,17 @@ class Fold(Generic[StateT]):
             ) from error
 
 
-def _read(lake: Lake, subject: str, skipped: int) -> tuple[list[EventMark], list[FoldEvent], int]:
+def _read(
+    lake: LakeState, subject: str, skipped: int
+) -> tuple[list[EventMark], list[FoldEvent], int]:
     """Read a subject's events in one query, so that all are of one state: marks of all, the events
     behind those that a saved state has, and the version of its stream."""
     marks, events, version = [], [], 0
     # Before the rows, so that these are of no older state.
-    published = KnownKeys(lake.store).of(lake.store.state(lake.branch_name).ids)
+    session, digest = lake._session, lake._digest
+    store = session.store
+    state = store.manifests.load(digest) if digest else store.state(session.tables.branch)
+    published = KnownKeys(store).of(state.ids)
     # NULL where no event of the subject is of a stream.
     rows = lake.sql(_QUERY, {"subject": subject, "skipped": skipped})
     for seq, arrival, stream_version, content in rows.iter_rows():

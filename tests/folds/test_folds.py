@@ -19,7 +19,7 @@ import orjson
 import pytest
 
 import lakelog
-from lakelog.errors import InvalidSetting, QueryFailed
+from lakelog.errors import InvalidEvent, InvalidSetting, QueryFailed
 from lakelog.folds import Fold, Upcaster, aggregate, on
 from lakelog.folds.upcasting import FoldEvent
 from tests.support.effort import share
@@ -57,6 +57,27 @@ def test_a_saved_state_spares_the_events_before_it(lake: lakelog.Lake) -> None:
     lake.compact()
     assert (fold().of(lake, "a").state["sum"], fold().of(lake, "b").state["sum"]) == (27, 3)
     assert fold().of(lake, "nobody").events == 0
+
+
+def test_a_past_state_is_folded_as_it_was(lake: lakelog.Lake) -> None:
+    """With the state that was saved, if it begins so, and the version of then; and it leaves the
+    saved state of the present alone."""
+    lake.append(payments(12), expect={"a": 0})
+    assert fold().of(lake, "a").applied == 12
+    lake.append(payments(1), expect={"a": 12})
+    lake.tag("v1")
+    lake.append(payments(20), expect={"a": 13})
+    assert fold().of(lake, "a").applied == 21
+    past = fold().of(lake.at("v1"), "a")
+    assert (past.state["sum"], past.events, past.applied, past.version) == (13, 13, 13, 13)
+    present = fold().of(lake, "a")
+    assert (present.state["sum"], present.applied, present.version) == (33, 0, 33)
+
+
+@pytest.mark.parametrize("subject", [None, "", 5])
+def test_a_fold_is_of_a_subject(lake: lakelog.Lake, subject: Any) -> None:
+    with pytest.raises(InvalidEvent, match="is a text, not"):
+        fold().of(lake, subject)
 
 
 @pytest.mark.parametrize("history", range(HISTORIES))
