@@ -55,7 +55,8 @@ def metric_series(state: Lake | PinnedLake, metric: str, length_us: int) -> Metr
         f" QUALIFY span >= max(span) OVER () - {SPANS_MAX} ORDER BY span"
     ).fetchall()
     if not rows:
-        raise InvalidSetting(f"no events for {metric!r}: events, errors, TYPE or TYPE.FIELD")
+        lack = "" if value == "count(*)" else " with a number there"
+        raise InvalidSetting(f"no events for {metric!r}{lack}: events, errors, TYPE or TYPE.FIELD")
     # The last span is not over yet.
     start, count = rows[0][0], rows[-1][0] - rows[0][0]
     # Counts without rows are 0; a mean is unknown there.

@@ -199,6 +199,9 @@ def test_a_field_may_be_in_a_member_and_have_dots(make_lake: MakeLake) -> None:
     for field, value in (("attributes.usage.cost", 2), ("a.b", 3), ("c.d", 4)):
         series = metric_series(lake, f"span.{field}", 3_600_000_000)
         assert series.values.tolist() == [value] * 2
+    lake.append({"type": "span", "data": {"text": "slow"}})
+    with pytest.raises(InvalidSetting, match=r"no events for 'span\.text' with a number there: "):
+        metric_series(lake, "span.text", 3_600_000_000)
     for metric in ("span.", "span.c.", "span..d", "."):
         with pytest.raises(InvalidSetting, match="no events for"):
             metric_series(lake, metric, 3_600_000_000)
