@@ -27,9 +27,6 @@ from lakelog.protect import sealed_blocks
 from lakelog.segments import Segment
 from lakelog.store import Policy, Store
 
-_NOTHING = Selector((), "false")
-"""Chooses no row: of states of which the rows are gone only their words go."""
-
 
 class SettledLake(Protocol):
     """What is needed of an open lake."""
@@ -102,7 +99,8 @@ def _erase(
             for record in waiting:
                 selector = _selector(store, record, subjects)
                 if selector is None and has_words:
-                    selector = _NOTHING
+                    # No row: of states of which the rows are gone only their words go.
+                    selector = Selector((), "false", max(record.time, record.arrived))
                 if selector is None:
                     record = replace(record.swept(), outside=outside.places(store, {}))
                     record.save(store.paths)

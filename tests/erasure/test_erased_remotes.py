@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 import lakelog
 from lakelog import document, remotes
+from lakelog.disk import disk
 from lakelog.errors import DamagedManifest, Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.manifest import manifest
@@ -358,10 +360,12 @@ def test_words_of_segments_that_a_clone_never_had(
     far = tmp_path / "far"
     with lakelog.open(tmp_path / "lake", settings=SETTINGS) as lake:
         remotes.add_tested(lake.store, "home", str(far))
-        for subject, source in (("a", "s"), (ADA, WORD), ("zoe", "s")):
-            event = {"type": "A", "subject": subject, "source": source}
-            lake.append({**event, "time": "2020-01-01T00:00:00Z"})
-        lake.settle()
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "now_us", lambda: time.time_ns() // 1_000 + 3_600_000_000)
+            for subject, source in (("a", "s"), (ADA, WORD), ("zoe", "s")):
+                event = {"type": "A", "subject": subject, "source": source}
+                lake.append({**event, "time": "2020-01-01T00:00:00Z"})
+            lake.settle()
         lake.tag("v1")
         lake.append([{"type": "A", "subject": ADA if has_rows else "bob"}, {"type": "B"}])
         lake.settle()
@@ -376,10 +380,13 @@ def test_words_of_segments_that_a_clone_never_had(
         remotes.push(lake, "home", branches=["main"])
         assert lake.at("v1").count() == 2
         replaced = lake.store.erased.segments()
+        arrived = lake.erasures()[0].erasure.arrived
     with lakelog.open(tmp_path / "clone") as clone:
         remotes.pull(clone, "origin", force=True)
         assert found(tmp_path / "clone") == found(far) == []
         assert clone.verify().intact
+        (status,) = clone.erasures()
+        assert status.erasure.arrived == arrived
         # It knows no more of the segment than that it is gone, and tells nobody else so.
         clone.append({"type": "C"})
         clone.settle()
