@@ -18,7 +18,8 @@ from lakelog.appends import KnownKeys, StreamSubject
 from lakelog.errors import InvalidSetting, QueryFailed
 from lakelog.folds.saved_states import EventMark, FoldCheckpoint, SavedStates, digest_of
 from lakelog.folds.upcasting import FoldEvent, Json, Upcaster, Upcasting
-from lakelog.pinned import LakeState
+from lakelog.lake import Lake
+from lakelog.pinned import PinnedLake
 
 StateT = TypeVar("StateT")
 Apply = Callable[[StateT, FoldEvent], StateT]
@@ -101,7 +102,7 @@ class Fold(Generic[StateT]):
         names = [*sorted(self._handlers), *(f"{u.type} {u.version}" for u in upcasters)]
         self._code = _fingerprint(functions, f"{revision} {names}")
 
-    def of(self, lake: LakeState, subject: str) -> FoldResult[StateT]:
+    def of(self, lake: Lake | PinnedLake, subject: str) -> FoldResult[StateT]:
         """Return the state of a subject, now or in a past state of the lake. Raises InvalidEvent
         for a subject that no event can have, QueryFailed, SnapshotGone."""
         StreamSubject.checked(subject)
@@ -141,7 +142,7 @@ class Fold(Generic[StateT]):
 
 
 def _read(
-    lake: LakeState, subject: str, skipped: int
+    lake: Lake | PinnedLake, subject: str, skipped: int
 ) -> tuple[list[EventMark], list[FoldEvent], int]:
     """Read a subject's events in one query, so that all are of one state: marks of all, the events
     behind those that a saved state has, and the version of its stream."""

@@ -184,7 +184,7 @@ def test_arrow_types_become_json(lake: lakelog.Lake) -> None:
     assert micros == 1_588_205_198_899_710
     assert data == (
         '{"dec":1.10,"day":"2024-01-02","bin":"x","list":[1,null],"struct":{"x":1,"y":null},'
-        '"ns":"2020-04-30T00:06:38.899710"}'
+        '"ns":"2020-04-30T00:06:38.899710999"}'
     )
 
 
