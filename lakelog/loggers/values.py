@@ -127,8 +127,9 @@ def _members(value: Any) -> dict[object, object] | list[object] | None:
     if isinstance(value, memoryview):  # bytes, though it has what arrays have
         return None
     if hasattr(cls, "tolist") and getattr(value, "ndim", False):  # arrays of numpy and pandas
-        # Of times it makes integers.
-        return None if value.dtype.kind in "mM" else list(value.tolist())
+        # Of times it makes integers. A dtype of tensors says no kind.
+        is_of_times = getattr(getattr(value, "dtype", None), "kind", None) in ("m", "M")
+        return None if is_of_times else list(value.tolist())
     return None
 
 

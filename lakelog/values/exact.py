@@ -114,8 +114,9 @@ def to_json(value: object) -> object:
     if isinstance(value, Decimal):
         return orjson.Fragment(str(value)) if value.is_finite() else _spell(float(value))
     if hasattr(value, "tolist"):  # numpy's numbers and arrays
-        kind_code = getattr(getattr(value, "dtype", None), "kind", "")
-        return _numpy_times(value) if kind_code in "mM" else to_json(value.tolist())
+        # Those of Python have no dtype, and that of tensors says no kind.
+        kind_code = getattr(getattr(value, "dtype", None), "kind", None)
+        return _numpy_times(value) if kind_code in ("m", "M") else to_json(value.tolist())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     try:

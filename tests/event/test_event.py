@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import datetime as dt
 import decimal
@@ -13,6 +14,7 @@ import uuid
 from collections import OrderedDict, UserDict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -429,6 +431,8 @@ class Stamp(dt.datetime):
         (np.int64(-3), "-3"),
         (np.bool_(True), "true"),
         (np.array([1, 2]), "[1,2]"),
+        (array.array("i", [1, 2]), "[1,2]"),
+        (SimpleNamespace(tolist=lambda: [1, 2], dtype=object()), "[1,2]"),
         ({1: "a", None: "b", (1, 2): "d"}, '{"1":"a","None":"b","(1, 2)":"d"}'),
         ({1: "a", "1": "b"}, '{"1":"a","1":"b"}'),
         ('\x00\x1f\u2028\\"', '"\\u0000\\u001f\u2028\\\\\\""'),

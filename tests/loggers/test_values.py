@@ -76,6 +76,7 @@ def stored(value: Any) -> Any:
         (Decimal("1.50"), 1.5),
         (np.float64(1.5), 1.5),
         (np.array([1, 2]), [1, 2]),
+        (type("Tensor", (), {"tolist": lambda _: [1, 2], "dtype": object(), "ndim": 1})(), [1, 2]),
         ({1: "a", None: "b", (2, 3): "c"}, {"1": "a", "None": "b", "(2, 3)": "c"}),
         ({2**70: 1, Decimal("1.5"): 2}, {str(2**70): 1, "1.5": 2}),
         (Shy(), "Shy()"),
