@@ -90,9 +90,9 @@ class RemoteErasures:
         # As they came: what the first of two of a subject took is counted and named by it.
         swept.sort(key=lambda pair: (pair[0].time, pair[0].key))
         adopted = [pair for pair in swept if pair[0].key not in known_here]
-        self.erased.refresh()
-        replaced_there = self.erased.segments().keys() if adopted else ()
-        erasures.adopt(lake, adopted, replaced_there)
+        if adopted:
+            self.erased.refresh()
+            erasures.adopt(lake, adopted, self.erased.segments().keys())
         for record, _ in swept:
             self._confirm(record.key)
         return [record.key for record, _ in adopted]
