@@ -262,7 +262,7 @@ class Consumer:
     def _is_recreated(self, cursor: StreamCursor, state: StreamState) -> bool:
         """Whether a stream is another one than was read: by its identity, or as it is shorter."""
         is_other = bool(cursor.identity and state.identity) and cursor.identity != state.identity
-        return is_other or self._source.order(cursor.position) > self._source.order(state.end)
+        return is_other or self._source.is_beyond(cursor.position, state.end)
 
     def _rejoined(self, cursor: StreamCursor, state: StreamState) -> StreamCursor:
         """The cursor; of a stream that is not what was read, one at the last mark that it has."""

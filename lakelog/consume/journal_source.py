@@ -2,8 +2,9 @@
 
 `journalctl` runs as long as it is followed, and begins after the cursor that the lake has. An entry
 is read as journald's JSON, in which a field of binary values is a list of bytes. Its position is
-its cursor, and its number the one that the journal counts by; another journal, after the files were
-removed, counts anew.
+its cursor, and its number the one that the journal counts by. journald counts anew in the file that
+it begins after a crash, or where the older ones were removed, and `journalctl` puts the entries of
+all files in one order: so it alone knows what follows a cursor, even one whose entry is gone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from lakelog.consume.source import MessageSource, StreamState
 from lakelog.errors import Unreachable
 from lakelog.formats import JournalExport
 from lakelog.ingest import Message
+from lakelog.values import JsonObject
 
 URL = "journal:"
 PROGRAM = "journalctl"
@@ -29,7 +31,7 @@ LATEST = "latest"
 WAIT = 0.2
 """Seconds for which the next entries are waited for."""
 _READ = 1 << 20
-_CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+)")
+_CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+)(?:;(b=[0-9a-f]+;m=[0-9a-f]+;t=([0-9a-f]+);.*))?")
 _NUMBER_MAX = (1 << 51) - 1
 
 
@@ -42,7 +44,7 @@ class JournalSource(MessageSource):
     def __init__(self, *, follows: bool = False) -> None:
         self._follows = follows
         self._process: subprocess.Popen[bytes] | None = None
-        self._position, self._rest = "", b""
+        self._position, self._rest, self._is_begun = "", b"", False
         self._key, self._end = "", ""
 
     def connect(self, group: str) -> None:
@@ -64,6 +66,14 @@ class JournalSource(MessageSource):
         match = _CURSOR.match(position)
         return int(match[2], 16) if match else 0
 
+    def is_beyond(self, position: str, end: str) -> bool:
+        """Whether the journal was removed, and the clock set back since."""
+        before, newest = _CURSOR.match(position), _CURSOR.match(end)
+        # Of one numbering, all that follows is found, whatever the clock says.
+        if before is None or newest is None or before[1] == newest[1]:
+            return False
+        return int(before[4] or "0", 16) > int(newest[4] or "0", 16)
+
     def read(
         self, positions: Mapping[str, str], ends: Mapping[str, str], limit: int
     ) -> tuple[list[Message], bool]:
@@ -81,7 +91,8 @@ class JournalSource(MessageSource):
                 return messages, True
             data = os.read(process.stdout.fileno(), _READ)
             entries, self._rest = JournalExport.split(self._rest + data, is_end=not data)
-            messages += [self._message(entry) for entry in entries]
+            for entry in entries:
+                messages += self._following(entry)
             if not data:
                 self._end_process(process)
                 return messages, True
@@ -101,15 +112,23 @@ class JournalSource(MessageSource):
         """The process that gives what follows a position."""
         if self._process is None or self._position != position:
             self.close()
-            arguments = [f"--after-cursor={position}"] if position else []
+            # Not --after-cursor: where the entry is gone, systemd 252 leaves out the next one.
+            arguments = [f"--cursor={position}"] if position else []
             arguments += ["--follow", "--no-tail"] if self._follows else []
             self._process = _started(arguments)
-            self._position, self._rest = position, b""
+            self._position, self._rest, self._is_begun = position, b"", False
         return self._process
 
-    def _message(self, entry: bytes) -> Message:
+    def _following(self, entry: bytes) -> list[Message]:
+        """The message of an entry; none of the one at the position itself, the first if it is
+        there."""
         fields = JournalExport.values_of(entry)
         cursor = str(fields.get("__CURSOR", ""))
+        is_first, self._is_begun = not self._is_begun, True
+        is_read = is_first and _place(cursor) == _place(self._position)
+        return [] if is_read else [self._message(fields, cursor)]
+
+    def _message(self, fields: JsonObject, cursor: str) -> Message:
         match = _CURSOR.match(cursor)
         number = int(match[2], 16) if match else 0
         time = str(fields.get("__REALTIME_TIMESTAMP", ""))
@@ -148,6 +167,12 @@ class JournalSource(MessageSource):
             raise Unreachable(f"{PROGRAM} ended with {process.returncode}: {message}")
         entries, _ = JournalExport.split(data, is_end=True)
         return entries[-1] if entries else b""
+
+
+def _place(cursor: str) -> str:
+    """What an entry keeps when journald moves it to another file, where it gets another number."""
+    match = _CURSOR.match(cursor)
+    return match[3] or cursor if match else cursor
 
 
 def _started(arguments: list[str]) -> subprocess.Popen[bytes]:

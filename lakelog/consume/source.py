@@ -87,6 +87,10 @@ class MessageSource(abc.ABC):
     def order(self, position: str) -> int:
         """A number by which positions of a stream are compared."""
 
+    def is_beyond(self, position: str, end: str) -> bool:
+        """Whether a stream that ends at `end` never had a position, and so is another one."""
+        return self.order(position) > self.order(end)
+
     @abc.abstractmethod
     def read(
         self, positions: Mapping[str, str], ends: Mapping[str, str], limit: int

@@ -23,6 +23,7 @@ from lakelog.consume.journal_source import JournalSource
 from lakelog.errors import SyncRefused, Unreachable
 from lakelog.formats.journal import JournalExport
 from lakelog.ingest.stream_cursor import StreamCursor
+from tests.support.requirements import find
 from tests.support.watching import die_at
 
 PROGRAM = """#!{python}
@@ -34,12 +35,9 @@ out, at = sys.stdout.buffer, 0
 if "--lines" in words:
     out.write(b"".join(entries()[-1:]))
     sys.exit()
-if "--after-cursor" in words:
-    cursor = words["--after-cursor"][:-1].encode()
-    found = [n for n, e in enumerate(entries()) if b"__CURSOR=" + cursor + b"\\n" in e]
-    if not found:
-        sys.exit("Failed to seek to cursor: Invalid argument")
-    at = found[0] + 1
+if "--cursor" in words:
+    cursor = words["--cursor"][:-1].encode()
+    at = [b"__CURSOR=" + cursor + b"\\n" in e for e in entries()].index(True)
 while True:
     now = entries()
     out.write(b"".join(now[at:]))
@@ -70,13 +68,14 @@ class Journal:
         data = b""
         for message in messages:
             self.count += 1
+            micros = 1_790_000_000_000_000 + self.count
             text = b"MESSAGE=" + message
             if b"\n" in message or message.decode("utf-8", "replace").encode() != message:
                 text = b"MESSAGE\n" + len(message).to_bytes(8, "little") + message
             data += (
                 (
-                    f"__CURSOR=s={seed};i={self.count:x};b=b0;m=1;t=2;x=3\n"
-                    f"__REALTIME_TIMESTAMP={1_790_000_000_000_000 + self.count}\n"
+                    f"__CURSOR=s={seed};i={self.count:x};b=b0;m=1;t={micros:x};x=3\n"
+                    f"__REALTIME_TIMESTAMP={micros}\n"
                     "_MACHINE_ID=m0\nPRIORITY=4\nSYSLOG_IDENTIFIER=app\n"
                 ).encode()
                 + text
@@ -151,7 +150,7 @@ def test_what_is_written_later(lake: lakelog.Lake, system: Journal) -> None:
 
 
 def test_a_journal_that_was_removed(lake: lakelog.Lake, system: Journal) -> None:
-    """One that counts anew is another stream, read from its beginning."""
+    """Where the clock was set back since, the new one is read from its beginning."""
     system.write(b"a", b"b", b"c")
     consume.consume(lake, JournalSource())
     system.path.write_bytes(b"")
@@ -159,6 +158,59 @@ def test_a_journal_that_was_removed(lake: lakelog.Lake, system: Journal) -> None
     system.write(b"d", seed="5eee")
     assert consume.consume(lake, JournalSource()).events == 1
     assert messages(lake).count("d") == 1
+
+
+class RealJournal:
+    """The files of a journal, which systemd's own programs write and read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = folder / "files"
+        self.files.mkdir()
+        program = folder / "journalctl"
+        program.write_text(f'#!/bin/sh\nexec {find("journalctl")} --directory={self.files} "$@"\n')
+        program.chmod(0o755)
+
+    def write(self, name: str, boot: str, first: int, count: int) -> None:
+        """Write a file of a boot, which counts its entries anew; their messages are numbers."""
+        entries = "".join(
+            f"__REALTIME_TIMESTAMP={1_790_000_000_000_000 + number}\n"
+            f"__MONOTONIC_TIMESTAMP={number}\n_BOOT_ID={boot * 32}\n_MACHINE_ID={'a' * 32}\n"
+            f"PRIORITY=6\nSYSLOG_IDENTIFIER=app\nMESSAGE={number}\n\n"
+            for number in range(first, first + count)
+        )
+        command = [str(find("systemd-journal-remote")), "-o", str(self.files / name), "-"]
+        subprocess.run(command, input=entries.encode(), check=True, capture_output=True)
+
+
+@pytest.fixture
+def real_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RealJournal:
+    """A machine with a real journal."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return RealJournal(tmp_path)
+
+
+@pytest.mark.needs("systemd-journal-remote", "journalctl")
+def test_a_file_that_journald_begins_after_a_crash(
+    lake: lakelog.Lake, real_journal: RealJournal
+) -> None:
+    """It counts its entries anew, and those of the files before it are not stored again."""
+    real_journal.write("system@1.journal", "b", 0, 20)
+    assert consume.consume(lake, JournalSource()).events == 20
+    real_journal.write("system@2.journal", "c", 20, 5)
+    assert consume.consume(lake, JournalSource()).events == 5
+    assert consume.consume(lake, JournalSource()).events == 0
+    assert messages(lake) == [str(number) for number in range(25)]
+
+
+@pytest.mark.needs("systemd-journal-remote", "journalctl")
+def test_a_file_that_was_vacuumed(lake: lakelog.Lake, real_journal: RealJournal) -> None:
+    """The entry that was read last is gone with it, and the next one is stored all the same."""
+    real_journal.write("system@1.journal", "b", 0, 20)
+    assert consume.consume(lake, JournalSource()).events == 20
+    real_journal.write("system@2.journal", "c", 20, 30)
+    (real_journal.files / "system@1.journal").unlink()
+    assert consume.consume(lake, JournalSource()).events == 30
+    assert messages(lake) == [str(number) for number in range(50)]
 
 
 def test_what_is_wrong(

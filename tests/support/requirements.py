@@ -45,6 +45,7 @@ PROGRAMS = {
     "influxd": "influxdb",
     "initdb": "postgresql",
     "java": "default-jre-headless",
+    "journalctl": "systemd",
     "logger": "bsdutils",
     "logrotate": "logrotate",
     "mariadb-install-db": "mariadb-server",
