@@ -56,7 +56,7 @@ ORDER = {
     "volume": "volume move_pack replacements erased_states",
     "manifest": "manifest_text manifest manifests",
     "refs": "ref tag_refs refs branch_life",
-    "store": """attachment policy signatures verified_files machine lake_config
+    "store": """attachment policy signatures verified_files received_segments machine lake_config
         new_directory store hosts
         sealer_process clock""",
     "wal": "frames batching tail trimming",

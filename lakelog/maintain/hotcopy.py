@@ -108,7 +108,7 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
     _copy_documents(copy_paths.remotes, remotes, result)
     # Else whoever restores the copy would take what gc let go for lost, have no rules, and undo and
     # erase without a word of what else was moved or got rows. Not counted: each run notes itself.
-    for name in ("rollbacks", "copies"):
+    for name in ("rollbacks", "copies", "received"):
         documents = _read_all(getattr(store.paths, name))
         _copy_documents(getattr(copy_paths, name), documents, HotCopy())
     for name in ("lost", "let_go", "policy"):

@@ -15,6 +15,7 @@
     gc/lost.json                                  objects that a repair gave up
     gc/deleting                                   there while gc deletes
     gc/push-<hex>                                 the lease of a push over SFTP
+    gc/received/<32 hex>.json                     segments that came from a remote
     states/<2 hex>/<digest>.chunk.zst             a piece of the files of state directories
     states/<2 hex>/<digest>.json.zst              what one state directory holds
     refs/rollback.json                            a rollback that is being carried out
@@ -94,6 +95,7 @@ class Keys:
         self.let_go = f"{self.gc}/let_go.json"
         self.lost = f"{self.gc}/lost.json"
         self.deleting = f"{self.gc}/deleting"
+        self.received = f"{self.gc}/received"
         self._prefix = prefix
 
     def wal_dir(self, branch: str) -> str:

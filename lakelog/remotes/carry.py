@@ -202,6 +202,8 @@ def download(
     carried.kept += len(objects) - len(missing)
     total = carried.bytes + sum(missing.values())
     _refuse_unfit(store, sum(missing.values()))
+    if keys := [digest for object_type, digest in missing if object_type == "segments"]:
+        store.received.add(keys)
     folders: set[str] = set()
     for name, size in remotes.in_parallel(
         lambda name: _receive(store, remote, name, missing[name]), missing

@@ -40,6 +40,7 @@ from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.lake_config import LakeConfig
 from lakelog.store.new_directory import make_directories, refuse_orphan, require_unicode
+from lakelog.store.received_segments import ReceivedSegments
 from lakelog.store.verified_files import VerifiedFiles
 from lakelog.volume import DirectoryVolume, ErasedStates, Volume
 
@@ -174,6 +175,7 @@ class Store:
         )
         self.manifests = Manifests(self.volume, self.refs, self.erased, lambda: self.paths.keys)
         self.verified = VerifiedFiles(self.paths, attachment.fetch if attachment else None)
+        self.received = ReceivedSegments(self.paths, self.erased)
 
     def for_task(self) -> Store:
         """Return this, for a process that does tasks beside others: its engine has one thread."""

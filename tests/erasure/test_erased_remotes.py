@@ -306,6 +306,29 @@ def test_what_only_the_remote_has_is_erased(
         assert again.count() == 12
 
 
+def test_what_a_lake_that_was_put_back_brings_is_no_loss(pushed: Lake, tmp_path: Path) -> None:
+    """What it had pushed since is here until gc, in segments with its own frames."""
+    pushed.close()
+    shutil.copytree(tmp_path / "lake", tmp_path / "older")
+    with lakelog.open(tmp_path / "lake") as lake:
+        add(lake, 40)
+        add(lake, 51, count=1)  # not hers: the erasure leaves its segment as it is
+        remotes.push(lake, "home", branches=["main"])
+    shutil.rmtree(tmp_path / "lake")
+    (tmp_path / "older").rename(tmp_path / "lake")
+    with lakelog.open(tmp_path / "lake", settings=SETTINGS) as lake:
+        before = lake.count()
+        lake.erase(subject=ADA, why="asked")
+        remotes.push(lake, "home", branches=["side"])
+        for _ in range(2):
+            assert lake.verify().problems == ()
+            lake.gc()
+        assert lake.count() < before
+        remotes.pull(lake, "home")
+        assert lake.count() == 9
+        assert lake.verify().intact
+
+
 def test_a_segment_of_no_state_at_the_remote(pushed: Lake, tmp_path: Path) -> None:
     """As a push that was killed leaves one there, of rows that this lake never had."""
     remotes.clone(str(tmp_path / "far"), str(tmp_path / "clone"))

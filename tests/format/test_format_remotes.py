@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import time
 import urllib.request
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from lakelog.disk import disk
 from lakelog.remotes import known, oci
 from lakelog.remotes.fetches import clone
 from lakelog.state.state import save_state
-from tests.support import registry_server
+from tests.support import registry_server, statements
 from tests.support.lakes import opened
 from tests.support.remote_suite import add, pull, push, rows, snapshot
 
@@ -43,6 +46,37 @@ def test_what_is_known_of_a_remote(pushed: tuple[Path, Path]) -> None:
     seen = {"number": head.number, "generation": head.generation, "snapshot": head.snapshot}
     assert body["branches"]["main"]["seen"] == seen
     assert body["branches"]["main"]["common"]["local"]["snapshot"] == snapshot(str(here))
+
+
+def test_what_came_from_a_remote(pushed: tuple[Path, Path], home: Path) -> None:
+    """F8.19, F14.7: a note of segments of each download; gc puts those of a day ago together,
+    without what is gone."""
+    there, clone_path = pushed[1], home / "clone"
+    clone(str(there), str(clone_path))
+    add(str(pushed[0]), "more")
+    push(str(pushed[0]))
+    pull(str(clone_path))
+    notes = clone_path / "gc" / "received"
+    entries = statements.segment_entries(clone_path)
+    assert _noted(notes) == [[entry["key"]] for entry in sorted(entries, key=lambda e: e["key"])]
+    old = time.time() - 100_000
+    for file in notes.iterdir():
+        assert file.name == f"{hashlib.sha256(file.read_bytes()).hexdigest()[:32]}.json"
+        os.utime(file, (old, old))
+    with opened(str(clone_path)) as lake:
+        lake.compact()
+        lake.gc()
+        assert _noted(notes) == [sorted(entry["key"] for entry in entries)]
+        for file in notes.iterdir():
+            os.utime(file, (old, old))
+        known.remove(lake.store, "origin")
+        lake.expire()
+        lake.gc()
+    assert _noted(notes) == []
+
+
+def _noted(notes: Path) -> list[list[str]]:
+    return sorted(document.decode(file.read_bytes())["segments"] for file in notes.iterdir())
 
 
 def test_what_a_remote_holds(pushed: tuple[Path, Path]) -> None:

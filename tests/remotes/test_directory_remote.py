@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -186,3 +187,45 @@ def test_a_trickle_is_given_up_and_a_slow_link_is_not(monkeypatch: pytest.Monkey
     assert sum(map(len, Pace("x").over(pieces(10)))) == 300
     with pytest.raises(Unreachable, match="100 bytes a second"):
         list(Pace("x").over(pieces(1)))
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_what_was_fetched_for_a_while_is_no_loss(home: Path, is_sealed: bool) -> None:
+    """A lake that was put back from a backup fetches what it had pushed since, or a clone what was
+    ingested there; then they forget the remote, or are copied."""
+    path, far, copy = str(home / "lake"), str(home / "far"), str(home / "copy")
+    older = str(home / "older")
+
+    def store(number: int) -> None:
+        file = home / "file.jsonl"
+        line = json.dumps({"type": "A", "id": f"{number}"})
+        file.write_text(f"{file.read_text() if file.exists() else ''}{line}\n")
+        with opened(path) as lake:
+            if is_sealed:
+                lake.append(json.loads(line))
+                lake.settle()
+            else:
+                lake.ingest(str(file))
+
+    store(1)
+    with opened(path) as lake:
+        known.add(lake.store, "origin", far)
+    push(path)
+    if is_sealed:
+        shutil.copytree(path, older)
+    else:
+        fetching.clone(far, older)
+    store(2)
+    push(path)
+    time.sleep(0.01)  # a file that is younger than the last move
+    with opened(older) as lake:
+        fetching.fetch(lake, "origin")
+        assert lake.at("origin/main").count() == 2
+        assert lake.at("origin/main").sql("SELECT max(id) FROM events").fetchall() == [("2",)]
+        known.remove(lake.store, "origin")
+        lake.backup(copy)
+    for place in (older, copy):
+        with opened(place) as lake:
+            assert lake.verify().problems == ()
+            lake.gc()
+            assert lake.count() == 1

@@ -5,7 +5,8 @@ and a WAL is removed only after the move of its frames is durable (F9.6). So fra
 that are above every watermark of their branch, and in no WAL, were published by a move that is
 lost. A publish that died leaves a segment as well, but its frames are still in WALs, or another
 publish sealed them and raised the watermark. Neither age nor what a process noted of itself
-decides, and what was rolled back, removed or deleted stays below the watermarks (F7.6).
+decides, and what was rolled back, removed or deleted stays below the watermarks (F7.6). What came
+from a remote proves nothing: a fetch, or the push of an erasure, has it here for a while (F8.19).
 
 Rows of files were in no WAL. Their segments are noted in cache/verified.jsonl only after their move
 is durable, so one that is noted there, that no kept state names, and that is younger than every
@@ -59,7 +60,8 @@ def find(store: Store, keys: Iterable[str]) -> Iterator[Trace]:
     """Yield the segments whose moves are lost, of those that were listed before this is called."""
     lake = _Lake(store)
     for key in keys:
-        if (trace := _trace(lake, key)) is not None:
+        trace = _trace(lake, key)
+        if trace is not None and key not in lake.received:
             yield trace
 
 
@@ -150,6 +152,11 @@ class _Lake:
         """Whether objects of other lakes may be here that nothing names, as a transfer died."""
         was_exchanged = any(move.op in _FROM_OTHERS for move in self.moves)
         return was_exchanged or bool(Folder(self.store.paths.remotes).names())
+
+    @functools.cached_property
+    def received(self) -> set[str]:
+        """The segments that came from remotes: they prove nothing of the moves here."""
+        return self.store.received.keys()
 
     @functools.cached_property
     def named(self) -> set[str]:

@@ -86,9 +86,13 @@ def verify(
     # Listed before the WALs and moves that are read here, as those of a publish may come meanwhile.
     for trace in lost_moves.find(store, segments):
         checker.add(store.paths.object("segments", trace.key), trace.reason)
-    for name in sorted(Folder(store.paths.remotes).names()):
-        if name.endswith(".json") and not name.startswith("."):
-            checker.document(f"{store.paths.remotes}/{name}", {"name", "url", "branches"})
+    for folder, members in (
+        (store.paths.remotes, {"name", "url", "branches"}),
+        (store.paths.received, {"segments"}),
+    ):
+        for name in sorted(Folder(folder).names()):
+            if name.endswith(".json") and not name.startswith("."):
+                checker.document(f"{folder}/{name}", members)
     checker.document(store.paths.condemned, {"names"})
     checker.document(store.paths.let_go, {"moves"})
     checker.document(store.paths.lost, {"names"})
