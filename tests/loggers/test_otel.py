@@ -241,6 +241,18 @@ def test_every_field_of_a_log_record_is_stored(make_lake: MakeLake) -> None:
     assert second["data"]["body"] == {"nested": [1, {"a": None}]}
 
 
+@pytest.mark.parametrize("body", [False, 0, 0.0, [], {}], ids=repr)
+def test_an_empty_body_is_stored(make_lake: MakeLake, body: Any) -> None:
+    """It was given, unlike members that are left out."""
+    lake = make_lake()
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(BatchLogRecordProcessor(lakelog.LakeLogExporter(lake)))
+    provider.get_logger("cart").emit(LogRecord(body=body))
+    provider.shutdown()
+    (row,) = rows(lake)
+    assert row["data"]["body"] == body
+
+
 def test_a_handler_notes_the_open_span(make_lake: MakeLake) -> None:
     """Records of logging carry the ids of the span that is open, and can be joined with it."""
     lake = make_lake()
