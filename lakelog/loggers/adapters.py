@@ -16,7 +16,8 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import Severity
 from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.exceptions import exception_data, exception_in, text_of
+from lakelog.loggers.exceptions import exception_data, exception_in, text_of, type_name
+from lakelog.loggers.handler import severity_of
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.recorder import Recorder
 from lakelog.values import JsonObject, parse_time
@@ -67,7 +68,7 @@ class LoguruSink:
     def write(self, message: Any) -> None:
         """Store a message of loguru, which carries its record."""
         try:
-            event = _loguru_event(message.record)
+            event = _loguru_event(message.record, str(message))
         except Exception as error:
             self._recorder.fail(error)
         else:
@@ -119,7 +120,7 @@ def _time(members: dict[str, object]) -> datetime:
     return datetime.now(UTC)
 
 
-def _loguru_event(record: JsonObject) -> dict[str, object]:
+def _loguru_event(record: JsonObject, formatted: str) -> dict[str, object]:
     data: dict[str, object] = {
         "code": {
             "file": record["file"].path,
@@ -130,11 +131,10 @@ def _loguru_event(record: JsonObject) -> dict[str, object]:
         "process": record["process"].id,
         **record["extra"],
     }
-    level = Severity.level_of(record["level"].name)
-    # loguru gives an exception without a value where there was none.
-    if record["exception"] is not None and record["exception"].value is not None:
-        error = record["exception"]
-        data["exception"] = exception_data(error.value, error.traceback)
+    level = severity_of(record["level"].no, record["level"].name)
+    # loguru gives an exception without a type where there was none.
+    if record["exception"] is not None and record["exception"].type is not None:
+        data["exception"] = _loguru_exception(record["exception"], record["message"], formatted)
     return {
         "time": record["time"].astimezone(UTC),
         "type": "log",
@@ -143,6 +143,17 @@ def _loguru_event(record: JsonObject) -> dict[str, object]:
         "message": record["message"],
         "data": data,
     }
+
+
+def _loguru_exception(error: Any, message: str, formatted: str) -> JsonObject:
+    """Return an exception, with its traceback as text where it was pickled, for `enqueue`: that
+    keeps neither frames nor causes, and of some exceptions the type alone."""
+    data = {"type": type_name(error.type)}
+    if error.value is not None:
+        data = exception_data(error.value, error.traceback)
+    if error.traceback is None:
+        data["text"] = formatted[formatted.find(message) + len(message) :].strip()
+    return data
 
 
 def _text(message: object) -> str | None:

@@ -24,13 +24,12 @@ def exception_data(error: BaseException, trace: TracebackType | None = None) -> 
 def _data(
     error: BaseException, trace: TracebackType | None, visited: set[int]
 ) -> dict[str, object]:
-    error_type = type(error)
-    name = error_type.__qualname__
-    # As tracebacks name exceptions.
-    if error_type.__module__ not in ("builtins", "__main__"):
-        name = f"{error_type.__module__}.{name}"
     visited.add(id(error))
-    data: dict[str, object] = {"type": name, "message": text_of(error), "frames": _frames(trace)}
+    data: dict[str, object] = {
+        "type": type_name(type(error)),
+        "message": text_of(error),
+        "frames": _frames(trace),
+    }
     if notes := getattr(error, "__notes__", None):
         data["notes"] = [text_of(note) for note in notes]
     inner, role = error.__cause__, "cause"
@@ -53,6 +52,12 @@ def _frames(trace: TracebackType | None) -> list[dict[str, object]]:
         {"file": f.filename, "line": f.lineno, "function": f.name, "code": f.line or ""}
         for f in traceback.extract_tb(trace)
     ]
+
+
+def type_name(error_type: type[BaseException]) -> str:
+    """Return the name of an exception's type as tracebacks have it."""
+    module, name = error_type.__module__, error_type.__qualname__
+    return name if module in ("builtins", "__main__") else f"{module}.{name}"
 
 
 def exception_in(info: object) -> BaseException | None:

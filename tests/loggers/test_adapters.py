@@ -190,3 +190,36 @@ def test_loguru_in_a_thread_of_its_own(make_lake: MakeLake) -> None:
         loguru_logger.info("m", n=n)
     loguru_logger.remove(number)
     assert [e["data"]["n"] for e in events(lake)] == list(range(100))
+
+
+class _UnpicklableError(Exception):
+    """An exception that does not leave its thread."""
+
+    def __init__(self) -> None:
+        super().__init__("local")
+        self.callback = lambda: None
+
+
+@pytest.mark.parametrize("cause", [KeyError("cart"), _UnpicklableError()], ids=repr)
+def test_a_traceback_outlives_the_pickling_of_loguru(make_lake: MakeLake, cause: Exception) -> None:
+    """With `enqueue` exceptions lose their frames and causes, or all but their type."""
+    lake = make_lake()
+    number = loguru_logger.add(lakelog.LoguruSink(lake), enqueue=True)
+    try:
+        raise cause from ValueError("the first")
+    except Exception:
+        loguru_logger.exception("failed")
+    loguru_logger.remove(number)
+    exception = events(lake)[0]["data"]["exception"]
+    assert type(cause).__name__ in exception["type"]
+    assert exception["text"].startswith("ValueError: the first")
+    assert "raise cause from" in exception["text"]
+
+
+def test_a_level_of_loguru_without_a_name(make_lake: MakeLake) -> None:
+    """It is the nearest severity, as that of logging is."""
+    lake = make_lake()
+    number = loguru_logger.add(lakelog.LoguruSink(lake), level=0)
+    loguru_logger.log(33, "between")
+    loguru_logger.remove(number)
+    assert events(lake)[0]["level"] == "WARN"
