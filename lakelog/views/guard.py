@@ -50,8 +50,12 @@ def wrong(section: Section, fault: str, line: int | None = None) -> InvalidView:
 
 
 def engine_error(section: Section, message: str) -> InvalidView:
-    """The engine's words for a fault that it found in a section's SQL."""
-    return wrong(section, EngineMessage(message).gist(), EngineMessage(message).line_of())
+    """The engine's words for a fault that it found in a section's SQL, with the hint that fits a
+    lake where that reads events."""
+    words = EngineMessage(message)
+    reads_events = section.relation in ("events", "segment")
+    fault = words.explained() if reads_events else words.gist()
+    return wrong(section, fault, words.line_of())
 
 
 def _check_name(section: Section, name: str, definition: ViewDefinition) -> None:

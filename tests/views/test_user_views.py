@@ -171,6 +171,8 @@ SELECTS_A = "SELECT source, count(*) AS n FROM segment\nWHERE {}\nGROUP BY sourc
             projection(merge="SELECT source, sum(m) AS n\nFROM partials GROUP BY 1"),
             'section merge, line 5: .*"m"',
         ),
+        (projection(map="SELECT source, data.k AS n\nFROM segment"), ".*: write data->>'k'"),
+        ("SELECT data.k FROM events", "section query, line 1: .*: write data->>'k'"),
         (projection(finish="SELECT source, k\nFROM state"), 'section finish, line 7: .*"k"'),
         (
             projection(merge="SELECT source, sum(n) AS total FROM partials GROUP BY 1"),
