@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import lakelog
+from tests.support.requirements import need_module
 from tests.support.tree import ROOT, sources
 
 HEAVY = {"duckdb", "pyarrow", "polars", "numpy", "click", "rich", "watchdog"}
@@ -176,6 +177,13 @@ def test_the_store_loads_without_an_engine() -> None:
     modules = [path[:-3].replace("/", ".") for path in sources("lakelog/store")]
     modules = [module.removesuffix(".__init__") for module in modules]
     assert ENGINES & loaded_after(f"import {', '.join(modules)}") == set()
+
+
+def test_a_server_starts_without_formats_and_pages() -> None:
+    """The process that stores events loads formats, and what answers a page, when asked for it."""
+    need_module("uvicorn")
+    loaded = loaded_after("import lakelog.server.app")
+    assert loaded.isdisjoint({"lakelog.formats.registry", "lakelog.server.api.history"})
 
 
 def test_engines_are_declared_once() -> None:

@@ -260,7 +260,9 @@ class LakeServer:
         return pages.page(request.path_params["name"], request.headers)
 
     async def _described(self, request: Request, caller: Caller) -> Answer:
-        return Answer(200, openapi.document(self.version, self.dashboard.answerers()))
+        loop = asyncio.get_running_loop()
+        handlers = await loop.run_in_executor(None, self.dashboard.answerers)
+        return Answer(200, openapi.document(self.version, handlers))
 
     @staticmethod
     def _probed(probe: Callable[[str], JsonObject]) -> Handler:

@@ -22,8 +22,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lakelog import formats
 from lakelog.errors import InvalidEvent, InvalidSetting, LakelogError
-from lakelog.formats import FORMATS, EventMembers
+from lakelog.formats import EventMembers
 from lakelog.server.gate import is_loopback
 from lakelog.server.intake import EventIntake
 from lakelog.server.protocols.protocol import Answer
@@ -89,6 +90,8 @@ class SyslogServer:
 
     async def start(self, context: ssl.SSLContext | None) -> None:
         """Begin to listen. Raises OSError."""
+        # Loads the format: datagrams, which nobody sends again, do not wait for that.
+        event_of(b"")
         listener = self._bind(socket.SOCK_STREAM, self._plan.syslog_port or 0)
         # Without TLS only: DTLS is not spoken, and plain datagrams beside TLS would be a hole.
         self._tcp = await asyncio.start_server(self._connection, sock=listener, ssl=context)
@@ -276,7 +279,7 @@ def event_of(message: bytes) -> EventMembers:
     # its text.
     head, _, other_lines = message.partition(b"\n")
     try:
-        parsed = FORMATS.by_name("syslog").parse(head)
+        parsed = formats.FORMATS.by_name("syslog").parse(head)
     except InvalidEvent:
         parsed = []
     if isinstance(parsed, dict):

@@ -64,7 +64,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
 
 
 def ask(lake: Lake, name: str, **query: str) -> dict[str, Any]:
-    answer = READ[name](DashboardQuestion(lake, query, {}, Caller("", frozenset(TokenScope))))
+    answer = READ[name]()(DashboardQuestion(lake, query, {}, Caller("", frozenset(TokenScope))))
     result: dict[str, Any] = json.loads(json.dumps(answer, default=str))
     return result
 

@@ -14,8 +14,16 @@ import orjson
 
 from lakelog.lake import Lake
 from lakelog.server.api.answer_process import MODULE, AnswerRequest
-from lakelog.server.api.answers import CHANGE, OF_SERVER, QUESTIONS, READ, Answerer, answered
-from lakelog.server.api.history import settled
+from lakelog.server.api.answers import (
+    CHANGE,
+    OF_SERVER,
+    PINNED,
+    QUESTIONS,
+    READ,
+    Answerer,
+    AnswererLoader,
+    answered,
+)
 from lakelog.server.api.question import DashboardQuestion
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.bodies import read_body
@@ -51,18 +59,18 @@ class DashboardApi:
         for name in QUESTIONS:
             handler = functools.partial(self._ask, name)
             yield f"/api/{name}", handler, TokenScope.READ, "GET"
-        for name, answerer in OF_SERVER.items():
-            handler = functools.partial(self._look, answerer)
+        for name, load in OF_SERVER.items():
+            handler = functools.partial(self._look, load)
             yield f"/api/{name}", handler, TokenScope.READ, "GET"
-        for name, answerer in CHANGE.items():
-            handler = functools.partial(self._change, answerer)
+        for name, load in CHANGE.items():
+            handler = functools.partial(self._change, load)
             yield f"/api/{name}", handler, TokenScope.ADMIN, "POST"
 
     @staticmethod
     def answerers() -> dict[tuple[str, str], Answerer]:
-        """What answers each method and path."""
-        questions = {("GET", f"/api/{name}"): answerer for name, answerer in READ.items()}
-        changes = {("POST", f"/api/{name}"): answerer for name, answerer in CHANGE.items()}
+        """What answers each method and path. All of it is loaded."""
+        questions = {("GET", f"/api/{name}"): load() for name, load in READ.items()}
+        changes = {("POST", f"/api/{name}"): load() for name, load in CHANGE.items()}
         return questions | changes
 
     def prepare(self) -> None:
@@ -81,9 +89,8 @@ class DashboardApi:
 
     async def _ask(self, name: str, request: Request, caller: Caller) -> Answer:
         query = dict(request.query_params)
-        # The process may only read. Here the branches are settled, and names become snapshots.
-        if name == "diff":
-            pinned = await self._here(settled, self._question(query, {}, caller))
+        if name in PINNED:
+            pinned = await self._here(PINNED[name], self._question(query, {}, caller))
             if pinned.status != 200:
                 return pinned
             query = orjson.loads(pinned.body())
@@ -104,10 +111,10 @@ class DashboardApi:
         content = b"".join([chunk async for chunk in frames])
         return Answer(head["status"], content, head["headers"])
 
-    async def _look(self, answerer: Answerer, request: Request, caller: Caller) -> Answer:
-        return await self._here(answerer, self._question(request.query_params, {}, caller))
+    async def _look(self, load: AnswererLoader, request: Request, caller: Caller) -> Answer:
+        return await self._here(load, self._question(request.query_params, {}, caller))
 
-    async def _change(self, answerer: Answerer, request: Request, caller: Caller) -> Answer:
+    async def _change(self, load: AnswererLoader, request: Request, caller: Caller) -> Answer:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
         # A form of another page cannot send this type without being asked for by name.
         if media_type.lower() != "application/json":
@@ -119,11 +126,11 @@ class DashboardApi:
         if not isinstance(body, dict):
             raise RequestRefused(400, "a change is a JSON object")
         # Whether or not its client stays, a change is made whole.
-        return await self._here(answerer, self._question({}, body, caller))
+        return await self._here(load, self._question({}, body, caller))
 
-    async def _here(self, answerer: Answerer, question: DashboardQuestion) -> Answer:
+    async def _here(self, load: AnswererLoader, question: DashboardQuestion) -> Answer:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, answered, answerer, question)
+        return await loop.run_in_executor(self._threads, answered, load, question)
 
     def _question(
         self, query: Mapping[str, str], body: Mapping[str, object], caller: Caller

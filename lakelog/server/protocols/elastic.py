@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from lakelog.formats import BulkAction
+from lakelog import formats
 from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused, joined
 from lakelog.server.bodies import require_parsable
 from lakelog.server.limits import ServerLimits
@@ -59,7 +59,7 @@ _COMPATIBLE = "application/vnd.elasticsearch+json; compatible-with=%s"
 class BulkArrivals(Arrivals):
     """The documents of a body, and all its actions in order."""
 
-    actions: list[BulkAction] = field(default_factory=list)
+    actions: list[formats.BulkAction] = field(default_factory=list)
 
 
 class ElasticBulk(IngestProtocol):
@@ -77,13 +77,13 @@ class ElasticBulk(IngestProtocol):
         limits = ServerLimits()
         require_parsable(body, replace(limits, document_bytes=limits.text_bytes))
         slices, size = list[tuple[int, Arrivals]](), 0
-        reader, actions = RecordReader(), list[BulkAction]()
+        reader, actions = RecordReader(), list[formats.BulkAction]()
         lines = (line for line in body.split(b"\n") if line.strip())
         for number, line in enumerate(lines):
             action = _action(line, request.path.get("index"))
             # Senders match items with what they sent by their places: a line that is no action has
             # one.
-            actions.append(action or BulkAction("index", {}))
+            actions.append(action or formats.BulkAction("index", {}))
             if action is None:
                 reader.refuse(number, "not an action line", line)
             elif action.name != "delete":
@@ -120,8 +120,8 @@ class ElasticBulk(IngestProtocol):
         return Answer(status, content, PRODUCT, _media_type(request))
 
 
-def _action(line: bytes, index: str | None) -> BulkAction | None:
-    action = BulkAction.of(line)
+def _action(line: bytes, index: str | None) -> formats.BulkAction | None:
+    action = formats.BulkAction.of(line)
     if action is None or index is None:
         return action
     return action._replace(properties={"_index": index, **action.properties})

@@ -8,7 +8,8 @@ export format at systemd.io/JOURNAL_EXPORT_FORMATS).
 
 from __future__ import annotations
 
-from lakelog.formats import FORMATS, EventMembers, JournalExport
+from lakelog import formats
+from lakelog.formats import EventMembers
 from lakelog.server.arrivals import LINE_MAX, Arrivals, RecordReader
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
 
@@ -47,7 +48,9 @@ class JournalEntries:
         """Return the events of the entries that end in a text."""
         reader, left_out = RecordReader(), min(self._left_out, len(text))
         self._left_out -= left_out
-        records, self._buffer = JournalExport.split(self._buffer + text[left_out:], is_end=is_end)
+        records, self._buffer = formats.JournalExport.split(
+            self._buffer + text[left_out:], is_end=is_end
+        )
         for number, record in enumerate(records):
             # Also where its last part came with so much before it that it was never cut.
             is_long = len(record) > self._longest
@@ -59,13 +62,13 @@ class JournalEntries:
                 reader.read(number, record, _event)
         if len(self._buffer) > self._longest:
             self._beginning = self._beginning or self._buffer[:LINE_MAX]
-            self._buffer, self._left_out = JournalExport.stub(self._buffer)
+            self._buffer, self._left_out = formats.JournalExport.stub(self._buffer)
         return reader.arrivals()
 
 
 def _event(record: bytes) -> EventMembers:
     """Return the event of an entry. Raises InvalidEvent."""
-    event = FORMATS.by_name("journald-export").parse(record)
+    event = formats.FORMATS.by_name("journald-export").parse(record)
     assert isinstance(event, dict)
     cursor = event["data"].get(_CURSOR)
     return event | {"id": cursor} if isinstance(cursor, str) else event

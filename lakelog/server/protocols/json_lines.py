@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
+from lakelog import formats
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
-from lakelog.formats import FORMATS, EventMembers
+from lakelog.formats import EventMembers
 from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused, arrivals_of, joined
 from lakelog.server.bodies import require_parsable
 from lakelog.server.limits import ServerLimits
@@ -59,7 +60,7 @@ class JsonIngest(IngestProtocol):
 
 def _slices(body: bytes) -> Iterator[bytes]:
     """Yield whole lines of a body, so many together as are parsed at a time; a document alone."""
-    if len(body) <= _SLICE or FORMATS["json"].sniff(body[:_HEAD].splitlines()) > 0:
+    if len(body) <= _SLICE or formats.FORMATS["json"].sniff(body[:_HEAD].splitlines()) > 0:
         yield body
         return
     start = 0
@@ -73,7 +74,7 @@ def _of_slice(body: bytes, source: str | None, *, is_all: bool) -> Arrivals:
     """The events of some lines, or of a document. Raises RequestRefused."""
     if (batch := _plain(body, source)) is not None:
         return Arrivals(batch)
-    is_document = is_all and FORMATS["json"].sniff(body[:_HEAD].splitlines()) > 0
+    is_document = is_all and formats.FORMATS["json"].sniff(body[:_HEAD].splitlines()) > 0
     arrivals, has_objects = (None, False) if is_document else _of_lines(body, source)
     if is_all and not has_objects:
         # Lines are parsed in slices, but a document as a whole.
@@ -98,7 +99,7 @@ def _plain(body: bytes, source: str | None) -> EncodedBatch | None:
 def _of_lines(body: bytes, source: str | None) -> tuple[Arrivals, bool]:
     """The events of JSON lines, and lines that are none; whether any is an object."""
     lines, reader, has_objects = body.split(b"\n"), RecordReader(), False
-    event_of = FORMATS.reader_of(body[:_HEAD])
+    event_of = formats.FORMATS.reader_of(body[:_HEAD])
     for number, (line, value) in enumerate(zip(lines, parse_lines(lines), strict=True)):
         if isinstance(value, dict):
             reader.accept(number, line, _sourced(event_of(value), source))
@@ -112,7 +113,7 @@ def _of_document(body: bytes, source: str | None) -> Arrivals | None:
     """The events of a whole JSON document, such as an array; None if it is none."""
     try:
         # Parsed here: the format takes a piece of a document, too, which in a body was cut.
-        events = FORMATS.DOCUMENTS.specialize(body).events_of(parse_value(body))
+        events = formats.FORMATS.DOCUMENTS.specialize(body).events_of(parse_value(body))
     except InvalidEvent:
         return None
     return arrivals_of([_sourced(event, source) for event in events])

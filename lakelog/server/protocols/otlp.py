@@ -12,8 +12,8 @@ import contextlib
 from collections.abc import MutableSequence
 from typing import Any
 
+from lakelog import formats
 from lakelog.errors import InvalidEvent, MissingPackage
-from lakelog.formats import FORMATS, OtlpRequests
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
 from lakelog.server.protocols.otlp_logs import NotPlain, encoded_logs, request_class
@@ -47,7 +47,7 @@ class OtlpHttp(IngestProtocol):
         try:
             if request.media_type == JSON:
                 return arrivals_of(
-                    FORMATS["otlp"].events(body) if body.strip() not in (b"", b"{}") else []
+                    formats.FORMATS["otlp"].events(body) if body.strip() not in (b"", b"{}") else []
                 )
             if request.media_type not in (PROTOBUF, ""):
                 raise RequestRefused(415, f"send {PROTOBUF} or {JSON}, not {request.media_type}")
@@ -113,7 +113,7 @@ def _of_protobuf(signal: str, body: bytes) -> Arrivals:
         request.ParseFromString(body)
     except Exception:  # DecodeError, which another version may call else
         raise RequestRefused(400, "the body is no export request in protobuf") from None
-    events = OtlpRequests.events_of(_object(request))
+    events = formats.OtlpRequests.events_of(_object(request))
     if not events and has_unknown_fields(request, len(body)):
         raise RequestRefused(400, "the body has no records that are known")
     return arrivals_of(events)

@@ -16,8 +16,8 @@ from typing import Any
 
 import orjson
 
+from lakelog import formats
 from lakelog.event import EncodedBatch, Severity
-from lakelog.formats import OtlpRequests
 from lakelog.runtime.lazy import Lazy
 from lakelog.values import JsonObject
 
@@ -68,13 +68,13 @@ def encoded_logs(request: Any, as_object: Any) -> EncodedBatch:
     # Records of one sender repeat the same few attributes, so that most look-ups need no decoding.
     pairs = _AttributeTexts(common_pb2.KeyValue.FromString)
     for resource_logs in request.resource_logs:
-        resource = OtlpRequests.described(
+        resource = formats.OtlpRequests.described(
             as_object(resource_logs.resource), resource_logs.schema_url, flat=True
         )
         source = resource.get("service.name")
         severities = _Severities(source if isinstance(source, str) else None)
         for scope_logs in resource_logs.scope_logs:
-            scope = OtlpRequests.described(
+            scope = formats.OtlpRequests.described(
                 as_object(scope_logs.scope), scope_logs.schema_url, flat=False
             )
             # Written once for all records.
