@@ -51,6 +51,7 @@ class Receiver:
 
 class _HttpHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
         receiver = cast(Any, self.server).receiver

@@ -66,6 +66,7 @@ class AnswerProxy:
 def _handler(proxy: AnswerProxy, target: int) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
             body = self._body()

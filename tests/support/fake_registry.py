@@ -27,6 +27,7 @@ def faked(answer: Callable[[str, str, dict[str, str]], Reply]) -> Iterator[FakeR
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}

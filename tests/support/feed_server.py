@@ -53,6 +53,7 @@ class Handler(BaseHTTPRequestHandler):
 
     server: FeedServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         """Answer as the path says."""
