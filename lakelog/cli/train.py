@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import time
 from typing import Any
 
@@ -198,6 +199,11 @@ def _words_of_rebuild(result: sets.RebuildResult) -> str:
         for split, same in result.logical.items()
     ]
     lines.append("the same" if result.same else "not the same bytes")
+    if result.not_erased:
+        lines.append(
+            f"{many(len(result.not_erased), 'erasure')} came after it was made:"
+            f" `lakelog train rebuild --erased {shlex.quote(result.path)}` makes it again without"
+        )
     return "\n".join(lines) + "\n"
 
 

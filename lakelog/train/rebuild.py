@@ -44,6 +44,8 @@ class RebuildResult:
     """By split, whether its rows are the same; empty unless bytes differ or it was asked for."""
     erased: dict[str, int] = field(default_factory=dict)
     """By the key of each erasure that the set was made again without, its events in the state."""
+    not_erased: tuple[str, ...] = ()
+    """The keys of erasures of what the set has still, where the two differ: that is why."""
 
 
 def rebuild(
@@ -92,7 +94,8 @@ def rebuild(
         # request.
         same_rows = _same_rows(path, target, folder) if logical or differing else {}
     same = not differing or (logical and all(same_rows.values()))
-    return RebuildResult(path, same, tuple(differing), versions, same_rows)
+    not_erased = () if same else tuple(_erasures_since(lake, manifest).keys() - (erasures or {}))
+    return RebuildResult(path, same, tuple(differing), versions, same_rows, not_erased=not_erased)
 
 
 def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | None) -> RebuildResult:

@@ -13,7 +13,7 @@ import pytest
 import lakelog
 from lakelog import train
 from lakelog.errors import ExportRefused, InvalidKey
-from tests.support import protected
+from tests.support import cli, protected
 from tests.support.erasure_histories import places_with
 from tests.support.trainsets import lake_of, recipe, rows
 
@@ -122,10 +122,18 @@ def test_a_set_is_made_again_without_the_fields_of_a_destroyed_key(
         assert place["command"] == f"lakelog train rebuild --erased {out}"
         with protected.without_keys(home), pytest.raises(InvalidKey):
             train.rebuild(lake, str(out), erased=True)
+        assert train.rebuild(lake, str(out)).not_erased == (status.erasure.key,)
+        told = cli.run(home / "lake", "train", "rebuild", str(out), "--format", "table", code=3)
+        assert told.stdout.splitlines()[-2:] == [
+            "not the same bytes",
+            f"1 erasure came after it was made: `lakelog train rebuild --erased {out}` makes it"
+            " again without",
+        ]
         result = train.rebuild(lake, str(out), erased=True)
         assert result.erased == {status.erasure.key: 0}
         assert lake.erasures()[0].is_done
-        assert train.rebuild(lake, str(out)).same
+        remade = train.rebuild(lake, str(out))
+        assert (remade.same, remade.not_erased) == (True, ())
     gone = {"email": None}
     assert rows(out) == [row | gone if row["subject"] == "s3" else row for row in before]
     assert places_with(home / "out", [f"{protected.PLANTED}3@"]) == []
