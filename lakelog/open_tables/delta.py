@@ -112,9 +112,9 @@ class _DeltaTable:
             while commit := commits.get(version):
                 if STATE in commit:
                     return str(commit[STATE])
-                operation, to = commit["operation"], commit.get("operationParameters", {})
-                if operation == "RESTORE" and "version" in to:
-                    version = int(to["version"])
+                operation, params = commit["operation"], commit.get("operationParameters", {})
+                if operation == "RESTORE" and "version" in params:
+                    version = int(params["version"])
                 elif operation.startswith(_QUIET):
                     version -= 1
                 else:
@@ -155,15 +155,15 @@ class _DeltaTable:
         return TableFile(entry, name, len(data), len(data))
 
     def commit(self, state: str, change: TableChange) -> None:
-        now = disk.now_us() // 1000
+        now_ms = disk.now_us() // 1000
         # First, for a log that names a file which a power cut took is a broken table.
         self._folder.sync()
         # A second name is no change, and to read all segments again takes minutes.
         self._lake.store.verified.renew("segments", (file.entry.key for file in change.added))
         removed = (self._paths[key] for key in change.removed)
         actions: list[transaction.AddAction | transaction.RemoveAction] = [
-            *(_addition(file, now, not change.is_same) for file in change.added),
-            *(transaction.RemoveAction(path, not change.is_same, now) for path in removed),
+            *(_addition(file, now_ms, not change.is_same) for file in change.added),
+            *(transaction.RemoveAction(path, not change.is_same, now_ms) for path in removed),
         ]
         with _lost():
             self._table.create_write_transaction(
@@ -241,7 +241,7 @@ def _properties(state: str = "") -> deltalake.CommitProperties:
     return deltalake.CommitProperties(custom_metadata=names, max_commit_retries=0)
 
 
-def _addition(file: TableFile, now: int, is_change: bool) -> transaction.AddAction:
+def _addition(file: TableFile, now_ms: int, is_change: bool) -> transaction.AddAction:
     """Return what the table says of a file, from the manifest alone. It names no subject: the log
     keeps for good what it says."""
     entry = file.entry
@@ -257,8 +257,8 @@ def _addition(file: TableFile, now: int, is_change: bool) -> transaction.AddActi
         "minValues": {name: low for name, low, _ in bounds},
         "maxValues": {name: high for name, _, high in bounds},
     }
-    text = orjson.dumps(stats).decode()
-    return transaction.AddAction(file.path, file.bytes, {}, now, is_change, text)
+    stats_json = orjson.dumps(stats).decode()
+    return transaction.AddAction(file.path, file.bytes, {}, now_ms, is_change, stats_json)
 
 
 def _iso(time: int) -> str:

@@ -135,8 +135,8 @@ class ErasedStates:
         """Add what stands in the place of states and segments in another copy of the lake, as it
         was read last, and the `key` of an erasure. Raises DamagedRef for what no lake would have
         written."""
-        others = other._find(ReplacementIndex.whole)
-        states, segments = others.states, others.segments
+        replacements = other._find(ReplacementIndex.whole)
+        states, segments = replacements.states, replacements.segments
         digests = {*states, *states.values(), *segments, *segments.values()} - {""}
         if not all(map(DIGEST.fullmatch, digests)):
             raise DamagedRef(other._volume.location(INDEX), "it is malformed")
@@ -231,8 +231,8 @@ class ErasedStates:
 def _joined(before: Replacements, states: dict[str, str], segments: dict[str, str]) -> Replacements:
     states = {d: states.get(n, n) for d, n in before.states.items()} | states
     # Where a copy only lacks a segment, another knows what stands in its place.
-    known = {d: n for d, n in segments.items() if d != n or d not in before.segments}
-    segments = {d: segments.get(n, n) for d, n in before.segments.items()} | known
+    rewritten = {d: n for d, n in segments.items() if d != n or d not in before.segments}
+    segments = {d: segments.get(n, n) for d, n in before.segments.items()} | rewritten
     return Replacements(states, segments, before.keys)
 
 

@@ -259,14 +259,14 @@ class QueryWorkers:
             self._returned.clear()
             waiter = asyncio.ensure_future(self._returned.wait())
             try:
-                done, _ = await asyncio.wait(
+                ended_tasks, _ = await asyncio.wait(
                     {*self._starting, waiter},
                     timeout=patience if has_room and patience > 0 else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
             finally:
                 waiter.cancel()
-            for task in done - {waiter}:
+            for task in ended_tasks - {waiter}:
                 if not task.cancelled():  # as `close` does
                     task.result()  # which raises what it could not be started for
         return worker
