@@ -102,7 +102,7 @@ def run(
     renew: bool = False,
 ) -> None:
     """Watch until `stop` is set: a round at every notification, and every `interval` seconds anyway
-    (five times that where the file system sends notifications).
+    (five times that where the file system sends notifications of all files).
 
     With `renew` it raises RestartRequested, the files still open, once a restart would free memory.
     """
@@ -111,9 +111,6 @@ def run(
     _share_arena()
     wake = threading.Event()
     observer = None if poll else _observe(watcher, wake, say)
-    # A notification brings the next round forward; the scan remains, because notifications can be
-    # lost.
-    interval *= RELAXED if observer else 1.0
     compaction, rounds = CompactionRuns(watcher), _RetryingRounds(watcher, say)
     active_at, resting = time.monotonic(), False
     try:
@@ -130,8 +127,11 @@ def run(
             # With many thousand files a scan takes long enough to be felt: then it comes less
             # often.
             patience = watcher.scan_seconds / SHARE if observer else 0.0
-            pause = _pause(new)
-            _wait(watcher, stop, wake, pause, max(interval, patience))
+            # A notification brings the next round forward; the scan remains, because notifications
+            # can be lost.
+            is_notified = observer is not None and not watcher.has_links
+            rhythm = interval * RELAXED if is_notified else interval
+            _wait(watcher, stop, wake, _pause(new), max(rhythm, patience))
         # What was written until the stop is ingested too.
         rounds.round()
     finally:

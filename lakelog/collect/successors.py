@@ -3,9 +3,9 @@
 A file that is renamed keeps its inode, and what is copied or packed of it keeps its content; its
 new name may be anything. Where a followed file is missing or was truncated, what fits no pattern
 is looked through: by inode, and then, as far as it changed since, by content that no other
-file begins with. So are the directories beside the watched ones, in which archives are kept. What
-is found is followed like any other file. A file that is found nowhere although bytes of it were
-never read is lost, which the watcher says.
+file begins with. So are the directories beside the watched ones, in which archives are kept, and
+those into which links lead. What is found is followed like any other file. A file that is found
+nowhere although bytes of it were never read is lost, which the watcher says.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Successors:
         self._paths: dict[FileIdentity, str] = {}
         self._missing: dict[FileIdentity, _MissingFile] = {}
         self._truncated: set[str] = set()
+        self._linked_folders: set[str] = set()
         self._scans = 0
 
     @property
@@ -70,6 +71,11 @@ class Successors:
         """Whether a file is missing or was truncated, of which the next scan may find what it, or a
         copy of it, became."""
         return bool(self._missing or self._truncated)
+
+    @property
+    def has_links(self) -> bool:
+        """Whether a watched file is a link, and may change where nothing is watched."""
+        return bool(self._linked_folders)
 
     def truncate(self, path: str) -> None:
         """Remember a file that was truncated: what it held may be in a copy."""
@@ -84,6 +90,8 @@ class Successors:
         """Add to a scan what the `known` files became. In the first one that holds for all files
         that cursors name, as they may have been renamed while no watcher looked."""
         self._scans += 1
+        # Those of before too: a link goes, or leads elsewhere, while its file is rotated.
+        self._linked_folders |= {os.path.dirname(os.path.realpath(link)) for link in listing.links}
         self._keep(listing)
         missing = [
             followed
@@ -236,7 +244,10 @@ class Successors:
 
     def _beside(self) -> Iterator[tuple[int, str]]:
         """The files of directories beside the watched ones, and beside watched files."""
-        neighbours = itertools.chain.from_iterable(map(_files_beside, self._roots))
+        folders = itertools.chain(
+            map(_files_in, sorted(self._linked_folders)), map(_files_beside, self._roots)
+        )
+        neighbours = itertools.chain.from_iterable(folders)
         for inode, path in itertools.islice(neighbours, ENTRIES_MAX):
             if not self._selection.is_excluded(path):
                 yield inode, path

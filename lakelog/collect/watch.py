@@ -160,6 +160,11 @@ class Watcher:
         return self._has_moved or self._successors.is_unsettled
 
     @property
+    def has_links(self) -> bool:
+        """Whether a followed file is a link, of whose changes no notification comes."""
+        return self._successors.has_links
+
+    @property
     def has_arriving_files(self) -> bool:
         """Whether a file is not read yet because it may be a copy that is still being written."""
         return any(followed.file.size < 0 for followed in self._known.values())

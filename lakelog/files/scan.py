@@ -56,6 +56,8 @@ class Selection:
             for path, inode in _paths(root, result, self):
                 if path == root or self.is_wanted(path):
                     _look(path, result, is_root=path == root)
+                    if not inode and os.path.islink(path):
+                        result.links.append(path)
                 elif not self.is_excluded(path):
                     result.others[inode] = path
         return result
@@ -105,6 +107,9 @@ class FileScan:
     """The names in each directory when it was listed."""
     others: dict[int, str] = field(default_factory=dict)
     """What fits no pattern, by the number of its inode: a log may be among it that was renamed."""
+
+    links: list[str] = field(default_factory=list)
+    """Which of the files are links; what these lead to is rotated where it is."""
 
     def add(self, state: FileState) -> bool:
         """Add a file; False if it is there already, under another name."""

@@ -236,3 +236,28 @@ def test_a_file_taken_in_before_gives_nothing_new(lake: lakelog.Lake, tmp_path: 
         assert watcher.round() == 0
     assert lake.ingest(str(place.root)).events == 0
     proven(lake, place)
+
+
+def test_a_linked_file_that_is_rotated_where_it_is(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """As in Kubernetes, whose links name the current files: what is rotated is read to its end, by
+    the same watcher and by a later one, also once the link is gone."""
+    pod, links = Place(tmp_path / "pods-of-a-node"), tmp_path / "logs" / "containers"
+    links.mkdir(parents=True)
+    (links / "a.log").symlink_to(pod.root / "0.log")
+    pod.write("0.log")
+    for number in range(5):
+        watcher = watch.Watcher(lake, [str(links)])
+        watcher.round()
+        assert watcher.has_links
+        if number % 2:
+            watcher.close()
+        pod.write("0.log")
+        pod.move("0.log", f"0.log.20261129-17000{number}")
+        if number < 4:
+            pod.write("0.log")
+        else:
+            (links / "a.log").unlink()
+        watcher = watch.Watcher(lake, [str(links)]) if number % 2 else watcher
+        watcher.round()
+        watcher.close()
+    assert stored(lake) == Counter(pod.written)
