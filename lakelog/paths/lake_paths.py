@@ -15,7 +15,7 @@
     gc/lost.json                                  objects that a repair gave up
     gc/deleting                                   there while gc deletes
     gc/push-<hex>                                 the lease of a push over SFTP
-    gc/received/<32 hex>.json                     segments that came from a remote
+    gc/received/<32 hex>.json                     segments that came from another lake
     states/<2 hex>/<digest>.chunk.zst             a piece of the files of state directories
     states/<2 hex>/<digest>.json.zst              what one state directory holds
     refs/rollback.json                            a rollback that is being carried out

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from lakelog import chunks
 from lakelog.disk import File, Folder, NotIntact
 from lakelog.errors import Damaged, TransferRefused
+from lakelog.paths import KEYS
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.objects import STATES, Name, Sizes, objects_of, path_of
@@ -143,6 +144,9 @@ def upload(
 ) -> None:
     """Send objects, then make them durable there. Raises Damaged for one that is not intact."""
     total = carried.bytes + sum(objects.values())
+    if remote.is_lake_directory and (keys := _segments(objects)):
+        note, data = store.received.note(keys)
+        remotes.retrying(lambda: remote.replace(f"{KEYS.received}/{note}", data))
     for name, _ in remotes.in_parallel(lambda name: _send(store, remote, name), objects):
         carried.objects, carried.bytes = carried.objects + 1, carried.bytes + objects[name]
         progress(carried.bytes, total)
@@ -202,7 +206,7 @@ def download(
     carried.kept += len(objects) - len(missing)
     total = carried.bytes + sum(missing.values())
     _refuse_unfit(store, sum(missing.values()))
-    if keys := [digest for object_type, digest in missing if object_type == "segments"]:
+    if keys := _segments(missing):
         store.received.add(keys)
     folders: set[str] = set()
     for name, size in remotes.in_parallel(
@@ -214,6 +218,10 @@ def download(
     # Once for each folder, at the end: names are durable before a ref that needs them is made.
     for folder in folders:
         Folder(folder).sync()
+
+
+def _segments(objects: Sizes) -> list[str]:
+    return [digest for object_type, digest in objects if object_type == "segments"]
 
 
 def missing_here(store: Store, objects: Sizes) -> Sizes:

@@ -89,6 +89,7 @@ def checked(url: str) -> str:
 class ObjectStoreRemote(Remote):
     """The objects below a prefix of a bucket."""
 
+    is_lake_directory = False
     SERVICE = ""
     """Whose credentials are asked for."""
     NAMES_VERSIONS = True

@@ -106,7 +106,7 @@ class OciRemote(remotes.Remote):
     """The blobs and tags of a repository."""
 
     # Registries collect by themselves what no tag needs, and the lists here name everything.
-    collects = False
+    collects = is_lake_directory = False
     lists_objects = True
 
     def __init__(self, url: str) -> None:

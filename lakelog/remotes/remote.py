@@ -97,6 +97,9 @@ class Remote(abc.ABC):
     """Whether each ref there lists all objects that it needs, as `publishing` is told. Then
     `without`, `rewrite` and `purge` are what erases there."""
 
+    is_lake_directory = True
+    """Whether a lake may be opened there, which asks what came from others."""
+
     keeps_versions = False
     """Whether what is removed or replaced there stays as an older version, as far as it has said
     so in answer to what was stored."""

@@ -1,7 +1,8 @@
-"""Segments that came from a remote: gc/received/<32 hex>.json, one document for each download.
+"""Segments that came from another lake: gc/received/<32 hex>.json, one document for each transfer.
 
-What a fetch or the push of an erasure brought is named by no state once its tag is gone. Unlike
-what was sealed or ingested here, it proves no lost move then (F14.7).
+What a fetch or the push of an erasure brought is named by no state once its tag is gone, nor is
+what was pushed here with a tag, or by a push that died. Unlike what was sealed or ingested here,
+it proves no lost move then (F14.7).
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ from lakelog.volume import ErasedStates
 
 
 class ReceivedSegments:
-    """The segments of one lake that came from a remote."""
+    """The segments of one lake that came from others."""
 
     def __init__(self, paths: Paths, erased: ErasedStates) -> None:
         self._paths, self._erased = paths, erased
 
+    @staticmethod
+    def note(keys: Collection[str]) -> tuple[str, bytes]:
+        """Return the name of a note of segments, and its bytes."""
+        data = document.encode({"segments": sorted(keys)})
+        return f"{document.digest(data)[:32]}.json", data
+
     def add(self, keys: Collection[str]) -> str:
         """Note segments durably, before they are here; return the path of the note."""
-        data = document.encode({"segments": sorted(keys)})
-        path = f"{self._paths.received}/{document.digest(data)[:32]}.json"
+        name, data = self.note(keys)
+        path = f"{self._paths.received}/{name}"
         File(path).put(data)
         return path
 

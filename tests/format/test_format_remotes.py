@@ -49,8 +49,8 @@ def test_what_is_known_of_a_remote(pushed: tuple[Path, Path]) -> None:
 
 
 def test_what_came_from_a_remote(pushed: tuple[Path, Path], home: Path) -> None:
-    """F8.19, F14.7: a note of segments of each download; gc puts those of a day ago together,
-    without what is gone."""
+    """F8.19, F14.7: a note of segments of each download, and of each push to a directory; gc puts
+    those of a day ago together, without what is gone."""
     there, clone_path = pushed[1], home / "clone"
     clone(str(there), str(clone_path))
     add(str(pushed[0]), "more")
@@ -59,6 +59,7 @@ def test_what_came_from_a_remote(pushed: tuple[Path, Path], home: Path) -> None:
     notes = clone_path / "gc" / "received"
     entries = statements.segment_entries(clone_path)
     assert _noted(notes) == [[entry["key"]] for entry in sorted(entries, key=lambda e: e["key"])]
+    assert _noted(there / "gc" / "received") == _noted(notes)
     old = time.time() - 100_000
     for file in notes.iterdir():
         assert file.name == f"{hashlib.sha256(file.read_bytes()).hexdigest()[:32]}.json"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog import history
 from lakelog.errors import Diverged, TransferRefused, Unreachable
 from lakelog.history.thinning import KEEP_MOVES
 from lakelog.maintain import gc as collecting
@@ -187,6 +188,38 @@ def test_a_trickle_is_given_up_and_a_slow_link_is_not(monkeypatch: pytest.Monkey
     assert sum(map(len, Pace("x").over(pieces(10)))) == 300
     with pytest.raises(Unreachable, match="100 bytes a second"):
         list(Pace("x").over(pieces(1)))
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_what_was_pushed_for_a_while_is_no_loss(home: Path, is_sealed: bool) -> None:
+    """A clone pushes by a tag what a lake that was put back from a backup lacks, or what was
+    ingested in the clone; then another state takes the tag's place."""
+    path, clone, older = str(home / "lake"), str(home / "clone"), str(home / "older")
+    add(path, "first")
+    shutil.copytree(path, older)
+    if is_sealed:
+        add(path, "second")
+    fetching.clone(path, clone)
+    shutil.rmtree(path)
+    shutil.copytree(older, path)
+    (home / "file.jsonl").write_text('{"type": "A"}\n')
+    with opened(clone) as lake:
+        if not is_sealed:
+            lake.ingest(str(home / "file.jsonl"))
+        lake.tag("new")
+    push(clone, "new")
+    with opened(path) as lake:
+        assert lake.at("new").count() == (80 if is_sealed else 41)
+        assert lake.at("new").sql("SELECT max(type) FROM events").fetchall()
+        assert lake.verify().problems == ()
+    with opened(clone) as lake:
+        history.delete_tag(lake.store, "new")
+        lake.tag("new", "@1")
+    push(clone, "new", force=True)
+    with opened(path) as lake:
+        assert lake.verify().problems == ()
+        lake.gc()
+        assert lake.count() == 40
 
 
 @pytest.mark.parametrize("is_sealed", [True, False])

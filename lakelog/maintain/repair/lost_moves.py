@@ -6,7 +6,7 @@ that are above every watermark of their branch, and in no WAL, were published by
 lost. A publish that died leaves a segment as well, but its frames are still in WALs, or another
 publish sealed them and raised the watermark. Neither age nor what a process noted of itself
 decides, and what was rolled back, removed or deleted stays below the watermarks (F7.6). What came
-from a remote proves nothing: a fetch, or the push of an erasure, has it here for a while (F8.19).
+from another lake proves nothing: a fetch or a push may have it here for a while (F8.19).
 
 Rows of files were in no WAL. Their segments are noted in cache/verified.jsonl only after their move
 is durable, so one that is noted there, that no kept state names, and that is younger than every
@@ -155,7 +155,7 @@ class _Lake:
 
     @functools.cached_property
     def received(self) -> set[str]:
-        """The segments that came from remotes: they prove nothing of the moves here."""
+        """The segments that came from others: they prove nothing of the moves here."""
         return self.store.received.keys()
 
     @functools.cached_property
