@@ -372,6 +372,41 @@ def test_a_bucket_that_was_replaced_is_refused(machines: SharedMachines, tmp_pat
     assert 3 in numbers(machines["a"])
 
 
+def test_what_machines_have_of_a_bucket_that_went_back_is_brought_to_another(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """As docs/shared-lakes.md says: what was published since, and what was not yet, once each."""
+    append(machines["a"], 1)
+    machines.exchange("a", "b")
+    shutil.copytree(tmp_path / "bucket", tmp_path / "old")
+    append(machines["a"], 2)
+    machines.exchange("a", "b")
+    append(machines["b"], 3)
+    machines["b"].exchange()
+    shutil.rmtree(tmp_path / "bucket")
+    os.rename(tmp_path / "old", tmp_path / "bucket")
+    append(machines["a"], 4)
+    append(machines["b"], 5)
+    with pytest.raises(TransferRefused, match=r"docs/shared-lakes\.md says how"):
+        machines["b"].exchange()
+    new = str(tmp_path / "new")
+    run("", "clone", str(tmp_path / "bucket"), str(tmp_path / "hub"))
+    run(tmp_path / "hub", "remote", "add", "new", new)
+    run(tmp_path / "hub", "push", "new")
+    assert "not here" in run(tmp_path / "b", "repair", code=3).output  # but in a
+    assert "restored from here" in run(tmp_path / "a", "repair").output
+    for name in "ab":
+        copy = tmp_path / f"copy-{name}"
+        run("", "backup", str(tmp_path / name), str(copy))
+        run(copy, "remote", "add", "new", new)
+        run(copy, "pull", "--merge")
+        run(copy, "push")
+    attach(f"file://{new}", str(tmp_path / "c"))
+    with lakelog.open(tmp_path / "c", create=False) as lake:
+        assert numbers(lake) == [1, 2, 3, 4, 5]
+        assert lake.verify().intact
+
+
 def test_the_verbs_attach_and_exchange(tmp_path: Path) -> None:
     bucket = f"file://{tmp_path}/bucket"
     for name in ("a", "b"):
