@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
@@ -27,7 +27,7 @@ from lakelog.alerts.outbox import Outbox, shown
 from lakelog.alerts.question import RuleQueries
 from lakelog.alerts.rule import AlertRule, sink_id
 from lakelog.alerts.silence import Silence
-from lakelog.alerts.standing import FIRING, AlertLog, change_event
+from lakelog.alerts.standing import FIRING, AlertLog, change_event, earlier_states
 from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import LakelogError
 from lakelog.event import Event
@@ -154,7 +154,7 @@ class Evaluator:
         store = self._lake.store
         state = store.state(self._lake.branch_name)
         if state.digest != self._state:
-            self._rules = rules.of_state(store, state)
+            self._rules = self._earlier_rules() | rules.of_state(store, state)
             self._silences = silences.of_state(store, state)
             self._state = state.digest
             self._outbox.use(self._rules)
@@ -165,6 +165,19 @@ class Evaluator:
             for name, rule in self._rules.items():
                 if name not in self._status or self._status[name].rule != rule.time:
                     self._status[name] = RuleStatus(rule.time)
+
+    def _earlier_rules(self) -> dict[str, AlertRule]:
+        """The rules of states that a rollback left, as removed ones: of alerts that are told to
+        fire, somebody has to hear that they are over."""
+        store, earlier_rules = self._lake.store, dict[str, AlertRule]()
+        standing = self._log.read()
+        names = {alert.rule for alert in standing.alerts.values()}
+        names |= {str(each.document["rule"]) for each in standing.deliveries.values()}
+        for snapshot in earlier_states(self._lake) if names else ():
+            with contextlib.suppress(LakelogError):
+                of_state = rules.of_state(store, store.manifests.load(snapshot))
+                earlier_rules = of_state | earlier_rules
+        return {n: replace(r, is_removed=True) for n, r in earlier_rules.items() if n in names}
 
     def _is_due(self, rule: AlertRule) -> bool:
         is_due = judgement.is_due(rule, self._clock(), self._status[rule.name].time)
@@ -226,6 +239,7 @@ class Evaluator:
         is_awaited = any(d.document["rule"] == rule.name for d in standing.deliveries.values())
         if not changes and not is_awaited:
             rules.bury(self._lake.store, self._lake.branch_name, rule.name)
+            self._rules.pop(rule.name)  # one that a rollback left is in no state of the branch
         return len(changes)
 
     def _append(

@@ -12,15 +12,17 @@ import contextlib
 import datetime
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 import orjson
 
+from lakelog import history
 from lakelog.alerts.question import ALERT, DELIVERY
 from lakelog.disk import File
 from lakelog.erased import copies
+from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.lake import Lake
 from lakelog.refs import Head, only_grew
@@ -34,6 +36,9 @@ OWN = f"source = '{BookkeepingEvent.SOURCE}' AND type IN ('{ALERT}', '{DELIVERY}
 """SQL for the events of alerts."""
 # More than there can be: all of them.
 _ALL = 2**31
+_REWINDS = ("rollback", "undo")
+_EARLIER_MAX = 20
+"""States that rollbacks left whose events of alerts are read."""
 
 
 @dataclass(frozen=True)
@@ -175,13 +180,13 @@ class AlertLog:
         self._writing = threading.Lock()
 
     def read(self) -> AlertStanding:
-        """Return where all stands; after a rewind of the branch, or an erasure, that is what is
-        left of it. Raises LakeReplaced."""
+        """Return where all stands; after an erasure that is what is left of it. Raises
+        LakeReplaced."""
         lake, refs, earlier = self._lake, self._lake.store.refs, self._head
         lake.writer().require_lake()
         head = refs.head(lake.branch_name)
-        # A rewind takes back what was told, and a backup that is restored may lack it: the events
-        # that are left say who knows what. What was erased must be told, and stored, no more.
+        # Others may have told something before a rewind, and a backup that is restored may lack it:
+        # the events say who knows what. What was erased must be told, and stored, no more.
         erasures = File(lake.store.paths.erasures).identity()
         if erasures != self._erasures or not only_grew(refs, head, earlier):
             self._standing = read_standing(lake)
@@ -202,13 +207,33 @@ class AlertLog:
 
 
 def read_standing(lake: Lake) -> AlertStanding:
-    """Return where the alerts of a branch stand, by its events."""
-    standing = AlertStanding()
-    for event_type, document in documents(lake):
+    """Return where the alerts of a branch stand, by its events, and by those that it lost since:
+    what was told is not unsaid by a rollback."""
+    standing, entries = AlertStanding(), list[tuple[str, JsonObject]]()
+    for snapshot in earlier_states(lake):
+        # Nothing else says it any more where gc took the state.
+        with contextlib.suppress(LakelogError):
+            rows = lake.at(snapshot).sql(f"SELECT type, data FROM events WHERE {OWN}").fetchall()
+            entries += ((name, _document(name, data)) for name, data in rows)
+    by_key = {_key(*entry): entry for entry in (*entries, *documents(lake)) if entry[1]}
+    for event_type, document in sorted(by_key.values(), key=_order):
         # Whoever may append may append what only looks like it: that changes nothing.
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
             standing.add(event_type, document)
     return standing
+
+
+def earlier_states(lake: Lake) -> Iterator[str]:
+    """Yield the states that the branch had before a rollback or undo, the newest first."""
+    store, branch, is_rewind, count = lake.store, lake.branch_name, False, 0
+    for move in history.kept_moves(store, store.refs.newest_first(branch)):
+        if is_rewind:
+            yield move.snapshot
+            count += 1
+        # A branch that was not taken back up to here has the generation 0.
+        if not move.generation or count == _EARLIER_MAX:
+            return
+        is_rewind = move.op in _REWINDS
 
 
 def documents(lake: Lake, newest: int = _ALL, rule: str = "") -> list[tuple[str, JsonObject]]:
@@ -259,6 +284,12 @@ def _document(event_type: str, data: str | None) -> JsonObject:
     except (ValueError, KeyError, TypeError):
         return {}
     return document if is_whole else {}
+
+
+def _key(event_type: str, document: JsonObject) -> tuple[object, ...]:
+    """What tells an event of alerts from all others."""
+    names = ("change", "sink", "attempt") if event_type == DELIVERY else ("id",)
+    return event_type, *(document[name] for name in names)
 
 
 def _order(entry: tuple[str, JsonObject]) -> tuple[int, int]:

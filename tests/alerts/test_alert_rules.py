@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Iterator
@@ -488,17 +489,54 @@ def test_alerts_are_refused_in_a_restored_backup(
         alerts.round(MINUTE)
 
 
-def test_a_rollback_takes_back_where_alerts_stand(alerts: AlertLake) -> None:
-    """An alert that fired after the state fires again, and is told again: it is another change."""
-    alerts.add()
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_what_was_told_is_not_unsaid_by_a_rollback(make_lake: MakeLake, is_restarted: bool) -> None:
+    """Receivers hear that an alert is over whose rows are gone, hear nothing again of one whose
+    rows are still there, and of the first again when an undo brings its rows back."""
+    lake = make_lake()
+    with contextlib.ExitStack() as stack:
+        alerts = stack.enter_context(watched(lake))
+        alerts.add(window=60 * MINUTE)
+        alerts.errors(1, "stays")
+        lake.tag("before")
+        alerts.errors(1, "goes")
+        assert len(alerts.round()) == 2
+        time, new = alerts.time, {"type": "x", "source": "new", "level": "ERROR"}
+        for step, told in (
+            (lambda: lake.rollback("before"), [("goes", "resolved")]),
+            (lambda: lake.append(new), [("new", "firing")]),
+            (lambda: lake.undo(force=True), [("goes", "firing"), ("new", "resolved")]),
+            (lambda: lake.rollback("before"), [("goes", "resolved")]),
+        ):
+            step()
+            if is_restarted:
+                stack.close()
+                alerts = stack.enter_context(watched(lake))
+            time += MINUTE
+            alerts.time = time
+            lines = alerts.round()
+            assert sorted(map(_told, lines)) == told
+            assert not alerts.round()
+
+
+def test_an_alert_ends_whose_rule_a_rollback_takes_back(alerts: AlertLake) -> None:
+    """As one does whose rule is removed, though no state has the rule any more."""
     alerts.lake.tag("before")
-    alerts.errors(1)
+    alerts.add()
+    alerts.errors(2)
     assert len(alerts.round()) == 1
     alerts.lake.rollback("before")
+    assert list(map(_told, alerts.round())) == [("web", "resolved")]
+    count = alerts.lake.count()
     assert not alerts.round(MINUTE)
     assert not overview(alerts.lake)["alerts"]
-    alerts.errors(1)
-    assert len(alerts.round(MINUTE)) == 1
+    assert alerts.lake.count() == count
+
+
+def _told(line: str) -> tuple[str, str]:
+    """The source and the state that a line of `log` says."""
+    _, state, _, _, label = line.split(":")[0].split()
+    return label.removeprefix("source="), state
 
 
 def test_an_alert_whose_event_was_erased_is_told_and_stored_no_more(alerts: AlertLake) -> None:

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from lakelog.alerts import AlertRule, RuleBook, evaluating
+from lakelog.disk import disk
 from lakelog.lake import Lake
 from tests.conftest import MakeLake
 
@@ -83,3 +84,12 @@ def test_changes_and_deliveries_are_events(make_lake: MakeLake) -> None:
     assert outcome["change"] == made["id"]
     assert [sink["id"] for sink in made["sinks"]] == [outcome["sink"]]
     assert (outcome["outcome"], outcome["attempt"]) == ("delivered", 1)
+    lake.rollback("@1")
+    later = disk.now_us() + 3_600_000_000
+    with evaluating(lake, lambda _: None, threading.Event(), clock=lambda: later) as evaluator:
+        assert evaluator is not None
+        evaluator.round()
+    (_, _, change), (_, _, delivery) = lake.sql(query).fetchall()
+    made = json.loads(change)
+    assert (made["number"], made["state"]) == (2, "resolved")
+    assert json.loads(delivery)["change"] == made["id"]
