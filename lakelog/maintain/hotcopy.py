@@ -14,6 +14,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -162,7 +163,7 @@ class _SourceAtStart:
 def _prepare(store: Store, target: str) -> Paths:
     """Create the directories of the copy, or check that it is a copy of this lake."""
     copy_paths = Paths(target)
-    if copy_paths.root == store.paths.root or copy_paths.root.startswith(store.paths.root + "/"):
+    if _is_inside(copy_paths.root, store.paths.root):
         raise AlreadyExists(f"{copy_paths.root} is the lake itself: choose a directory outside it")
     ring = store.paths.keys.ring if store.paths.keys else None
     if Store.is_lake(copy_paths.root):
@@ -193,6 +194,13 @@ def _prepare(store: Store, target: str) -> Paths:
         )
         Store.load(copy_paths.root)
     return copy_paths
+
+
+def _is_inside(target: str, root: str) -> bool:
+    """Whether a directory is another one or below it, whatever links and mounts its path has."""
+    path = Path(os.path.realpath(target))
+    # It would take the files of writers for those of an older copy, and replace them.
+    return any(os.path.samefile(p, root) for p in (path, *path.parents) if p.exists())
 
 
 def _settled_names(directory: str) -> list[str]:

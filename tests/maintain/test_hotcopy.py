@@ -156,6 +156,18 @@ def test_a_backup_goes_nowhere_else(make_lake: MakeLake, home: Path) -> None:
     assert other.count() == 0
 
 
+def test_a_backup_to_the_lake_by_another_path_is_refused(lake: lakelog.Lake, home: Path) -> None:
+    """It would replace the WAL that a writer has open, and lose what that appends."""
+    lake.append({"type": "A"})
+    (home / "link").symlink_to(lake.path)
+    for to in ("link", "link/inside", "link/wal/main"):
+        with pytest.raises(AlreadyExists, match="is the lake itself"):
+            lake.backup(home / to)
+    lake.append({"type": "B"})
+    lake.close()
+    assert len(rows(lake.path)) == 2
+
+
 def test_a_later_backup_has_the_settings_of_now(lake: lakelog.Lake, home: Path) -> None:
     """Settings that changed since the first backup are in the next, also if the lake was open."""
     lake.backup(home / "copy")

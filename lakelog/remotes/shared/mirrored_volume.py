@@ -366,8 +366,8 @@ class MirroredVolume(DirectoryVolume):
         if data is None or Ref.digest_of(data) != Ref.digest_of(super().read(key)):
             raise TransferRefused(
                 f"{self.url}: {key} is not there as this machine has it: was an older copy of the"
-                " bucket restored? Nothing is published, and all is here still: docs/shared-lakes.md"
-                " says how to bring it to another bucket"
+                " bucket restored? Nothing is published, and all is here still;"
+                " docs/shared-lakes.md says how to bring it to another bucket"
             )
         self._confirm(key)
 
