@@ -182,6 +182,8 @@ class Writer(GroupCommit):
 
     def _store_frame(self, frame: bytes) -> None:
         """Write and sync one frame; on failure poison the file and use the next one, once."""
+        if not self._has_file():
+            self._fd = -1
         self._is_in_doubt = self._fd >= 0 and not self._is_due
         if self._is_in_doubt:
             try:
@@ -205,6 +207,14 @@ class Writer(GroupCommit):
             self._poison()
         self._open_next(frame)
         self._doubtful = []
+
+    def _has_file(self) -> bool:
+        """Whether the descriptor is that of the newest file: a program that becomes a daemon closes
+        all that it has, and what it opens next gets their numbers."""
+        # By its size, for whoever reads the times of a file slows the next sync.
+        with contextlib.suppress(OSError):
+            return self._fd >= 0 and os.lseek(self._fd, 0, os.SEEK_END) == self._size
+        return False
 
     def _open_next(self, frame: bytes) -> None:
         """Create the next file whole, with its header and first frame, and lock it (F3.11)."""
@@ -344,8 +354,9 @@ class Writer(GroupCommit):
     def _finish(self) -> None:
         """Append END, give the space back and drop the lock. Nothing is synced: a file is valid
         without END, and with space (F3.7)."""
+        is_ours = self._has_file()
         fd, self._fd = self._fd, -1  # first, as above
-        if fd < 0:
+        if not is_ours:
             return
         with contextlib.suppress(OSError):
             os.lseek(fd, self._end, os.SEEK_SET)

@@ -47,6 +47,7 @@ class DiskBuffer:
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._name, self._fd, self._count = "", -1, 0
+        self._file = 0, 0
         self.size = self.added = self._drained = 0
         self._plain = 0  # bytes of its lines before they are encrypted, if they are
         self._first = 0, 0  # of those that were added first: these, and those in the file
@@ -58,7 +59,7 @@ class DiskBuffer:
         """
         with self._lock:
             # Another lake, or a copy, may be at the path by now.
-            if self._fd < 0 or (not self.size and not File(self._path).is_open_as(self._fd)):
+            if not self._has_file() or not (self.size or File(self._path).is_open_as(self._fd)):
                 self.close()
                 self._create()
             lines = [self._identified(line) for line in lines]
@@ -116,6 +117,9 @@ class DiskBuffer:
         is left stays."""
         # New lines may come while older ones are stored.
         while self.size:
+            if not self._has_file():
+                self.close()
+                return
             for lines, position in _pieces(self._fd, self._drained, self.size):
                 store(lines)
                 # What was stored is not stored again if the next piece fails.
@@ -133,8 +137,11 @@ class DiskBuffer:
     def close(self) -> None:
         """Remove the file if nothing is left in it; else it is for the next process."""
         with self._lock:
+            is_ours = self._has_file()
             fd, self._fd = self._fd, -1
-            if fd >= 0:
+            if not is_ours:
+                self._note_empty()
+            else:
                 # Only a file that is still there under its name is ours to remove.
                 if not self.size and File(self._path).is_open_as(fd):
                     File(self._path).remove()
@@ -150,10 +157,17 @@ class DiskBuffer:
     def after_fork(self) -> None:
         """In a child: the file is the parent's."""
         # Without unlocking: the lock is the parent's, through the same open file.
-        fd = self._fd
+        fd = self._fd if self._has_file() else -1
         self._reset()
         if fd >= 0:
             os.close(fd)
+
+    def _has_file(self) -> bool:
+        """Whether the descriptor is that of the file, and not one of the program's that got its
+        number after the program had closed all. The next process stores what the file has."""
+        with contextlib.suppress(OSError):
+            return self._fd >= 0 and _identity(self._fd) == self._file
+        return False
 
     def _empty(self) -> None:
         self._cut(0)
@@ -180,7 +194,7 @@ class DiskBuffer:
         # Locked before it has its name: any other is a dead process's and may be removed.
         OpenFile(fd).lock()
         File(temporary).rename(self._path)
-        self._fd = fd
+        self._fd, self._file = fd, _identity(fd)
 
 
 def recover(directory: str, store: StoreLines, branch: str = _MAIN) -> int:
@@ -198,6 +212,11 @@ def recover(directory: str, store: StoreLines, branch: str = _MAIN) -> int:
                 # Stored, so that it can go; its writer is dead.
                 File(path).remove()
     return count
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def _suffix_of(branch: str) -> str:
