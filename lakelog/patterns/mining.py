@@ -83,10 +83,12 @@ def tokens(shape: str) -> Tokens:
 def _collapsed(sequence: Iterable[str]) -> Tokens:
     """Values that follow one another are one value."""
     collapsed: list[str] = []
+    follows_value = False
     for word in sequence:
-        if collapsed and _is_value(word) and _is_value(collapsed[-1]):
-            continue
-        collapsed.append(word)
+        is_value = word.endswith(VALUE)
+        if not (is_value and follows_value):
+            collapsed.append(word)
+        follows_value = is_value
     return tuple(collapsed)
 
 
@@ -119,8 +121,13 @@ class _TemplateMerger:
     def run(self) -> None:
         """Merge in a few rounds, each over what the one before left."""
         self._apply(self._contractions())
+        unmergeable = set[int]()
         for width in _ROUNDS:
-            self._apply(self._slots(width))
+            # Only a merge makes others equal: what a round left is left by the next of its width.
+            if width not in unmergeable:
+                moves = self._slots(width)
+                unmergeable = set() if moves else {*unmergeable, width}
+                self._apply(moves)
 
     def _apply(self, moves: dict[Tokens, Tokens]) -> None:
         if moves:
@@ -276,17 +283,14 @@ def _opened(key: Tokens, places: tuple[int, ...]) -> Tokens:
 
 
 def _contracted(key: Tokens) -> Iterator[Tokens]:
-    for place, word in enumerate(key):
-        if _is_sign(word):
+    # By the values, as of most words none is the one after next.
+    for place, value in enumerate(key[2:]):
+        if not value.endswith(VALUE) or _is_sign(key[place]):
             continue
-        following = key[place + 1 : place + 4]
-        if (
-            len(following) == 3
-            and following[2] == _BRACKETS.get(following[0])
-            and _is_value(following[1])
-        ):
+        word, opening, closing = key[place], key[place + 1], key[place + 3 : place + 4]
+        if closing and closing[0] == _BRACKETS.get(opening):
             yield _collapsed((*key[:place], _as_value(word), *key[place + 4 :]))
-        elif following[:2] == (":", VALUE) and not _is_value(word):
+        elif (opening, value) == (":", VALUE) and not _is_value(word):
             yield _collapsed((*key[:place], _as_value(word), *key[place + 3 :]))
 
 
