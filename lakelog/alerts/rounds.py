@@ -3,6 +3,8 @@
     cache/alerts/<branch>/lock           held by the process that evaluates
     cache/alerts/<branch>/status.json    when each rule was asked, and how long rows stood
 
+Of the machines of a shared lake one has the turn, and publishes changes before it tells them.
+
 What is in the cache only saves time: without it rules are asked at once, and what is pending begins
 to wait again. Where alerts stand is in the events (standing.py).
 """
@@ -10,6 +12,7 @@ to wait again. Where alerts stand is in the events (standing.py).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 import time
@@ -37,7 +40,8 @@ from lakelog.store import Store
 
 PAUSE = 0.5
 """Seconds between two looks which rules are due."""
-_RETRY = 5.0
+_RETRY, _RETRY_SHARED = 5.0, 60.0
+"""Seconds between two looks whether another process, or machine, evaluates still."""
 SAMPLED_MAX = 20
 """Alerts of one answer that get samples."""
 _SAMPLING_SECONDS = 5.0
@@ -86,12 +90,14 @@ class Evaluator:
         stop: threading.Event,
         site: str = "",
         clock: Callable[[], int] = disk.now_us,
+        has_turn: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`site` is the address of a server that shows the lake, for links; `clock` gives us."""
+        """`site` is the address of a server that shows the lake, for links; `clock` gives us,
+        `has_turn` tells whether this machine still is the one that evaluates."""
         self._lake, self._stop = lake, stop
         # Labels and messages are of events: who sends those must not write lines of a log.
         self._say: Callable[[str], None] = lambda line: say(visible(line))
-        self.site, self._clock = site, clock
+        self.site, self._clock, self._has_turn = site, clock, has_turn
         self._log = AlertLog(lake)
         self._outbox = Outbox(self._log, self._say, clock)
         self._queries: RuleQueries | None = None
@@ -128,7 +134,11 @@ class Evaluator:
             # Without it rules are asked once more: a full disk costs no alert.
             content = orjson.dumps({name: vars(status) for name, status in self._status.items()})
             File(self._path).keep(content)
+        if changes:
+            _exchange(self._lake)
         delivered = self._outbox.deliver(self._stop.is_set) if self._rules else 0
+        if delivered:
+            _exchange(self._lake)
         if self._rules and not self._stop.is_set():
             self._outbox.repeat()
         return AlertRound(len(due), changes, delivered, errors)
@@ -147,7 +157,7 @@ class Evaluator:
     def is_alone(self) -> bool:
         """Whether the lock that this process holds still excludes others: the cache may be deleted
         at any time."""
-        return _identity(self._lock_path) == self._lock
+        return _identity(self._lock_path) == self._lock and self._has_turn()
 
     def _look(self) -> None:
         """Read rules and silences, if the state is another."""
@@ -305,8 +315,40 @@ def evaluating(
         if not is_held:
             yield None
             return
-        with contextlib.closing(Evaluator(lake, say, stop, site, clock)) as evaluator:
-            yield evaluator
+        with _turn(lake) as has_turn:
+            if has_turn is None:
+                yield None
+                return
+            with contextlib.closing(Evaluator(lake, say, stop, site, clock, has_turn)) as evaluator:
+                yield evaluator
+
+
+@contextlib.contextmanager
+def _turn(lake: Lake) -> Iterator[Callable[[], bool] | None]:
+    """Be the only machine that evaluates the rules of a branch, and know what the one before told;
+    yield what tells whether it still is, None if another one is. Raises Unreachable."""
+    attachment = lake.store.attachment
+    if attachment is None:
+        yield lambda: True
+        return
+    with attachment.turn(_work(lake.branch_name)) as has_turn:
+        if has_turn is not None:
+            lake.exchange()
+        yield has_turn
+
+
+def _work(branch: str) -> str:
+    """The name of the evaluation of a branch among the works of a shared lake: letters."""
+    digits = hashlib.sha256(branch.encode()).hexdigest()[:8]
+    return "alerts" + digits.translate(str.maketrans("0123456789", "ghijklmnop"))
+
+
+def _exchange(lake: Lake) -> None:
+    """Let the other machines of a shared lake know at once what is told: one of them may go on."""
+    if lake.store.attachment is not None:
+        # Without the bucket receivers are told all the same, and it gets to know later.
+        with contextlib.suppress(LakelogError, OSError):
+            lake.exchange()
 
 
 def evaluate_when_free(
@@ -323,7 +365,7 @@ def evaluate_when_free(
         # A disk may have space again, and a lake that only others may write is served all the same.
         except (LakelogError, OSError) as error:
             problem = _tell(say, error, problem)
-        stop.wait(_RETRY)
+        stop.wait(_RETRY if lake.store.attachment is None else _RETRY_SHARED)
 
 
 def _tell(say: Callable[[str], None], error: Exception, problem: str) -> str:
@@ -334,8 +376,14 @@ def _tell(say: Callable[[str], None], error: Exception, problem: str) -> str:
 
 
 def is_evaluated(store: Store, branch: str) -> bool:
-    """Whether some process evaluates the rules of a branch now."""
-    return LockFile(lock_path(store, branch)).is_held()
+    """Whether some process evaluates the rules of a branch now, on any machine that shares the
+    lake."""
+    if LockFile(lock_path(store, branch)).is_held():
+        return True
+    # A bucket that is away does not say it.
+    with contextlib.suppress(LakelogError, OSError):
+        return store.attachment is not None and store.attachment.is_taken(_work(branch))
+    return False
 
 
 def directory_of(store: Store, branch: str) -> str:

@@ -194,7 +194,8 @@ def overview(lake: Lake, name: str | None = None) -> JsonObject:
 
 def glance(lake: Lake) -> JsonObject:
     """Return how many `rules` there are, how many `rows` of their last answers fire or pend, how
-    many rules are in error (`errors`), and whether they are `evaluated`: without reading events."""
+    many rules are in error (`errors`), and whether they are `evaluated` (of a shared lake: perhaps
+    by another machine): without reading events or asking a bucket."""
     rules = RuleBook(lake).rules()
     status = read_status(lake.store, lake.branch_name)
     asked = [status[rule.name] for rule in rules if rule.name in status]
@@ -202,7 +203,8 @@ def glance(lake: Lake) -> JsonObject:
         "rules": len(rules),
         "rows": sum(rule_status.rows for rule_status in asked),
         "errors": sum(bool(rule_status.error) for rule_status in asked),
-        "evaluated": bool(rules) and is_evaluated(lake.store, lake.branch_name),
+        "evaluated": bool(rules)
+        and (lake.store.attachment is not None or is_evaluated(lake.store, lake.branch_name)),
     }
 
 

@@ -260,7 +260,8 @@ def run(
         alerting.evaluating(lake, say, stop, site=site) as evaluator,
     ):
         if evaluator is None:
-            say("another process evaluates the rules of this branch")
+            others = "process" if lake.store.attachment is None else "process or machine"
+            say(f"another {others} evaluates the rules of this branch")
             return
         if not once:
             evaluator.run()

@@ -138,6 +138,13 @@ class Attachment(Protocol):
     def alone(self, op: str) -> AbstractContextManager[bool]:
         """Be the only machine that makes moves with `op` in the lake, if it yields True."""
 
+    def turn(self, work: str) -> AbstractContextManager[Callable[[], bool] | None]:
+        """Be the only machine that does some work that makes no moves of its own, in the only
+        process here that may; yields what tells whether it still is, None if another one is."""
+
+    def is_taken(self, work: str) -> bool:
+        """Whether some machine has the turn."""
+
     def gone_writers(
         self, store: Store, move: Move, absent: Set[str], present: Set[str]
     ) -> set[str]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakelog import bloom, document
+from lakelog.alerts import evaluating
 from lakelog.entries import Removal, SegmentEntry
 from lakelog.errors import FormatTooNew, TransferRefused, UnsupportedStore, WrongVersion
 from lakelog.manifest import manifest
@@ -309,6 +311,18 @@ def test_an_entry_binds_the_hashes_of_blocks(
     (entry,) = (entry for entry in entries if entry.key == file.name)
     assert entry.blocks == hashlib.sha256(hashes).hexdigest()[:32]
     assert entry.to_json()["blocks"] == entry.blocks
+
+
+def test_who_evaluates_has_a_lease_of_the_branch(machines: SharedMachines, tmp_path: Path) -> None:
+    """F22.9: its work is of letters, and its holder the machine."""
+    digits = hashlib.sha256(b"main").hexdigest()[:8]
+    letters = digits.translate(str.maketrans("0123456789", "ghijklmnop"))
+    with evaluating(machines["a"], lambda _: None, threading.Event()):
+        (file,) = (tmp_path / "bucket" / "gc").glob("lease-alerts*.json")
+        body = document.decode(file.read_bytes())
+    assert file.name == f"lease-alerts{letters}-000000000001.json"
+    assert (tmp_path / "bucket" / "machines" / f"{body['holder']}.json").is_file()
+    assert not body["ended"]
 
 
 def test_a_compaction_has_the_number_of_its_lease(machines: SharedMachines, tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ class BucketAttachment:
         self._names = NameIndex(paths, self.volume)
         self._ranges = SegmentRanges(paths, self.volume, self._names)
         self._offers = OfferBook(self.volume)
-        machines = Machines(paths.root, self.volume, machine)
-        self.erasures = BucketErasures(paths, self.volume, self._names, machines)
+        self._machines = Machines(paths.root, self.volume, machine)
+        self.erasures = BucketErasures(paths, self.volume, self._names, self._machines)
         self.volume.learn = self.config.learn = self.erasures.learn
         self._lease: Lease | None = None
 
@@ -164,6 +164,19 @@ class BucketAttachment:
                 yield self._lease is not None
         finally:
             self._lease = None
+
+    @contextlib.contextmanager
+    def turn(self, work: str) -> Iterator[Callable[[], bool] | None]:
+        """Be the only machine that does some work that makes no moves of its own, in the only
+        process here that may; yield what tells whether it still is, None if another one is. Raises
+        Unreachable."""
+        self.volume.require_lake()
+        with lease.hold(self.volume.remote, work, self._machines.id) as own_lease:
+            yield own_lease.is_kept if own_lease else None
+
+    def is_taken(self, work: str) -> bool:
+        """Whether some machine has the turn. Raises Unreachable."""
+        return lease.is_held(self.volume.remote, work)
 
     def names(self, needs: list[Any]) -> NeededNames | None:
         """Return where the names are that predicates of a query need."""

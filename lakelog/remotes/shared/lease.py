@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from lakelog import document
 from lakelog.disk import NotIntact, disk
-from lakelog.errors import StaleFiles
+from lakelog.errors import StaleFiles, Unreachable
 from lakelog.refs import Move
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote_volume import RemoteVolume
@@ -27,6 +27,10 @@ SECONDS = 600.0
 _NAME = re.compile(r"lease-([a-z]+)-(\d{12})\.json")
 
 
+def _clocks() -> tuple[float, float]:
+    return time.monotonic(), time.time()
+
+
 @dataclass
 class Lease:
     """The right to do some work, which a number stands for."""
@@ -35,7 +39,7 @@ class Lease:
     work: str
     number: int
     holder: str = field(default_factory=disk.random_hex)
-    _renewed_at: float = field(default_factory=time.monotonic)
+    _renewed_at: tuple[float, float] = field(default_factory=_clocks)
 
     @property
     def key(self) -> str:
@@ -55,9 +59,32 @@ class Lease:
         """Keep it for longer, if no later one was used before the next move. Raises StaleFiles."""
         if any(move.wal.get(name, 0) > number for name, number in self.mark.items()):
             raise StaleFiles(f"{self.remote.url}: another machine has taken over: try again")
-        if time.monotonic() - self._renewed_at > SECONDS / 4:
-            self._replace(ended=False)
-            self._renewed_at = time.monotonic()
+        if self._age > SECONDS / 4:
+            self._renew()
+
+    def is_kept(self) -> bool:
+        """Keep it for longer; whether no other machine has it for certain. Makes a request only
+        where a quarter of its time is over."""
+        if self._age <= SECONDS / 4:
+            return True
+        try:
+            if _newest(RemoteVolume(self.remote), self.work) != self.number:
+                return False
+            self._renew()
+        except Unreachable:
+            # Another one takes over at its end; a write that is on its way may last as long.
+            return self._age < SECONDS * 3 / 4
+        return True
+
+    @property
+    def _age(self) -> float:
+        # One stands still while the machine sleeps, and people set the other.
+        return max(now - then for now, then in zip(_clocks(), self._renewed_at, strict=True))
+
+    def _renew(self) -> None:
+        clocks = _clocks()
+        self._replace(ended=False)
+        self._renewed_at = clocks
 
     def end(self) -> None:
         """Let another machine have the next one at once."""
@@ -69,12 +96,12 @@ class Lease:
 
 
 @contextlib.contextmanager
-def hold(remote: Bucket, work: str) -> Iterator[Lease | None]:
-    """Hold the lease of some work; None if another machine has it. Raises Unreachable."""
+def hold(remote: Bucket, work: str, holder: str = "") -> Iterator[Lease | None]:
+    """Hold the lease of some work; None if another machine has it. One that had the same `holder`
+    is over: it is of a process of ours that died. Raises Unreachable."""
     volume = RemoteVolume(remote)
-    matches = [match for name in volume.names("gc") if (match := _NAME.fullmatch(name))]
-    number = max((int(match[2]) for match in matches if match[1] == work), default=0)
-    lease = Lease(remote, work, number)
+    number = _newest(volume, work)
+    lease = Lease(remote, work, number, holder or disk.random_hex())
     if number and not _is_over(volume, lease):
         yield None
         return
@@ -89,11 +116,25 @@ def hold(remote: Bucket, work: str) -> Iterator[Lease | None]:
         lease.end()
 
 
+def is_held(remote: Bucket, work: str) -> bool:
+    """Whether a machine has the lease of some work. Raises Unreachable."""
+    volume = RemoteVolume(remote)
+    number = _newest(volume, work)
+    return number > 0 and not _is_over(volume, Lease(remote, work, number))
+
+
+def _newest(volume: RemoteVolume, work: str) -> int:
+    """The number of the newest lease, 0 for none."""
+    matches = [match for name in volume.names("gc") if (match := _NAME.fullmatch(name))]
+    return max((int(match[2]) for match in matches if match[1] == work), default=0)
+
+
 def _is_over(volume: RemoteVolume, lease: Lease) -> bool:
     """Whether a lease that another machine holds has ended, or was not renewed for long."""
     remote = lease.remote
     try:
-        if document.decode(volume.read(lease.key)).get("ended"):
+        body = document.decode(volume.read(lease.key))
+        if body.get("ended") or body.get("holder") == lease.holder:
             return True
     except (FileNotFoundError, NotIntact):
         pass  # it was just taken over, or says nothing: then its age decides

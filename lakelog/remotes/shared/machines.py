@@ -39,7 +39,7 @@ class Machines:
     def __init__(self, root: str, volume: MirroredVolume, id: str) -> None:
         self._volume = volume
         # A directory of before machines had ids has that of its place.
-        self._id = id or document.digest(f"{platform.node()}:{root}".encode())[:16]
+        self.id = id or document.digest(f"{platform.node()}:{root}".encode())[:16]
         self._name = f"{platform.node()}:{os.path.abspath(root)}"
         self._confirmed: frozenset[str] | None = None
 
@@ -47,7 +47,7 @@ class Machines:
     def confirmed(self) -> frozenset[str]:
         """The erasures that this machine has confirmed; a request for the first look."""
         if self._confirmed is None:
-            note = self._read(f"{self._id}.json")
+            note = self._read(f"{self.id}.json")
             self._confirmed = note.erased if note else frozenset()
         return self._confirmed
 
@@ -62,7 +62,7 @@ class Machines:
         self._confirmed = self.confirmed | set(keys)
         body = {"name": self._name, "erased": sorted(self._confirmed)}
         data = self._volume.sealed(document.encode(body))
-        self._volume.bucket.replace(f"{_FOLDER}/{self._id}.json", data)
+        self._volume.bucket.replace(f"{_FOLDER}/{self.id}.json", data)
 
     def withdraw(self, key: str) -> None:
         """Say that this machine may have something of an erasure that it had confirmed."""
