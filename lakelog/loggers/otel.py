@@ -5,7 +5,8 @@ of the event), the record in `data` under the names of OTLP, attributes as plain
 them `resource` and `scope`. Nothing is cut: limits of attributes are those of the SDK.
 
 An export returns once the events are durable; the SDK's batch processors call it in a thread of
-theirs. It fails, and says so, where the lake cannot be written, and never raises.
+theirs. It fails, and says so, where the lake cannot be written, and never raises. A record that
+cannot be one of an event is left out, which it says, too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 import contextlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Any
@@ -45,18 +46,29 @@ class _Exporter:
         if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
             raise LakelogError("OpenTelemetry is not installed: pip install 'lakelog[otel]'")
         self._lake = LakeDestination(opened_lake(lake))
-        self._has_failed = False
+        self._reported: set[str] = set()
 
-    def _store(self, events: Iterable[dict[str, object]]) -> bool:
+    def _store(self, records: Iterable[object], event_of: Callable[[Any], JsonObject]) -> bool:
+        encoded = list[bytes]()
+        for record in records:
+            # One with values of other types than the API says keeps none of its batch away.
+            try:
+                encoded.append(encode_event(event_of(record)))
+            except Exception as error:
+                self._report("a record was refused: ", error)
         try:
-            for lines in Frame.split_lines([encode_event(event) for event in events]):
+            for lines in Frame.split_lines(encoded):
                 self._lake.store(lines)
         except (OSError, LakelogError) as error:
-            if not self._has_failed:
-                sys.stderr.write(f"lakelog: {type(error).__name__}: {error}\n")
-            self._has_failed = True
+            self._report("", error)
             return False
         return True
+
+    def _report(self, prefix: str, error: Exception) -> None:
+        """Say what went wrong, the first time."""
+        if prefix not in self._reported:
+            self._reported.add(prefix)
+            sys.stderr.write(f"lakelog: {prefix}{type(error).__name__}: {error}\n")
 
     def shutdown(self) -> None:
         """Close the lake; a later export opens it again."""
@@ -72,7 +84,7 @@ class LakeSpanExporter(_Exporter):
 
     def export(self, spans: Sequence[object]) -> object:
         """Store finished spans durably; SUCCESS or FAILURE."""
-        is_stored = self._store(map(span_event, spans))
+        is_stored = self._store(spans, span_event)
         return getattr(_traces.SpanExportResult, "SUCCESS" if is_stored else "FAILURE")
 
 
@@ -81,7 +93,7 @@ class LakeLogExporter(_Exporter):
 
     def export(self, batch: Sequence[object]) -> object:
         """Store log records durably; SUCCESS or FAILURE."""
-        is_stored = self._store(map(log_event, batch))
+        is_stored = self._store(batch, log_event)
         # Older SDKs have the same result under a shorter name.
         results = getattr(_logs, "LogRecordExportResult", None) or _logs.LogExportResult
         return getattr(results, "SUCCESS" if is_stored else "FAILURE")
@@ -116,7 +128,8 @@ def span_event(span: Any) -> JsonObject:
 def log_event(readable: Any) -> JsonObject:
     """Return a log record of the SDK as an event."""
     record = readable.log_record
-    number = record.severity_number.value if record.severity_number else 0
+    # Some bridges from other loggers give the number itself.
+    number = getattr(record.severity_number, "value", record.severity_number) or 0
     data: JsonObject = {
         "timeUnixNano": _nanos(record.timestamp),
         "observedTimeUnixNano": _nanos(record.observed_timestamp),
@@ -204,7 +217,7 @@ def _time(moment: int | None) -> datetime:
     """A moment in nanoseconds; now where there is none, or one that no event can have: in `data` it
     is as it was given."""
     # One span with a time in another unit must not keep its whole batch from being stored.
-    with contextlib.suppress(OverflowError):
+    with contextlib.suppress(OverflowError, TypeError, ValueError):
         if moment:
             return from_micros(moment // 1000)
     return datetime.now(UTC)

@@ -99,8 +99,8 @@ def test_every_field_of_a_span_is_stored(make_lake: MakeLake) -> None:
     assert round(stored_inner["time"].timestamp() * 1e6) == micros
 
 
-@pytest.mark.parametrize("moment", [10**21, 10**30, -(10**21)])
-def test_a_time_that_is_none_keeps_no_other_span_away(make_lake: MakeLake, moment: int) -> None:
+@pytest.mark.parametrize("moment", [10**21, 10**30, -(10**21), "soon", math.nan])
+def test_a_time_that_is_none_keeps_no_other_span_away(make_lake: MakeLake, moment: Any) -> None:
     """As of a program that counts in another unit: the batch is stored, the time as it is."""
     lake = make_lake()
     provider, tracer = traced(lake)
@@ -251,6 +251,21 @@ def test_an_empty_body_is_stored(make_lake: MakeLake, body: Any) -> None:
     provider.shutdown()
     (row,) = rows(lake)
     assert row["data"]["body"] == body
+
+
+def test_a_record_of_other_types_keeps_no_other_away(
+    make_lake: MakeLake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A severity may be its number; a record that cannot be stored is named once."""
+    lake = make_lake()
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(BatchLogRecordProcessor(lakelog.LakeLogExporter(lake)))
+    logger = provider.get_logger("cart")
+    for severity in (None, 17, "high", "low", SeverityNumber.INFO):
+        logger.emit(LogRecord(body="m", severity_number=severity))  # type: ignore[arg-type]
+    provider.shutdown()
+    assert [row["level"] for row in rows(lake)] == [None, "ERROR", "INFO"]
+    assert capsys.readouterr().err.count("lakelog: a record was refused: TypeError") == 1
 
 
 def test_a_handler_notes_the_open_span(make_lake: MakeLake) -> None:
