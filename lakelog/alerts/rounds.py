@@ -135,13 +135,20 @@ class Evaluator:
             content = orjson.dumps({name: vars(status) for name, status in self._status.items()})
             File(self._path).keep(content)
         if changes:
-            _exchange(self._lake)
+            self._publish()
         delivered = self._outbox.deliver(self._stop.is_set) if self._rules else 0
         if delivered:
-            _exchange(self._lake)
+            self._publish()
         if self._rules and not self._stop.is_set():
             self._outbox.repeat()
         return AlertRound(len(due), changes, delivered, errors)
+
+    def _publish(self) -> None:
+        """Let the other machines of a shared lake know at once: one of them may go on."""
+        if self._lake.store.attachment is not None:
+            # Without the bucket receivers are told all the same, and it gets to know later.
+            with contextlib.suppress(LakelogError, OSError):
+                _exchange(self._lake)
 
     def run(self) -> None:
         """Go on until told to stop; a lake that cannot be read for a while does not end it."""
@@ -333,7 +340,7 @@ def _turn(lake: Lake) -> Iterator[Callable[[], bool] | None]:
         return
     with attachment.turn(_work(lake.branch_name)) as has_turn:
         if has_turn is not None:
-            lake.exchange()
+            _exchange(lake)
         yield has_turn
 
 
@@ -344,11 +351,10 @@ def _work(branch: str) -> str:
 
 
 def _exchange(lake: Lake) -> None:
-    """Let the other machines of a shared lake know at once what is told: one of them may go on."""
-    if lake.store.attachment is not None:
-        # Without the bucket receivers are told all the same, and it gets to know later.
-        with contextlib.suppress(LakelogError, OSError):
-            lake.exchange()
+    """Publish what is told to the other machines of a shared lake, and know what they told."""
+    # By a store of its own: threads of a server publish by that of the lake meanwhile.
+    with Lake(Store.load(lake.path), lake.branch_name) as own_lake:
+        own_lake.exchange()
 
 
 def evaluate_when_free(
