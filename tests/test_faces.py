@@ -72,13 +72,19 @@ def _imports(text: str) -> Iterator[tuple[int, str]]:
 
 def aliases(text: str, package: str) -> set[str]:
     """Return the names under which a module has a package itself."""
-    return {
-        alias.asname or alias.name
-        for node in nodes(text, ast.Import, ast.ImportFrom)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for alias in node.names
-        if f"{getattr(node, 'module', None) or ''}.{alias.name}".strip(".") == f"lakelog.{package}"
-    }
+    return _names_by_import(text).get(f"lakelog.{package}", set())
+
+
+@functools.cache
+def _names_by_import(text: str) -> dict[str, set[str]]:
+    """Return the names under which a module has what it imports, by what that is."""
+    names: dict[str, set[str]] = {}
+    for node in nodes(text, ast.Import, ast.ImportFrom):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for alias in node.names:
+                whole = f"{getattr(node, 'module', None) or ''}.{alias.name}".strip(".")
+                names.setdefault(whole, set()).add(alias.asname or alias.name)
+    return names
 
 
 def names_used(package: str, module: str, tree: Sources) -> set[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from lakelog.errors import InvalidEvent
 from lakelog.values import parse_value
-from tests.support.tree import ROOT
+from tests.support.tree import ROOT, nodes, sources
 
 HOUSE_WORDS = re.compile(
     r"\btaken in\b|\btakes? (?:\w+ )?in\b|\blet go\b|\banew\b|\bmade a(?: new)? lake\b"
@@ -22,18 +22,17 @@ HOUSE_WORDS = re.compile(
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 
 
-def texts(path: Path) -> Iterator[tuple[int, str]]:
+def texts(source: str) -> Iterator[tuple[int, str]]:
     """Yield (line, text) of each literal of a module that is no docstring."""
-    tree = ast.parse(path.read_text("utf-8"))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = {
         id(node.value)
-        for owner in ast.walk(tree)
+        for owner in nodes(source, *documented)
         if isinstance(owner, documented)
         for node in owner.body
         if isinstance(node, ast.Expr)
     }
-    for node in ast.walk(tree):
+    for node in nodes(source, ast.Constant):
         is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
         if is_text and id(node) not in docstrings:
             yield node.lineno, node.value
@@ -42,10 +41,10 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
 def test_messages_avoid_house_words() -> None:
     """No text that a module may print says it in words of ours."""
     found = [
-        f"{path.relative_to(ROOT)}:{line}: {text.strip()[:80]}"
-        for path in sorted((ROOT / "lakelog").rglob("*.py"))
-        if "train" not in path.parts
-        for line, text in texts(path)
+        f"{path}:{line}: {text.strip()[:80]}"
+        for path, source in sources("lakelog").items()
+        if "train" not in path.split("/")
+        for line, text in texts(source)
         if HOUSE_WORDS.search(text)
     ]
     assert not found, "\n".join(found)

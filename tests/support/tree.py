@@ -19,7 +19,13 @@ OWN = "lakelog"
 
 def sources(*folders: str) -> Sources:
     """Return the Python files below the folders: path from the root to source text."""
-    files = (file for folder in folders for file in sorted((ROOT / folder).rglob("*.py")))
+    return {path: text for folder in folders for path, text in _read(folder).items()}
+
+
+@functools.cache
+def _read(folder: str) -> Sources:
+    # The same texts each time: what is kept by text would hash new ones from end to end.
+    files = sorted((ROOT / folder).rglob("*.py"))
     return {file.relative_to(ROOT).as_posix(): file.read_text("utf-8") for file in files}
 
 
