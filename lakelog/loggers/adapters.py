@@ -16,7 +16,7 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import Severity
 from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.exceptions import exception_data, exception_in, text_of, type_name
+from lakelog.loggers.exceptions import add_beside, exception_data, exception_in, text_of, type_name
 from lakelog.loggers.handler import severity_of
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.recorder import Recorder
@@ -95,7 +95,7 @@ def _structlog_event(logger: object, method: str, members: dict[str, object]) ->
     # Before its own renderer has made text of it.
     error = exception_in(members.pop("exc_info", None))
     if error is not None:
-        members["exception"] = exception_data(error)
+        add_beside(members, "exception", exception_data(error))
     severity = Severity.level_of(level)
     if severity is None:
         # A level of the program's own stays with its data, as the column has known ones only.
@@ -134,7 +134,8 @@ def _loguru_event(record: JsonObject, formatted: str) -> dict[str, object]:
     level = severity_of(record["level"].no, record["level"].name)
     # loguru gives an exception without a type where there was none.
     if record["exception"] is not None and record["exception"].type is not None:
-        data["exception"] = _loguru_exception(record["exception"], record["message"], formatted)
+        exception = _loguru_exception(record["exception"], record["message"], formatted)
+        add_beside(data, "exception", exception)
     return {
         "time": record["time"].astimezone(UTC),
         "type": "log",

@@ -60,6 +60,14 @@ def type_name(error_type: type[BaseException]) -> str:
     return name if module in ("builtins", "__main__") else f"{module}.{name}"
 
 
+def add_beside(data: JsonObject, name: str, value: object) -> None:
+    """Add a member to the data of an event; what the program gave under its name is kept under the
+    next one that is free, with `_` behind it."""
+    if name in data:
+        add_beside(data, f"{name}_", data[name])
+    data[name] = value
+
+
 def exception_in(info: object) -> BaseException | None:
     """Return the exception that an `exc_info` means: True, an exception, or what exc_info()
     returns."""

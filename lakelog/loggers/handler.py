@@ -21,7 +21,7 @@ import orjson
 
 from lakelog.event import Severity
 from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.exceptions import exception_data, exception_in, text_of
+from lakelog.loggers.exceptions import add_beside, exception_data, exception_in, text_of
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.recorder import LoggedEvent, Recorder, Redact, Sample, open_span
 from lakelog.loggers.values import encode_members
@@ -196,11 +196,11 @@ def event_of(record: logging.LogRecord) -> LoggedEvent:
         except Exception:  # arguments that do not fit: what there is is kept
             message, data["args"] = text_of(record.msg), record.args
     if error is not None:
-        data["exception"] = exception_data(error, trace)
+        add_beside(data, "exception", exception_data(error, trace))
     elif record.exc_text:  # of a record that came from another process
-        data["exception"] = {"text": record.exc_text}
+        add_beside(data, "exception", {"text": record.exc_text})
     if record.stack_info:
-        data["stack"] = record.stack_info
+        add_beside(data, "stack", record.stack_info)
     return {
         "time": _moment(record.created, UTC),
         "type": "log",

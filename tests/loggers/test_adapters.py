@@ -223,3 +223,26 @@ def test_a_level_of_loguru_without_a_name(make_lake: MakeLake) -> None:
     loguru_logger.log(33, "between")
     loguru_logger.remove(number)
     assert events(lake)[0]["level"] == "WARN"
+
+
+def test_an_exception_beside_a_member_of_its_name(make_lake: MakeLake) -> None:
+    """What the program gave is kept under another name, by every logger."""
+    lake = make_lake()
+    handler, processor = lakelog.LakeHandler(lake), lakelog.StructlogProcessor(lake)
+    log = logging.Logger("t")
+    log.addHandler(handler)
+    number = loguru_logger.add(lakelog.LoguruSink(lake))
+    try:
+        raise ValueError("no")
+    except ValueError:
+        log.exception(
+            "m", extra={"exception": "mine", "exception_": 1, "stack": 2}, stack_info=True
+        )
+        processor(None, "error", {"event": "m", "exc_info": True, "exception": "mine"})
+        loguru_logger.bind(exception="mine").exception("m")
+    handler.flush()
+    loguru_logger.remove(number)
+    payloads = [event["data"] for event in events(lake)]
+    assert [data["exception"]["message"] for data in payloads] == ["no"] * 3
+    assert [data["exception_"] for data in payloads] == ["mine"] * 3
+    assert (payloads[0]["exception__"], payloads[0]["stack_"]) == (1, 2)
