@@ -209,21 +209,24 @@ def _settled_names(directory: str) -> list[str]:
 
 
 def _refuse_diverged(store: Store, copy_paths: Paths, branch: str) -> None:
-    """Refuse a copy that was written to: its newest move has to be one of the source."""
-    numbers = FileNames(Folder(copy_paths.head_dir(branch)).names()).moves
-    if not numbers:
+    """Refuse a copy that was written to: its moves have to be those of the source."""
+    if not FileNames(Folder(copy_paths.head_dir(branch)).names()).moves:
         return
-    number, is_other = max(numbers), False
-    copied = Store.load(copy_paths.root).refs.read(branch, number)
-    # One that was thinned out of the source tells nothing.
-    with contextlib.suppress(UnknownRef):
-        # By its commit: of what it carries, an erasure takes the texts of states away.
-        is_other = store.refs.read(branch, number).commit != copied.commit
-    if number > store.refs.head_number(branch) or is_other:
+    copied = Store.load(copy_paths.root).refs
+    numbers, is_other = copied.numbers(branch), False
+    number = numbers[-1]
+    # What was thinned out of one of the two tells nothing.
+    if shared := set(numbers).intersection(store.refs.numbers(branch)):
+        with contextlib.suppress(UnknownRef):  # thinned since it was listed
+            # By its commit: of what it carries, an erasure takes the texts of states away.
+            commit = copied.read(branch, max(shared)).commit
+            is_other = store.refs.read(branch, max(shared)).commit != commit
+        number = max(shared) if is_other else number
+    if is_other or number > store.refs.head_number(branch):
         raise AlreadyExists(
             f"{copy_paths.root}: move {number} of branch {branch!r} is not that of"
-            f" {store.paths.root}: it was written to, or the lake was repaired; copy to another"
-            " directory"
+            f" {store.paths.root}: it was written to, or the lake was repaired or put back;"
+            " copy to another directory"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 
 import lakelog
 from lakelog.disk import disk
-from lakelog.errors import GcRefused
+from lakelog.errors import AlreadyExists, GcRefused
 from lakelog.history import window as history_window
+from lakelog.history.thinning import KEEP_MOVES
 from lakelog.maintain import gc
 from lakelog.settings import Settings, parse
 from lakelog.store import Store
@@ -82,6 +84,40 @@ def test_a_longer_history_begins_with_what_is_left(tmp_path: Path, jump: Clock) 
     copy = changed(lakelog.open(tmp_path / "copy", create=False), history_days=365)
     assert copy.verify().problems == ()
     copy.gc()
+
+
+def published(path: Path, name: str, count: int) -> lakelog.Lake:
+    """Open a lake, and publish so many events one by one."""
+    lake = lakelog.open(path, settings=Settings(history_dense_hours=0, gc_grace_hours=0))
+    for _ in range(count):
+        lake.append({"type": name})
+        lake.settle()
+    return lake
+
+
+def test_a_copy_of_what_a_lake_that_was_put_back_lacks_is_refused(
+    tmp_path: Path, jump: Clock
+) -> None:
+    """Also when gc has let go the move that took the place of the copy's newest one."""
+    path, copy = tmp_path / "lake", tmp_path / "copy"
+    published(path, "base", 2).close()
+    shutil.copytree(path, tmp_path / "older")
+    with published(path, "newer", 20) as lake:
+        lake.backup(copy)
+        newest = lake.store.refs.head_number("main")
+    shutil.rmtree(path)
+    (tmp_path / "older").rename(path)
+    published(path, "other", 30).close()
+    jump(72)
+    with published(path, "late", KEEP_MOVES + 5) as lake:
+        lake.gc()
+        assert newest not in lake.store.refs.numbers("main")
+        with pytest.raises(AlreadyExists, match="or put back"):
+            lake.backup(copy)
+    with lakelog.open(copy) as lake:
+        assert lake.verify().problems == ()
+        assert lake.count() == 22
+        lake.gc()
 
 
 def test_a_clock_that_was_ahead_does_no_harm(tmp_path: Path, jump: Clock) -> None:
