@@ -74,8 +74,10 @@ class Successors:
 
     @property
     def has_links(self) -> bool:
-        """Whether a watched file is a link, and may change where nothing is watched."""
-        return bool(self._linked_folders)
+        """Whether a watched file is a link, and may change where nothing is watched; or the way to
+        a directory has one, and may lead to another by now."""
+        has_linked_root = any(os.path.realpath(root) != root for root in self._roots)
+        return has_linked_root or bool(self._linked_folders)
 
     def truncate(self, path: str) -> None:
         """Remember a file that was truncated: what it held may be in a copy."""

@@ -161,7 +161,7 @@ class Watcher:
 
     @property
     def has_links(self) -> bool:
-        """Whether a followed file is a link, of whose changes no notification comes."""
+        """Whether links lead to followed files, of whose changes no notification may come."""
         return self._successors.has_links
 
     @property

@@ -261,3 +261,23 @@ def test_a_linked_file_that_is_rotated_where_it_is(lake: lakelog.Lake, tmp_path:
         watcher.round()
         watcher.close()
     assert stored(lake) == Counter(pod.written)
+
+
+def test_a_directory_that_a_link_leads_to(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """As where each release of a program has its own logs: the link leads to another, to which no
+    notification belongs, and what the old one still writes is read."""
+    old, new = Place(tmp_path / "release-1"), Place(tmp_path / "release-2")
+    current = tmp_path / "current"
+    current.symlink_to(old.root)
+    watcher = watch.Watcher(lake, [str(current)])
+    old.write("a.log")
+    watcher.round()
+    assert watcher.has_links
+    current.unlink()
+    current.symlink_to(new.root)
+    old.write("a.log")
+    new.written = [*old.written]
+    new.write("a.log")
+    watcher.round()
+    watcher.close()
+    assert stored(lake) == Counter(new.written)
