@@ -12,12 +12,13 @@ A cache that is missing, damaged, or of another range or lake is computed again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import struct
 import zlib
 from collections.abc import Mapping
 
-from lakelog import bloom
+from lakelog import bloom, database
 from lakelog.disk import File
 from lakelog.entries import SegmentEntry
 from lakelog.erased import records
@@ -29,6 +30,7 @@ from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, ProofStep
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import Segment
+from lakelog.settings import DEFAULTS
 from lakelog.store import SignatureFile, Signatures, Store
 from lakelog.values import JsonObject
 
@@ -135,28 +137,40 @@ def _levels(
     if alone.any():
         runs_by_height[0] = [event_tree.pick(erased_nodes, alone)]
     hashed, total = 0, sum(e.events for e in entries)
-    for entry in entries:
-        erased = _within(erased_nodes, entry)
-        if len(erased.places):
-            row_leaves = _leaves(store, entry, _rows(store, entry), lake)
-            peaks, _ = event_tree.climb({0: event_tree.concat([row_leaves, erased])}, *_span(entry))
-        else:
-            peaks = _peaks(store, entry, trusted, lake)
-        for height, nodes in peaks.items():
-            runs_by_height.setdefault(height, []).append(nodes)
-        hashed += entry.events
-        if progress:
-            progress(hashed, total)
+    with contextlib.ExitStack() as stack:
+        # One for all segments that need one: to open it takes longer than to read a small segment.
+        open_engine = functools.cache(
+            lambda: stack.enter_context(database.connect(store.paths, DEFAULTS))
+        )
+        for entry in entries:
+            erased = _within(erased_nodes, entry)
+            if len(erased.places):
+                row_leaves = _leaves(store, entry, _rows(store, entry, open_engine), lake)
+                leaves = {0: event_tree.concat([row_leaves, erased])}
+                peaks, _ = event_tree.climb(leaves, *_span(entry))
+            else:
+                peaks = _peaks(store, entry, trusted, lake, open_engine)
+            for height, nodes in peaks.items():
+                runs_by_height.setdefault(height, []).append(nodes)
+            hashed += entry.events
+            if progress:
+                progress(hashed, total)
     return {height: event_tree.concat(nodes) for height, nodes in runs_by_height.items()}
 
 
-def _peaks(store: Store, entry: SegmentEntry, trusted: set[str] | None, lake: str) -> Levels:
+def _peaks(
+    store: Store,
+    entry: SegmentEntry,
+    trusted: set[str] | None,
+    lake: str,
+    open_engine: database.Connect,
+) -> Levels:
     is_trusted = trusted is None or entry.key in trusted
     if is_trusted and (stored_peaks := _load(store, entry, lake)) is not None:
         return stored_peaks
     if trusted is not None:
         trusted.add(entry.key)
-    levels = {0: _leaves(store, entry, _rows(store, entry), lake)}
+    levels = {0: _leaves(store, entry, _rows(store, entry, open_engine), lake)}
     peaks, _ = event_tree.climb(levels, *_span(entry))
     _save(store, entry, peaks, lake)
     return peaks
@@ -216,10 +230,13 @@ def _leaves(store: Store, entry: SegmentEntry, rows: pa.Table, lake: str) -> eve
     return nodes
 
 
-def _rows(store: Store, entry: SegmentEntry) -> pa.Table:
+def _rows(
+    store: Store, entry: SegmentEntry, open_engine: database.Connect | None = None
+) -> pa.Table:
     """Return the rows of a segment with their seq. Raises DamagedSegment."""
     store.verified.require([entry])
-    rows = sealed_blocks.without_tokens(store.paths, Segment(store.paths, entry.key).read())
+    rows = Segment(store.paths, entry.key).read(open_engine=open_engine)
+    rows = sealed_blocks.without_tokens(store.paths, rows)
     if entry.layout == "arrival":
         seqs = pa.array(np.arange(len(rows), dtype=np.int64) + entry.seq[0])
         rows = rows.append_column("seq", seqs)

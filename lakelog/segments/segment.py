@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import orjson
 
 from lakelog import arrays, bloom, column_encodings, document, protect, typed_columns
-from lakelog.database import SegmentBlocks, connect
+from lakelog.database import Connect, SegmentBlocks, connect
 from lakelog.disk import Begun, File
 from lakelog.entries import MANY, Counts, SegmentEntry
 from lakelog.errors import DamagedSegment
 from lakelog.event import EVENT_COLUMNS
 from lakelog.keys import VAULT
-from lakelog.libraries import duckdb, pa, pc, pq
+from lakelog.libraries import pa, pc, pq
 from lakelog.paths import Paths
 from lakelog.settings import DEFAULTS
 
@@ -311,21 +311,22 @@ class Segment:
         self._digest = digest
 
     def read(
-        self, columns: list[str] | None = None, engine: duckdb.DuckDBPyConnection | None = None
+        self, columns: list[str] | None = None, open_engine: Connect | None = None
     ) -> pa.Table:
         """Return the rows, every payload as text. Page checksums are checked too. Raises
         DamagedSegment where the schema of its fields is none.
 
-        `columns` are those wanted. `engine` spares whoever reads many segments to open one for
-        each.
+        `columns` are those wanted. Payloads that are not stored as text need an engine: who reads
+        many segments has `open_engine` return the same one each time.
         """
         table, fields = self.read_stored(columns)
         if fields is None:
             return table
         if not table.num_rows:
             return table.drop_columns([typed_columns.COLUMN])
-        database = contextlib.nullcontext(engine) if engine else connect(self._paths, DEFAULTS)
-        with database as connection:
+        with (
+            contextlib.nullcontext(open_engine()) if open_engine else connect(self._paths, DEFAULTS)
+        ) as connection:
             return typed_columns.restored(connection, fields, table)
 
     def read_stored(

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from lakelog.engine import core
 from lakelog.errors import Damaged
 from lakelog.proofs import event_tree, snapshot_tree
 from lakelog.proofs.event_tree import EMPTY_ROOT, NUMBERS, TEXTS, Levels
@@ -162,6 +163,25 @@ def test_compaction_keeps_the_root(make_lake: MakeLake) -> None:
     after = snapshot_tree.root(lake.store, lake.settle().move.snapshot)
     assert after[0] != before[0]
     assert after[1] == before[1] + 1 == lake.count()
+
+
+def test_typed_segments_share_an_engine(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open one takes longer than to read a small segment, and a state may have thousands."""
+    lake = make_lake(segment_rows=20)
+    for start in range(0, 50, 10):
+        lake.append(events("A", 10, start))
+        lake.settle()
+    before = snapshot_tree.root(lake.store, lake.store.refs.head("main").move.snapshot)
+    lake.compact()
+    state = lake.store.refs.head("main").move.snapshot
+    entries = lake.store.manifests.segments(lake.store.manifests.load(state), "events")
+    assert [bool(entry.fields) for entry in entries] == [True] * 3
+    opened, connect = list[object](), core.connect
+    monkeypatch.setattr(core, "connect", lambda config: opened.append(config) or connect(config))
+    assert snapshot_tree.root(lake.store, state, trusted=set()) == before
+    assert len(opened) == 1
 
 
 def test_a_damaged_cache_is_computed_again(make_lake: MakeLake) -> None:

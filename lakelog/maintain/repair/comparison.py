@@ -261,7 +261,7 @@ class Comparison:
         tables = []
         with contextlib.closing(self._connect().cursor()) as engine:
             for key in fresh:
-                table = Segment(self.there.paths, key).read(engine=engine.cursor())
+                table = Segment(self.there.paths, key).read(open_engine=engine.cursor)
                 missing = _unknown(engine.cursor(), self._files(self.there, [key]), known_files)
                 origins, positions = (table[n].to_pylist() for n in ("origin", "position"))
                 missing = [n for n in missing if not _holds(waiting, origins[n], positions[n])]
