@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from lakelog import protect, sql
@@ -18,7 +18,7 @@ from lakelog.paths import Paths
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
-from lakelog.settings import Settings
+from lakelog.settings import DEFAULTS, Settings
 
 if TYPE_CHECKING:
     from lakelog.database import engine_files
@@ -120,6 +120,14 @@ def _isolate(
         "lock_configuration = true",
     ):
         database.execute(f"SET {setting}")
+
+
+@contextlib.contextmanager
+def shared_database(paths: Paths) -> Iterator[Connect]:
+    """Give what opens a database when it is first called, and returns the same one from then on:
+    to open one takes longer than most of what is read by it. It is closed at the end."""
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(lambda: stack.enter_context(connect(paths, DEFAULTS)))
 
 
 def segment_cursor(database: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator
 
-from lakelog import ranks
+from lakelog import database, ranks
 from lakelog.disk import File, Folder, disk
 from lakelog.erased import Refusal
 from lakelog.erased.sweep import sweep
@@ -43,11 +43,12 @@ def drop_strays(store: Store, bucket_segments: Collection[str] = ()) -> None:
     ]
     store.verified.obtain([(key, store.paths.object("segments", key)) for key in strays])
     dropped = []
-    for key in strays:
-        # Gone, or damaged, which `verify` reports.
-        with contextlib.suppress(OSError, pa.ArrowInvalid):
-            if refusal.mask(Segment(store.paths, key).read()).any():
-                dropped.append(key)
+    with database.shared_database(store.paths) as open_engine:
+        for key in strays:
+            # Gone, or damaged, which `verify` reports.
+            with contextlib.suppress(OSError, pa.ArrowInvalid):
+                if refusal.mask(Segment(store.paths, key).read(open_engine=open_engine)).any():
+                    dropped.append(key)
     if dropped:
         store.erased.add({}, dict.fromkeys(dropped, ""))
         for key in dropped:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from lakelog import sql
+from lakelog import database, sql
 from lakelog.database import Connect
 from lakelog.erased import Refusal, SubjectIndex, records
 from lakelog.erased.records import ErasedRows, Erasure
@@ -216,11 +216,12 @@ def _names(store: Store) -> Iterator[str]:
 
 def _tables(store: Store, columns: tuple[list[str], list[str]] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of each segment on disk, or some `columns` of events and of lines."""
-    for digest in store.paths.digests("segments"):
-        # Gone, or damaged, which `verify` reports.
-        with contextlib.suppress(OSError, pa.ArrowInvalid):
-            row_kind = Segment(store.paths, digest).metadata().get("kind", "events")
-            of_kind = columns and columns[row_kind != "events"]
-            if columns is None and (protected_fields := sealed_blocks.of_lake(store.paths)):
-                protected_fields.expect([digest])
-            yield Segment(store.paths, digest).read(of_kind)
+    with database.shared_database(store.paths) as open_engine:
+        for digest in store.paths.digests("segments"):
+            # Gone, or damaged, which `verify` reports.
+            with contextlib.suppress(OSError, pa.ArrowInvalid):
+                row_kind = Segment(store.paths, digest).metadata().get("kind", "events")
+                of_kind = columns and columns[row_kind != "events"]
+                if columns is None and (protected_fields := sealed_blocks.of_lake(store.paths)):
+                    protected_fields.expect([digest])
+                yield Segment(store.paths, digest).read(of_kind, open_engine)

@@ -12,7 +12,6 @@ A cache that is missing, damaged, or of another range or lake is computed again.
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import struct
 import zlib
@@ -30,7 +29,6 @@ from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, ProofStep
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import Segment
-from lakelog.settings import DEFAULTS
 from lakelog.store import SignatureFile, Signatures, Store
 from lakelog.values import JsonObject
 
@@ -137,11 +135,7 @@ def _levels(
     if alone.any():
         runs_by_height[0] = [event_tree.pick(erased_nodes, alone)]
     hashed, total = 0, sum(e.events for e in entries)
-    with contextlib.ExitStack() as stack:
-        # One for all segments that need one: to open it takes longer than to read a small segment.
-        open_engine = functools.cache(
-            lambda: stack.enter_context(database.connect(store.paths, DEFAULTS))
-        )
+    with database.shared_database(store.paths) as open_engine:
         for entry in entries:
             erased = _within(erased_nodes, entry)
             if len(erased.places):

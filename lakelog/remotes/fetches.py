@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from lakelog import document
+from lakelog import database, document
 from lakelog.appends import StreamLock
 from lakelog.disk import File, Folder
 from lakelog.erased import Refusal
@@ -431,7 +431,10 @@ class _Fetch(Exchange):
         # By arrival, as an erasure chooses: also lines that name a subject, and times to come.
         refusal = Refusal(self._store.paths, by_arrival=True)
         keys = [digest for object_type, digest in objects if object_type == "segments"]
-        refused = [k for k in keys if refusal.mask(Segment(self._store.paths, k).read()).any()]
+        paths = self._store.paths
+        with database.shared_database(paths) as open_engine:
+            tables = ((key, Segment(paths, key).read(open_engine=open_engine)) for key in keys)
+            refused = [key for key, table in tables if refusal.mask(table).any()]
         for key in refused:
             File(self._store.paths.object("segments", key)).remove()
         if refused:
