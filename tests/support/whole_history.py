@@ -460,8 +460,6 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
             other.close()
         self.lake.erase(why="asked", **condition)
         self._exchange_all()
-        places = [left.place for status in self.lake.erasures() for left in status.leftovers]
-        assert all("/.tmp-" in place for place in places), places
         self.erased.update(chosen)
         # What an undo brings back may be in no branch and no tag.
         undone = (state for moves in self.moves.values() for pair in moves for state in pair)
@@ -483,6 +481,16 @@ class History(Outputs, Edges, Machines, Upkeep, Streams):
             name: [(before.without(gone), after.without(gone)) for before, after in moves]
             for name, moves in self.moves.items()
         }
+        # The queue of a logger, which logs to main alone, keeps its file until the second append.
+        for _ in range(2):
+            if any(place.startswith("wal/main/") for place in self._leftovers()):
+                self.do_append_by_logger()
+        kept = "wal/main/" if self.lake.branch_name != "main" else "wal/main/.tmp-"
+        places = [place for place in self._leftovers() if not place.startswith(kept)]
+        assert all("/.tmp-" in place for place in places), places
+
+    def _leftovers(self) -> list[str]:
+        return [left.place for status in self.lake.erasures() for left in status.leftovers]
 
     # --- subscribers and copies ---
 
