@@ -80,11 +80,16 @@ def test_a_machine_that_slept_gives_way(
             assert not alerts.evaluator.is_alone()
 
 
-def test_alerts_are_told_while_the_bucket_is_away(machines: SharedMachines) -> None:
-    """A change is told, and published later."""
+def test_alerts_are_told_while_the_bucket_is_away(
+    machines: SharedMachines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change is told, and published later; not when another machine may have the turn."""
     with watched(machines["a"]) as alerts:
         (machines.root / "bucket").rename(machines.root / "away")
         assert len(alerts.round()) == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(lease, "SECONDS", 0.0)
+            assert not alerts.round(60 * MINUTE)
         (machines.root / "away").rename(machines.root / "bucket")
     machines.exchange("a", "b")
     assert [alert["state"] for alert in overview(machines["b"])["alerts"]] == ["firing"]

@@ -40,6 +40,7 @@ class Lease:
     number: int
     holder: str = field(default_factory=disk.random_hex)
     _renewed_at: tuple[float, float] = field(default_factory=_clocks)
+    _asked_again_at: float = 0.0
 
     @property
     def key(self) -> str:
@@ -64,17 +65,16 @@ class Lease:
 
     def is_kept(self) -> bool:
         """Keep it for longer; whether no other machine has it for certain. Makes a request only
-        where a quarter of its time is over."""
-        if self._age <= SECONDS / 4:
-            return True
-        try:
-            if _newest(RemoteVolume(self.remote), self.work) != self.number:
-                return False
-            self._renew()
-        except Unreachable:
-            # Another one takes over at its end; a write that is on its way may last as long.
-            return self._age < SECONDS * 3 / 4
-        return True
+        where a quarter of its time is over, and soon none again where the bucket is away."""
+        if self._age > SECONDS / 4 and time.monotonic() >= self._asked_again_at:
+            try:
+                if _newest(RemoteVolume(self.remote), self.work) != self.number:
+                    return False
+                self._renew()
+            except Unreachable:
+                self._asked_again_at = time.monotonic() + SECONDS / 20
+        # Another one takes over at its end, and what this one does may last as long as the rest.
+        return self._age < SECONDS * 3 / 4
 
     @property
     def _age(self) -> float:
