@@ -382,14 +382,14 @@ def _tell(say: Callable[[str], None], error: Exception, problem: str) -> str:
 
 
 def is_evaluated(store: Store, branch: str) -> bool:
-    """Whether some process evaluates the rules of a branch now, on any machine that shares the
-    lake."""
+    """Whether some process evaluates the rules of a branch now; of a shared lake on any machine,
+    or perhaps, where its bucket does not answer."""
     if LockFile(lock_path(store, branch)).is_held():
         return True
-    # A bucket that is away does not say it.
-    with contextlib.suppress(LakelogError, OSError):
+    try:
         return store.attachment is not None and store.attachment.is_taken(_work(branch))
-    return False
+    except (LakelogError, OSError):
+        return True  # another machine may, which only the bucket can say
 
 
 def directory_of(store: Store, branch: str) -> str:

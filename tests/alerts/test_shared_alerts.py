@@ -93,3 +93,12 @@ def test_alerts_are_told_while_the_bucket_is_away(
         (machines.root / "away").rename(machines.root / "bucket")
     machines.exchange("a", "b")
     assert [alert["state"] for alert in overview(machines["b"])["alerts"]] == ["firing"]
+
+
+def test_a_bucket_that_cannot_be_asked_may_have_an_evaluator(machines: SharedMachines) -> None:
+    """A page that is answered by a process without a network says nothing that it does not know."""
+    attachment = machines["b"].store.attachment
+    assert attachment is not None
+    assert not overview(machines["b"])["evaluated"]
+    attachment.relay(lambda _: b"")
+    assert overview(machines["b"])["evaluated"]

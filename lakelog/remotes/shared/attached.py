@@ -175,7 +175,10 @@ class BucketAttachment:
             yield own_lease.is_kept if own_lease else None
 
     def is_taken(self, work: str) -> bool:
-        """Whether some machine has the turn. Raises Unreachable."""
+        """Whether some machine has the turn. Raises Unreachable, also in a process that has another
+        one read the bucket."""
+        if self.volume.ask is not None:
+            raise Unreachable(f"{self.url}: this process reaches no network")
         return lease.is_held(self.volume.remote, work)
 
     def names(self, needs: list[Any]) -> NeededNames | None:
