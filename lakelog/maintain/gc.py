@@ -86,7 +86,9 @@ def gc(
             store.manifests.forget()
             _remove_signatures(store)
             with contextlib.suppress(OSError):  # on a full disk the notes stay as they are
-                store.received.trim(lambda path: now_us - _stamp(path) >= _DAY)
+                store.received.trim(
+                    lambda key: now_us - _stamp(f"{store.paths.root}/{key}") >= _DAY
+                )
             _sweep_cache(store, marker.live, now_us)
             trim_deleted(store)
             # Again without the deleted names, so that the list says what is on disk.

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from lakelog import chunks
 from lakelog.disk import File, Folder, NotIntact
 from lakelog.errors import Damaged, TransferRefused
-from lakelog.paths import KEYS
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.objects import STATES, Name, Sizes, objects_of, path_of
 from lakelog.remotes.remote import Interrupted, Remote
+from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.site import key_of
 from lakelog.remotes.untrusted import NotBelieved
 from lakelog.runtime.progress import ProgressCallback
@@ -145,8 +145,7 @@ def upload(
     """Send objects, then make them durable there. Raises Damaged for one that is not intact."""
     total = carried.bytes + sum(objects.values())
     if remote.is_lake_directory and (keys := _segments(objects)):
-        note, data = store.received.note(keys)
-        remotes.retrying(lambda: remote.replace(f"{KEYS.received}/{note}", data))
+        store.received.note(RemoteVolume(remote), keys)
     for name, _ in remotes.in_parallel(lambda name: _send(store, remote, name), objects):
         carried.objects, carried.bytes = carried.objects + 1, carried.bytes + objects[name]
         progress(carried.bytes, total)

@@ -11,45 +11,50 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from lakelog import document
-from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact
-from lakelog.paths import Paths
-from lakelog.volume import ErasedStates
+from lakelog.disk import NotIntact
+from lakelog.paths import KEYS
+from lakelog.volume import ErasedStates, Volume
+
+_NOTES_MAX, _LONG = 100, 10_000
+"""From so many notes on, those of fewer segments are put together in one."""
 
 
 class ReceivedSegments:
     """The segments of one lake that came from others."""
 
-    def __init__(self, paths: Paths, erased: ErasedStates) -> None:
-        self._paths, self._erased = paths, erased
+    def __init__(self, volume: Volume, erased: ErasedStates) -> None:
+        self._volume, self._erased = volume, erased
 
     @staticmethod
-    def note(keys: Collection[str]) -> tuple[str, bytes]:
-        """Return the name of a note of segments, and its bytes."""
-        data = document.encode({"segments": sorted(keys)})
-        return f"{document.digest(data)[:32]}.json", data
+    def note(volume: Volume, keys: Collection[str]) -> None:
+        """Note segments durably in a lake, before they are there."""
+        _write(volume, keys)
+        # Where nobody collects garbage, there would be a file for each of all transfers.
+        if len(names := volume.names(KEYS.received)) > _NOTES_MAX:
+            short = {key: noted for key, noted in _read(volume, names) if len(noted) < _LONG}
+            together = _write(volume, {segment for noted in short.values() for segment in noted})
+            for obsolete in short.keys() - {together}:
+                volume.remove(obsolete)
 
-    def add(self, keys: Collection[str]) -> str:
-        """Note segments durably, before they are here; return the path of the note."""
-        name, data = self.note(keys)
-        path = f"{self._paths.received}/{name}"
-        File(path).put(data)
-        return path
+    def add(self, keys: Collection[str]) -> None:
+        """Note segments durably, before they are here."""
+        self.note(self._volume, keys)
 
     def keys(self) -> set[str]:
         """The segments that were noted, and those that erasures put in their place."""
         return self._with_replacements(key for _, keys in self._notes() for key in keys)
 
     def trim(self, is_old: Callable[[str], bool]) -> None:
-        """Put the notes whose downloads are over, by their paths, together in one, without the
+        """Put the notes whose transfers are over, by their keys, together in one, without the
         segments that are gone. Raises OSError."""
-        notes = [(path, keys) for path, keys in self._notes() if is_old(path)]
-        noted = {key for _, keys in notes for key in keys}
+        notes = [(key, segments) for key, segments in self._notes() if is_old(key)]
+        noted = {segment for _, segments in notes for segment in segments}
         present = set(filter(self._is_here, self._with_replacements(noted)))
         if len(notes) < 2 and present == noted:
             return
-        path = self.add(present) if present else ""
-        for obsolete in {path for path, _ in notes} - {path}:
-            File(obsolete).remove()
+        together = _write(self._volume, present) if present else ""
+        for obsolete in {key for key, _ in notes} - {together}:
+            self._volume.remove(obsolete)
 
     def _with_replacements(self, keys: Iterable[str]) -> set[str]:
         noted = set(keys)
@@ -57,12 +62,27 @@ class ReceivedSegments:
         return noted | {replaced[key] for key in noted & replaced.keys() if replaced[key]}
 
     def _is_here(self, key: str) -> bool:
-        return File(self._paths.object("segments", key)).exists()
+        return self._volume.exists(KEYS.object("segments", key))
 
     def _notes(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield the paths of the notes that are intact, and the segments of each."""
-        for name in Folder(self._paths.received).names():
-            path = f"{self._paths.received}/{name}"
-            if name.endswith(".json"):
-                with contextlib.suppress(FileNotFoundError, NotIntact):
-                    yield path, document.decode(File(path).read(DOCUMENT_MAX))["segments"]
+        return _read(self._volume, self._volume.names(KEYS.received))
+
+
+def _write(volume: Volume, keys: Collection[str]) -> str:
+    """Write a note durably; return its key."""
+    data = document.encode({"segments": sorted(keys)})
+    key = f"{KEYS.received}/{document.digest(data)[:32]}.json"
+    volume.put(key, data)
+    return key
+
+
+def _read(volume: Volume, names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the keys of the notes that are intact, and the segments of each."""
+    for name in names:
+        key = f"{KEYS.received}/{name}"
+        if name.endswith(".json"):
+            with contextlib.suppress(FileNotFoundError, NotIntact):
+                segments = document.decode(volume.read(key)).get("segments")
+                # Of a directory that others write to.
+                if isinstance(segments, list) and all(isinstance(s, str) for s in segments):
+                    yield key, segments

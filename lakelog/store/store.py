@@ -182,7 +182,7 @@ class Store:
         )
         self.manifests = Manifests(self.volume, self.refs, self.erased, lambda: self.paths.keys)
         self.verified = VerifiedFiles(self.paths, attachment.fetch if attachment else None)
-        self.received = ReceivedSegments(self.paths, self.erased)
+        self.received = ReceivedSegments(DirectoryVolume(self.paths.root), self.erased)
 
     def for_task(self) -> Store:
         """Return this, for a process that does tasks beside others: its engine has one thread."""
