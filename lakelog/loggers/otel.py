@@ -34,7 +34,7 @@ from lakelog.values import JsonObject, from_micros
 from lakelog.wal import Frame
 
 _FAILED = 2
-_SET = ("status", "body")
+_EVEN_EMPTY = ("status", "body")
 """Members that mean something even if they are empty, 0 or false."""
 _traces, _logs = Lazy("opentelemetry.sdk.trace.export"), Lazy("opentelemetry.sdk._logs.export")
 
@@ -164,7 +164,7 @@ def _event(
     scope: InstrumentationScope | None,
 ) -> dict[str, object]:
     """Return an event with its resource and scope; empty members are left out, as OTLP does."""
-    data = {k: v for k, v in data.items() if k in _SET or v not in (None, "", 0, [], {})}
+    data = {k: v for k, v in data.items() if k in _EVEN_EMPTY or v not in (None, "", 0, [], {})}
     resource = dict(attributes_of.resource.attributes) if attributes_of.resource is not None else {}
     if resource:
         schema = attributes_of.resource.schema_url
