@@ -32,9 +32,7 @@ class ReceivedSegments:
         # Where nobody collects garbage, there would be a file for each of all transfers.
         if len(names := volume.names(KEYS.received)) > _NOTES_MAX:
             short = {key: noted for key, noted in _read(volume, names) if len(noted) < _LONG}
-            together = _write(volume, {segment for noted in short.values() for segment in noted})
-            for obsolete in short.keys() - {together}:
-                volume.remove(obsolete)
+            _replace(volume, short, {segment for noted in short.values() for segment in noted})
 
     def add(self, keys: Collection[str]) -> None:
         """Note segments durably, before they are here."""
@@ -50,11 +48,8 @@ class ReceivedSegments:
         notes = [(key, segments) for key, segments in self._notes() if is_old(key)]
         noted = {segment for _, segments in notes for segment in segments}
         present = set(filter(self._is_here, self._with_replacements(noted)))
-        if len(notes) < 2 and present == noted:
-            return
-        together = _write(self._volume, present) if present else ""
-        for obsolete in {key for key, _ in notes} - {together}:
-            self._volume.remove(obsolete)
+        if len(notes) > 1 or present != noted:
+            _replace(self._volume, (key for key, _ in notes), present)
 
     def _with_replacements(self, keys: Iterable[str]) -> set[str]:
         noted = set(keys)
@@ -74,6 +69,13 @@ def _write(volume: Volume, keys: Collection[str]) -> str:
     key = f"{KEYS.received}/{document.digest(data)[:32]}.json"
     volume.put(key, data)
     return key
+
+
+def _replace(volume: Volume, notes: Iterable[str], keys: Collection[str]) -> None:
+    """Put one note of some segments in the place of others, none where there are no segments."""
+    together = _write(volume, keys) if keys else ""
+    for obsolete in set(notes) - {together}:
+        volume.remove(obsolete)
 
 
 def _read(volume: Volume, names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
