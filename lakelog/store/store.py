@@ -165,24 +165,24 @@ class Store:
         attachment: Attachment | None = None,
     ) -> None:
         self.paths = Paths(root)
+        # What is noted of this directory alone, whatever else a bucket has of the lake.
+        directory = DirectoryVolume(self.paths.root)
         self.config = LakeConfig(self.paths)
         self.attachment = attachment
         """What publishes to a bucket that machines share; None in a lake of this directory."""
         if attachment is not None:
             volume = attachment.volume
-        self.volume: Volume = volume or DirectoryVolume(self.paths.root)
+        self.volume: Volume = volume or directory
         """Where its states are."""
         self.lake_id = lake_id
         self.settings = settings
         self.format = format
         """The format in lakelog.json when it was last read; 0 where that is not known."""
         self.refs = Refs(self.volume, keys=lambda: self.paths.keys)
-        self.erased = ErasedStates(
-            DirectoryVolume(self.paths.root), on_change=self._notice_protection
-        )
+        self.erased = ErasedStates(directory, on_change=self._notice_protection)
         self.manifests = Manifests(self.volume, self.refs, self.erased, lambda: self.paths.keys)
         self.verified = VerifiedFiles(self.paths, attachment.fetch if attachment else None)
-        self.received = ReceivedSegments(DirectoryVolume(self.paths.root), self.erased)
+        self.received = ReceivedSegments(directory, self.erased)
 
     def for_task(self) -> Store:
         """Return this, for a process that does tasks beside others: its engine has one thread."""
@@ -318,6 +318,7 @@ class Store:
         commit, now_us, creator = disk.random_hex(), disk.now_us(), author()
         op = "branch" if snapshot else "init"
         if snapshot:
+            # A state without a file of its own is in each of the moves that name it.
             carried = self.manifests.text_to_carry(snapshot)
         else:
             state, carried = self.manifests.settle(empty(commit, now_us, creator), [])
