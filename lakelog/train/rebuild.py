@@ -94,8 +94,8 @@ def rebuild(
         # request.
         same_rows = _same_rows(path, target, folder) if logical or differing else {}
     same = not differing or (logical and all(same_rows.values()))
-    not_erased = () if same else tuple(_erasures_since(lake, manifest).keys() - (erasures or {}))
-    return RebuildResult(path, same, tuple(differing), versions, same_rows, not_erased=not_erased)
+    keys = () if same else sorted(_erasures_since(lake, manifest).keys() - (erasures or {}))
+    return RebuildResult(path, same, tuple(differing), versions, same_rows, not_erased=tuple(keys))
 
 
 def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | None) -> RebuildResult:
