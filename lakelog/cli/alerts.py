@@ -235,6 +235,7 @@ def try_rule(
         app.say(trial.remark)
     record = {"rows": len(trial.rows), "notifications": trial.documents}
     lines = [f"{many(len(trial.rows), 'row')} would fire\n"]
+    # Only the first rows are made into notifications.
     for row, document in zip(trial.rows, trial.documents, strict=False):
         labels = "".join(f" {key}={cell(value)}" for key, value in row.labels.items())
         lines.append(f"{rule.name}{labels}: {cell(document['message'])}\n")
@@ -260,6 +261,7 @@ def run(
         alerting.evaluating(lake, say, stop, site=site) as evaluator,
     ):
         if evaluator is None:
+            # Of a shared lake another machine may have the turn.
             others = "process" if lake.store.attachment is None else "process or machine"
             say(f"another {others} evaluates the rules of this branch")
             return

@@ -246,6 +246,7 @@ def diff(
     comparison = sets.diff(a, b)
     before, after = comparison.snapshots
 
+    # Put together only where a person reads it.
     def described() -> str:
         lines = [
             "the same snapshot" if before == after else f"snapshot {before[:12]}, then {after[:12]}"

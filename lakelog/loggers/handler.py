@@ -135,14 +135,14 @@ class LineEncoder:
             extra["traceId"], extra["spanId"] = ids
         try:
             # As `getMessage` puts it together, for nearly all records in half the time.
-            text, args = record.msg, record.args
-            if type(text) is not str:
+            message_text, args = record.msg, record.args
+            if type(message_text) is not str:
                 if _is_wrapped(record):
                     return None
-                text = record.getMessage()
+                message_text = record.getMessage()
             elif args:
-                text = text % args
-            message = orjson.dumps(text)
+                message_text = message_text % args
+            message = orjson.dumps(message_text)
             key = members["name"], members["levelno"], members["levelname"]
             head = self._heads.get(key) or self._head(key)
             place_key = _place_of(members)
