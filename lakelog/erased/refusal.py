@@ -53,6 +53,11 @@ class Refusal:
             RowIndex.of_key(self._paths, self._key) if self._key else RowIndex.of_lake(self._paths)
         )
 
+    @property
+    def content_spans(self) -> dict[str, tuple[int, int]]:
+        """Between what times (us) erasures know rows by their contents, by the keys of those."""
+        return self._rows.spans
+
     def _memories_of(self, keys: Iterable[str]) -> Iterator[ErasedRows]:
         """Yield what some erasures remember of their rows."""
         for key in keys:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from lakelog import document
 from lakelog.erased import documents
 from lakelog.erased.documents import ErasuresCache
-from lakelog.erased.records import ErasedRows
+from lakelog.erased.records import NO_TIMES, ErasedRows
 from lakelog.paths import Paths
 
 
@@ -74,6 +74,13 @@ class RowIndex:
         with contextlib.suppress(FileNotFoundError):
             return RowIndex({key: _outline(paths, key)})
         return RowIndex({})
+
+    @property
+    def spans(self) -> dict[str, tuple[int, int]]:
+        """The least and the greatest time (us) of the rows that erasures know by their contents, by
+        the keys of those that know any."""
+        spans = {key: (each.earliest, each.latest) for key, each in self.outlines.items()}
+        return {key: span for key, span in spans.items() if span != NO_TIMES}
 
     def of_times(self, earliest: int, latest: int) -> dict[str, list[str]]:
         """Return by their salt the keys of the erasures that may know rows between two times (us)

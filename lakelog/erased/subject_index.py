@@ -8,17 +8,12 @@ all erasures that ever were: `cache/` keeps what it needs of them in one file (F
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
-
-import orjson
 
 from lakelog import document
 from lakelog.erased import documents
 from lakelog.erased.documents import salted
-from lakelog.errors import InvalidEvent
 from lakelog.paths import Paths
-from lakelog.values import parse_time, to_micros
 
 _Noted = list[tuple[str, int, bool]]
 """What is kept of the erasures of one subject: as ErasedSubject."""
@@ -82,6 +77,16 @@ class SubjectIndex:
         for digest in filter(None, (subject, *subjects)):
             by_digest.setdefault(digest, []).append((key, time_us, not subject))
 
+    def __bool__(self) -> bool:
+        """Whether any subject was erased."""
+        return bool(self._by_salt)
+
+    @property
+    def subject_keys(self) -> set[str]:
+        """The keys of the erasures that have a subject."""
+        noted = (note for by_digest in self._by_salt.values() for note in by_digest.values())
+        return {key for notes in noted for key, *_ in notes}
+
     def of(self, subject: str) -> list[ErasedSubject]:
         """Return the erasures of a subject, or of its key."""
         return [
@@ -95,30 +100,6 @@ class SubjectIndex:
         """When the newest erasure of a subject began (us)."""
         noted = (note for by_digest in self._by_salt.values() for note in by_digest.values())
         return max((t for notes in noted for _, t, is_of_key in notes if not is_of_key), default=0)
-
-    def in_lines(self, encoded: bytes) -> Iterator[tuple[int, ErasedSubject]]:
-        """Yield the number of each line of an event (F3.13) that was erased, with its erasure: of
-        its subject, and later than the event."""
-        for number, line in enumerate(encoded.splitlines() if self._by_salt else ()):
-            event = orjson.loads(line)
-            subject = event.get("subject") or event.get("item_id")
-            for erased in self.of(subject) if subject else ():
-                if _moment(event) <= erased.time:
-                    yield number, erased
-                    break
-
-    def check_lines(self, encoded: bytes) -> None:
-        """Refuse lines of events of which one was erased: nothing of them is stored. Raises
-        InvalidEvent."""
-        for _, erased in self.in_lines(encoded):
-            raise InvalidEvent(
-                f"an event is of a subject that was erased (erasure {erased.key}), and"
-                " from before: it is refused"
-            )
-
-
-def _moment(event: dict[str, str]) -> int:
-    return to_micros(parse_time(next(event[n] for n in ("time", "ts", "timestamp") if n in event)))
 
 
 def _decoded(data: bytes) -> tuple[Any, ...]:

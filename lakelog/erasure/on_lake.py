@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lakelog import erased, proofs
+from lakelog import proofs
 from lakelog.errors import UnknownRef
 from lakelog.event import EncodedBatch
 from lakelog.maintain import LakeUpkeep
@@ -16,22 +16,31 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import Store
 
 if TYPE_CHECKING:
-    from lakelog.erasure import erasing, key_erasure, receipts, repetition, status, touched
+    from lakelog.erasure import (
+        entrance,
+        erasing,
+        key_erasure,
+        receipts,
+        repetition,
+        status,
+        touched,
+    )
+    from lakelog.erasure.entrance import ErasedLines
     from lakelog.erasure.status import ErasureStatus
     from lakelog.erasure.touched import ErasurePreview
     from lakelog.maintain import RepairOutcome
 else:
-    erasing, key_erasure, receipts, repetition, status, touched = (
+    entrance, erasing, key_erasure, receipts, repetition, status, touched = (
         Lazy(f"lakelog.erasure.{name}")
-        for name in "erasing key_erasure receipts repetition status touched".split()
+        for name in "entrance erasing key_erasure receipts repetition status touched".split()
     )
 
 
 class LakeErasure(LakeUpkeep):
     """What erases events from every state of a lake; `Lake` says how its branches are settled."""
 
-    _erased: tuple[tuple[int, int], erased.SubjectIndex] | None = None
-    """Who was erased, and what the folder of erasures was when that was read."""
+    _erased: tuple[tuple[int, int], ErasedLines] | None = None
+    """What was erased, and what the folder of erasures was when that was read."""
 
     @abstractmethod
     def __init__(self, store: Store, branch: str) -> None:
@@ -44,8 +53,8 @@ class LakeErasure(LakeUpkeep):
     def _accepted(self, encoded: EncodedBatch) -> EncodedBatch:
         """Refuse events that were erased before they are stored, and seal their protected fields.
         Raises InvalidEvent, InvalidKey."""
-        if erased_subjects := self._erased_subjects():
-            erased_subjects.check_lines(encoded.text)
+        if erased_lines := self._erased_lines():
+            erased_lines.check(encoded)
         protection = self.store.paths.protection
         if protection is not None:
             encoded = EncodedBatch(protection.seal_lines(encoded.text), encoded.ids, encoded.keyed)
@@ -53,16 +62,15 @@ class LakeErasure(LakeUpkeep):
 
     def without_erased(self, encoded: EncodedBatch) -> EncodedBatch:
         """Return encoded events but those that were erased, which an append refuses."""
-        erased_subjects = self._erased_subjects()
-        numbers = {n for n, _ in erased_subjects.in_lines(encoded.text)} if erased_subjects else ()
-        return encoded.without(numbers) if numbers else encoded
+        erased_lines = self._erased_lines()
+        return erased_lines.without(encoded) if erased_lines else encoded
 
-    def _erased_subjects(self) -> erased.SubjectIndex | None:
+    def _erased_lines(self) -> ErasedLines | None:
         # One `stat` an append, which tells whether anything was erased since.
         looked = self.store.erased.looked()
         if looked[0] and (self._erased is None or self._erased[0] != looked):
             self.store.refresh_protection()
-            self._erased = looked, erased.SubjectIndex.of_lake(self.store.paths)
+            self._erased = looked, entrance.ErasedLines(self.store, self.engine)
         return self._erased[1] if looked[0] and self._erased else None
 
     def _settle_branches(self) -> None:

@@ -83,7 +83,7 @@ def read_of_erasures(lake: Lake, use: Callable[[], object]) -> list[str]:
 
 
 def test_an_append_reads_one_file_however_many_were_erased(lake: Lake) -> None:
-    """Not their documents, but of those that are new, nor their rows: subjects alone refuse it."""
+    """Not their documents, nor their rows, but of those that are new."""
     for erased in (ADA, "bob", ADA):
         lake.erase(subject=erased, why="asked")
     lake.close()
@@ -101,7 +101,8 @@ def test_an_append_reads_one_file_however_many_were_erased(lake: Lake) -> None:
         time.sleep(0.1)
         refused(lake.path)
         status = other.erase(subject=ADA, why="asked again")
-    assert read() == [f"erasures/{status.erasure.key}.json"]
+    fresh = f"erasures/{status.erasure.key}"
+    assert set(read()) == {f"{fresh}.json", f"{fresh}.rows"}
     Path(lake.path, f"erasures/{status.erasure.key}.json").unlink()
     assert len(read()) == 3
     assert found == [{ADA, "bob"}] * len(found)
@@ -130,8 +131,8 @@ def test_a_seal_reads_one_file_however_many_were_erased(lake: Lake, tmp_path: Pa
     assert read_of_erasures(lake, lake.settle) == [f"erasures/{key}.rows"]
     # Both subjects had rows of that file.
     assert len(read_of_erasures(lake, lambda: lake.ingest(path))) == 2
-    lake.append({"type": "Old", "time": "2001-01-01T00:00:00Z"})
-    lake.settle()
+    with pytest.raises(InvalidEvent, match="the content of one that was erased"):
+        lake.append({"type": "Old", "time": "2001-01-01T00:00:00Z"})
     assert lake.sql("SELECT count(*) FROM events WHERE type = 'Old'").fetchall() == [(0,)]
 
 
@@ -155,7 +156,9 @@ def test_rows_of_erasures_that_earlier_versions_wrote(lake: Lake, tmp_path: Path
         del whole["origins"], whole["times"]
         rows.write_bytes(document.encode(whole))
     with lakelog.open(lake.path, create=False) as again:
-        again.append({"type": "Old", "time": OLD})
+        with pytest.raises(InvalidEvent, match="the content of one that was erased"):
+            again.append({"type": "Old", "time": OLD})
+        again.writer().append(EncodedBatch.of([{"type": "Old", "time": OLD}]))
         again.settle()
         report = again.ingest(path)
         assert (report.events, report.erased, report.quarantined) == (0, 2, 0)
@@ -312,6 +315,32 @@ def test_a_time_to_come_after_the_key_is_gone(
     assert (
         lake.sql("SELECT type FROM events WHERE subject = ?", [ADA]).fetchall() == [("LATER",)] * 2
     )
+
+
+@pytest.mark.parametrize("by", ["subject", "condition"])
+def test_an_event_that_an_append_accepts_is_kept(lake: Lake, by: str) -> None:
+    """Sealing leaves out what it knows by its content: an append and a logger refuse just that."""
+    later = {"type": "A", "subject": ADA, "time": "2999-01-01T00:00:00Z", "data": {"n": [1, 2.50]}}
+    odd = {"event_type": "A", "item_id": ADA, "ts": "2999-01-01T00:00:00.5+02:00", "x": "\u2028"}
+    for event in (later, odd):
+        lake.append(event)
+    lake.erase(**({"subject": ADA} if by == "subject" else {"where": "type = 'A'"}), why="asked")
+    for event in (later, odd):
+        with pytest.raises(InvalidEvent, match="the content of one that was erased"):
+            lake.append([{"type": "B"}, event])
+        with pytest.raises(InvalidEvent, match="the content of one that was erased"):
+            lake.append(event, expect={ADA: 0})
+    queue = queue_of(lake)
+    # The first event of a file gets an id there.
+    for event in ({"type": "B"}, later, later | {"data": {"n": 2}}):
+        queue.put(EncodedBatch.of([event]).text)
+    queue.close()
+    assert (queue.stats().stored, queue.stats().refused) == (2, 1)
+    accepted = [later | {"time": "2999-01-01T00:00:01Z"}, odd | {"x": "y"}, later | {"level": "a"}]
+    lake.append(accepted)
+    assert hers(lake) == 4
+    lake.settle()
+    assert hers(lake) == 4
 
 
 def test_a_frame_of_a_writer_that_looked_before(lake: Lake) -> None:

@@ -77,3 +77,18 @@ def test_what_was_erased_keeps_no_other_event_away(tmp_path: Path) -> None:
         query = b"SELECT string_agg(id, ' ' ORDER BY id) AS ids FROM events"
         assert b'"ada0 ada1"' in server.ask("/sql", query).body
         assert b"bob" not in server.ask("/sql", b"SELECT line FROM quarantine").body
+
+
+def test_a_request_that_comes_again_with_times_to_come(tmp_path: Path) -> None:
+    """Its events are known by their contents: answered as before, shown and stored no more."""
+    need_module("uvicorn")
+    path = tmp_path / "lake"
+    run(path, "init")
+    events = [{"type": "a", "subject": s, "time": "2999-01-01T00:00:00Z"} for s in ("ada", "bob")]
+    with serving(path) as server:
+        assert server.ask("/ingest", lines(*events)).status == 200
+        run(path, "erase", "--subject", "bob", "--why", "a request", "--yes")
+        reply = server.ask("/ingest?again", lines(*events))
+        assert (reply.status, json.loads(reply.body)["accepted"]) == (200, 1)
+        query = b"SELECT string_agg(subject, ' ' ORDER BY ALL) AS subjects FROM events"
+        assert b'"ada ada"' in server.ask("/sql", query).body

@@ -13,8 +13,9 @@ from lakelog import database, frame_rows, identities
 from lakelog.appends import KnownKeys, VersionedBatch
 from lakelog.disk import Begun, disk
 from lakelog.entries import IdRun, SegmentEntry
-from lakelog.erased import SubjectIndex
+from lakelog.erasure import ErasedLines
 from lakelog.errors import LakelogError
+from lakelog.event import EncodedBatch
 from lakelog.libraries import duckdb
 from lakelog.maintain import Sealer
 from lakelog.manifest import Manifest
@@ -47,7 +48,9 @@ class VersionedAppend:
         batch, keys = self._batch, self._keys.of(state.ids)
         # Another machine may have erased their subject since they were looked at.
         if self._store.erased.looked()[0]:
-            SubjectIndex.of_lake(self._store.paths).check_lines(batch.text)
+            encoded = EncodedBatch(batch.text, [None] * batch.events, False)
+            with database.shared_database(self._store.paths) as connect:
+                ErasedLines(self._store, connect).check(encoded)
         if not batch.number(keys.last_version):
             assert batch.refusal is not None
             raise batch.refusal
