@@ -47,6 +47,23 @@ def test_append_is_light(tmp_path: Path) -> None:
     assert heavy_after(f"import lakelog; {lake}.append({{'type': 'PING', 'source': 't'}})") == set()
 
 
+def test_rounds_of_alerts_without_a_rule_are_light(tmp_path: Path) -> None:
+    """A server makes them, and takes events without an engine in its memory; also after a rollback
+    of a lake that never had a rule."""
+    path = str(tmp_path / "lake")
+    with lakelog.open(path) as lake:
+        lake.append({"type": "PING"})
+        lake.tag("before")
+        lake.append({"type": "PING"})
+        lake.settle()
+        lake.rollback("before")
+    rounds = f"""import lakelog, threading
+from lakelog.alerts.rounds import evaluating
+with evaluating(lakelog.open({path!r}), print, threading.Event()) as evaluator:
+    assert evaluator.round().rules == 0"""
+    assert heavy_after(rounds) & ENGINES == set()
+
+
 def test_a_program_in_a_zip_file_appends(tmp_path: Path) -> None:
     """Packages that load their modules late do so wherever they were loaded from."""
     archive = shutil.make_archive(str(tmp_path / "app"), "zip", ROOT, "lakelog")

@@ -187,13 +187,16 @@ class Evaluator:
         """The rules of states that a rollback left, as removed ones: of alerts that are told to
         fire, somebody has to hear that they are over."""
         store, earlier_rules = self._lake.store, dict[str, AlertRule]()
-        standing = self._log.read()
-        names = {alert.rule for alert in standing.alerts.values()}
-        names |= {str(each.document["rule"]) for each in standing.deliveries.values()}
-        for snapshot in earlier_states(self._lake) if names else ():
+        for snapshot in earlier_states(self._lake):
             with contextlib.suppress(LakelogError):
                 of_state = rules.of_state(store, store.manifests.load(snapshot))
                 earlier_rules = of_state | earlier_rules
+        # Asked only now: most lakes have none, and a server of such need not load an engine.
+        if not earlier_rules:
+            return {}
+        standing = self._log.read()
+        names = {alert.rule for alert in standing.alerts.values()}
+        names |= {str(each.document["rule"]) for each in standing.deliveries.values()}
         return {n: replace(r, is_removed=True) for n, r in earlier_rules.items() if n in names}
 
     def _is_due(self, rule: AlertRule) -> bool:
