@@ -74,5 +74,6 @@ class ErasedLines:
 
 
 def _time_us(event: dict[str, str]) -> int:
-    names = ("time", "ts", "timestamp")
-    return to_micros(parse_time(next(event[name] for name in names if name in event)))
+    # A line has one of them, in the spelling that it came with.
+    name = next(name for name in frame_rows.TIMES if name in event)
+    return to_micros(parse_time(event[name]))

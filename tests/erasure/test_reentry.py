@@ -54,6 +54,20 @@ def test_an_append_is_refused(lake: Lake) -> None:
     assert hers(lake) == 1
 
 
+@pytest.mark.parametrize("subject", ["subject", "item_id"])
+@pytest.mark.parametrize("moment", ["time", "timestamp", "ts", "@timestamp"])
+def test_an_append_is_refused_in_each_spelling(lake: Lake, moment: str, subject: str) -> None:
+    """A plain event keeps the names of its members, such as those of Elasticsearch's clients."""
+    old, later = ({"type": "A", moment: t, subject: ADA} for t in (OLD, "2999-01-01T00:00:00Z"))
+    lake.append(later)
+    lake.erase(subject=ADA, why="asked")
+    for event in (old, later):
+        with pytest.raises(InvalidEvent, match="erased"):
+            lake.append(event)
+    lake.append({**later, "message": "another"})
+    assert hers(lake) == 1
+
+
 def refused(path: str) -> set[str]:
     """Which of three subjects a new process could not append an old event of."""
     subjects = set()
