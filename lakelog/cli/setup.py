@@ -134,8 +134,9 @@ def protect_fields(
 
     A FIELD is a member of `data`. Whose key seals is the event's subject, or the field that
     --subject names. The keys are in a file outside of the lake, that of LAKELOG_SUBJECT_KEYS or
-    below ~/.config/lakelog/keys: without it the fields are NULL. Events that are there stay plain
-    until they are compacted. `lakelog erase --subject X` destroys the key of X.
+    below ~/.config/lakelog/keys: without it the fields are NULL. Fields of before stay protected.
+    Events that are there stay plain until they are compacted. `lakelog erase --subject X`
+    destroys the key of X.
     """
     with app.open() as lake:
         lake.protect(fields, types=types, subject=subject)

@@ -1,7 +1,8 @@
 """Erasing a subject, or chosen events, from every state of a lake, for good.
 
 `LakeErasure` has the methods of a lake for it; `ErasedLines` refuses what comes again. `adopt` and
-`erase_again` erase what another copy of the lake has erased.
+`erase_again` erase what another copy of the lake has erased, and `adopt_protection` protects what
+it protects.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from lakelog.runtime.lazy import lazy_face
 if TYPE_CHECKING:
     from lakelog.erasure.derived import clean as clean
     from lakelog.erasure.entrance import ErasedLines as ErasedLines
+    from lakelog.erasure.key_erasure import adopt_protection as adopt_protection
     from lakelog.erasure.on_lake import LakeErasure as LakeErasure
     from lakelog.erasure.repetition import adopt as adopt
     from lakelog.erasure.repetition import erase_again as erase_again

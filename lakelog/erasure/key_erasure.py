@@ -35,17 +35,12 @@ def protect(
     before = store.paths.protection
     if before is not None and subject not in ("", before.subject):
         raise InvalidSetting(f"fields are sealed by {before.subject}: that cannot be changed")
-    # A file of a WAL has a frame at least.
-    has_events = any(
-        store.state(branch).next_seq or Folder(store.paths.wal_dir(branch)).names()
-        for branch in store.refs.branches()
-    )
     protection = Protection(
         before.id if before else disk.random_hex(8),
         tuple(dict.fromkeys(fields)),
         tuple(dict.fromkeys(types)),
         subject or (before.subject if before else "subject"),
-        disk.now_us() if has_events else 0,
+        _since(store),
         before.destroyed if before else 0,
     )
     protection.check()
@@ -53,9 +48,38 @@ def protect(
     if before is not None:
         before.require_ciphers()  # a new file would have other keys
     SubjectKeys.create(protection.id, ring.find_master() if ring else None)
+    if before is not None:
+        # What is sealed cannot be taken for plain again: its fields stay protected.
+        protection = before.joined(protection, protection.since)
+    _change(store, protection)
+    return protection
+
+
+def adopt_protection(store: Store, other: Protection) -> None:
+    """Protect also what another lake of the same keys does, before something of it comes here.
+    Raises InvalidSetting, NotAllowed, OSError."""
+    before = store.paths.protection
+    # How many keys were destroyed is for the file of keys to say, and not for another lake.
+    since = _since(store)
+    own = before or dataclasses.replace(other, since=max(since, other.since), destroyed=0)
+    protection = own.joined(other, since)
+    if protection != before:
+        _change(store, protection)
+
+
+def _change(store: Store, protection: Protection) -> None:
     store.change_protection(protection)
     derived.forget_answers(store)  # which may have words of the fields
-    return protection
+
+
+def _since(store: Store) -> int:
+    """From when (us) on all events have fields sealed that are protected now."""
+    # A file of a WAL has a frame at least.
+    has_events = any(
+        store.state(branch).next_seq or Folder(store.paths.wal_dir(branch)).names()
+        for branch in store.refs.branches()
+    )
+    return disk.now_us() if has_events else 0
 
 
 def preview(store: Store, subjects: Sequence[str]) -> ErasurePreview:

@@ -172,7 +172,8 @@ class LakeErasure(LakeUpkeep):
     ) -> None:
         """Seal these fields of the payloads that are stored from now on, each under the key of its
         subject: the event's, or the field of the payload that is named. `types` are those of the
-        events, by default of all. Keys are in a file outside of the lake.
+        events, by default of all. What was protected before stays so. Keys are in a file outside of
+        the lake.
 
         Raises InvalidSetting, InvalidKey, NotAllowed, OSError.
         """

@@ -16,7 +16,7 @@ import os
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -88,6 +88,17 @@ class Protection:
             raise InvalidSetting("name the fields of payloads that are to be protected")
         if self.subject in self.fields or sealed_payload.MEMBER in self.fields:
             raise InvalidSetting(f"{self.subject} is whose key seals: it cannot be protected")
+
+    def joined(self, other: Protection, since: int) -> Protection:
+        """Return what seals the fields of both, in events of the types of both. Where `other` adds
+        some, what arrived before `since` (us) may have them plain."""
+        fields = tuple(dict.fromkeys((*self.fields, *other.fields)))
+        # No types mean all.
+        both = self.types and other.types
+        types = tuple(dict.fromkeys((*self.types, *other.types))) if both else ()
+        is_wider = (fields, types) != (self.fields, self.types)
+        newest = max(self.since, other.since, since if is_wider else 0)
+        return replace(self, fields=fields, types=types, since=newest)
 
     @property
     def path(self) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from lakelog import erasure
+from lakelog.disk import disk
 from lakelog.errors import InvalidKey, TransferRefused
 from lakelog.keys import KeyRing
 from lakelog.protect import Protection
@@ -64,8 +66,12 @@ def share_with(store: Store, site: Site) -> None:
     protection, far_protection = store.paths.protection, _protection_of(site)
     if protection is not None and far_protection is not None:
         _require_same_keys(protection, far_protection, site)
+        # What a clone learnt since this lake last looked there holds for both.
+        erasure.adopt_protection(store, far_protection)
+        assert store.paths.protection is not None
+        protection = far_protection.joined(store.paths.protection, disk.now_us())
         # A clone knows of none, and the lake there goes on refusing an older file of keys.
-        destroyed = max(protection.destroyed, far_protection.destroyed)
+        destroyed = max(store.paths.protection.destroyed, far_protection.destroyed)
         protection = replace(protection, destroyed=destroyed)
     # The remote has to say it before the first row is there that needs it.
     if protection is not None and protection != far_protection:
@@ -104,9 +110,8 @@ def adopt_from(store: Store, site: Site) -> None:
     protection, far_protection = store.paths.protection, _protection_of(site)
     if far_protection is not None and protection is not None:
         _require_same_keys(protection, far_protection, site)
-    elif far_protection is not None:
-        # How many keys were destroyed is for the file of keys to say, and not for a remote.
-        store.change_protection(replace(far_protection, destroyed=0))
+    if far_protection is not None:
+        erasure.adopt_protection(store, far_protection)
     own, far = _rings(store, site)
     if own is None or far is None or far.keys.keys() <= own.keys.keys():
         return

@@ -1,0 +1,111 @@
+"""Lakes and remotes of the same keys learn from each other which fields are protected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from tests.support import encrypted, protected
+from tests.support.cli import run
+from tests.support.protected import PLANTED
+
+BY_EMAIL = """\
+-- name: by_email
+-- map
+SELECT data->>'email' AS email, count(*) AS n FROM segment GROUP BY ALL
+-- merge
+SELECT email, sum(n) AS n FROM partials GROUP BY ALL
+-- finish
+SELECT email, n FROM state
+"""
+
+
+def _append(path: Path, number: int) -> None:
+    with lakelog.open(path) as lake:
+        protected.append(lake, [number])
+        lake.settle()
+
+
+def _fields(path: Path) -> set[str]:
+    with lakelog.open(path) as lake:
+        assert lake.store.paths.protection
+        return set(lake.store.paths.protection.fields)
+
+
+def test_fields_that_are_protected_stay_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is protected later comes to those before, and views go on reading all of them."""
+    protected.keys_in(tmp_path, monkeypatch)
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.protect(["email"], types=["SIGNUP"])
+        protected.append(lake, range(3))
+        lake.settle()
+        lake.protect(["person"], types=["LOGIN"])
+        protected.append(lake, range(3, 6))
+        lake.settle()
+        protection = lake.store.paths.protection
+        assert protection
+        assert (protection.fields, protection.types) == (("email", "person"), ("SIGNUP", "LOGIN"))
+        mails = {row["email"] for row in lake.view(BY_EMAIL).to_pylist()}
+        assert mails == {f"{PLANTED}{n}@example.org" for n in range(5)}
+        lake.protect(["person"])
+        assert lake.store.paths.protection
+        assert lake.store.paths.protection.types == ()
+    assert encrypted.found(tmp_path / "lake", [f"{PLANTED}4@example.org"]) == []
+
+
+@pytest.mark.parametrize("first_step", ["pull", "push"])
+def test_a_clone_learns_what_is_protected_later(
+    first_step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It seals those fields from its next exchange on, and never takes them off a remote."""
+    hub, clone = tmp_path / "hub", tmp_path / "clone"
+    with protected.create(tmp_path / "lake", monkeypatch):
+        pass
+    run(tmp_path / "lake", "remote", "add", "origin", str(hub))
+    _append(tmp_path / "lake", 1)
+    run(tmp_path / "lake", "push")
+    run(tmp_path / "none", "clone", str(hub), str(clone))
+    run(clone, "config", "protect", "phone")
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.protect(["plan"])
+    run(tmp_path / "lake", "push")
+    run(clone, first_step)
+    assert _fields(clone) == {*protected.FIELDS, "phone", "plan"}
+    _append(clone, 2)
+    run(clone, "push")
+    assert _fields(hub) == {*protected.FIELDS, "phone", "plan"}
+    run(tmp_path / "lake", "pull")
+    assert _fields(tmp_path / "lake") == {*protected.FIELDS, "phone", "plan"}
+    run(tmp_path / "none", "clone", str(hub), str(tmp_path / "third"))
+    assert _fields(tmp_path / "third") == {*protected.FIELDS, "phone", "plan"}
+
+
+def test_a_plain_lake_forgets_answers_when_it_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it kept of fields that its remote protects now is deleted, and they may be plain in its
+    own events until then."""
+    protected.keys_in(tmp_path, monkeypatch)
+    lake, hub, clone = (tmp_path / name for name in ("lake", "hub", "clone"))
+    _append(lake, 1)
+    run(lake, "remote", "add", "origin", str(hub))
+    run(lake, "push")
+    run(tmp_path / "none", "clone", str(hub), str(clone))
+    run(clone, "config", "protect", "email")
+    _append(clone, 2)
+    run(clone, "push")
+    _append(lake, 3)
+    with lakelog.open(lake) as opened:
+        opened.view(BY_EMAIL)
+    assert list((lake / "cache/views").rglob("*.piece"))
+    run(lake, "pull", "--merge")
+    assert not list((lake / "cache/views").rglob("*.piece"))
+    with lakelog.open(lake) as opened:
+        protection = opened.store.paths.protection
+        assert protection
+        arrived = opened.sql("SELECT max(epoch_us(ingested_at)) FROM events").fetchone()
+        assert arrived
+        assert protection.since > arrived[0]
+        assert len(opened.view(BY_EMAIL).to_pylist()) == 3
