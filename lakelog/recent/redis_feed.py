@@ -193,14 +193,15 @@ class RecentFeeder:
             mark, keep, ttl = self._mark()
             if mark is not None:
                 self._adopt_limits(keep, ttl)
-            return self._rebuild(*self._newest())
+            return self._rebuild(*self._newest(mark))
         except redis.RedisError as error:
             raise Unreachable(words_of(self._config, error)) from None
         except WatermarkMoved:
             return self.feed()
 
-    def _newest(self) -> tuple[Head, Manifest]:
-        head = self._store.refs.head(self._lake.branch_name)
+    def _newest(self, mark: Watermark | None) -> tuple[Head, Manifest]:
+        # Looked for after the watermark was read: an older state would take back what others wrote.
+        head = self._store.head_since(self._lake.branch_name, mark.move if mark else 0)
         # Before any row is read: one that is erased meanwhile, or whose key is, is written again.
         self._destroyed_keys = self._store.destroyed_keys()
         self._snapshot = self._store.manifests.stored_as(head.move.snapshot)
@@ -214,8 +215,8 @@ class RecentFeeder:
         if is_same and time.monotonic() - self._checked < _CHECK:
             return 0
         began = time.monotonic()
-        head, state = self._newest()
         mark, keep, ttl = self._mark()
+        head, state = self._newest(mark)
         if mark is not None and not self._is_swept:
             self._drop_others(self._generation)
         self._is_swept = True

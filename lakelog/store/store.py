@@ -35,7 +35,7 @@ from lakelog.keys import VAULT
 from lakelog.manifest import Manifest, Manifests, empty
 from lakelog.paths import FORMAT, KEYS, PLAIN_FORMAT, FileNames, Paths
 from lakelog.protect import PROTECTIONS, Protection
-from lakelog.refs import Move, Refs, author, escape_text
+from lakelog.refs import Head, Move, Refs, author, escape_text
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.lake_config import LakeConfig
@@ -261,6 +261,15 @@ class Store:
     def state(self, branch: str) -> Manifest:
         """Return the newest published state of a branch. Raises UnknownRef, Damaged."""
         return self.manifests.of(self.refs.head(branch).move)
+
+    def head_since(self, branch: str, number: int) -> Head:
+        """Return the newest move of a branch, of which somebody has seen this one: where it is not
+        here, another machine has made it. Raises UnknownRef, Unreachable, TransferRefused."""
+        head = self.refs.head(branch)
+        if head.move.number < number and self.attachment is not None:
+            self.attachment.refresh(self)
+            head = self.refs.head(branch)
+        return head
 
     def remote_names(self) -> list[str]:
         """Return the names of the remotes that the lake knows."""

@@ -356,7 +356,7 @@ def status_of(
     if (mark.lake_id, mark.branch) != (lake.store.lake_id, lake.branch_name):
         note = "the table is of another lake or branch"
     else:
-        head = lake.store.refs.head(lake.branch_name)
+        head = lake.store.head_since(lake.branch_name, mark.move)
         state = lake.store.manifests.of(head.move)
         with contextlib.closing(lake.engine().cursor()) as cursor:
             change = delta_between(lake.store, cursor, mark, state, head.move.generation)

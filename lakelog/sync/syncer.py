@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lakelog import clients
 from lakelog.clients import Attempts, ConnectionLost
 from lakelog.disk import disk
 from lakelog.erased import copies
-from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
+from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
 from lakelog.manifest import Manifest
@@ -159,17 +160,16 @@ class Syncer:
         """
         self._written = self._deleted = self._commits = self._quarantined = 0
         self._is_rebuilt = False
-        stop, head = stop or threading.Event(), self._head()
+        stop, head = stop or threading.Event(), None
         attempts = Attempts(self._retries, self._say)
-        # Of a file nobody else may look for the table meanwhile.
-        snapshot = self._store.manifests.stored_as(head.move.snapshot)
-        is_idle = self._done is not None and self._done.snapshot == snapshot
-        while not (self._continuous and self._target.is_exclusive and is_idle):
+        while True:
             try:
-                self._done = self._round(head, stop)
+                head = head or self._head()
+                if not self._is_idle(head):
+                    self._done = self._round(head, stop)
                 self.is_away = False
                 if attempts.count >= attempts.limit:
-                    self._say(f"{self._target.address} is there again")
+                    self._say(f"{self._target.address} is synced again")
                 break
             except (ConnectionLost, WatermarkMoved) as error:
                 self._disconnect()
@@ -196,6 +196,12 @@ class Syncer:
             self._quarantined,
         )
 
+    def _is_idle(self, head: Head) -> bool:
+        """Whether nobody else may look for the table meanwhile, and it has the state."""
+        if self._done is None or not (self._continuous and self._target.is_exclusive):
+            return False
+        return self._done.snapshot == self._store.manifests.stored_as(head.move.snapshot)
+
     def _wait_for_server(self, problem: str, attempt: int, stop: threading.Event) -> bool:
         """Wait before another attempt, for as long as the server is away; False if stopped."""
         self.is_away = attempt >= self._retries
@@ -216,7 +222,8 @@ class Syncer:
             if pending.bytes < _SEAL_BYTES:
                 return pending.head
         before = self._store.refs.head(self._lake.branch_name).move.number
-        head = self._lake.settle()
+        with self._patience():
+            head = self._lake.settle()
         self._seals -= head.move.number != before
         return head
 
@@ -234,15 +241,18 @@ class Syncer:
         if not self._is_connected:
             self._target.connect()
             self._is_connected = True
+        interrupted = self._target.interrupted(self.table)
+        if interrupted:  # what is refused is refused before half a batch is taken back
+            head = self._since(interrupted, head)
+            self._plan(interrupted, self._store.manifests.of(head.move), head)
+        self._target.recover(self.table)
+        before = self._target.watermarks().get(self.table)
+        head = self._since(before, head)
         # Before any row is read: one that is erased meanwhile, or whose key is, is written again.
         snapshot = self._store.manifests.stored_as(head.move.snapshot)
         self._destroyed_keys = self._store.destroyed_keys()
         state = self._store.manifests.of(head.move)
-        interrupted = self._target.interrupted(self.table)
-        if interrupted:  # what is refused is refused before half a batch is taken back
-            self._plan(interrupted, state, head)
-        self._target.recover(self.table)
-        plan = self._plan(self._target.watermarks().get(self.table), state, head)
+        plan = self._plan(before, state, head)
         change = plan.change
         is_first = True
         mark = self._mark_of(plan, state, head, snapshot)
@@ -293,6 +303,24 @@ class Syncer:
             if stop.is_set():
                 break
         return mark
+
+    def _since(self, mark: Watermark | None, head: Head) -> Head:
+        """The state to go to, where another sync has taken the table further than to `head`: an
+        older one would take back what it wrote."""
+        if mark is None or mark.move <= head.move.number:
+            return head
+        with self._patience():
+            return self._store.head_since(self._lake.branch_name, mark.move)
+
+    @contextlib.contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Have a sync that goes on wait for the bucket of a shared lake as for its target."""
+        try:
+            yield
+        except Unreachable as error:
+            if self._continuous:
+                raise ConnectionLost(str(error)) from None
+            raise
 
     def _mark_of(self, plan: _Round, state: Manifest, head: Head, snapshot: str) -> Watermark:
         """The watermark of a table that is taken to a state, which is stored as `snapshot`, before

@@ -23,6 +23,7 @@ from lakelog.errors import InvalidSetting, Unreachable
 from lakelog.maintain import retention
 from lakelog.recent.redis_feed import RecentFeeder
 from lakelog.recent.redis_recent import from_lake, prefix_of
+from lakelog.remotes.shared import attach
 from tests.support import protected
 from tests.support.cli import run
 from tests.support.effort import share
@@ -353,6 +354,25 @@ def test_two_feeders(lake: lakelog.Lake, config: RedisConfig) -> None:
 
 
 @pytest.mark.matrix
+def test_feeders_of_two_machines_of_a_shared_lake(home: Path, config: RedisConfig) -> None:
+    """One that has not heard of the newest events takes them out of no list."""
+    for name in ("one", "two"):
+        attach(f"file://{home}/bucket", str(home / name))
+    with (
+        lakelog.open(home / "one") as one,
+        lakelog.open(home / "two") as two,
+        feeding(one, config) as feeder,
+        feeding(two, config) as slower_feeder,
+    ):
+        add(one, 9)
+        feeder.feed()
+        slower_feeder.feed()
+        add(one, 9)
+        feeder.feed()
+        assert (slower_feeder.feed(), slower_feeder.figures["rebuilds"]) == (0, 0)
+        check(one, config)
+
+
 @pytest.mark.parametrize("how", ["kill", "shutdown", "flush", "empty"])
 def test_server_restart(lake: lakelog.Lake, tmp_path: Path, how: str) -> None:
     """One line when it goes, one when it has everything again; the lake never waits."""

@@ -49,7 +49,7 @@ def path(home: Path) -> str:
 
 
 def test_waits_for_a_server_that_is_away(home: Path, path: str) -> None:
-    """However long; it says so once, and when the server is there again."""
+    """However long; it says so once, and when the table is synced again."""
     place, said = SqlitePlace(home), list[str]()
     with lakelog.open(path) as lake:
         target: Any = Away(place.target(), 30)
@@ -59,7 +59,7 @@ def test_waits_for_a_server_that_is_away(home: Path, path: str) -> None:
         "trying again",
         "waiting for it",
     ]
-    assert said[2].endswith("is there again")
+    assert said[2].endswith("is synced again")
     assert len(said) == 3
     assert place.rows() == expected(path)
 
