@@ -37,6 +37,10 @@ class BranchAccess:
         """The newest move. Raises UnknownRef where the branch is gone."""
         return self.store.refs.head(self.branch)
 
+    def head_since(self, number: int) -> Head:
+        """The newest move, of which a position names this one. Raises UnknownRef, Unreachable."""
+        return self.store.head_since(self.branch, number)
+
     def state(self, head: Head) -> Manifest:
         """The state after a move."""
         return self.store.manifests.of(head.move)

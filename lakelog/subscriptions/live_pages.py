@@ -111,21 +111,27 @@ class LivePages:
         `is_patient` leaves much that is sealed in a moment until it is. Raises InvalidSetting,
         QueryFailed, Damaged.
         """
-        return self.behind(self._start(after, pending), pending, limit, is_patient=is_patient)
+        position, pending = self._start(after, pending)
+        return self.behind(position, pending, limit, is_patient=is_patient)
 
-    def _start(self, token: str, pending: PendingFrames) -> LivePosition:
+    def _start(self, token: str, pending: PendingFrames) -> tuple[LivePosition, PendingFrames]:
+        """Where a page begins, and the branch as it is then: another machine may have given the
+        position, behind moves that are not here yet."""
         if token == "end":
             # What is in the tail counts as given, so that its ids are known.
             self._hold(pending)
-            return self._end(pending)
+            return self._end(pending), pending
         if token == "beginning" or token.isdecimal():
             place = start_position(token, self._access.state(pending.head))
-            return replace(self.end_of(pending.head), place=place)
+            return replace(self.end_of(pending.head), place=place), pending
         position = LivePosition.parse(token)
         if position.branch != self._digest:
             raise InvalidSetting(
                 "this position is of another lake or branch: begin with `end` or `beginning`"
             )
+        if position.move > pending.head.move.number:
+            self._access.head_since(position.move)
+            pending = self.pending()
         # Digits of a number that the branch does not have yet would be a valid position later on.
         move = pending.head.move
         reach = position.place.reach
@@ -141,7 +147,7 @@ class LivePages:
                 " the lake does not have: it is of a newer copy of the lake; begin with `end` or"
                 " `beginning`"
             )
-        return position
+        return position, pending
 
     def behind(
         self,

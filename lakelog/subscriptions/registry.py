@@ -115,7 +115,8 @@ def check_name(name: str) -> None:
 
 def external_start(access: BranchAccess, start: str) -> Position:
     """Return where a subscription without a name begins. Raises InvalidSetting for the position of
-    another lake or branch, SubscriptionRewound for one that the branch does not have any more."""
+    another lake or branch, SubscriptionRewound for one that the branch does not have any more,
+    Unreachable where another machine gave it and the bucket is away."""
     if not start.startswith("{"):
         if start == "end":
             # Positions count published events.
@@ -131,7 +132,7 @@ def external_start(access: BranchAccess, start: str) -> Position:
             f"this position is of branch {branch_position.branch!r}: open that one, or use"
             " `beginning`"
         )
-    head = access.head()
+    head = access.head_since(branch_position.move)
     if branch_position.generation != head.move.generation:
         raise rewound(access, branch_position.generation, branch_position.position, head)
     # Numbers of a copy that went on by itself mean other events.
