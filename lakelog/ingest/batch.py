@@ -26,7 +26,6 @@ from lakelog.errors import DamagedSegment, StaleFiles
 from lakelog.files import CursorIndex, FileCursor, Resolver, Start
 from lakelog.formats import Format, FormatDefinition, TypedPayloads
 from lakelog.identities import IdentityKeys, unique_rows
-from lakelog.ingest import definitions
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine, bad_table
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.definitions import Formats, LakeFormat
@@ -41,6 +40,7 @@ from lakelog.refs import Head
 from lakelog.segments import rows_target, write_segment
 from lakelog.store import Store
 from lakelog.typed_columns import Schema
+from lakelog.views import Contract
 
 # A publish costs about the same whatever it holds; what is not published is read again after a
 # crash or a lost race.
@@ -134,7 +134,7 @@ class Job:
         next."""
         state = self.store.manifests.of(head.move)
         self.formats = LakeFormat.of_state(self.store, state)
-        contracts = definitions.contracts_of(self.store, state)
+        contracts = Contract.of_state(self.store, state)
         if contracts != self.conformance.contracts:
             self.conformance = Conformance(contracts, self.store.paths.protection)
         return state

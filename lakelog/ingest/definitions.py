@@ -7,27 +7,22 @@ read what comes next; a file's cursor holds the definition that it was read by i
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import os
 import re
 from dataclasses import dataclass, replace
 
 from lakelog.disk import disk
-from lakelog.entries import Entry, Record, Removal
+from lakelog.entries import Record, Removal
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.files import FileCursor, LogName
 from lakelog.formats import FORMATS, FormatDefinition
-from lakelog.manifest import Manifest, Page
+from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
 from lakelog.store import Store
-from lakelog.views import Contract
 
 WHAT = "format"
-_PAGES: dict[str, tuple[Entry, ...]] = {}
-"""The entries of formats and contracts by the digest of their page, which never changes."""
-_PAGES_MAX = 4096
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -72,9 +67,9 @@ class LakeFormat:
 
     @classmethod
     def of_state(cls, store: Store, state: Manifest) -> Formats:
-        """Return the formats that a state holds, by name."""
-        live = _live(store, state, WHAT)
-        return {name: cls.from_entry(record) for name, record in live.items()}
+        """Return the formats that a state holds, by name. Raises DamagedManifest."""
+        formats = store.manifests.read_records(state, WHAT, cls.from_entry)
+        return {form.name: form for form in formats}
 
     @classmethod
     def present(cls, store: Store, branch: str) -> Formats:
@@ -165,38 +160,6 @@ class LakeFormat:
 
 
 Formats = dict[str, LakeFormat]
-
-
-def contracts_of(store: Store, state: Manifest) -> dict[str, Contract]:
-    """Return the contracts that a state holds, by type of event. Raises DamagedManifest."""
-    live = _live(store, state, Contract.ENTRY)
-    # Read again by whoever says what is wrong with an entry.
-    with contextlib.suppress(AttributeError, KeyError, TypeError):
-        return {name: Contract.from_entry(record) for name, record in live.items()}
-    return Contract.of_state(store, state)
-
-
-def _live(store: Store, state: Manifest, record_kind: str) -> dict[str, Record]:
-    """The live entries of one kind, by key."""
-    live: dict[str, Record] = {}
-    for entries in (*(_on_page(store, page) for page in state.pages), state.recent):
-        for entry in entries:
-            if entry.entry_type == record_kind:
-                live.pop(entry.key, None)
-                if isinstance(entry, Record):
-                    live[entry.key] = entry
-    return live
-
-
-def _on_page(store: Store, page: Page) -> tuple[Entry, ...]:
-    """The entries of formats and contracts on a page; remembered, for every publish asks."""
-    if page.digest not in _PAGES:
-        # Pages are immutable, so forgetting them all is safe and rare.
-        if len(_PAGES) >= _PAGES_MAX:
-            _PAGES.clear()
-        kinds = (WHAT, Contract.ENTRY)
-        _PAGES[page.digest] = tuple(e for e in store.manifests.page(page) if e.entry_type in kinds)
-    return _PAGES[page.digest]
 
 
 def _published(head: Head | None) -> Head:

@@ -23,7 +23,7 @@ from lakelog.event import EncodedBatch
 from lakelog.files import FileCursor
 from lakelog.formats import FORMATS, Format, FormatDefinition
 from lakelog.identities import IdentityKeys, unique_rows
-from lakelog.ingest import definitions, message_events
+from lakelog.ingest import message_events
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.stream_cursor import StreamCursor
@@ -36,6 +36,7 @@ from lakelog.protect import sealed_blocks
 from lakelog.refs import Head
 from lakelog.segments import Segment, SegmentEncoder, put_segment, write_segment
 from lakelog.store import Policy, Store
+from lakelog.views import Contract
 
 _LINES = 1024
 """Lines that are parsed at a time."""
@@ -167,7 +168,7 @@ class _Retry:
         self._store, self._connect, self._state = store, connect, state
         self._tail_keys = functools.partial(TailKeys().look, store, branch, connect)
         self._rules, self._type, self._is_kept = rules, type_, is_kept
-        contracts = definitions.contracts_of(store, state)
+        contracts = Contract.of_state(store, state)
         self._conformance = Conformance(contracts, store.paths.protection)
         streams = StreamCursor.of_state(store, state).values()
         self._streams = tuple(cursor.origin for cursor in streams)
