@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-_POLYNOMIAL = 0xEDB88320
+_POLYNOMIAL, _BYTE = 0xEDB88320, 1 << 23
 _ALL_BITS = 0xFFFFFFFF
 
 
@@ -57,8 +56,8 @@ def joined(crc: int, next_crc: int, length: int) -> int:
     """Return the CRC-32 of two texts, one after the other, by those of each; `length` is that of
     the second.
 
-    As crc32_combine of zlib: a byte of zero behind a text is a linear map of its CRC, and so many
-    of them are powers of that map.
+    As crc32_combine of zlib: a byte of zero behind a text multiplies its CRC by x to the 8, and so
+    many of them by a power of that.
     """
     return _behind(crc, length) ^ next_crc
 
@@ -70,33 +69,24 @@ def of_zeros(length: int) -> int:
 
 
 def _behind(crc: int, length: int) -> int:
-    """Return what so many bytes of zero behind a text make of its CRC, a linear map."""
-    for power in itertools.count():
-        if not length:
-            break
-        if length & 1:
-            crc = _times(_zeros(power), crc)
-        length >>= 1
+    """Return what so many bytes of zero behind a text make of its CRC."""
+    for bit in range(length.bit_length()):
+        if length >> bit & 1:
+            crc = _product(_power(bit), crc)
     return crc
 
 
 @functools.cache
-def _zeros(power: int) -> Sequence[int]:
-    """Return what two to this power of zero bytes behind it make of each bit of a CRC."""
-    if power:
-        return _twice(_zeros(power - 1))
-    bit = [_POLYNOMIAL, *(1 << number for number in range(31))]
-    return _twice(_twice(_twice(bit)))
+def _power(exponent: int) -> int:
+    """Return x to 8 times two to this power: what so many bytes of zero multiply by."""
+    return _product(_power(exponent - 1), _power(exponent - 1)) if exponent else _BYTE
 
 
-def _twice(matrix: Sequence[int]) -> Sequence[int]:
-    return [_times(matrix, row) for row in matrix]
-
-
-def _times(matrix: Sequence[int], vector: int) -> int:
+def _product(a: int, b: int) -> int:
+    """Multiply polynomials modulo that of CRC-32, whose highest bit is of x to the 0."""
     product = 0
-    for row in matrix:
-        if vector & 1:
-            product ^= row
-        vector >>= 1
+    for bit in range(31, -1, -1):
+        if a >> bit & 1:
+            product ^= b
+        b = b >> 1 ^ (b & 1) * _POLYNOMIAL
     return product
