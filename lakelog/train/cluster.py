@@ -104,12 +104,7 @@ class Forest:
 
     def roots(self) -> Array:
         """Return the root of every member."""
-        parent = self._parent
-        while True:
-            parents = parent[parent]
-            if (parents == parent).all():
-                return parents
-            parent = self._parent = parents
+        return self._root(np.arange(len(self._parent)))
 
 
 class _NearSearch:
