@@ -98,13 +98,10 @@ def _run(connect: Connect, frames: list[Frame], query: str) -> pa.Table:
 
 
 def _answer(connection: duckdb.DuckDBPyConnection, lines: pa.Table, query: str) -> pa.Table:
-    cursor = connection.cursor()
-    try:
+    with connection.cursor() as cursor:
         cursor.register("lines", lines)
         table: pa.Table = cursor.sql(query).to_arrow_table()
         return table
-    finally:
-        cursor.close()
 
 
 def _rows_of_few(frames: list[Frame]) -> pa.Table | None:

@@ -38,8 +38,7 @@ class Conformance:
 
     def reasons(self, connection: duckdb.DuckDBPyConnection, table: pa.Table) -> dict[int, str]:
         """Why rows breach their contract, by their index; `table` has `type`, `time` and `data`."""
-        cursor = connection.cursor()
-        try:
+        with connection.cursor() as cursor:
             numbered = table.select(["type", "time", "data"]).append_column(
                 "number", pa.array(np.arange(table.num_rows, dtype=np.int64))
             )
@@ -54,8 +53,6 @@ class Conformance:
                 fresh = groups
             outcomes = dict(self._outcomes) | self._judged(cursor, fresh)
             self._outcomes = outcomes
-        finally:
-            cursor.close()
         return {n: reason for t, s, _, rows in groups if (reason := outcomes[t, s]) for n in rows}
 
     def _judged(

@@ -281,8 +281,7 @@ class Transformer:
         count = lines.num_rows
         table = lines if len(index) == count else lines.take(arrays.integers(index))
         # A cursor of its own: this thread and the one that parses exactly share a connection.
-        cursor = self._connect().cursor()
-        try:
+        with self._connect().cursor() as cursor:
             if zone := self._traits.zone:
                 cursor.execute(f"SET TimeZone = {sql.literal(zone)}")  # of this cursor alone
             # DuckDB scans one Arrow batch per thread: one large batch would use one core.
@@ -294,8 +293,6 @@ class Transformer:
                 parameters["label"] = self._source
             query = f"SELECT *, {_KEY} AS key FROM ({query})"
             decided = cursor.sql(query, params=parameters or None).to_arrow_table()
-        finally:
-            cursor.close()
         # Here and not in the query: DuckDB 2.0 pushes a filter on `slow` below the computation, and
         # would evaluate its expressions twice; to materialize them takes longer than this.
         slow = decided["slow"]

@@ -405,14 +405,11 @@ def rewrite(
     """Write the rows of `group` for which the SQL condition holds, with seq, sorted; `tables` are
     Arrow tables that it names."""
     store.verified.require(group)
-    cursor = connection.cursor()
-    try:
+    with connection.cursor() as cursor:
         for name, table in (tables or {}).items():
             cursor.register(name, table)
         source = rows_sql(store.paths, group)
         rows = cursor.sql(f"SELECT * FROM ({source}) WHERE {condition}").to_arrow_table()
-    finally:
-        cursor.close()
     return write_sorted(store, connection, rows, group, level)
 
 

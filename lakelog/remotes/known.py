@@ -16,8 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
 from urllib.parse import urlsplit
 
@@ -285,14 +284,9 @@ def _holds_password(url: str) -> bool:
     return ":" in userinfo or (has_port and "@" in after_scheme[len(authority) :])
 
 
-@contextmanager
-def connected(url: str) -> Iterator[Remote]:
+def connected(url: str) -> AbstractContextManager[Remote]:
     """Connect to the remote at an address. Raises MissingPackage, Unreachable."""
-    remote = open_remote(url)
-    try:
-        yield remote
-    finally:
-        remote.close()
+    return contextlib.closing(open_remote(url))
 
 
 def open_remote(url: str) -> Remote:

@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -117,8 +118,9 @@ def export(
     if checked.redact["deep"]:
         require_extra("datafog", "redact", "[redact] deep")
     counter = _requirements(checked)
-    asker = session_of(lake, checked, scratch.MEMORY_BYTES, keeps_sealed=bool(model))
-    try:
+    with closing(
+        session_of(lake, checked, scratch.MEMORY_BYTES, keeps_sealed=bool(model))
+    ) as asker:
         selection = choose(lake, checked, asker)
         # Read before the export is recorded, or it would find itself.
         before = _previous(lake, checked)
@@ -144,8 +146,6 @@ def export(
         )
         with WorkerPool.at(workers) as pool:
             result = job.run(pool)
-    finally:
-        asker.close()
     # The note is appended last. It is for people and for `path`; the tag alone decides whether the
     # snapshot is kept.
     if not model:
@@ -180,8 +180,7 @@ def export_again(
         raise ExportRefused(
             f"[redact] key_env: {recipe.redact['key_env']} holds another key than the export's"
         )
-    asker = session_of(lake, recipe, scratch.MEMORY_BYTES)
-    try:
+    with closing(session_of(lake, recipe, scratch.MEMORY_BYTES)) as asker:
         selection = at_state(asker, recipe, manifest["snapshot"])
         job = _ExportJob(
             selection,
@@ -197,8 +196,6 @@ def export_again(
             erased=erased,
         )
         return job.run()
-    finally:
-        asker.close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -458,11 +455,10 @@ def undecided(
     # The state that a set was made of is past: now another one is asked.
     checked = dataclasses.replace(checked, select={**checked.select, "at": ref})
     key = redact.key_of(checked)
-    session = session_of(lake, checked, scratch.MEMORY_BYTES, keeps_sealed=keeps_sealed)
-    try:
+    with closing(
+        session_of(lake, checked, scratch.MEMORY_BYTES, keeps_sealed=keeps_sealed)
+    ) as session:
         yield from _redacted(choose(lake, checked, session), checked, key)
-    finally:
-        session.close()
 
 
 def _redacted(selection: RowQuery, recipe: Recipe, key: bytes) -> Iterator[pa.RecordBatch]:

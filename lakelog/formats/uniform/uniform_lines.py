@@ -120,15 +120,12 @@ class UniformLines:
         lines = [data[start:stop] for start, stop in ends]
         sample = b"".join(line for line in lines if len(line) <= LONGEST)
         _, places = split_lines(sample)
-        cursor = connection.cursor()
-        try:
+        with connection.cursor() as cursor:
             return payload_columns.learn(
                 cursor,
                 lambda layouts: self.layout.cut(sample, places[:-1], places[1:], [*layouts]),
                 known_schemas,
             )
-        finally:
-            cursor.close()
 
 
 def _payloads(values: LineColumns, payloads: PayloadColumns | None) -> dict[str, Any]:
@@ -179,10 +176,7 @@ def _are_levels(columns: dict[str, object]) -> bool:
 def _unproved(connection: duckdb.DuckDBPyConnection, payloads: pa.Array) -> list[int]:
     """The rows whose payload is not proved to be what the engine reads."""
     table = pa.table({"data": payloads, "row": arrays.integers(np.arange(len(payloads)))})
-    cursor = connection.cursor()
-    try:
+    with connection.cursor() as cursor:
         batches = table.to_batches(max_chunksize=_STRIPE)
         cursor.register("payloads", pa.Table.from_batches(batches, table.schema))
         return [row for (row,) in cursor.execute(_UNPROVED).fetchall()]
-    finally:
-        cursor.close()

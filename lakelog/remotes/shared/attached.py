@@ -334,11 +334,8 @@ def attach(url: str, root: str, *, cache: int | None = None, new_ring: NewRing =
 def _join(url: str, root: str, cache: int, new_ring: NewRing) -> bool:
     """Write the lakelog.json of an attached directory, after the one in the bucket; return whether
     there was none."""
-    remote = bucket.open_bucket(url)
-    try:
+    with contextlib.closing(bucket.open_bucket(url)) as remote:
         config, is_first = bucket.join(remote, new_ring)
-    finally:
-        remote.close()
     if "encryption" in config:
         VAULT.unlock(Paths(root).root, KeyRing.of_json(config["encryption"]))
     elif new_ring is not None:
