@@ -81,11 +81,6 @@ class Writer(GroupCommit):
         return Receipt(batch.ids_with(ids), self.name, [place], batch.upto)
 
     @property
-    def name(self) -> str:
-        """The id of this writer: the origin of its events."""
-        return self._name
-
-    @property
     def is_opening(self) -> bool:
         """Whether the next frame begins a file, which takes three syncs instead of one."""
         return self._fd < 0 or self._is_due
@@ -113,7 +108,8 @@ class Writer(GroupCommit):
 
     def _reset(self) -> None:
         self._host = Hosts.own_name()
-        self._name = Hosts.new_writer(self._host)
+        self.name = Hosts.new_writer(self._host)
+        """The id of this writer: the origin of its events."""
         self._n, self._sequence, self.position, self._last = 0, 0, 0, -1
         self._is_protected = False  # whether a file of ours keeps the branch from being deleted
         self._doubtful: list[int] = []
@@ -226,7 +222,7 @@ class Writer(GroupCommit):
         header = Header(
             self._store.lake_id,
             self._branch,
-            self._name,
+            self.name,
             self._n,
             self._sequence,
             tuple(self._doubtful),
@@ -234,7 +230,7 @@ class Writer(GroupCommit):
             os.getpid(),
             disk.now_us(),
         )
-        path, name = folder.temporary_path(), paths.wal(self._branch, self._name, self._n)
+        path, name = folder.temporary_path(), paths.wal(self._branch, self.name, self._n)
         fd, linked = File(path).open_new(), False
         try:
             # Without space: most writers write one frame and are gone.
@@ -342,7 +338,7 @@ class Writer(GroupCommit):
         self._is_due = True
         if self._store.settings.seal != "never":
             names = Folder(self._store.paths.wal_dir(self._branch)).names()
-            self._seal_if(sum(p[0] == self._name for p in FileNames(names).wals) > 2)
+            self._seal_if(sum(p[0] == self.name for p in FileNames(names).wals) > 2)
 
     def _seal_if(self, due: bool) -> None:
         """Ask for a sealer, in this process or in one of its own, of which one runs at a time."""

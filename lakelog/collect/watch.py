@@ -55,7 +55,7 @@ class Watcher:
         """`after` is called with each scan, once everything new in it is ingested. `ignore_older`
         is that of OldFiles; with `from_end` a first watcher reads what is written from now on."""
         self._after = after
-        self._lake, self._roots = lake, [os.path.abspath(root) for root in roots]
+        self.lake, self._roots = lake, [os.path.abspath(root) for root in roots]
         self.selection = Selection(patterns, excluded)
         self._old_files, self._from_end = OldFiles(ignore_older), from_end
         self._reporter = Reporter(lake, self._roots, say or (lambda message: None))
@@ -137,7 +137,7 @@ class Watcher:
                 self._reporter.lose(lost_file)
         self._tell_repeats()
         if new:
-            self._lake.sealer().maintain()
+            self.lake.sealer().maintain()
         self._end_round()
         self._reporter.count(listing, start, new)
         # At the end: a backup is taken of what was ingested, not before it.
@@ -189,11 +189,6 @@ class Watcher:
     def is_busy(self) -> bool:
         """Whether the work that follows a round is still in progress."""
         return bool(getattr(self._after, "is_busy", False))
-
-    @property
-    def lake(self) -> Lake:
-        """The lake that lines are ingested into."""
-        return self._lake
 
     def memory(self) -> dict[str, Any]:
         """Return what a watcher needs to continue where this one is: for `remember`.
@@ -250,8 +245,8 @@ class Watcher:
         self._look_at_branch()  # for what this round published is what a backup lacks
 
     def _look_at_branch(self) -> None:
-        refs, earlier = self._lake.store.refs, self._head
-        self._head = head = refs.head(self._lake.branch_name)
+        refs, earlier = self.lake.store.refs, self._head
+        self._head = head = refs.head(self.lake.branch_name)
         # A rollback takes cursors back, and so does a backup that is restored, also those of files
         # in which nothing changes. Until a round has come to its end, they are all to be read.
         if earlier is None:
@@ -429,7 +424,7 @@ class Watcher:
     def _worker(self, mode: str) -> Ingester:
         # With the cursors that this watcher has: of many files, all would be read for each.
         job = replace(self._job, mode=mode, inodes=self._inodes)
-        return Ingester(job, self._lake.sealer())
+        return Ingester(job, self.lake.sealer())
 
     def _note(self, report: FileReport, *, is_last: bool = True) -> None:
         if report.begun_origin:

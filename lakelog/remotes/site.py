@@ -39,13 +39,8 @@ class Site:
     """The lake at one remote."""
 
     def __init__(self, remote: Remote) -> None:
-        self.remote, self.volume = remote, RemoteVolume(remote)
+        self.remote, self.volume, self.url = remote, RemoteVolume(remote), remote.url
         self._refs = Refs(self.volume, untrusted.move, untrusted.tag)
-
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return self.remote.url
 
     def lake_id(self) -> str:
         """The id of the lake there, "" where there is none. Raises TransferRefused."""

@@ -112,6 +112,8 @@ class Syncer:
             if value not in choices:
                 raise InvalidSetting(f"{value!r} is not one of {', '.join(choices)}")
         self._target = target_of(target) if isinstance(target, str) else target
+        self.address = self._target.address
+        """Where the target is, without a password."""
         table = self._target.table if table is None else table
         if not table.strip(". ") or table == WATERMARKS or "\0" in table:
             raise InvalidSetting(f"{table!r} cannot be the table of a sync: choose another name")
@@ -126,10 +128,10 @@ class Syncer:
         self._cursor: duckdb.DuckDBPyConnection = lake.engine().cursor()
         mapping = read_mapping(self._cursor, query, mode)
         names = self._target.type_names
-        self._mapping = mapping.typed(columns or {}, names, self._target.address)
+        self._mapping = mapping.typed(columns or {}, names, self.address)
         if mode == REPLACE and not self._target.can_replace:
             raise InvalidSetting(
-                f"{self._target.address} cannot exchange all rows of a table at once: use another"
+                f"{self.address} cannot exchange all rows of a table at once: use another"
                 " mode, or a database for the mode replace"
             )
         if mode == "upsert" and not self._mapping.is_keyed:
@@ -148,11 +150,6 @@ class Syncer:
         self._written = self._deleted = self._commits = self._quarantined = 0
         self._is_rebuilt = False
 
-    @property
-    def address(self) -> str:
-        """Where the target is, without a password."""
-        return self._target.address
-
     def run(self, stop: threading.Event | None = None) -> SyncResult:
         """Bring the table up to the lake's newest state; ends between two batches if `stop` is set.
 
@@ -169,7 +166,7 @@ class Syncer:
                     self._done = self._round(head, stop)
                 self.is_away = False
                 if attempts.count >= attempts.limit:
-                    self._say(f"{self._target.address} is synced again")
+                    self._say(f"{self.address} is synced again")
                 break
             except (ConnectionLost, WatermarkMoved) as error:
                 self._disconnect()
@@ -185,7 +182,7 @@ class Syncer:
             self._disconnect()
         mark = self._done
         return SyncResult(
-            self._target.address,
+            self.address,
             self.table,
             self._written,
             self._deleted,
@@ -261,7 +258,7 @@ class Syncer:
             self._say(f"{change.reason}: all rows are written again")
         steps = list(change.steps)
         if steps:  # before any row is there: who is killed afterwards does not come to it
-            copies.note(self._lake.store.paths, "sync", self._target.address)
+            copies.note(self._lake.store.paths, "sync", self.address)
         while steps:
             # A commit costs milliseconds, whatever it holds: small steps share one.
             group = [steps.pop(0)]
@@ -380,7 +377,7 @@ class Syncer:
                 raise self._refusal(_REMOVED)
             if has_lost and not self._mapping.is_keyed:
                 change = delta.everything(entries, state, _REMOVED)
-            refused = from_quarantine(self._target.address, self.table)
+            refused = from_quarantine(self.address, self.table)
             is_keyed = self._mapping.is_keyed
             if not change.clear and delta.has_lost_refusals(
                 self._lake, refused, mark, change, is_keyed=is_keyed
@@ -395,7 +392,7 @@ class Syncer:
 
     def _refusal(self, reason: str) -> SyncRefused:
         return SyncRefused(
-            f"{self._target.address}, table {self.table}: {reason} since the last sync: run it"
+            f"{self.address}, table {self.table}: {reason} since the last sync: run it"
             " with --on-rewind propagate, which removes or rebuilds rows, or sync to another table"
         )
 
@@ -404,7 +401,7 @@ class Syncer:
         if (mark.lake_id, mark.branch) != ours:
             difference = "lake" if mark.lake_id != ours[0] else f"branch, {mark.branch}"
             raise SyncRefused(
-                f"{self._target.address}: table {self.table} is synced from another {difference}:"
+                f"{self.address}: table {self.table} is synced from another {difference}:"
                 " choose another table with --table"
             )
 
@@ -412,7 +409,7 @@ class Syncer:
         self, mark: Watermark | None, shape: TableShape | None
     ) -> tuple[bool, tuple[TargetColumn, ...]]:
         """Whether to create the table, and columns to add. Raises SyncRefused."""
-        place = f"{self._target.address}, table {self.table}"
+        place = f"{self.address}, table {self.table}"
         if shape is None:
             if mark is not None:
                 raise SyncRefused(
