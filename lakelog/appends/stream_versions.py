@@ -15,7 +15,7 @@ from lakelog.appends.known_keys import KnownKeys
 from lakelog.appends.stream_lock import StreamLock
 from lakelog.appends.stream_marks import MarkedState, StreamMarks
 from lakelog.appends.versioned import StreamSubject, subject_of
-from lakelog.disk import File, Folder, OpenFile
+from lakelog.disk import File, Folder, OpenFile, closing_fd
 from lakelog.entries import IdRun
 from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
 from lakelog.event import EncodedBatch
@@ -292,11 +292,8 @@ def _sync(store: Store, branch: str, pending: PendingFrames) -> None:
         for file in pending.files[writer]
     }
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # sealed meanwhile
-            fd = File(path).open()
-            try:
-                OpenFile(fd).sync()
-            finally:
-                OpenFile(fd).close()
+        # It may be sealed meanwhile.
+        with contextlib.suppress(FileNotFoundError), closing_fd(File(path).open()) as fd:
+            OpenFile(fd).sync()
     if paths:
         Folder(store.paths.wal_dir(branch)).sync()

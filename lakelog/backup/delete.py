@@ -20,7 +20,7 @@ from contextlib import closing
 
 from lakelog.backup import copy
 from lakelog.backup.copy import Backup, Stop
-from lakelog.disk import File, Folder, OpenFile
+from lakelog.disk import File, Folder, OpenFile, closing_fd
 from lakelog.files import CursorIndex, FileCursor, FileState, LogName, printable
 from lakelog.lines import Source
 from lakelog.store import Store
@@ -64,8 +64,8 @@ def remove(
     if os.path.islink(file.path):
         return "it is a link"
     # O_NOFOLLOW: the name may have become a link since the look above.
-    fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    try:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    with closing_fd(os.open(file.path, flags)) as fd:
         status = os.fstat(fd)
         if (status.st_size, status.st_mtime_ns) != (newest.size, newest.mtime_ns):
             return "it changed since its backup"
@@ -84,8 +84,6 @@ def remove(
             if _digest(fd, stop) != newest.sha256:
                 return "its bytes are not those of its backup"
             return _unlink(fd, file.path, status)
-    finally:
-        os.close(fd)
 
 
 def _unlink(fd: int, path: str, before: os.stat_result) -> str:

@@ -124,6 +124,15 @@ class File:
         disk.unlink(self.path)
 
 
+@contextlib.contextmanager
+def closing_fd(fd: int) -> Iterator[int]:
+    """Close a descriptor at the end."""
+    try:
+        yield fd
+    finally:
+        disk.close(fd)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenFile:
     """A file that is open; its user closes it."""

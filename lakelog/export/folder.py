@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lakelog.disk import File, Folder, OpenFile, disk
+from lakelog.disk import File, Folder, OpenFile, closing_fd, disk
 from lakelog.errors import ExportRefused
 from lakelog.runtime.lazy import Lazy
 
@@ -149,26 +149,21 @@ def _remove_unlocked(leftover: str) -> None:
     except FileNotFoundError:
         os.rmdir(leftover)  # killed before it was locked, or about to be: then it is made again
         return
-    try:
+    with closing_fd(lock):
         if not OpenFile(lock).lock():
             return
         if is_dir:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             File(leftover).remove()
-    finally:
-        os.close(lock)
 
 
 def _sync(root: str) -> None:
     """Make every file and directory below `root` durable."""
     for folder, _, names in os.walk(root):
         for name in names:
-            fd = os.open(f"{folder}/{name}", os.O_RDONLY)
-            try:
+            with closing_fd(os.open(f"{folder}/{name}", os.O_RDONLY)) as fd:
                 OpenFile(fd).sync()
-            finally:
-                os.close(fd)
         Folder(folder).sync()
 
 

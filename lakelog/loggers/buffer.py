@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 
 import orjson
 
-from lakelog.disk import File, Folder, OpenFile, disk
+from lakelog.disk import File, Folder, OpenFile, closing_fd, disk
 from lakelog.errors import LakelogError
 from lakelog.keys import VAULT
 from lakelog.paths import encode_name
@@ -203,7 +203,8 @@ def recover(directory: str, store: StoreLines, branch: str = _MAIN) -> int:
     count, suffix = 0, _suffix_of(branch)
     for name in Folder(directory).names():
         path = f"{directory}/{name}"
-        with contextlib.suppress(FileNotFoundError), _opened(path) as fd:
+        flags = os.O_RDWR | os.O_CLOEXEC
+        with contextlib.suppress(FileNotFoundError), closing_fd(os.open(path, flags)) as fd:
             # Whoever waits for the lock finds an empty file of which the name is gone.
             if name[_HEX:] == suffix and OpenFile(fd).lock():
                 for lines, _ in _pieces(fd, 0, os.fstat(fd).st_size):
@@ -222,15 +223,6 @@ def _identity(fd: int) -> tuple[int, int]:
 def _suffix_of(branch: str) -> str:
     """How the names of a branch's buffers end: events of one branch are none of another."""
     return ".jsonl" if branch == _MAIN else f".{encode_name(branch)}.jsonl"
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _pieces(fd: int, position: int, end: int) -> Iterator[tuple[list[bytes], int]]:

@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from lakelog.clients import Address
-from lakelog.disk import File, Folder, OpenFile
+from lakelog.disk import File, Folder, OpenFile, closing_fd
 from lakelog.errors import DownloadFailed
 
 AGENT = "lakelog (+feeds)"
@@ -140,8 +140,7 @@ def download(url: str, path: str, limits: RequestLimits | None = None) -> Downlo
         if start != partial_size:
             start = 0  # the file is another one now, or the server does not resume
         digest = hashlib.sha256()
-        fd = os.open(partial_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
+        with closing_fd(os.open(partial_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)) as fd:
             # What was written behind the last complete part goes.
             os.ftruncate(fd, start)
             # The digest is that of the whole file, with what an earlier call has written.
@@ -156,8 +155,6 @@ def download(url: str, path: str, limits: RequestLimits | None = None) -> Downlo
                 digest.update(block)
                 size += len(block)
             OpenFile(fd).sync()
-        finally:
-            os.close(fd)
     # Complete, and synced: whoever finds the name finds all of it.
     File(partial_path).rename(path)
     Folder(os.path.dirname(os.path.abspath(path))).sync()

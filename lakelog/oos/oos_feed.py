@@ -18,6 +18,7 @@ from collections import Counter
 
 import orjson
 
+from lakelog.disk import closing_fd
 from lakelog.errors import InvalidEvent
 from lakelog.lake import Lake
 from lakelog.libraries import pa
@@ -69,8 +70,7 @@ class FileFeed:
             return self._refresh()
 
     def _refresh(self) -> LogState:
-        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with closing_fd(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
             status = os.fstat(fd)
             # Inode, size and time: the usual answer costs one look at them.
             signature = (status.st_ino, status.st_size, status.st_mtime_ns)
@@ -84,8 +84,6 @@ class FileFeed:
             # Up to the size at the beginning: a log that grows all the time must not hold the
             # answer.
             last_line = self._read_lines(fd, status.st_size)
-        finally:
-            os.close(fd)
         # Millions of events in plain Python would take gigabytes.
         if is_large:
             self._state.move_to_archive()

@@ -26,6 +26,7 @@ from operator import attrgetter
 from typing import Protocol
 
 from lakelog.chunks import ChunkRef, Extent, PendingChunk, StateEntry, StateIndex
+from lakelog.disk import closing_fd
 from lakelog.errors import StateRefused
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
@@ -247,11 +248,8 @@ class Capture:
         if filesystems.is_in_memory(device):
             self._previous = _Previous(None, 0)
             return
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with closing_fd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
             filesystems.sync(fd)
-        finally:
-            os.close(fd)
 
     def _entry(self, path: bytes, status: os.stat_result, file_type: str) -> StateEntry:
         is_file = file_type == "file"
@@ -348,7 +346,7 @@ class Capture:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # a link or socket since it was listed
                 return replace(entry, kind="gone")
             raise
-        try:
+        with closing_fd(fd):
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 return replace(entry, kind="gone")
             for reading in range(READINGS):
@@ -361,8 +359,6 @@ class Capture:
                 if reading == READINGS - 1:
                     self._result.changed.append(shown(entry.path))
             return replace(self._entry(entry.path, status, "file"), extents=extents)
-        finally:
-            os.close(fd)
 
     def _blocks(self, fd: int, extents: tuple[Extent, ...]) -> Iterator[bytes]:
         for start, length in extents:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lakelog import document
-from lakelog.disk import File, Folder, LockFile, NotIntact, disk
+from lakelog.disk import File, Folder, LockFile, NotIntact, closing_fd, disk
 from lakelog.state import filesystems, fingerprint, origin
 from lakelog.store import Store
 
@@ -96,15 +96,10 @@ def open_parent(step: ExchangeStep) -> Iterator[int]:
     """Open the directory that holds target and fresh tree; below `root` never through a link."""
     parent = os.path.dirname(step.target)
     top = step.root or parent
-    root = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing_fd(os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         fd = filesystems.open_inside(root, os.fsencode(parent[len(top) :].strip("/")))
-    finally:
-        os.close(root)
-    try:
+    with closing_fd(fd):
         yield fd
-    finally:
-        os.close(fd)
 
 
 def put_in_place(step: ExchangeStep) -> None:
@@ -201,21 +196,18 @@ def leftovers(steps: Sequence[ExchangeStep]) -> list[str]:
 def _set_stamps(step: ExchangeStep) -> None:
     if not step.stamps:
         return
-    with contextlib.suppress(FileNotFoundError):
-        root = os.open(step.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            # The innermost first; a directory that a program removed or replaced has none to set.
-            for path, mtime, mode in step.stamps:
-                with contextlib.suppress(OSError):
-                    fd = filesystems.open_inside(root, bytes.fromhex(path))
-                    try:
-                        if mode >= 0:
-                            os.fchmod(fd, mode)
-                        os.utime(fd, ns=(mtime, mtime))
-                    finally:
-                        os.close(fd)
-        finally:
-            os.close(root)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError), closing_fd(os.open(step.root, flags)) as root:
+        # The innermost first; a directory that a program removed or replaced has none to set.
+        for path, mtime, mode in step.stamps:
+            inner = bytes.fromhex(path)
+            with (
+                contextlib.suppress(OSError),
+                closing_fd(filesystems.open_inside(root, inner)) as fd,
+            ):
+                if mode >= 0:
+                    os.fchmod(fd, mode)
+                os.utime(fd, ns=(mtime, mtime))
 
 
 def drop_journal(store: Store) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from lakelog import chunks
 from lakelog.chunks import StateEntry, StateIndex
+from lakelog.disk import closing_fd
 from lakelog.errors import DamagedState, StateRefused
 from lakelog.paths import INDEX, Paths
 from lakelog.runtime.progress import ProgressCallback
@@ -76,11 +77,9 @@ class Extractor:
 
     def create(self, target: str) -> None:
         """Create the whole directory at a path, durably. Raises as `run`."""
-        folder = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        with closing_fd(os.open(os.path.dirname(target), flags)) as folder:
             self.run(folder, {b"": os.fsencode(os.path.basename(target))})
-        finally:
-            os.close(folder)
 
     def run(self, folder: int, names: Mapping[bytes, bytes]) -> None:
         """Create each path of `names` under its new name in an open directory, with all that is
@@ -116,12 +115,9 @@ class Extractor:
             ):
                 # A mode without the right to write would hinder creating what is in it: set at the
                 # end.
-                fd = filesystems.open_inside(folder, name)
-                try:
+                with closing_fd(filesystems.open_inside(folder, name)) as fd:
                     self._set_metadata(fd, entry)
                     self._sync(fd)
-                finally:
-                    os.close(fd)
             if self._is_synced:
                 filesystems.sync(folder)
             os.fsync(folder)
@@ -269,8 +265,7 @@ class Extractor:
         self._set_metadata_by_name(folder, name, entry)
 
     def _write(self, entry: StateEntry, folder: int, name: bytes, place: Placement) -> None:
-        fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
-        try:
+        with closing_fd(os.open(name, _NEW_FILE, 0o600, dir_fd=folder)) as fd:
             chunk_spans, ready = iter(place), memoryview(b"")
             end = 0
             for offset, length in entry.extents:
@@ -286,8 +281,6 @@ class Extractor:
                 os.ftruncate(fd, entry.size)
             self._set_metadata(fd, entry)
             self._sync(fd)
-        finally:
-            os.close(fd)
 
     def _set_metadata(self, fd: int, entry: StateEntry) -> None:
         mode = entry.mode

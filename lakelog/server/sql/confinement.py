@@ -15,6 +15,7 @@ import struct
 import sys
 from collections.abc import Iterable
 
+from lakelog.disk import closing_fd
 from lakelog.paths import Paths
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -57,15 +58,12 @@ def restrict(rights: Iterable[tuple[str, int]]) -> bool:
     size = {1: 8, 2: 8, 3: 8, 4: 16, 5: 16}.get(number, 24)
     # What no rule allows is refused for all rights that are handled: those the kernel knows.
     attributes = struct.pack("=QQQ", all_files, network, scopes)[:size]
-    ruleset = _checked(libc.syscall(_CREATE_RULESET, attributes, size, 0))
-    try:
+    with closing_fd(_checked(libc.syscall(_CREATE_RULESET, attributes, size, 0))) as ruleset:
         for path, allowed in rights:
             _allow(libc, ruleset, path, allowed & all_files)
         # The kernel refuses unprivileged processes that could still gain rights by exec.
         _checked(libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
         _checked(libc.syscall(_RESTRICT_SELF, ruleset, 0))
-    finally:
-        os.close(ruleset)
     return True
 
 
@@ -75,13 +73,11 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: str, allowed: int) -> None:
     # A path that is missing grants nothing; one that appears later stays closed.
     except OSError:
         return
-    try:
+    with closing_fd(fd):
         if not os.path.isdir(path):
             allowed &= _OF_FILES
         rule = struct.pack("=Qi", allowed, fd)
         _checked(libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0))
-    finally:
-        os.close(fd)
 
 
 def _checked(result: int) -> int:
