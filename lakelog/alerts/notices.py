@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from lakelog.alerts.judgement import AlertChange
 from lakelog.alerts.rule import AlertRule
-from lakelog.alerts.standing import FIRING, RESOLVED, fingerprint, micros_of, text_of
+from lakelog.alerts.standing import FIRING, RESOLVED, fingerprint, micros_of
+from lakelog.render import micros
 from lakelog.values import JsonObject
 
 _FIELD = re.compile(r"\{([^{}]+)\}")
@@ -73,8 +74,8 @@ def document_of(
         # JSON has no number for what is infinite; the message says it.
         "value": change.value if math.isfinite(change.value or 0) else None,
         "threshold": rule.threshold,
-        "since": text_of(change.since),
-        "time": text_of(time_us),
+        "since": micros(change.since),
+        "time": micros(time_us),
         "message": message_of(rule, change.labels, change.value),
         "samples": samples,
         "link": link,
@@ -84,7 +85,7 @@ def document_of(
     }
     before = change.before
     if change.state == RESOLVED and before is not None:
-        document |= {"fired": text_of(before.since), "resolves": before.change}
+        document |= {"fired": micros(before.since), "resolves": before.change}
     document |= {"silenced": change.silence} if change.silence else {}
     return document | ({"reason": change.reason} if change.reason else {})
 
@@ -123,7 +124,7 @@ def alertmanager_alert(notice: Notice) -> JsonObject:
 def _ended(document: JsonObject) -> str:
     """When an alert ended, so early that a clock behind ours takes it for ended."""
     begin, end = micros_of(document["fired"]), micros_of(document["since"])
-    return text_of(max(begin + 1_000, end - _SKEW_US))
+    return micros(max(begin + 1_000, end - _SKEW_US))
 
 
 def alertmanager_body(notice: Notice) -> JsonObject:

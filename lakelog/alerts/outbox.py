@@ -27,9 +27,9 @@ from lakelog.alerts.standing import (
     PendingDelivery,
     delivery_event,
     micros_of,
-    text_of,
 )
 from lakelog.errors import InvalidSetting, LakelogError
+from lakelog.render import micros
 from lakelog.values import JsonObject
 
 GIVE_UP_US = 86_400_000_000
@@ -163,10 +163,10 @@ class Outbox:
             "to": attempt.address,
             "outcome": attempt.outcome,
             "attempt": count,
-            "time": text_of(moment),
+            "time": micros(moment),
         }
         if attempt.outcome == FAILED:
-            document["retry"] = text_of(moment + pause(count, attempt.retry_after))
+            document["retry"] = micros(moment + pause(count, attempt.retry_after))
         if attempt.error:
             document["error"] = attempt.error
             problem = problem_of(attempt.address, attempt.error)

@@ -30,12 +30,12 @@ from lakelog.alerts.standing import (
     AlertStanding,
     documents,
     read_standing,
-    text_of,
 )
 from lakelog.disk import disk
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.refs import author
+from lakelog.render import micros
 from lakelog.values import JsonObject
 
 
@@ -231,7 +231,7 @@ def _rule(rule: AlertRule, standing: AlertStanding, status: RuleStatus, moment: 
         "severity": rule.severity,
         "question": question(rule),
         **_entry(rule),
-        "asked": text_of(status.time) if status.time else None,
+        "asked": micros(status.time) if status.time else None,
         "seconds": round(status.seconds, 3),
         "rows": status.rows,
         "note": note(rule, status, receivers, moment),
@@ -263,7 +263,7 @@ def note(rule: AlertRule, status: RuleStatus, receivers: list[JsonObject], momen
 
 def _entry(rule: AlertRule) -> JsonObject:
     addresses = [shown(spelled) for spelled in rule.sinks]
-    members = {**rule.members(), "time": text_of(rule.time), "sinks": addresses}
+    members = {**rule.members(), "time": micros(rule.time), "sinks": addresses}
     del members["removed"]
     return members
 
@@ -288,7 +288,7 @@ def _alert(alert: Alert) -> JsonObject:
         "state": alert.state,
         "labels": dict(alert.labels),
         "value": alert.value,
-        "since": text_of(alert.since),
+        "since": micros(alert.since),
         "silenced": alert.silence or None,
         "fingerprint": alert.fingerprint,
     }
@@ -298,7 +298,7 @@ def _silence(silence: Silence, moment: int) -> JsonObject:
     return {
         "id": silence.id,
         **silence.entry().members,
-        "start": text_of(silence.start),
-        "end": text_of(silence.end),
+        "start": micros(silence.start),
+        "end": micros(silence.end),
         "active": silence.start <= moment < silence.end,
     }

@@ -13,10 +13,10 @@ from urllib.parse import urlencode
 
 from lakelog.alerts.question import RuleQueries, values_of
 from lakelog.alerts.rule import AlertRule
-from lakelog.alerts.standing import text_of
 from lakelog.engine.syntax import Node, SyntaxFault, sql_of
 from lakelog.errors import LakelogError
 from lakelog.query import Query
+from lakelog.render import micros
 from lakelog.sql import identifier, literal
 
 COUNT = 5
@@ -51,7 +51,7 @@ def link(rule: AlertRule, labels: Mapping[str, str], since: int, until: int, sit
     terms = [f"({rule.search})"] if rule.search else []
     terms += [f"{n}:={_term(v)}" for n, v in sorted(labels.items()) if n in _COLUMNS]
     terms += [f"-{n}:*" for n in rule.labels_by if _is_null(n, labels)]
-    places = {"q": " ".join(terms), "since": text_of(since), "until": text_of(until)}
+    places = {"q": " ".join(terms), "since": micros(since), "until": micros(until)}
     return f"{site.rstrip('/')}/#/explore?{urlencode({n: v for n, v in places.items() if v})}"
 
 

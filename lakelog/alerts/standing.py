@@ -26,7 +26,6 @@ from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.lake import Lake
 from lakelog.refs import Head, only_grew
-from lakelog.render import micros
 from lakelog.sql import literal
 from lakelog.values import JsonObject, to_micros
 
@@ -269,11 +268,6 @@ def fingerprint(rule: str, labels: Mapping[str, str]) -> str:
 def micros_of(moment: str) -> int:
     """The time (us) that a document has as text."""
     return to_micros(datetime.datetime.fromisoformat(moment))
-
-
-def text_of(time_us: int) -> str:
-    """A time (us) as documents have it."""
-    return micros(time_us)
 
 
 def _document(event_type: str, data: str | None) -> JsonObject:

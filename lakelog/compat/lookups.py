@@ -199,13 +199,11 @@ class Lookups:
         if pack is None:
             pack = self._packs[key] = packs.read(self._store, self._by_key[key])
             # At least one pack stays, the one that is asked for, even if it alone is too large.
-            while len(self._packs) > 1 and self._bytes() > self._memory_max:
-                self._packs.popitem(last=False)
+            size = sum(pack.bytes for pack in self._packs.values())
+            while len(self._packs) > 1 and size > self._memory_max:
+                size -= self._packs.popitem(last=False)[1].bytes
         self._packs.move_to_end(key)
         return pack
-
-    def _bytes(self) -> int:
-        return sum(pack.bytes for pack in self._packs.values())
 
     def _identities(self, key: str) -> Ids:
         if key not in self._ids:

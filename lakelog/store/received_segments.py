@@ -47,7 +47,8 @@ class ReceivedSegments:
         segments that are gone. Raises OSError."""
         notes = [(key, segments) for key, segments in self._notes() if is_old(key)]
         noted = {segment for _, segments in notes for segment in segments}
-        present = set(filter(self._is_here, self._with_replacements(noted)))
+        keys, exists = self._with_replacements(noted), self._volume.exists
+        present = {key for key in keys if exists(KEYS.object("segments", key))}
         if len(notes) > 1 or present != noted:
             _replace(self._volume, (key for key, _ in notes), present)
 
@@ -55,9 +56,6 @@ class ReceivedSegments:
         noted = set(keys)
         replaced = self._erased.segments() if noted else {}
         return noted | {replaced[key] for key in noted & replaced.keys() if replaced[key]}
-
-    def _is_here(self, key: str) -> bool:
-        return self._volume.exists(KEYS.object("segments", key))
 
     def _notes(self) -> Iterator[tuple[str, list[str]]]:
         return _read(self._volume, self._volume.names(KEYS.received))

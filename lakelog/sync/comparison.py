@@ -132,7 +132,7 @@ class _Comparison:
         """Read the table."""
         shape = self._target.shape(self._table)
         if shape is None:
-            raise SyncRefused(f"{self._where}: the table is gone")
+            raise SyncRefused(f"{self._target.address}, table {self._table}: the table is gone")
         self._skipped = self._incomparable(shape)
         for name, declared in shape.types.items():
             if canonical := canonical_of(declared):
@@ -153,10 +153,6 @@ class _Comparison:
             return result
         self._repair(events)
         return dataclasses.replace(result, is_repaired=True)
-
-    @property
-    def _where(self) -> str:
-        return f"{self._target.address}, table {self._table}"
 
     def _events(self) -> str:
         """SQL for the events of the state that the watermark names. Raises DamagedManifest."""

@@ -166,7 +166,7 @@ def _recipe(directory: Inventory, facts: JsonMap) -> Recipe:
         raise InvalidRecipe(f"{RECIPE}: it is not UTF-8 text") from None
     except RecursionError:
         raise InvalidRecipe(f"{RECIPE}: nested too deeply") from None
-    return recipes.with_name(parsed, facts["name"])
+    return dataclasses.replace(parsed, name=facts["name"])
 
 
 def _footers(directory: Inventory) -> tuple[dict[str, Footer], list[SetFault]]:

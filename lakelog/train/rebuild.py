@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lakelog.disk import File, Folder
 from lakelog.erased import copies, records
@@ -216,7 +216,7 @@ def _recipe(path: str, manifest: JsonMap) -> recipes.Recipe:
         content = file.read()
     if hashlib.sha256(content.encode()).hexdigest() != manifest["recipe"]["sha256"]:
         raise ExportRefused(f"{text_path} was changed since the export: put it back")
-    return recipes.with_name(recipes.parse(content, text_path), manifest["name"])
+    return replace(recipes.parse(content, text_path), name=manifest["name"])
 
 
 def _same_rows(exported: str, rebuilt: str, folder: str) -> dict[str, bool]:

@@ -329,11 +329,6 @@ def _toml_value(value: object) -> str:
     return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda m: f"\\u{ord(m[0]):04x}", escaped) + '"'
 
 
-def with_name(recipe: Recipe, name: str) -> Recipe:
-    """Return the recipe of another family."""
-    return dataclasses.replace(recipe, name=name)
-
-
 def as_dict(recipe: Recipe) -> JsonMap:
     """Return the checked sections in the form of the manifest."""
     sections = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}

@@ -139,12 +139,9 @@ def _with_calls(tree: object) -> Any:
         return tree
     if tree.get("class") == "COLUMN_REF" and len(tree["column_names"]) == 1:
         function = CLOCK_NAMES.get(str(tree["column_names"][0]).lower())
-        return tree if function is None else {**_CALL, **_name(function)}
+        named = {"function_name": function, "qualified_name": {"path": [function]}}
+        return tree if function is None else {**_CALL, **named}
     return {key: _with_calls(child) for key, child in tree.items()}
-
-
-def _name(function: str) -> Node:
-    return {"function_name": function, "qualified_name": {"path": [function]}}
 
 
 def _literal(value: Node) -> int | None:

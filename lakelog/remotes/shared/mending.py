@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
 
 from lakelog.disk import File, Folder, NotIntact
 from lakelog.errors import DamagedRef, TransferRefused
@@ -115,8 +114,8 @@ class BucketMending:
         """The digest of the bytes that the bucket has of an object, "" for none."""
 
         def digest() -> str:
-            sha = hashlib.sha256()
-            for chunk in self._pieces(key):
+            sha, pace = hashlib.sha256(), remotes.Pace(self._volume.url)
+            for chunk in pace.over(self._volume.remote.stream(key)):
                 sha.update(chunk)
             return sha.hexdigest()
 
@@ -124,6 +123,3 @@ class BucketMending:
             return remotes.retrying(digest)
         except FileNotFoundError:
             return ""
-
-    def _pieces(self, key: str) -> Iterator[bytes]:
-        return remotes.Pace(self._volume.url).over(self._volume.remote.stream(key))
