@@ -91,12 +91,8 @@ class KafkaClient:
         self._config = config
         self._fault: KafkaError | None = None
         self._mutex = threading.Lock()
-        try:
+        with MissingPackage.unless("kafka", "Kafka is reached by confluent-kafka"):
             make = getattr(kafka, role)
-        except ModuleNotFoundError:
-            raise MissingPackage(
-                "Kafka is reached by confluent-kafka: pip install 'lakelog[kafka]'"
-            ) from None
         # Its own lines on stderr would say what the error says again.
         properties = {"log_level": 0, "client.id": "lakelog", **config.settings}
         try:

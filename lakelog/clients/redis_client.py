@@ -171,11 +171,8 @@ class RedisClient:
     @staticmethod
     def require_package() -> None:
         """Import redis-py. Raises MissingPackage."""
-        try:
+        with MissingPackage.unless("redis", "Redis is reached by redis-py"):
             _ = redis.Redis
-        except ModuleNotFoundError:
-            problem = "Redis is reached by redis-py: pip install 'lakelog[redis]'"
-            raise MissingPackage(problem) from None
 
     @staticmethod
     def is_of_other_type(error: Exception) -> bool:

@@ -61,11 +61,8 @@ def parse_feed(content: bytes, url: str = "", content_type: str = "") -> Feed:
     # By its first character: the media types of feeds are often wrong.
     if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
         return _json_feed(content)
-    try:
+    with MissingPackage.unless("feeds", "feeds are read by feedparser"):
         import feedparser
-    except ModuleNotFoundError:
-        advice = "feeds are read by feedparser: pip install 'lakelog[feeds]'"
-        raise MissingPackage(advice) from None
     headers = {"content-location": url} if url else {}
     headers |= {"content-type": content_type} if content_type else {}
     # A stream: text or bytes it would take for the name of a file or an address, and open that.

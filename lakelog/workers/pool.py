@@ -204,10 +204,8 @@ class _RayWorkers(WorkerPool):
     """A Ray cluster, where lakelog is installed and the lake is mounted at the same path."""
 
     def __init__(self, address: str) -> None:
-        try:
+        with MissingPackage.unless("ray", f"--on {address}"):
             self._is_ours = not ray.is_initialized()
-        except ModuleNotFoundError:
-            raise MissingPackage(f"--on {address}: pip install 'lakelog[ray]'") from None
         try:
             if self._is_ours:
                 with warnings.catch_warnings(action="ignore"):  # what it says is in the error
