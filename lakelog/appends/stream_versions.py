@@ -15,7 +15,7 @@ from lakelog.appends.known_keys import KnownKeys
 from lakelog.appends.stream_lock import StreamLock
 from lakelog.appends.stream_marks import MarkedState, StreamMarks
 from lakelog.appends.versioned import StreamSubject, subject_of
-from lakelog.disk import File, Folder, OpenFile, closing_fd
+from lakelog.disk import File, Folder, OpenFile
 from lakelog.entries import IdRun
 from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
 from lakelog.event import EncodedBatch
@@ -293,7 +293,7 @@ def _sync(store: Store, branch: str, pending: PendingFrames) -> None:
     }
     for path in paths:
         # It may be sealed meanwhile.
-        with contextlib.suppress(FileNotFoundError), closing_fd(File(path).open()) as fd:
+        with contextlib.suppress(FileNotFoundError), OpenFile.closing(File(path).open()) as fd:
             OpenFile(fd).sync()
     if paths:
         Folder(store.paths.wal_dir(branch)).sync()

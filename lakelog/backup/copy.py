@@ -27,7 +27,7 @@ from typing import Any
 import zstandard
 
 from lakelog import document
-from lakelog.disk import File, Folder, NotIntact, closing_fd
+from lakelog.disk import File, Folder, NotIntact, OpenFile
 from lakelog.errors import AlreadyExists, LakelogError
 from lakelog.files import printable
 from lakelog.lines import Source, compression
@@ -133,7 +133,7 @@ def copy(path: str, folder: str, is_packed: bool, stop: Stop) -> VerifiedCopy:
     was rewritten meanwhile, OSError, CopyStopped.
     """
     # O_NONBLOCK: opening a FIFO would otherwise wait for somebody to write to it.
-    with closing_fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)) as fd:
+    with OpenFile.closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)) as fd:
         for _ in range(_TRIES):
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):

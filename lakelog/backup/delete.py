@@ -20,7 +20,7 @@ from contextlib import closing
 
 from lakelog.backup import copy
 from lakelog.backup.copy import Backup, Stop
-from lakelog.disk import File, Folder, OpenFile, closing_fd
+from lakelog.disk import File, Folder, OpenFile
 from lakelog.files import CursorIndex, FileCursor, FileState, LogName, printable
 from lakelog.lines import Source
 from lakelog.store import Store
@@ -65,7 +65,7 @@ def remove(
         return "it is a link"
     # O_NOFOLLOW: the name may have become a link since the look above.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-    with closing_fd(os.open(file.path, flags)) as fd:
+    with OpenFile.closing(os.open(file.path, flags)) as fd:
         status = os.fstat(fd)
         if (status.st_size, status.st_mtime_ns) != (newest.size, newest.mtime_ns):
             return "it changed since its backup"

@@ -15,7 +15,7 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.options import argument
 from lakelog.cli.rounds import SIGNALS, StopEvent
 from lakelog.collect import Watcher
-from lakelog.disk import Folder, OpenFile, closing_fd
+from lakelog.disk import Folder, OpenFile
 from lakelog.files import LogName
 from lakelog.lake import Lake
 
@@ -58,7 +58,7 @@ def _follow(lake: Lake, file: str, lock: str, stop: threading.Event, *, wait: bo
         os.close(fd)
         return True
     sizes = _sizes_of(file)
-    with closing_fd(fd):
+    with OpenFile.closing(fd):
         watcher = Watcher(
             lake, [os.path.dirname(file)], patterns=(os.path.basename(file),), form=None
         )

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from lakelog.disk.disk import Begun as Begun
     from lakelog.disk.file import File as File
     from lakelog.disk.file import OpenFile as OpenFile
-    from lakelog.disk.file import closing_fd as closing_fd
     from lakelog.disk.file_system import FileSystem as FileSystem
     from lakelog.disk.folder import Folder as Folder
     from lakelog.disk.lock_file import LockFile as LockFile

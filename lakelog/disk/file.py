@@ -124,20 +124,20 @@ class File:
         disk.unlink(self.path)
 
 
-@contextlib.contextmanager
-def closing_fd(fd: int) -> Iterator[int]:
-    """Close a descriptor at the end."""
-    try:
-        yield fd
-    finally:
-        disk.close(fd)
-
-
 @dataclass(frozen=True, slots=True)
 class OpenFile:
     """A file that is open; its user closes it."""
 
     fd: int
+
+    @staticmethod
+    @contextlib.contextmanager
+    def closing(fd: int) -> Iterator[int]:
+        """Close a descriptor at the end."""
+        try:
+            yield fd
+        finally:
+            disk.close(fd)
 
     def write(self, data: bytes) -> None:
         """Write every byte, or raise OSError."""

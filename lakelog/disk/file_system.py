@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from lakelog.disk import disk
+from lakelog.disk.file import OpenFile
 from lakelog.disk.lock_file import LockFile
 from lakelog.errors import UnsupportedStore
 
@@ -45,12 +46,9 @@ class FileSystem:
             disk.unlink(second_name)
 
     def _probe_lock(self, path: str) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with OpenFile.closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
             if not disk.lock(fd) or not LockFile(path).is_held():
                 raise UnsupportedStore(f"{self.root}: flock does not exclude; use a local disk")
-        finally:
-            disk.close(fd)
 
     def refuse_remote(self) -> None:
         """Refuse one shared between kernels, by type, where the system lists its mounts."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lakelog.disk import disk, regular_file
+from lakelog.disk.file import OpenFile
 
 
 class Claim:
@@ -41,10 +42,8 @@ class LockFile:
             fd = regular_file.open_file(self.path)
         except (FileNotFoundError, regular_file.NotRegular):
             return False
-        try:
+        with OpenFile.closing(fd):  # which also drops the lock, if it was free to take
             return not disk.lock(fd)
-        finally:
-            os.close(fd)  # which also drops the lock, if it was free to take
 
     @contextlib.contextmanager
     def claim(self, kept_fd: int = -1) -> Iterator[Claim]:
@@ -62,18 +61,13 @@ class LockFile:
         except OSError:
             yield Claim(-1, is_held=True)
             return
-        try:
+        with OpenFile.closing(fd):
             yield Claim(fd, is_held=disk.lock(fd))
-        finally:
-            os.close(fd)
 
     @contextlib.contextmanager
     def hold(self, *, shared: bool) -> Iterator[bool]:
         """Hold it with others, after waiting, or alone, without: gives whether it is held."""
-        fd = disk.open_lock(self.path)
-        try:
+        with OpenFile.closing(disk.open_lock(self.path)) as fd:
             if shared:
                 fcntl.flock(fd, fcntl.LOCK_SH)
             yield shared or disk.lock(fd)
-        finally:
-            os.close(fd)

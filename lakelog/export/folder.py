@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lakelog.disk import File, Folder, OpenFile, closing_fd, disk
+from lakelog.disk import File, Folder, OpenFile, disk
 from lakelog.errors import ExportRefused
 from lakelog.runtime.lazy import Lazy
 
@@ -149,7 +149,7 @@ def _remove_unlocked(leftover: str) -> None:
     except FileNotFoundError:
         os.rmdir(leftover)  # killed before it was locked, or about to be: then it is made again
         return
-    with closing_fd(lock):
+    with OpenFile.closing(lock):
         if not OpenFile(lock).lock():
             return
         if is_dir:
@@ -162,7 +162,7 @@ def _sync(root: str) -> None:
     """Make every file and directory below `root` durable."""
     for folder, _, names in os.walk(root):
         for name in names:
-            with closing_fd(os.open(f"{folder}/{name}", os.O_RDONLY)) as fd:
+            with OpenFile.closing(os.open(f"{folder}/{name}", os.O_RDONLY)) as fd:
                 OpenFile(fd).sync()
         Folder(folder).sync()
 

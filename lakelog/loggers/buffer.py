@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 
 import orjson
 
-from lakelog.disk import File, Folder, OpenFile, closing_fd, disk
+from lakelog.disk import File, Folder, OpenFile, disk
 from lakelog.errors import LakelogError
 from lakelog.keys import VAULT
 from lakelog.paths import encode_name
@@ -204,7 +204,7 @@ def recover(directory: str, store: StoreLines, branch: str = _MAIN) -> int:
     for name in Folder(directory).names():
         path = f"{directory}/{name}"
         flags = os.O_RDWR | os.O_CLOEXEC
-        with contextlib.suppress(FileNotFoundError), closing_fd(os.open(path, flags)) as fd:
+        with contextlib.suppress(FileNotFoundError), OpenFile.closing(os.open(path, flags)) as fd:
             # Whoever waits for the lock finds an empty file of which the name is gone.
             if name[_HEX:] == suffix and OpenFile(fd).lock():
                 for lines, _ in _pieces(fd, 0, os.fstat(fd).st_size):

@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from lakelog.clients import Address
-from lakelog.disk import File, Folder, OpenFile, closing_fd
+from lakelog.disk import File, Folder, OpenFile
 from lakelog.errors import DownloadFailed
 
 AGENT = "lakelog (+feeds)"
@@ -140,7 +140,9 @@ def download(url: str, path: str, limits: RequestLimits | None = None) -> Downlo
         if start != partial_size:
             start = 0  # the file is another one now, or the server does not resume
         digest = hashlib.sha256()
-        with closing_fd(os.open(partial_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)) as fd:
+        with OpenFile.closing(
+            os.open(partial_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        ) as fd:
             # What was written behind the last complete part goes.
             os.ftruncate(fd, start)
             # The digest is that of the whole file, with what an earlier call has written.

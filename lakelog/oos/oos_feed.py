@@ -18,7 +18,7 @@ from collections import Counter
 
 import orjson
 
-from lakelog.disk import closing_fd
+from lakelog.disk import OpenFile
 from lakelog.errors import InvalidEvent
 from lakelog.lake import Lake
 from lakelog.libraries import pa
@@ -70,7 +70,7 @@ class FileFeed:
             return self._refresh()
 
     def _refresh(self) -> LogState:
-        with closing_fd(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+        with OpenFile.closing(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
             status = os.fstat(fd)
             # Inode, size and time: the usual answer costs one look at them.
             signature = (status.st_ino, status.st_size, status.st_mtime_ns)

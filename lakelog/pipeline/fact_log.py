@@ -17,7 +17,7 @@ import orjson
 
 from lakelog import arrays, formats, subscriptions
 from lakelog import lake as lakes
-from lakelog.disk import OpenFile, closing_fd
+from lakelog.disk import OpenFile
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch, payload_of
 from lakelog.lake import Lake
@@ -134,7 +134,7 @@ class FileLog:
         """Append lines and sync them."""
         lines = b"".join(map(_line, facts))
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        with closing_fd(os.open(self.path, flags, 0o644)) as fd:
+        with OpenFile.closing(os.open(self.path, flags, 0o644)) as fd:
             # The queues of one file each have a lock: what one takes back must not be another's.
             OpenFile(fd).lock(wait=True)
             size = os.fstat(fd).st_size
@@ -181,7 +181,7 @@ def open_log(log: Lake | FactLog | str | os.PathLike[str]) -> FactLog:
 def locked(path: str) -> Iterator[None]:
     """Hold the lock of a file, waiting for it. Raises OSError where it cannot be created."""
     while True:
-        with closing_fd(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)) as fd:
+        with OpenFile.closing(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)) as fd:
             OpenFile(fd).lock(wait=True)
             # Somebody may have removed the file while we waited: then the lock excludes nobody.
             with contextlib.suppress(FileNotFoundError):

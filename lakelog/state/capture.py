@@ -26,7 +26,7 @@ from operator import attrgetter
 from typing import Protocol
 
 from lakelog.chunks import ChunkRef, Extent, PendingChunk, StateEntry, StateIndex
-from lakelog.disk import closing_fd
+from lakelog.disk import OpenFile
 from lakelog.errors import StateRefused
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
@@ -248,7 +248,9 @@ class Capture:
         if filesystems.is_in_memory(device):
             self._previous = _Previous(None, 0)
             return
-        with closing_fd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+        with OpenFile.closing(
+            os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        ) as fd:
             filesystems.sync(fd)
 
     def _entry(self, path: bytes, status: os.stat_result, file_type: str) -> StateEntry:
@@ -346,7 +348,7 @@ class Capture:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # a link or socket since it was listed
                 return replace(entry, kind="gone")
             raise
-        with closing_fd(fd):
+        with OpenFile.closing(fd):
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 return replace(entry, kind="gone")
             for reading in range(READINGS):

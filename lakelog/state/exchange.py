@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lakelog import document
-from lakelog.disk import File, Folder, LockFile, NotIntact, closing_fd, disk
+from lakelog.disk import File, Folder, LockFile, NotIntact, OpenFile, disk
 from lakelog.state import filesystems, fingerprint, origin
 from lakelog.store import Store
 
@@ -96,9 +96,9 @@ def open_parent(step: ExchangeStep) -> Iterator[int]:
     """Open the directory that holds target and fresh tree; below `root` never through a link."""
     parent = os.path.dirname(step.target)
     top = step.root or parent
-    with closing_fd(os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+    with OpenFile.closing(os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         fd = filesystems.open_inside(root, os.fsencode(parent[len(top) :].strip("/")))
-    with closing_fd(fd):
+    with OpenFile.closing(fd):
         yield fd
 
 
@@ -197,13 +197,16 @@ def _set_stamps(step: ExchangeStep) -> None:
     if not step.stamps:
         return
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    with contextlib.suppress(FileNotFoundError), closing_fd(os.open(step.root, flags)) as root:
+    with (
+        contextlib.suppress(FileNotFoundError),
+        OpenFile.closing(os.open(step.root, flags)) as root,
+    ):
         # The innermost first; a directory that a program removed or replaced has none to set.
         for path, mtime, mode in step.stamps:
             inner = bytes.fromhex(path)
             with (
                 contextlib.suppress(OSError),
-                closing_fd(filesystems.open_inside(root, inner)) as fd,
+                OpenFile.closing(filesystems.open_inside(root, inner)) as fd,
             ):
                 if mode >= 0:
                     os.fchmod(fd, mode)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from lakelog import chunks
 from lakelog.chunks import StateEntry, StateIndex
-from lakelog.disk import closing_fd
+from lakelog.disk import OpenFile
 from lakelog.errors import DamagedState, StateRefused
 from lakelog.paths import INDEX, Paths
 from lakelog.runtime.progress import ProgressCallback
@@ -78,7 +78,7 @@ class Extractor:
     def create(self, target: str) -> None:
         """Create the whole directory at a path, durably. Raises as `run`."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        with closing_fd(os.open(os.path.dirname(target), flags)) as folder:
+        with OpenFile.closing(os.open(os.path.dirname(target), flags)) as folder:
             self.run(folder, {b"": os.fsencode(os.path.basename(target))})
 
     def run(self, folder: int, names: Mapping[bytes, bytes]) -> None:
@@ -115,7 +115,7 @@ class Extractor:
             ):
                 # A mode without the right to write would hinder creating what is in it: set at the
                 # end.
-                with closing_fd(filesystems.open_inside(folder, name)) as fd:
+                with OpenFile.closing(filesystems.open_inside(folder, name)) as fd:
                     self._set_metadata(fd, entry)
                     self._sync(fd)
             if self._is_synced:
@@ -265,7 +265,7 @@ class Extractor:
         self._set_metadata_by_name(folder, name, entry)
 
     def _write(self, entry: StateEntry, folder: int, name: bytes, place: Placement) -> None:
-        with closing_fd(os.open(name, _NEW_FILE, 0o600, dir_fd=folder)) as fd:
+        with OpenFile.closing(os.open(name, _NEW_FILE, 0o600, dir_fd=folder)) as fd:
             chunk_spans, ready = iter(place), memoryview(b"")
             end = 0
             for offset, length in entry.extents:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from lakelog.disk import File, Folder, NotRegular, OpenFile, closing_fd, disk
+from lakelog.disk import File, Folder, NotRegular, OpenFile, disk
 from lakelog.entries import SegmentEntry
 from lakelog.paths import KEYS
 from lakelog.refs import Head
@@ -58,7 +58,7 @@ def _remove(store: Store, file: WalFile, newest: bool) -> bool:
         fd = File(file.path).open()
     except (FileNotFoundError, NotRegular):
         return False
-    with closing_fd(fd):  # after the unlink: it holds the lock
+    with OpenFile.closing(fd):  # after the unlink: it holds the lock
         # A living writer, which holds the lock, may append to its newest file at any moment.
         if newest and not file.ended and (not _is_abandoned(store, file, fd)):
             return False

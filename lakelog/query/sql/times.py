@@ -139,8 +139,8 @@ def _with_calls(tree: object) -> Any:
         return tree
     if tree.get("class") == "COLUMN_REF" and len(tree["column_names"]) == 1:
         function = CLOCK_NAMES.get(str(tree["column_names"][0]).lower())
-        named = {"function_name": function, "qualified_name": {"path": [function]}}
-        return tree if function is None else {**_CALL, **named}
+        call = {"function_name": function, "qualified_name": {"path": [function]}}
+        return tree if function is None else {**_CALL, **call}
     return {key: _with_calls(child) for key, child in tree.items()}
 
 

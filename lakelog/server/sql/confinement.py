@@ -15,7 +15,7 @@ import struct
 import sys
 from collections.abc import Iterable
 
-from lakelog.disk import closing_fd
+from lakelog.disk import OpenFile
 from lakelog.paths import Paths
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -58,7 +58,7 @@ def restrict(rights: Iterable[tuple[str, int]]) -> bool:
     size = {1: 8, 2: 8, 3: 8, 4: 16, 5: 16}.get(number, 24)
     # What no rule allows is refused for all rights that are handled: those the kernel knows.
     attributes = struct.pack("=QQQ", all_files, network, scopes)[:size]
-    with closing_fd(_checked(libc.syscall(_CREATE_RULESET, attributes, size, 0))) as ruleset:
+    with OpenFile.closing(_checked(libc.syscall(_CREATE_RULESET, attributes, size, 0))) as ruleset:
         for path, allowed in rights:
             _allow(libc, ruleset, path, allowed & all_files)
         # The kernel refuses unprivileged processes that could still gain rights by exec.
@@ -73,7 +73,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: str, allowed: int) -> None:
     # A path that is missing grants nothing; one that appears later stays closed.
     except OSError:
         return
-    with closing_fd(fd):
+    with OpenFile.closing(fd):
         if not os.path.isdir(path):
             allowed &= _OF_FILES
         rule = struct.pack("=Qi", allowed, fd)

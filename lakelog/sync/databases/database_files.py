@@ -115,13 +115,13 @@ class SqliteTarget(FileTarget):
         names = ", ".join(map(sql.identifier, rows.column_names))
         marks = ", ".join("?" * rows.num_columns)
         # SQLite reads ON CONFLICT after VALUES as it is; after SELECT it would be ambiguous.
-        self._many(f"INSERT INTO {sql.identifier(table)} ({names}) VALUES ({marks}){ending}", rows)
+        self._many(f"INSERT INTO {self._name(table)} ({names}) VALUES ({marks}){ending}", rows)
 
     def _delete(self, table: str, keys: pa.Table) -> int:
-        before = self._fetch(f"SELECT count(*) FROM {sql.identifier(table)}")[0][0]
-        self._many(f"DELETE FROM {sql.identifier(table)} WHERE {KEY} = ?", keys)
+        before = self._fetch(f"SELECT count(*) FROM {self._name(table)}")[0][0]
+        self._many(f"DELETE FROM {self._name(table)} WHERE {KEY} = ?", keys)
         # The driver does not say how many rows a statement with many parameters has changed.
-        return int(before - self._fetch(f"SELECT count(*) FROM {sql.identifier(table)}")[0][0])
+        return int(before - self._fetch(f"SELECT count(*) FROM {self._name(table)}")[0][0])
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -272,7 +272,7 @@ class DuckdbTarget(FileTarget):
 
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
         names = ", ".join(map(sql.identifier, rows.column_names))
-        into = f"INSERT INTO {sql.identifier(table)} ({names})"
+        into = f"INSERT INTO {self._name(table)} ({names})"
         # In batches of a row group each, which are inserted side by side: twice as fast.
         starts = range(0, rows.num_rows, _ROW_GROUP)
         groups = [rows.slice(n, _ROW_GROUP).combine_chunks() for n in starts]
@@ -280,7 +280,7 @@ class DuckdbTarget(FileTarget):
 
     def _delete(self, table: str, keys: pa.Table) -> int:
         condition = f"WHERE {KEY} IN (SELECT {KEY} FROM {_LOADED})"
-        rows = self._load(keys, f"DELETE FROM {sql.identifier(table)} {condition}")
+        rows = self._load(keys, f"DELETE FROM {self._name(table)} {condition}")
         return int(rows[0][0])
 
     def _load(self, rows: pa.Table, statement: str) -> list[tuple[Any, ...]]:

@@ -216,7 +216,7 @@ class MysqlTarget(SqlTarget):
             self._delete(table, rows.select([KEY]))
         self._require_nullable(table, rows)
         names = ", ".join(map(sql.identifier, rows.column_names))
-        into = f"INSERT INTO {sql.identifier(table)} ({names}) VALUES ".encode()
+        into = f"INSERT INTO {self._name(table)} ({names}) VALUES ".encode()
         for values in _statements(_literals(rows)):
             # As bytes: the driver would look at each value by itself, ten times as slowly.
             self._connection.query(into + values)
@@ -244,7 +244,7 @@ class MysqlTarget(SqlTarget):
             for start in range(0, len(key_texts), _BATCH_KEYS):
                 some = ", ".join(key_texts[start : start + _BATCH_KEYS])
                 condition = f"WHERE {KEY} IN ({some})"
-                count += cursor.execute(f"DELETE FROM {sql.identifier(table)} {condition}")
+                count += cursor.execute(f"DELETE FROM {self._name(table)} {condition}")
         return count
 
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:

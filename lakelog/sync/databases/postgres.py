@@ -167,12 +167,12 @@ class PostgresTarget(SqlTarget):
             return
         # Of our columns alone: others may be NOT NULL with a default, or an identity.
         staged = ", ".join(column.staged for column in columns)
-        self._stage(_STAGED, f"AS SELECT {staged} FROM {sql.identifier(table)} WITH NO DATA")
+        self._stage(_STAGED, f"AS SELECT {staged} FROM {self._name(table)} WITH NO DATA")
         # A temporary table is nobody else's, and is dropped with the transaction.
         self._connection.append(_STAGED, rows, temporary=True)
         names = ", ".join(column.name for column in columns)
         values = ", ".join(column.cast or column.name for column in columns)
-        into = f"INSERT INTO {sql.identifier(table)} ({names})"
+        into = f"INSERT INTO {self._name(table)} ({names})"
         self._fetch(f"{into} SELECT {values} FROM {_STAGED}{ending}")
 
     def _require_finite(self, table: str, rows: pa.Table) -> None:
@@ -188,7 +188,7 @@ class PostgresTarget(SqlTarget):
     def _delete(self, table: str, keys: pa.Table) -> int:
         self._stage(_KEYS, f"AS SELECT NULL::bigint AS {KEY} WITH NO DATA")
         self._connection.append(_KEYS, keys, temporary=True)
-        deleted = f"DELETE FROM {sql.identifier(table)} t USING {_KEYS} k WHERE t.{KEY} = k.{KEY}"
+        deleted = f"DELETE FROM {self._name(table)} t USING {_KEYS} k WHERE t.{KEY} = k.{KEY}"
         return int(self._fetch(f"WITH d AS ({deleted} RETURNING 1) SELECT count(*) FROM d")[0][0])
 
     def _stage(self, name: str, query: str) -> None:
@@ -198,7 +198,7 @@ class PostgresTarget(SqlTarget):
 
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:
         # to_regclass is NULL for a table that is not there, where a cast would raise.
-        oid = f"to_regclass({sql.literal(sql.identifier(table))})"
+        oid = f"to_regclass({sql.literal(self._name(table))})"
         rows = self._fetch(
             "SELECT attname::text, format_type(atttypid, atttypmod), attnum FROM pg_attribute"
             f" WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped ORDER BY attnum"

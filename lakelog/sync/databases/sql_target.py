@@ -167,19 +167,19 @@ class SqlTarget(SyncTarget):
         """Create the table, with KEY as its primary key if `keyed`."""
         defined = [self._definition(column, keyed) for column in columns]
         with self._errors(table):
-            self._fetch(f"CREATE TABLE {sql.identifier(table)} ({', '.join(defined)})")
+            self._fetch(f"CREATE TABLE {self._name(table)} ({', '.join(defined)})")
 
     def extend(self, table: str, columns: Sequence[TargetColumn]) -> None:
         """Add columns."""
         with self._errors(table):
             for column in columns:
                 added = self._definition(column, keyed=False)
-                self._fetch(f"ALTER TABLE {sql.identifier(table)} ADD COLUMN {added}")
+                self._fetch(f"ALTER TABLE {self._name(table)} ADD COLUMN {added}")
 
     def clear(self, table: str) -> None:
         """Delete all rows."""
         with self._errors(table):
-            self._fetch(f"DELETE FROM {sql.identifier(table)}")
+            self._fetch(f"DELETE FROM {self._name(table)}")
 
     def delete(self, table: str, keys: pa.Table) -> int:
         """Delete the rows of these events; return how many they were."""
@@ -218,7 +218,7 @@ class SqlTarget(SyncTarget):
         names = ", ".join(self._readable(name, types.get(name, "")) for name in schema.names)
         # Read as text where it was given as text: each database writes such values in its own way.
         with self._errors(table):
-            for rows in self._rows(f"SELECT {names} FROM {sql.identifier(table)}"):
+            for rows in self._rows(f"SELECT {names} FROM {self._name(table)}"):
                 columns = (
                     rows.columns if isinstance(rows, pa.RecordBatch) else zip(*rows, strict=True)
                 )
@@ -277,7 +277,7 @@ class SqlTarget(SyncTarget):
         return f" ON CONFLICT ({KEY}) DO " + (f"UPDATE SET {assignments}" if changed else "NOTHING")
 
     def _has_rows(self, table: str, condition: str = "") -> bool:
-        return bool(self._fetch(f"SELECT 1 FROM {sql.identifier(table)} {condition} LIMIT 1"))
+        return bool(self._fetch(f"SELECT 1 FROM {self._name(table)} {condition} LIMIT 1"))
 
     def _definition(self, column: TargetColumn, keyed: bool) -> str:
         ending = " PRIMARY KEY" if keyed and column.name == KEY else ""
@@ -295,6 +295,9 @@ class SqlTarget(SyncTarget):
     def _is_declared(self, expected: str, declared: str) -> bool:
         """Whether a table has the type that a user gave a column; both in lower case."""
         return expected == declared
+
+    def _name(self, table: str) -> str:
+        return sql.identifier(table)
 
     @contextlib.contextmanager
     def _errors(self, table: str = "") -> Any:
