@@ -21,7 +21,6 @@ from lakelog.paths import Paths
 
 _Stamp = tuple[int, int, int, int]
 """Size, inode, mtime and ctime of a file."""
-_CHUNK = 1 << 20
 _SLACK = 1_000
 """This many lines of files that are gone do not matter."""
 _HOLES_UP_TO = 1 << 30
@@ -157,7 +156,6 @@ class VerifiedFiles:
     def hash_file(path: str) -> str:
         """SHA-256 of a file, read in chunks; "" of what is none: a pipe or device, or a
         file that says it is long and is not there."""
-        sha = hashlib.sha256()
         try:
             fd = File(path).open()
         except NotRegular:
@@ -167,9 +165,7 @@ class VerifiedFiles:
             if os.fstat(fd).st_size > _HOLES_UP_TO and OpenFile(fd).has_holes():
                 return ""
             file.seek(0)
-            while chunk := file.read(_CHUNK):
-                sha.update(chunk)
-        return sha.hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _line(digest: str, stamp: _Stamp) -> str:
