@@ -18,6 +18,7 @@ from lakelog.erased import documents
 from lakelog.erased.documents import ErasuresCache
 from lakelog.erased.records import NO_TIMES, ErasedRows
 from lakelog.paths import Paths
+from lakelog.runtime.lazy import LazyProperty
 
 
 class RowOutline(NamedTuple):
@@ -42,14 +43,16 @@ class RowIndex:
 
     def __init__(self, outlines: dict[str, RowOutline]) -> None:
         self.outlines = outlines
-        self._of_origin: dict[str, dict[str, list[str]]] = {}
-        self._of_any: dict[str, list[str]] = {}
-        for key, outline in outlines.items():
-            of_salt = self._of_origin.setdefault(outline.salt, {})
-            if outline.origins is None:
-                self._of_any.setdefault(outline.salt, []).append(key)
-            for origin in outline.origins or ():
+
+    @LazyProperty
+    def _of_origin(self) -> dict[str, dict[str | None, list[str]]]:
+        """By salt the keys of the erasures that know rows of an origin; None is any origin."""
+        by_salt: dict[str, dict[str | None, list[str]]] = {}
+        for key, outline in self.outlines.items():
+            of_salt = by_salt.setdefault(outline.salt, {})
+            for origin in (None,) if outline.origins is None else outline.origins:
                 of_salt.setdefault(origin, []).append(key)
+        return by_salt
 
     @staticmethod
     def of_lake(paths: Paths) -> RowIndex:
@@ -99,7 +102,7 @@ class RowIndex:
         for salt, of_salt in self._of_origin.items():
             digests = (documents.fingerprint(salt, name).hex() for name in names)
             of_names = [key for digest in digests for key in of_salt.get(digest, ())]
-            if all_keys := [*self._of_any.get(salt, ()), *of_names]:
+            if all_keys := [*of_salt.get(None, ()), *of_names]:
                 keys[salt] = all_keys
         return keys
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import orjson
 
-from lakelog import frame_rows
+from lakelog import erased, frame_rows
 from lakelog.database import Connect
-from lakelog.erased import Refusal, SubjectIndex
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
+from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import Store
 from lakelog.values import parse_time, to_micros
 from lakelog.wal import Frame
@@ -25,11 +25,18 @@ class ErasedLines:
     def __init__(self, store: Store, connect: Connect) -> None:
         """Read what was erased so far. Raises DamagedRef."""
         self._store, self._connect = store, connect
-        self._subjects, self._refusal = SubjectIndex.of_lake(store.paths), Refusal(store.paths)
-        self._spans = self._refusal.content_spans
-        # Those of a subject know contents of its events alone.
-        of_subjects = self._subjects.subject_keys
-        self._spans_of_any = {s for key, s in self._spans.items() if key not in of_subjects}
+        self._subjects = erased.SubjectIndex.of_lake(store.paths)
+        # Those of subjects know contents of their events alone: mostly nothing of these is read.
+        of_any = set(self._subjects.keys) - self._subjects.subject_keys
+        self._spans_of_any = {self._spans[key] for key in of_any if key in self._spans}
+
+    @LazyProperty
+    def _refusal(self) -> erased.Refusal:
+        return erased.Refusal(self._store.paths)
+
+    @LazyProperty
+    def _spans(self) -> dict[str, tuple[int, int]]:
+        return self._refusal.content_spans
 
     def without(self, encoded: EncodedBatch) -> EncodedBatch:
         """Return a batch but its erased events. Raises DamagedRef."""
@@ -53,11 +60,12 @@ class ErasedLines:
             if not (erasures or self._spans_of_any):
                 continue
             time_us = _time_us(event)
-            spans = {self._spans[e.key] for e in erasures if e.key in self._spans}
             if earlier := [e.key for e in erasures if time_us <= e.time]:
                 reason = f"is of a subject that was erased (erasure {earlier[0]}), and from before"
                 reasons[number] = reason
-            elif any(low <= time_us <= high for low, high in spans | self._spans_of_any):
+                continue
+            spans = {self._spans[e.key] for e in erasures if e.key in self._spans}
+            if any(low <= time_us <= high for low, high in spans | self._spans_of_any):
                 suspects[number] = line
         return reasons | self._known_contents(suspects)
 
