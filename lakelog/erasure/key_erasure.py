@@ -4,7 +4,7 @@ every copy of the lake. No row is written again, however large the lake is."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lakelog.disk import Folder, disk
 from lakelog.erased.records import Erasure
@@ -138,6 +138,20 @@ def _destroyed(store: Store, subjects: Sequence[str], why: str) -> Erasure:
     _share(store, erasure)  # before: what is not swept here is gone on with
     erasure.save(store.paths)
     return erasure
+
+
+def destroy_adopted(store: Store, adopted: Iterable[Erasure]) -> None:
+    """Destroy the keys here that erasures of another lake destroyed in its copy of their file, if
+    there is one here. Raises InvalidKey, OSError."""
+    with_keys = [erasure for erasure in adopted if erasure.places]
+    protection = store.paths.protection
+    if not with_keys or protection is None or protection.ciphers() is None:
+        return
+    for erasure in with_keys:
+        _share(store, erasure)
+    places = [place for erasure in with_keys for place in erasure.places]
+    destroyed = SubjectKeys.destroy(protection.id, places)
+    store.change_protection(dataclasses.replace(protection, destroyed=destroyed))
 
 
 def _share(store: Store, erasure: Erasure) -> None:

@@ -17,7 +17,7 @@ from lakelog import database, sql
 from lakelog.database import Connect
 from lakelog.erased import Refusal, SubjectIndex, records
 from lakelog.erased.records import ErasedRows, Erasure
-from lakelog.erasure import erasing, leftovers, outside, rewriting
+from lakelog.erasure import erasing, key_erasure, leftovers, outside, rewriting
 from lakelog.erasure.erasing import ErasureRun
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.rewriting import Redactor
@@ -89,6 +89,7 @@ def _erase(
         store.require("erasure")
         for record, rows in news:
             record.save(store.paths, rows)
+        key_erasure.destroy_adopted(store, [record for record, _ in news])
         lake._settle_branches()
         # All of them by one look at the segments, which are many more than the erasures.
         subjects = _subjects(store, [record for record, _ in news])

@@ -27,7 +27,8 @@ from lakelog.wal import Frame
 _WAL = "a writer holds it: it goes on in a new file with its second append from now, or ends"
 _YOUNG = "a writer is about to finish it, or was killed: erase again when it is an hour old"
 _EXCHANGE = "`lakelog exchange` there; if it is gone for good, say --cleaned"
-_KEYS = "has destroyed keys, or cannot be opened: `lakelog exchange` with its master key"
+_KEYS = "has destroyed keys, or cannot be opened: "
+_EXCHANGE, _NEWEST = "`lakelog exchange` with its master key", "put the newest copy of it there"
 _AGAIN = "run the same `lakelog erase` again: it goes on where it was"
 
 
@@ -162,7 +163,8 @@ def _leftovers(store: Store, erasure: Erasure, directory: _Directory) -> list[Le
     leftover_list += directory.unfinished
     protection = store.paths.protection
     if protection and erasure.places and SubjectKeys.has_some(protection.id, erasure.places):
-        leftover_list.append(Leftover(protection.path, _KEYS))
+        advice = _KEYS + (_NEWEST if store.attachment is None else _EXCHANGE)
+        leftover_list.append(Leftover(protection.path, advice))
     refusal = Refusal(store.paths, erasure.key, by_arrival=store.attachment is not None)
     for path, tables in directory.wals:
         if any(refusal.mask(table).any() for table in tables):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 import lakelog
+from lakelog.errors import InvalidKey
 from tests.support import encrypted, protected
 from tests.support.cli import run
 from tests.support.protected import PLANTED
@@ -80,6 +82,45 @@ def test_a_clone_learns_what_is_protected_later(
     assert _fields(tmp_path / "lake") == {*protected.FIELDS, "phone", "plan"}
     run(tmp_path / "none", "clone", str(hub), str(tmp_path / "third"))
     assert _fields(tmp_path / "third") == {*protected.FIELDS, "phone", "plan"}
+
+
+def test_a_pull_destroys_the_keys_of_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the clone's own copy of their file; an older copy is refused from then on. One that comes
+    where none was is named by the status."""
+    lake, hub = tmp_path / "lake", str(tmp_path / "hub")
+    with protected.create(lake, monkeypatch) as opened:
+        protected.append(opened, range(5))
+    run(lake, "remote", "add", "origin", hub)
+    run(lake, "push")
+    folders = {name: tmp_path / f"keys-of-{name}" for name in ("clone", "keyless")}
+    for name, folder in folders.items():
+        shutil.copytree(tmp_path / "keys", folder)
+        run(tmp_path / "none", "clone", hub, str(tmp_path / name))
+    run(lake, "erase", "--subject", "s1", "--why", "asked", "--yes")
+    run(lake, "push")
+    before = protected.key_file(tmp_path).name
+    for name in folders:
+        monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(folders[name]))
+        copy = folders[name] / before
+        older = copy.read_bytes()
+        if name == "keyless":
+            copy.unlink()
+        assert "done here, too" in run(tmp_path / name, "pull").stderr
+        if name == "clone":
+            with lakelog.open(tmp_path / name) as opened:
+                assert protected.payloads(opened) == protected.shown(range(5), ("s1",))
+            run(tmp_path / name, "erase", "status")
+        copy.write_bytes(older)
+        status = run(tmp_path / name, "erase", "status", code=3)
+        assert "put the newest copy of it there" in status.stdout
+        if name == "clone":
+            refused = pytest.raises(InvalidKey, match="older file")
+            with lakelog.open(tmp_path / name) as opened, refused:
+                protected.payloads(opened)
+        shutil.copy(tmp_path / "keys" / before, copy)
+        run(tmp_path / name, "erase", "status")
 
 
 def test_a_plain_lake_forgets_answers_when_it_learns(
