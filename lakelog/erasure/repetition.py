@@ -58,8 +58,8 @@ def adopt(
 
 
 def erase_again(lake: SettledLake) -> list[Erasure]:
-    """Erase the rows of all erasures of a lake that came back; return the erasures that had some.
-    Raises GcRefused, Damaged, OSError."""
+    """Erase the rows of all erasures of a lake that came back, and end those that were begun;
+    return the erasures that had some. Raises GcRefused, Damaged, OSError."""
     store = lake.store
     if store.erased.refresh():
         lake._settle_branches()  # which lets go of frames that came back, too
@@ -68,11 +68,14 @@ def erase_again(lake: SettledLake) -> list[Erasure]:
     back = [
         record
         for record in recorded
-        if record.key in subjects or (not record.subject and _by_rows(store, record) is not None)
+        if record.key in subjects
+        or not (record.is_swept or record.subjects)
+        or (not record.subject and _by_rows(store, record) is not None)
     ]
     # What selects their rows is found again then, of what is sealed by that time.
     fresh = [(replace(record, phase="begun"), record.rows(store.paths)) for record in back]
-    results = zip(back, _erase(lake, fresh), strict=True)
+    unfinished = {record.key for record in back if not record.is_swept}
+    results = zip(back, _erase(lake, fresh, unfinished=unfinished), strict=True)
     return [result for record, result in results if result.segments > record.segments]
 
 
@@ -80,6 +83,7 @@ def _erase(
     lake: SettledLake,
     news: Sequence[tuple[Erasure, ErasedRows]],
     replaced_there: Collection[str] = (),
+    unfinished: Collection[str] = (),
 ) -> list[Erasure]:
     store, ended = lake.store, dict[str, Erasure]()
     if not news:
@@ -99,8 +103,9 @@ def _erase(
             run, selectors = list[Erasure](), list[Selector]()
             for record in waiting:
                 selector = _selector(store, record, subjects)
-                if selector is None and has_words:
-                    # No row: of states of which the rows are gone only their words go.
+                if selector is None and (has_words or record.key in unfinished):
+                    # No row: of states of which the rows are gone only their words go, and what a
+                    # run that was killed had yet to delete.
                     selector = Selector((), "false", max(record.time, record.arrived))
                 if selector is None:
                     record = replace(record.swept(), outside=outside.places(store, {}))

@@ -37,6 +37,9 @@ from lakelog.volume import ErasedStates
 _FILE = re.compile(r"([0-9a-f]{16})\.(?:json|rows)")
 _HEX, _DIGEST = re.compile(r"[0-9a-f]*"), re.compile(r"[0-9a-f]{64}")
 
+_BROUGHT = "erasing-"
+"""What names of tags begin with, below that of the remote, of states that are here to be erased
+from."""
 _SAVED = "a saved directory names it there, too: delete {file} there, then say --cleaned {name}"
 _COLLECT = "run the garbage collection of the registry, then say --cleaned {name}"
 _REFUSED = (
@@ -95,6 +98,7 @@ class RemoteErasures:
             erasures.adopt(lake, adopted, self.erased.segments().keys())
         for record, _ in swept:
             self._confirm(record.key)
+        self._finish(lake)
         return [record.key for record, _ in adopted]
 
     def stored_as(self, snapshots: Iterable[str]) -> dict[str, str]:
@@ -133,6 +137,7 @@ class RemoteErasures:
         """Erase at the remote what was erased here; return the keys of erasures that are new there.
         A repair does it again in a registry, which may delete now. Raises TransferRefused,
         Unreachable, Damaged."""
+        self._finish(lake)
         self._store.erased.refresh()
         records_here = self._records()
         # Rows refused, manifests replaced, bytes swept, record written: a kill leaves the remote
@@ -221,31 +226,42 @@ class RemoteErasures:
     def _bring(self, lake: Lake) -> None:
         """Erase from the states there that are not known here, by having them here for a while."""
         store = self._store
-        prefix = f"{self._name}/erasing-"
-        # Those of a push that was cut off before it erased from them.
-        tags = [tag.name for tag in store.refs.tags() if tag.name.startswith(prefix)]
         store.manifests.forget()  # gc may have deleted what was read before
         for snapshot, carried_text in self._states().items():
             if self.is_readable(snapshot):
                 continue
+            self._mark(lake)
             # One that was given up there can be read by nobody.
             with contextlib.suppress(Damaged, TransferRefused):
                 digest = self.stand_in(snapshot)
                 carried = carried_text if digest == snapshot else b""
                 self._receive(carry.objects_there(store, self._site.remote, snapshot, carried))
                 # A tag, or gc here would take what was just brought, before it is erased from.
-                tags.append(f"{prefix}{snapshot[:16]}")
-                track(store, self._name, f"erasing-{snapshot[:16]}", snapshot, carried)
-        unknown = self._unknown_segments()
-        self._receive(unknown)
-        if tags or unknown:
-            # What came back is no longer replaced: each of the erasures sweeps, and the first would
-            # take the states from those behind it.
-            replaced = store.erased.segments()
-            store.erased.forget(
-                key for key in replaced if File(store.paths.object("segments", key)).exists()
-            )
-            erasures.erase_again(lake)
+                track(store, self._name, f"{_BROUGHT}{snapshot[:16]}", snapshot, carried)
+        if unknown := self._unknown_segments():
+            self._mark(lake)
+            self._receive(unknown)
+        self._finish(lake)
+
+    def _mark(self, lake: Lake) -> None:
+        """Note that rows of erasures may be here from now on, which no branch may go on from."""
+        head = self._store.refs.head(lake.branch_name).move
+        track(self._store, self._name, f"{_BROUGHT}begun", head.snapshot)
+
+    def _finish(self, lake: Lake) -> None:
+        """Erase from what was brought here, also by a push that was killed before it did so; and
+        end what else was begun."""
+        store, prefix = self._store, f"{self._name}/{_BROUGHT}"
+        tags = [name for name in store.refs.tag_names() if name.startswith(prefix)]
+        if not tags and all(record.is_swept for record in self._records().values()):
+            return
+        # What came back is no longer replaced: each of the erasures sweeps, and the first would
+        # take the states from those behind it.
+        replaced = store.erased.segments()
+        store.erased.forget(
+            key for key in replaced if File(store.paths.object("segments", key)).exists()
+        )
+        erasures.erase_again(lake)
         # They named what must not be anywhere any more.
         for tag in tags:
             remove_tag(store, tag)

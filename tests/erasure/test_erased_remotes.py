@@ -609,3 +609,42 @@ def test_a_killed_push_is_ended_by_the_next(
             temporary.unlink()  # which gc does
         assert lake.erasures()[0].is_done, lake.erasures()
         assert found(tmp_path / "far") == []
+
+
+@pytest.mark.parametrize("then", ["pull", "push"])
+@pytest.mark.parametrize("at", [25, 43, 70, 100])
+def test_a_killed_push_leaves_no_row_of_the_remote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, then: str
+) -> None:
+    """What it brought here to erase from it is in no state after the next pull or push, and the
+    erasure is ended by that."""
+    remote, path = str(tmp_path / "far"), tmp_path / "lake"
+    with lakelog.open(path, settings=SETTINGS) as lake:
+        lake.append({"type": "A", "subject": "zoe"})
+        remotes.add_tested(lake.store, "home", remote)
+        remotes.push(lake, "home", branches=["main"])
+    remotes.clone(remote, str(tmp_path / "clone"))
+    with lakelog.open(tmp_path / "clone") as clone:
+        clone.append({"type": "A", "subject": ADA})
+        remotes.push(clone, "origin", branches=["main"])
+    with lakelog.open(path) as lake:
+        lake.erase(subject=ADA, why="asked")
+    planted = Fault(at, Killed())
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        seam.install(patch, planted)
+        remotes.push(lakelog.open(path, create=False), "home", branches=["main"])
+    assert planted.fired
+    planted.release()
+    with lakelog.open(path, create=False) as lake:
+        if then == "pull":
+            with contextlib.suppress(TransferRefused):  # that the push erases there, too
+                remotes.pull(lake, "home")
+            for name in ("main", *(tag.name for tag in lake.tags())):
+                assert lake.at(name).sql("SELECT subject FROM events").fetchall() == [("zoe",)]
+        with contextlib.suppress(Diverged):
+            remotes.push(lake, "home", branches=["main"])
+        for temporary in path.rglob(".tmp-*"):
+            temporary.unlink()  # which gc does
+        assert lake.erasures()[0].is_done, lake.erasures()
+        assert lake.verify().intact
+    assert found(tmp_path / "far") == found(path) == []
