@@ -84,7 +84,8 @@ def repair(
 
     Damaged files are fetched from a copy or moved to cache/damaged; nothing is deleted. What
     the copy has and the lake lacks is fetched, too: moves, WALs, tags, events. An intact lake is
-    left as it is.
+    left as it is; in an older file of the keys of its subjects, those that were destroyed are
+    destroyed again.
     """
     _refuse_no_lake(copy)
     check = LakeCheck(app.path)
@@ -101,6 +102,8 @@ def repair(
         report = compared or report
     # An intact lake is left as it is, and nothing is asked.
     if dry_run or not report.problems:
+        if not dry_run and (path := erasures.destroy_recorded(store)):
+            app.say(f"{path}: keys that were destroyed are destroyed in it again")
         _emit_report(store, report, target)
         exits.exit_if(not report.intact, exits.WRONG)
         return

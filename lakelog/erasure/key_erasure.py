@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from lakelog.disk import Folder, disk
+from lakelog.erased import records
 from lakelog.erased.records import Erasure
 from lakelog.erasure import derived, erasing, outside
 from lakelog.erasure.leftovers import Leftover
@@ -152,6 +153,17 @@ def destroy_adopted(store: Store, adopted: Iterable[Erasure]) -> None:
     places = [place for erasure in with_keys for place in erasure.places]
     destroyed = SubjectKeys.destroy(protection.id, places)
     store.change_protection(dataclasses.replace(protection, destroyed=destroyed))
+
+
+def destroy_recorded(store: Store) -> str:
+    """Destroy in the file of keys what erasures destroyed, where it was restored from an older
+    copy; return its path, "" where nothing was to be done. Raises InvalidKey, DamagedRef."""
+    protection = store.paths.protection
+    places = [place for record in records.listing(store.paths) for place in record.places]
+    if protection is None or not SubjectKeys.has_some(protection.id, places):
+        return ""
+    SubjectKeys.destroy(protection.id, places)
+    return protection.path
 
 
 def _share(store: Store, erasure: Erasure) -> None:

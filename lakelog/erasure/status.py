@@ -27,8 +27,7 @@ from lakelog.wal import Frame
 _WAL = "a writer holds it: it goes on in a new file with its second append from now, or ends"
 _YOUNG = "a writer is about to finish it, or was killed: erase again when it is an hour old"
 _EXCHANGE = "`lakelog exchange` there; if it is gone for good, say --cleaned"
-_KEYS = "has destroyed keys, or cannot be opened: "
-_EXCHANGE, _NEWEST = "`lakelog exchange` with its master key", "put the newest copy of it there"
+_KEYS = "has destroyed keys, or cannot be opened: `lakelog {verb}` with its master key"
 _AGAIN = "run the same `lakelog erase` again: it goes on where it was"
 
 
@@ -163,8 +162,8 @@ def _leftovers(store: Store, erasure: Erasure, directory: _Directory) -> list[Le
     leftover_list += directory.unfinished
     protection = store.paths.protection
     if protection and erasure.places and SubjectKeys.has_some(protection.id, erasure.places):
-        advice = _KEYS + (_NEWEST if store.attachment is None else _EXCHANGE)
-        leftover_list.append(Leftover(protection.path, advice))
+        verb = "repair" if store.attachment is None else "exchange"
+        leftover_list.append(Leftover(protection.path, _KEYS.format(verb=verb)))
     refusal = Refusal(store.paths, erasure.key, by_arrival=store.attachment is not None)
     for path, tables in directory.wals:
         if any(refusal.mask(table).any() for table in tables):

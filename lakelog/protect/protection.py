@@ -124,7 +124,8 @@ class Protection:
         if subject_keys.destroyed < self.destroyed:
             raise InvalidKey(
                 f"{path} is an older file of keys: {self.destroyed} were destroyed in this lake,"
-                f" and in it {subject_keys.destroyed}; give the newest file"
+                f" and in it {subject_keys.destroyed}; give the newest file, or destroy them in"
+                " this one by `lakelog repair`, of a shared lake by `lakelog exchange`"
             )
         return subject_keys
 

@@ -87,8 +87,8 @@ def test_a_clone_learns_what_is_protected_later(
 def test_a_pull_destroys_the_keys_of_its_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the clone's own copy of their file; an older copy is refused from then on. One that comes
-    where none was is named by the status."""
+    """In the clone's own copy of their file; an older copy is refused from then on, until a repair
+    destroys them in it. One that comes where none was is named by the status."""
     lake, hub = tmp_path / "lake", str(tmp_path / "hub")
     with protected.create(lake, monkeypatch) as opened:
         protected.append(opened, range(5))
@@ -114,13 +114,18 @@ def test_a_pull_destroys_the_keys_of_its_machine(
             run(tmp_path / name, "erase", "status")
         copy.write_bytes(older)
         status = run(tmp_path / name, "erase", "status", code=3)
-        assert "put the newest copy of it there" in status.stdout
+        assert "`lakelog repair` with its master key" in status.stdout
         if name == "clone":
             refused = pytest.raises(InvalidKey, match="older file")
             with lakelog.open(tmp_path / name) as opened, refused:
                 protected.payloads(opened)
-        shutil.copy(tmp_path / "keys" / before, copy)
+        run(tmp_path / name, "repair", "--dry-run")
+        run(tmp_path / name, "erase", "status", code=3)
+        assert "destroyed in it again" in run(tmp_path / name, "repair").stderr
+        assert "again" not in run(tmp_path / name, "repair").stderr
         run(tmp_path / name, "erase", "status")
+        with lakelog.open(tmp_path / name) as opened:
+            assert protected.payloads(opened) == protected.shown(range(5), ("s1",))
 
 
 def test_a_plain_lake_forgets_answers_when_it_learns(
