@@ -2,8 +2,8 @@
 
 Each step may be the last one that a killed publish did:
 
-1. compact the branch; its newest state is what is published
-2. make the table, or refuse one that is not of this lake and branch
+1. make the table, or refuse one that is not of this lake and branch
+2. compact the branch; its newest state is what is published
 3. tag the state, so that gc keeps its files
 4. add columns of members that the table lacks
 5. give the table the files that it lacks; write copies of what fits it only as text
@@ -126,12 +126,16 @@ def publish(
 ) -> PublishResult:
     """Bring a table to a state of a lake. `load` makes the table or loads it, and may be called
     again; `place` is where it is, in words. Raises ExportRefused, Unreachable, DamagedSegment."""
-    state = published_state.state_of(lake, source.ref)
+    past = published_state.state_of(lake, source.ref) if source.ref is not None else None
     note_copy(lake.store.paths, "table", place)
     for _ in range(_ATTEMPTS):
         # Planned anew from what the other commit left: its files may be ours.
-        with contextlib.suppress(LostCommit), lake.store.manifests.without_collections():
-            return _publish(lake, load(), target, state, source)
+        with contextlib.suppress(LostCommit):
+            table = load()
+            # After the table, which another publish may have brought to a newer state than before.
+            state = past or published_state.state_of(lake, None)
+            with lake.store.manifests.without_collections():
+                return _publish(lake, table, target, state, source)
     raise Unreachable(f"{target}: {_ATTEMPTS} commits to it were refused: publish again")
 
 

@@ -63,6 +63,29 @@ def test_a_repeated_publish_commits_nothing(shop: Shop) -> None:
     assert len(shop.commits()) == 1
 
 
+def test_concurrent_publish_takes_back_nothing_of_a_faster_one(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it loads the table another one brings that to a newer state."""
+    shop.lake.append(orders(30))
+    shop.publish()
+    library, name = shop.loader()
+    load, overtaken = getattr(library, name), []
+
+    def load_later(*args: Any, **options: Any) -> Any:
+        if not overtaken:
+            overtaken.append(True)
+            shop.lake.append(orders(10))
+            assert shop.publish().is_new
+        return load(*args, **options)
+
+    shop.lake.append(orders(5))
+    monkeypatch.setattr(library, name, load_later)
+    result = shop.publish()
+    assert (overtaken, result.is_new, result.events) == ([True], False, 45)
+    assert_table_is(shop)
+
+
 def test_rollback_and_retention_reach_the_table(shop: Shop) -> None:
     """What left the branch leaves the table, and comes back with it."""
     shop.lake.append(orders(20))

@@ -52,6 +52,12 @@ class Shop:
         with load_catalog("shop", **self.properties) as catalog:
             return catalog.load_table(name or self.name)
 
+    def loader(self) -> tuple[Any, str]:
+        """What of the library loads a table: a class and the name of its method."""
+        from pyiceberg.catalog.sql import SqlCatalog
+
+        return SqlCatalog, "load_table"
+
     def written(self) -> int:
         """Bytes below the warehouse."""
         files = [Path(root, name) for root, _, names in os.walk(self.folder) for name in names]
@@ -87,6 +93,12 @@ class DeltaShop(Shop):
         from deltalake import DeltaTable
 
         return DeltaTable(f"{self.folder}/tables/{name or self.name}")
+
+    def loader(self) -> tuple[Any, str]:
+        """What of the library loads a table: a class and the name of its method."""
+        from deltalake import DeltaTable
+
+        return DeltaTable, "__init__"
 
     def keys(self) -> list[str]:
         """The names of the files of the table."""
