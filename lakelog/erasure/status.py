@@ -26,7 +26,10 @@ from lakelog.wal import Frame
 
 _WAL = "a writer holds it: it goes on in a new file with its second append from now, or ends"
 _YOUNG = "a writer is about to finish it, or was killed: erase again when it is an hour old"
-_EXCHANGE = "`lakelog exchange` there; if it is gone for good, say --cleaned"
+_EXCHANGE = (
+    "`lakelog exchange` there, and what `lakelog erase status` says there; if it is gone for good,"
+    " say --cleaned"
+)
 _KEYS = "has destroyed keys, or cannot be opened: `lakelog {verb}` with its master key"
 _AGAIN = "run the same `lakelog erase` again: it goes on where it was"
 
@@ -73,10 +76,15 @@ def statuses(
 
 def confirm_here(store: Store, connect: Connect, settle: SettleAll) -> None:
     """Drop what a directory of a shared lake has of what another machine erased, and say so in the
-    bucket once nothing is left. Raises Unreachable, TransferRefused, Damaged, OSError."""
+    bucket once nothing is left, in the copies that it made neither. Raises Unreachable,
+    TransferRefused, Damaged, OSError."""
     assert store.attachment is not None
     erasures = store.attachment.erasures
-    if not (due := erasures.unconfirmed()):
+
+    def is_due(erasure: Erasure) -> bool:
+        return not any(_unclean(store, erasure))
+
+    if not (due := erasures.unconfirmed(is_due)):
         return
     settle()
     derived.drop_strays(store)
@@ -86,10 +94,23 @@ def confirm_here(store: Store, connect: Connect, settle: SettleAll) -> None:
         if erasure.key in due and not _leftovers(store, erasure, directory):
             if not erasure.outside:
                 copies = key_erasure.copies(store) if erasure.places else outside.places(store, {})
-                dataclasses.replace(erasure, outside=copies).save(store.paths)
-            confirmed_keys.append(erasure.key)
+                erasure = dataclasses.replace(erasure, outside=copies)
+                erasure.save(store.paths)
+            if is_due(erasure):
+                confirmed_keys.append(erasure.key)
     if confirmed_keys:
         erasures.machines.confirm(confirmed_keys)
+
+
+def _unclean(store: Store, erasure: Erasure) -> Iterator[JsonObject]:
+    """The copies that this directory made and that are not known to be clean."""
+    for place in erasure.outside:
+        if not outside.is_clean(store, place, erasure.key, erasure.time):
+            yield place
+
+
+def _is_this(store: Store, machine: str) -> bool:
+    return store.attachment is not None and machine == store.attachment.erasures.machines.name
 
 
 def _machines(store: Store, connect: Connect, settle: SettleAll) -> dict[str, Container[str]]:
@@ -182,16 +203,13 @@ def _leftovers(store: Store, erasure: Erasure, directory: _Directory) -> list[Le
 def _status(
     store: Store, erasure: Erasure, directory: _Directory, machines: dict[str, Container[str]]
 ) -> ErasureStatus:
-    copies = [
-        place
-        for place in erasure.outside
-        if not outside.is_clean(store, place, erasure.key, erasure.time)
-    ]
+    leftovers, copies = tuple(_leftovers(store, erasure, directory)), [*_unclean(store, erasure)]
+    has_named = bool(leftovers or copies)
     copies += [
         {"place": "machine", "name": name, "command": _EXCHANGE, "done": False}
         for name, confirmed in machines.items()
-        if erasure.key not in confirmed
+        # Of this one it is said what is left.
+        if erasure.key not in confirmed and not (has_named and _is_this(store, name))
     ]
     absent = tuple(place for place in erasure.outside if outside.is_gone(place))
-    leftovers = tuple(_leftovers(store, erasure, directory))
     return ErasureStatus(erasure, leftovers, tuple(copies), absent=absent)

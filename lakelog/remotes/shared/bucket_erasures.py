@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 
 from lakelog import document
 from lakelog.bloom import Filters
 from lakelog.disk import DOCUMENT_MAX, File, NotIntact
 from lakelog.erased import records, sweep
-from lakelog.erased.records import ErasedRows
+from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.keys import SubjectKeys
 from lakelog.maintain import RepairOutcome
 from lakelog.paths import KEYS, FileName, FileNames, Paths, encode_name
@@ -146,16 +146,21 @@ class BucketErasures:
             SubjectKeys.destroy(protection.id, places)
             self._looked = looked
 
-    def unconfirmed(self) -> list[str]:
+    def unconfirmed(self, is_due: Callable[[Erasure], bool]) -> list[str]:
         """Return the erasures that have left the bucket, and of which this machine has not said
-        the same of itself; a request only where something was ever erased."""
-        keys = {record.key for record in records.listing(self._paths)}
-        if not keys or keys <= self.machines.confirmed:
+        the same of itself, of those that are due; a request only where something was ever
+        erased."""
+        present = records.listing(self._paths)
+        if not present:
+            return []
+        confirmed = self.machines.confirmed
+        keys = {record.key for record in present if record.key not in confirmed and is_due(record)}
+        if not keys:
             return []
         self.learn()
         if not all(record.is_swept for record in records.listing(self._paths)):
             return []  # what is left here may be of the one that goes on
-        return sorted(keys - self.machines.confirmed)
+        return sorted(keys)
 
     def replaces(self, digests: Set[str]) -> bool:
         """Whether segments are gone because rows of them were erased; then that is known here."""

@@ -40,7 +40,7 @@ class Machines:
         self._volume = volume
         # A directory of before machines had ids has that of its place.
         self.id = id or document.digest(f"{platform.node()}:{root}".encode())[:16]
-        self._name = f"{platform.node()}:{os.path.abspath(root)}"
+        self.name = f"{platform.node()}:{os.path.abspath(root)}"
         self._confirmed: frozenset[str] | None = None
 
     @property
@@ -60,7 +60,7 @@ class Machines:
     def confirm(self, keys: Iterable[str]) -> None:
         """Say that this machine has nothing of some erasures."""
         self._confirmed = self.confirmed | set(keys)
-        body = {"name": self._name, "erased": sorted(self._confirmed)}
+        body = {"name": self.name, "erased": sorted(self._confirmed)}
         data = self._volume.sealed(document.encode(body))
         self._volume.bucket.replace(f"{_FOLDER}/{self.id}.json", data)
 

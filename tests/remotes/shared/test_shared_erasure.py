@@ -17,6 +17,7 @@ import lakelog
 from lakelog.erasure import ErasureStatus, confirm
 from lakelog.errors import GcRefused, InvalidEvent, LakelogError, Unreachable
 from lakelog.lake import Lake
+from lakelog.sync.sync import sync
 from tests.support import protected, seam
 from tests.support.attached import Killed, SharedMachines, before_links, die, numbers
 from tests.support.cli import run
@@ -375,6 +376,27 @@ class _EndsOnceSwept(seam.Fault):
         if not self.fired and any(b'"phase":"swept"' in path.read_bytes() for path in documents):
             self.at = self.changes + 1
         return super().__call__(name, real, *args, **kwargs)
+
+
+def test_copies_of_another_machine_keep_an_erasure_open(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """Whoever asks hears of the machine, which names the copy; it is done once that is clean."""
+    filled(machines, "a", "b")
+    rows = tmp_path / "rows.csv"
+    machines["b"].export("events", str(rows))
+    sync(machines["b"], f"sqlite:{tmp_path}/rows.db")
+    machines["a"].erase(subject=ADA, why="asked")
+    (place,) = ended(machines, "a", "b").copies
+    assert place["name"].endswith("/b")
+    status = machines["b"].erasures()[0]
+    assert [copy["place"] for copy in status.copies] == ["export", "sync"]
+    rows.unlink()
+    machines["b"].exchange()
+    assert not machines["a"].erasures()[0].is_done
+    confirm(machines["b"].store, status.erasure.key, f"sqlite:{tmp_path}/rows.db")
+    machines["b"].exchange()
+    assert all(machines[name].erasures()[0].is_done for name in "ab")
 
 
 def test_a_death_at_its_end_keeps_nobody_waiting(
