@@ -93,7 +93,11 @@ def confirm_here(store: Store, connect: Connect, settle: SettleAll) -> None:
     for erasure in records.listing(store.paths):
         if erasure.key in due and not _leftovers(store, erasure, directory):
             if not erasure.outside:
-                copies = key_erasure.copies(store) if erasure.places else outside.places(store, {})
+                copies = (
+                    key_erasure.copies(store)
+                    if erasure.places
+                    else outside.places(store, erasure.tags)
+                )
                 erasure = dataclasses.replace(erasure, outside=copies)
                 erasure.save(store.paths)
             if is_due(erasure):

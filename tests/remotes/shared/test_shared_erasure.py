@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog import train
 from lakelog.erasure import ErasureStatus, confirm
 from lakelog.errors import GcRefused, InvalidEvent, LakelogError, Unreachable
 from lakelog.lake import Lake
@@ -397,6 +398,26 @@ def test_copies_of_another_machine_keep_an_erasure_open(
     confirm(machines["b"].store, status.erasure.key, f"sqlite:{tmp_path}/rows.db")
     machines["b"].exchange()
     assert all(machines[name].erasures()[0].is_done for name in "ab")
+
+
+def test_training_set_of_another_machine_keeps_an_erasure_open(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """The one that erases has the tag of its state, and not the directory."""
+    filled(machines, "a", "b")
+    folder, recipe = tmp_path / "set", tmp_path / "all.toml"
+    recipe.write_text(
+        'name = "all"\n[select]\nsql = "FROM events"\n[shape]\nkind = "events"\n'
+        "[split]\ntrain = 1.0\nvalidation = 0.0\ntest = 0.0\n"
+    )
+    train.export(machines["b"], str(recipe), str(folder))
+    folder.rename(tmp_path / "elsewhere")
+    machines["a"].erase(subject=ADA, why="asked")
+    (tmp_path / "elsewhere").rename(folder)
+    ended(machines, "b")
+    (place,) = machines["b"].erasures()[0].copies
+    assert (place["place"], place["name"]) == ("training set", str(folder))
+    assert not machines["a"].erasures()[0].is_done
 
 
 def test_a_death_at_its_end_keeps_nobody_waiting(
