@@ -155,8 +155,15 @@ class _Comparison:
         return dataclasses.replace(result, is_repaired=True)
 
     def _events(self) -> str:
-        """SQL for the events of the state that the watermark names. Raises DamagedManifest."""
+        """SQL for the events of the state that the watermark names. Raises DamagedManifest,
+        SyncRefused where the lake does not have it any more."""
         store = self._lake.store
+        store.head_since(self._mark.branch, self._mark.move)
+        if not store.manifests.is_there(self._mark.snapshot):
+            raise SyncRefused(
+                f"{self._target.address}, table {self._table}: the state of its last sync is not in"
+                " the lake any more, as after gc or a restore: sync first"
+            )
         entries = store.manifests.segments(store.manifests.load(self._mark.snapshot), "events")
         step = delta.DeltaStep(delta.parts_of(entries), self._mark.upto)
         condition = f"{KEY} < {self._mark.upto}"

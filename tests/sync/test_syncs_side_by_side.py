@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.errors import SyncRefused
 from lakelog.lake import Lake
 from lakelog.remotes.shared import attach
+from lakelog.sync.comparison import check
 from lakelog.sync.sync import status, sync
 from lakelog.sync.syncer import Syncer
 from lakelog.sync.target import SyncTarget
@@ -80,6 +83,31 @@ def test_status_of_a_machine_that_has_not_heard_of_the_newest(home: Path) -> Non
         sync(one, place.url)
         found = status(two, place.url)[0]
     assert (found.events_behind, found.note) == (0, "")
+
+
+def test_check_on_a_machine_that_has_not_heard_of_the_newest(home: Path) -> None:
+    place = SqlitePlace(home)
+    with machines(home) as (one, two):
+        two.exchange()
+        _append(one, 5)
+        sync(one, place.url)
+        assert check(two, place.url)[0].is_equal
+
+
+def test_check_in_a_lake_that_was_restored(home: Path) -> None:
+    """What the table was synced to is gone, and nothing is damaged."""
+    path, place = str(home / "lake"), SqlitePlace(home)
+    add(path, "first", 5)
+    shutil.copytree(path, home / "backup")
+    add(path, "second", 5)
+    synced(path, place.url)
+    shutil.rmtree(path)
+    (home / "backup").rename(path)
+    with lakelog.open(path) as lake:
+        with pytest.raises(SyncRefused, match=r"not in the lake any more.*: sync first"):
+            check(lake, place.url)
+        sync(lake, place.url)
+        assert check(lake, place.url)[0].is_equal
 
 
 def test_sync_that_goes_on_waits_for_a_bucket_that_is_away(
