@@ -133,16 +133,20 @@ def external_start(access: BranchAccess, start: str) -> Position:
             " `beginning`"
         )
     head = access.head_since(branch_position.move)
-    if branch_position.generation != head.move.generation:
-        raise rewound(access, branch_position.generation, branch_position.position, head)
     # Numbers of a copy that went on by itself mean other events.
     reach, commit = branch_position.position.reach, branch_position.commit
     is_of_copy = commit and not access.store.refs.was_at(head, branch_position.move, commit)
-    if is_of_copy or reach > access.state(head).next_seq:
+    is_same = branch_position.generation == head.move.generation
+    is_later = branch_position.generation > head.move.generation or (
+        is_same and reach > access.state(head).next_seq
+    )
+    if is_of_copy or is_later:
         raise InvalidSetting(
             f"this position is behind event {reach}, which the lake does not have: it is of a newer"
             " copy of the lake, or was changed; begin with `beginning`"
         )
+    if not is_same:
+        raise rewound(access, branch_position.generation, branch_position.position, head)
     return branch_position.position
 
 

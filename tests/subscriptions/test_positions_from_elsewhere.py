@@ -1,14 +1,15 @@
-"""Positions that one machine of a shared lake gave, and another one is asked for what follows."""
+"""Positions that another machine of a shared lake gave, or a lake that was restored since."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import lakelog
-from lakelog.errors import SubscriptionRewound
+from lakelog.errors import InvalidSetting, SubscriptionRewound
 from lakelog.lake import Lake
 from lakelog.remotes.shared import attach
 from lakelog.subscriptions import LivePages
@@ -66,3 +67,25 @@ def test_live_position_on_another_machine(machines: Machines) -> None:
     other_pages = LivePages(two.subscriptions(), None)
     page = other_pages.page(place, other_pages.pending(), 9)
     assert page.events["type"].to_pylist() == ["z"]
+
+
+def test_position_of_a_lake_that_was_restored_to_before_a_rollback(home: Path) -> None:
+    """It has other events of numbers that the program would keep: all of them are refused."""
+    path, backup = home / "lake", home / "backup"
+    with lakelog.open(path) as lake:
+        lake.append({"type": "first"})
+        lake.tag("base")
+        lake.append({"type": "second"})
+        lake.backup(backup)
+        lake.rollback("base")
+        place = "beginning"
+        for _ in range(3):
+            lake.append({"type": "other"})
+            place = _position(lake, place)
+    shutil.rmtree(path)
+    backup.rename(path)
+    with lakelog.open(path) as restored:
+        restored.append([{"type": "later"}] * 4)
+        restored.settle()
+        with pytest.raises(InvalidSetting, match="newer copy"):
+            restored.subscribe(None, from_=place)
