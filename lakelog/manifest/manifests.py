@@ -45,6 +45,7 @@ class Manifests:
         self._generation = 0
         self._manifests: dict[str, Manifest] = {}
         self._pages: dict[str, tuple[Entry, ...]] = {}
+        self._of_type: dict[str, tuple[Entry, ...]] = {}
 
     def load(self, digest: str) -> Manifest:
         """Return a manifest. Raises DamagedManifest when missing or not intact."""
@@ -176,6 +177,7 @@ class Manifests:
         """Clear the cache, so that the next load reads the disk."""
         self._manifests.clear()
         self._pages.clear()
+        self._of_type.clear()
 
     @staticmethod
     @contextlib.contextmanager
@@ -209,9 +211,17 @@ class Manifests:
         live: dict[str, Record] = {}
         for page in manifest.pages:
             if page.what is None or entry_type in page.what:
-                _apply(live, self.page(page), entry_type)
+                _apply(live, self._entries(page, entry_type), entry_type)
         _apply(live, manifest.recent, entry_type)
         return list(live.values())
+
+    def _entries(self, page: Page, entry_type: str) -> tuple[Entry, ...]:
+        """A page's entries of one kind: few among thousands, and every publish asks for some."""
+        key = f"{entry_type} {page.digest}"
+        if (entries := self._of_type.get(key)) is None:
+            entries = tuple(e for e in self.page(page) if e.entry_type == entry_type)
+            _cache(self._of_type, key, entries)
+        return entries
 
     def find(self, manifest: Manifest, entry_type: str, key: str) -> Record | None:
         """Return one live record, None where there is none; opens the pages that may have it, the
