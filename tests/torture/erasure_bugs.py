@@ -63,8 +63,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "appends not refused",
         f"{ERASURE}.on_lake:LakeErasure._accepted",
-        "erased_subjects := self._erased_subjects()",
-        "erased_subjects := None",
+        "erased_lines := self._erased_lines()",
+        "erased_lines := None",
     ),
     (
         "files not refused",

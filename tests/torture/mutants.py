@@ -216,7 +216,7 @@ EDITS = [
         "a segment's checksum skipped",
         "corrupt",
         f"{STORE}.verified_files:VerifiedFiles.hash_file",
-        "return sha.hexdigest()",
+        'return hashlib.file_digest(file, "sha256").hexdigest()',
         "return path.rpartition('/')[2].partition('.')[0]",
     ),
     _edited(
