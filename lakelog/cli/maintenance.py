@@ -102,8 +102,8 @@ def repair(
         report = compared or report
     # An intact lake is left as it is, and nothing is asked.
     if dry_run or not report.problems:
-        if not dry_run and (path := erasures.destroy_recorded(store)):
-            app.say(f"{path}: keys that were destroyed are destroyed in it again")
+        if not dry_run:
+            _destroy_again(app, store)
         _emit_report(store, report, target)
         exits.exit_if(not report.intact, exits.WRONG)
         return
@@ -116,8 +116,16 @@ def repair(
         with app.open() as lake:
             for erasure in erasures.erase_again(lake):
                 app.say(f"erasure {erasure.key}: what came with the copy is erased again")
+    if after.intact:
+        _destroy_again(app, store)
     outcome.after = after
     _emit_outcome(store, outcome, copy, target)
+
+
+def _destroy_again(app: App, store: Store) -> None:
+    """Bring an older file of the keys of subjects up to date."""
+    if path := erasures.destroy_recorded(store):
+        app.say(f"{path}: keys that were destroyed are destroyed in it again")
 
 
 def _emit_report(store: Store, report: Report, target: OutputTarget) -> None:

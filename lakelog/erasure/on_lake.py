@@ -94,8 +94,11 @@ class LakeErasure(LakeUpkeep):
 
     def repair(self, copy: str | None = None) -> RepairOutcome:
         """Set damaged files aside, or restore them from the lake at `copy`; list what is lost. What
-        was erased and came with the copy is erased again. Raises NotAllowed."""
+        was erased and came with the copy is erased again, also keys of an older file of them.
+        Raises NotAllowed, InvalidKey."""
         outcome = super().repair(copy)
+        if path := key_erasure.destroy_recorded(self.store):
+            outcome.done.append(f"{path}: keys that were destroyed are destroyed in it again")
         if copy is not None:
             repetition.erase_again(self)
         return outcome

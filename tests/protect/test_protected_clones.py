@@ -126,6 +126,13 @@ def test_a_pull_destroys_the_keys_of_its_machine(
         run(tmp_path / name, "erase", "status")
         with lakelog.open(tmp_path / name) as opened:
             assert protected.payloads(opened) == protected.shown(range(5), ("s1",))
+        # By a program, too, and where something is damaged besides.
+        copy.write_bytes(older)
+        with lakelog.open(tmp_path / name) as opened:
+            assert "destroyed in it again" in str(opened.repair().done)
+        copy.write_bytes(older)
+        (tmp_path / name / "refs/tags/odd.json").write_bytes(b"damaged")
+        assert "destroyed in it again" in run(tmp_path / name, "repair", "--yes").stderr
 
 
 def test_a_plain_lake_forgets_answers_when_it_learns(
