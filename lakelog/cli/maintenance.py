@@ -124,8 +124,8 @@ def repair(
 
 def _destroy_again(app: App, store: Store) -> None:
     """Bring an older file of the keys of subjects up to date."""
-    if path := erasures.destroy_recorded(store):
-        app.say(f"{path}: keys that were destroyed are destroyed in it again")
+    if line := erasures.destroy_recorded(store):
+        app.say(line)
 
 
 def _emit_report(store: Store, report: Report, target: OutputTarget) -> None:
@@ -227,6 +227,7 @@ def gc(
     if result.deleted:
         would = "would delete" if dry_run else "deleted"
         lines = [f"{would} {many(result.deleted, 'file')}, {size(result.bytes)}"]
+    # A dry run has deleted nothing, so that it counts with the others what it would delete.
     if waiting := result.condemned - (result.deleted if dry_run else 0):
         lines.append(
             f"{many(waiting, 'more file')} can be deleted after the grace of {many(grace, 'hour')}"

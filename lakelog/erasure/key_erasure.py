@@ -60,12 +60,13 @@ def adopt_protection(store: Store, other: Protection) -> None:
     """Protect also what another lake of the same keys does, before something of it comes here.
     Raises InvalidSetting, NotAllowed, OSError."""
     before = store.paths.protection
+    # Each push and pull asks: mostly nothing is new, and no branch is looked at.
+    if before is not None and before.joined(other, 0) == before:
+        return
     # How many keys were destroyed is for the file of keys to say, and not for another lake.
     since = _since(store)
     own = before or dataclasses.replace(other, since=max(since, other.since), destroyed=0)
-    protection = own.joined(other, since)
-    if protection != before:
-        _change(store, protection)
+    _change(store, own.joined(other, since))
 
 
 def _change(store: Store, protection: Protection) -> None:
@@ -157,13 +158,16 @@ def destroy_adopted(store: Store, adopted: Iterable[Erasure]) -> None:
 
 def destroy_recorded(store: Store) -> str:
     """Destroy in the file of keys what erasures destroyed, where it was restored from an older
-    copy; return its path, "" where nothing was to be done. Raises InvalidKey, DamagedRef."""
+    copy; return a line that says so, "" where nothing was to be done. Raises InvalidKey,
+    DamagedRef."""
     protection = store.paths.protection
+    if protection is None:
+        return ""
     places = [place for record in records.listing(store.paths) for place in record.places]
-    if protection is None or not SubjectKeys.has_some(protection.id, places):
+    if not SubjectKeys.has_some(protection.id, places):
         return ""
     SubjectKeys.destroy(protection.id, places)
-    return protection.path
+    return f"{protection.path}: keys that were destroyed are destroyed in it again"
 
 
 def _share(store: Store, erasure: Erasure) -> None:

@@ -97,8 +97,8 @@ class LakeErasure(LakeUpkeep):
         was erased and came with the copy is erased again, also keys of an older file of them.
         Raises NotAllowed, InvalidKey."""
         outcome = super().repair(copy)
-        if path := key_erasure.destroy_recorded(self.store):
-            outcome.done.append(f"{path}: keys that were destroyed are destroyed in it again")
+        if line := key_erasure.destroy_recorded(self.store):
+            outcome.done.append(line)
         if copy is not None:
             repetition.erase_again(self)
         return outcome

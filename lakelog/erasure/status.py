@@ -100,8 +100,10 @@ def confirm_here(store: Store, connect: Connect, settle: SettleAll) -> None:
                 )
                 erasure = dataclasses.replace(erasure, outside=copies)
                 erasure.save(store.paths)
-            if is_due(erasure):
-                confirmed_keys.append(erasure.key)
+                # Only now it is known where its rows went from here.
+                if not is_due(erasure):
+                    continue
+            confirmed_keys.append(erasure.key)
     if confirmed_keys:
         erasures.machines.confirm(confirmed_keys)
 
