@@ -100,7 +100,7 @@ def portions(group: list[SegmentEntry], weights: list[int], limit: int) -> list[
         if weight <= limit:
             groups[-1].append(entry)
             size += weight
-    return [part for part in groups if _is_worth_it(part)]
+    return [group for group in groups if _is_worth_it(group)]
 
 
 def is_due(entries: list[SegmentEntry], settings: Settings) -> bool:
@@ -329,13 +329,13 @@ class _SortedSegment:
     fields: str
     text_rows: int
     data: Future[bytes]
-    words: word_indexes.WordIndexer
+    word_indexer: word_indexes.WordIndexer
 
     def put(self, store: Store) -> SegmentEntry:
         """Wait for the bytes and write them durably; return the entry."""
         entry = put_segment(store.paths, self.data.result(), self.table, "events", "sorted")
         # Now, while it is known what the rows have: an index made later reads them again.
-        self.words.finish(store.paths, entry.key)
+        self.word_indexer.finish(store.paths, entry.key)
         store.verified.add(entry.key, store.paths.object("segments", entry.key))
         # The span of the inputs: rows that were removed leave holes, and keep others their numbers.
         span = min(e.seq[0] for e in self.group), max(e.seq[1] for e in self.group)
@@ -370,12 +370,12 @@ def _sorted_segment(
         "events", "sorted", commit, level, fields, encodings, page_rows=cluster
     )
     encoder.blocks |= blocks
-    words = word_indexes.WordIndexer(payloads.engine)
+    word_indexer = word_indexes.WordIndexer(payloads.engine)
     text_count, future, size = 0, None, rows.text_bytes
     # A row group at a time: a sorted copy of the whole table would double the memory.
     for start in range(0, len(order), step):
         batch = table.take(order[start : start + step])
-        words.add(batch, rows.schema)
+        word_indexer.add(batch, rows.schema)
         batch, added_bytes = payloads.convert(fields, batch, rows.schema)
         size += added_bytes
         text_count += len(batch) - batch["data"].null_count if fields else 0
@@ -391,7 +391,7 @@ def _sorted_segment(
             future.result()
         return encoder.finish()
 
-    return _SortedSegment(group, table, key, text_count, encoding.submit(finish), words)
+    return _SortedSegment(group, table, key, text_count, encoding.submit(finish), word_indexer)
 
 
 def rewrite(

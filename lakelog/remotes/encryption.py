@@ -52,11 +52,11 @@ def _protection_of(site: Site) -> Protection | None:
     return _member_of(site, "protect", Protection.of_json)
 
 
-def _require_same_keys(own: Protection, far: Protection, site: Site) -> None:
-    if own.id != far.id:
+def _require_same_keys(protection: Protection, far_protection: Protection, site: Site) -> None:
+    if protection.id != far_protection.id:
         raise TransferRefused(
-            f"{site.url}: its fields are sealed with keys of other subjects ({far.id}, here"
-            f" {own.id}): choose another place, or clone it"
+            f"{site.url}: its fields are sealed with keys of other subjects"
+            f" ({far_protection.id}, here {protection.id}): choose another place, or clone it"
         )
 
 
@@ -77,18 +77,18 @@ def share_with(store: Store, site: Site) -> None:
     if protection is not None and protection != far_protection:
         _refuse_shared(site)
         site.change_config(protection.config_members(site.config()))
-    own, far = _rings(store, site)
+    ring, far_ring = _rings(store, site)
     if (
-        own is None
-        or far is None
-        or (own.master == far.master and own.keys.keys() <= far.keys.keys())
+        ring is None
+        or far_ring is None
+        or (ring.master == far_ring.master and ring.keys.keys() <= far_ring.keys.keys())
     ):
         return
-    if far.master not in (own.master, *own.former) and own.master in far.former:
+    if far_ring.master not in (ring.master, *ring.former) and ring.master in far_ring.former:
         return  # the master key was rotated there
     try:
         # Both have keys that the other lacks after each made a new one: then the remote gets all.
-        joined = own if far.keys.keys() <= own.keys.keys() else own.joined(far)
+        joined = ring if far_ring.keys.keys() <= ring.keys.keys() else ring.joined(far_ring)
     except InvalidKey as error:
         raise TransferRefused(f"{site.url}: {error}") from None
     _refuse_shared(site)
@@ -112,28 +112,28 @@ def adopt_from(store: Store, site: Site) -> None:
         _require_same_keys(protection, far_protection, site)
     if far_protection is not None:
         erasure.adopt_protection(store, far_protection)
-    own, far = _rings(store, site)
-    if own is None or far is None or far.keys.keys() <= own.keys.keys():
+    ring, far_ring = _rings(store, site)
+    if ring is None or far_ring is None or far_ring.keys.keys() <= ring.keys.keys():
         return
     # Data keys of the remote encrypt what is about to come: without them it could not be read.
     try:
-        store.change_keys(own.joined(far))
+        store.change_keys(ring.joined(far_ring))
     except InvalidKey as error:
         raise TransferRefused(f"{site.url}: {error}") from None
 
 
 def _rings(store: Store, site: Site) -> tuple[KeyRing | None, KeyRing | None]:
     """Return the rings of both. Raises TransferRefused where they do not fit."""
-    own, far = store.paths.keys.ring if store.paths.keys else None, ring_of(site)
-    if own is None and far is not None:
+    ring, far_ring = store.paths.keys.ring if store.paths.keys else None, ring_of(site)
+    if ring is None and far_ring is not None:
         raise TransferRefused(f"{site.url}: the lake there is encrypted, this one is not: clone it")
-    if own is not None and far is None:
+    if ring is not None and far_ring is None:
         raise TransferRefused(
             f"{site.url}: the lake there is not encrypted, this one is: choose another place"
         )
-    if own is not None and far is not None and own.ring != far.ring:
+    if ring is not None and far_ring is not None and ring.ring != far_ring.ring:
         raise TransferRefused(
             f"{site.url}: the lake there is encrypted with other keys: choose another place, or"
             " clone it"
         )
-    return own, far
+    return ring, far_ring

@@ -51,7 +51,7 @@ class Follower:
         """
         pending = self._pages.pending()
         # All of the tail: what matches may be anywhere in it.
-        page = self._pages.behind(self._pages.end_of(pending.head), pending, 1 << 40)
+        page = self._pages.page_behind(self._pages.end_of(pending.head), pending, 1 << 40)
         fresh = page.events.slice(max(page.events.num_rows - count, 0))
         state = self._access.state(pending.head)
         tables = [*self._pages.newest.last(state, count - fresh.num_rows), fresh]
@@ -100,7 +100,7 @@ class Follower:
         is_end = False
         while not is_end:
             assert self._position is not None
-            page = self._pages.behind(self._position, pending, _ROWS_MAX)
+            page = self._pages.page_behind(self._position, pending, _ROWS_MAX)
             self._position, is_end = page.place, page.is_end
             if page.rewound is not None:
                 yield page.rewound

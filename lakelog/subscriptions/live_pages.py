@@ -112,7 +112,7 @@ class LivePages:
         QueryFailed, Damaged.
         """
         position, pending = self._start(after, pending)
-        return self.behind(position, pending, limit, is_patient=is_patient)
+        return self.page_behind(position, pending, limit, is_patient=is_patient)
 
     def _start(self, token: str, pending: PendingFrames) -> tuple[LivePosition, PendingFrames]:
         """Where a page begins, and the branch as it is then: another machine may have given the
@@ -149,7 +149,7 @@ class LivePages:
             )
         return position, pending
 
-    def behind(
+    def page_behind(
         self,
         position: LivePosition,
         pending: PendingFrames,
@@ -272,7 +272,7 @@ class LivePages:
                 Position(place.seq, place.upto, time, number)
                 for time, number in zip(times.tolist(), numbers.tolist(), strict=True)
             )
-            return [replace(position, place=each).stem() + marks for each in places]
+            return [replace(position, place=event_place).stem() + marks for event_place in places]
 
         if not events.num_rows:
             return None
@@ -304,7 +304,7 @@ class LivePages:
 
         def positions() -> list[str]:
             stem = position.stem()
-            return [stem + text for _, text in marks_behind(position, events)]
+            return [stem + mark for _, mark in marks_behind(position, events)]
 
         rows = events.select(NewestEvents.COLUMNS)
         if is_whole and tail_slice.is_end:
@@ -339,18 +339,18 @@ class LivePages:
         engine, which takes longer than all else for a few of them."""
         if self._where != NOT_DEAD:
             return self._where is None
-        own = pc.equal(rows["source"], arrays.texts((BookkeepingEvent.SOURCE,))[0])
-        return not pc.any(own).as_py()
+        is_own = pc.equal(rows["source"], arrays.texts((BookkeepingEvent.SOURCE,))[0])
+        return not pc.any(is_own).as_py()
 
     def _matching(self, rows: pa.Table, limit: int) -> pa.Table:
         """Rows where the condition holds, in the order of arrival."""
-        where = f"WHERE (\n{self._where}\n)" if self._where is not None else ""
+        condition = f"WHERE (\n{self._where}\n)" if self._where is not None else ""
         # Registered under a name of its own cursor.
         self._cursor.register("fresh", rows)
         matches = NewestEvents.rows_of(
             self._cursor,
             f"""WITH events AS (SELECT {_COLUMNS}, writer, {TailRows.ORDER} FROM fresh)
-            SELECT {_COLUMNS}, writer, {TailRows.ORDER} FROM events {where}
+            SELECT {_COLUMNS}, writer, {TailRows.ORDER} FROM events {condition}
             ORDER BY ingested_at, writer, {TailRows.ORDER} LIMIT {limit}""",
         )
         self._cursor.unregister("fresh")

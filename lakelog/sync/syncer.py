@@ -161,6 +161,7 @@ class Syncer:
         attempts = Attempts(self._retries, self._say)
         while True:
             try:
+                # Once for all attempts: where the table is further by then, `_since` goes on.
                 head = head or self._head()
                 if not self._is_idle(head):
                     self._done = self._round(head, stop)
