@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from lakelog import erasure
 from lakelog.disk import disk
 from lakelog.errors import InvalidKey, TransferRefused
-from lakelog.keys import KeyRing
+from lakelog.keys import VAULT, KeyRing
 from lakelog.protect import Protection
 from lakelog.remotes.site import Site
 from lakelog.store import AttachmentRegistry, Store
@@ -85,12 +85,13 @@ def share_with(store: Store, site: Site) -> None:
     ):
         return
     if far_ring.master not in (ring.master, *ring.former) and ring.master in far_ring.former:
-        return  # the master key was rotated there
-    try:
-        # Both have keys that the other lacks after each made a new one: then the remote gets all.
-        joined = ring if far_ring.keys.keys() <= ring.keys.keys() else ring.joined(far_ring)
-    except InvalidKey as error:
-        raise TransferRefused(f"{site.url}: {error}") from None
+        # The master key was rotated there, and a key that was made here since is wrapped by the
+        # former one: rows under it could be read by nobody else.
+        if not ring.keys.keys() <= far_ring.keys.keys():
+            raise _other_master(ring, far_ring, site)
+        return
+    # Both have keys that the other lacks after each made a new one: then the remote gets all.
+    joined = ring if far_ring.keys.keys() <= ring.keys.keys() else _joined(ring, far_ring, site)
     _refuse_shared(site)
     site.change_config(joined.config_members(site.config()))
 
@@ -104,22 +105,45 @@ def _refuse_shared(site: Site) -> None:
         )
 
 
-def adopt_from(store: Store, site: Site) -> None:
-    """Take over the data keys of a remote, and which fields are protected, before something is
-    fetched. Raises TransferRefused, InvalidKey."""
+def adopt_protection(store: Store, site: Site, *, dry_run: bool) -> None:
+    """Protect what a remote does from now on, before something is fetched. Raises
+    TransferRefused."""
     protection, far_protection = store.paths.protection, _protection_of(site)
     if far_protection is not None and protection is not None:
         _require_same_keys(protection, far_protection, site)
-    if far_protection is not None:
+    if far_protection is not None and not dry_run:
         erasure.adopt_protection(store, far_protection)
+
+
+def adopt_keys(store: Store, site: Site, *, only_looks: bool) -> None:
+    """Take over the data keys of a remote before something is fetched; where it `only_looks`, for
+    this process alone. Raises TransferRefused, InvalidKey."""
     ring, far_ring = _rings(store, site)
     if ring is None or far_ring is None or far_ring.keys.keys() <= ring.keys.keys():
         return
     # Data keys of the remote encrypt what is about to come: without them it could not be read.
+    joined = _joined(ring, far_ring, site)
     try:
-        store.change_keys(ring.joined(far_ring))
+        if only_looks:
+            VAULT.learn({name: key.hex() for name, key in joined.unlocked().items()})
+        else:
+            store.change_keys(joined)
     except InvalidKey as error:
         raise TransferRefused(f"{site.url}: {error}") from None
+
+
+def _joined(ring: KeyRing, far_ring: KeyRing, site: Site) -> KeyRing:
+    """Return the ring with the data keys of the one there, too. Raises TransferRefused."""
+    if ring.master != far_ring.master:
+        raise _other_master(ring, far_ring, site)
+    return ring.joined(far_ring)
+
+
+def _other_master(ring: KeyRing, far_ring: KeyRing, site: Site) -> TransferRefused:
+    return TransferRefused(
+        f"{site.url}: the master key {far_ring.master} wraps data keys there, and {ring.master}"
+        " others here: give both the same one by `lakelog key rotate FILE`, then run it again"
+    )
 
 
 def _rings(store: Store, site: Site) -> tuple[KeyRing | None, KeyRing | None]:

@@ -96,7 +96,7 @@ def pull(
     result = Transfer(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:
         worker = _Fetch(lake.store, remote, Site(connection), result, progress)
-        worker.prepare()
+        worker.prepare(is_received=merge)
         # Before the states: those from which rows were erased are read in the place of others.
         worker.erase(lake)
         worker.pull(lake, "forced" if force else "merged" if merge else "")
@@ -183,11 +183,13 @@ class _Fetch(Exchange):
         if not self._result.dry_run:
             self._result.erased = self._erasures.adopt(lake)
 
-    def prepare(self) -> None:
-        """Find the lake there."""
-        self._signed, self._only_looks = SignedThere(self._site), self._result.dry_run
+    def prepare(self, *, is_received: bool = False) -> None:
+        """Find the lake there; of a dry run say whether what it looks at `is_received`."""
+        self._signed = SignedThere(self._site)
+        self._only_looks = self._result.dry_run and not is_received
         id = self._site.require_lake(", or push to it")
-        encryption.adopt_from(self._store, self._site)
+        encryption.adopt_protection(self._store, self._site, dry_run=self._result.dry_run)
+        encryption.adopt_keys(self._store, self._site, only_looks=self._only_looks)
         self._meet(id)
 
     def branches(self, names: Sequence[str] | None) -> None:
