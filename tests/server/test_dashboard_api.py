@@ -82,7 +82,11 @@ SEARCHES = [
     "n>=100",
     "-level:*",
 ]
-RANGES = [("", ""), (moment(13), moment(207)), (moment(100), moment(101)), (moment(350), "")]
+RANGES = [
+    *[("", ""), (moment(13), moment(207)), (moment(100), moment(101)), (moment(350), "")],
+    # None of these has a moment: they end at the first event, before it, and where they begin.
+    *[("", moment(0)), ("", moment(-5)), (moment(12), moment(12)), (moment(12), moment(3))],
+]
 
 
 @pytest.mark.parametrize("at", ["", "v1"])
@@ -95,6 +99,9 @@ def test_counts_are_those_of_sql(lake: Lake, search: str, at: str) -> None:
         found = Search.of(search or "*", since or None, until or None)
         rows = state.sql(found.events()).to_arrow_table().to_pylist()
         assert answer["total"] == len(rows)
+        times = {"since": since, "until": until}
+        listed = ask(lake, "events", q=search, at=at, limit="1000", **times)["rows"]
+        assert len(listed) == len(rows)
         assert answer["next"] is None
         for field, values in answer["facets"].items():
             expected = Counter(row[field] for row in rows)

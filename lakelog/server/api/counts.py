@@ -78,11 +78,12 @@ def span_of(question: DashboardQuestion) -> TimeSpan:
 
 
 def range_of(question: DashboardQuestion, span: TimeSpan) -> TimeSpan:
-    """The range that a question is about: that of all events where it names none."""
+    """The range that a question is about: that of all events where it names none. It is empty where
+    it ends before it begins, as one does whose end is before all events."""
     since, until = question.since, question.until
     low = span.since if since is None else to_micros(since)
     high = span.until if until is None else to_micros(until)
-    return TimeSpan(low, max(high, low + 1), span.events)
+    return TimeSpan(low, max(high, low), span.events)
 
 
 def chart_width(length: int) -> int:
