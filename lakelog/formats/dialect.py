@@ -312,7 +312,7 @@ def _is_met(members: JsonObject, need: str) -> bool:
         value = value.get(key) if isinstance(value, dict) else None
     if not regex:
         return value is not None
-    if isinstance(value, int):
+    if isinstance(value, (int, float)):
         value = str(value).lower()  # true is matched as it is written
     return isinstance(value, str) and re.fullmatch(regex, value, re.ASCII) is not None
 
