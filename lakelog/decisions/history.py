@@ -268,15 +268,16 @@ def _evidence(rows: DecisionRows, members: tuple[str, ...], column: str = "chose
 
 
 def recommendation_event(finding: Recommendation | SettingProposal) -> dict[str, Any]:
-    """Return a finding as an event of type RECOMMENDATION. It is stored once, however often it
-    is found in the same decisions."""
+    """Return a finding as an event of type RECOMMENDATION. It is stored once, however often the
+    same is asked and found in the same decisions."""
     record = finding.record()
     about = " ".join(str(n) for n in (record.get("setting"), record["context"]) if n) or "{}"
     name = (
         f"{finding.point} {about} {finding.verdict} {record.get('option')} {record.get('proposed')}"
     )
-    # By the newest decision and not by the clock: the same evidence is the same event.
-    name += f" {finding.as_of.isoformat()}"
+    # By the newest decision and not by the clock: the same evidence is the same event. What was
+    # asked is part of it: another condition or reward may find the same option.
+    name += f" {finding.as_of.isoformat()} {finding.query}"
     message = ", ".join([finding.point, *(f"{n}={v}" for n, v in finding.context.items())])
     if isinstance(finding, Recommendation):
         message += f": {finding.option or finding.verdict}, {finding.reason}"

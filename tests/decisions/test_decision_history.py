@@ -626,6 +626,19 @@ def test_findings_are_recorded_once(tmp_path: Path) -> None:
     assert recommendation_event(finding)["message"] == rows[0][0]
 
 
+@pytest.mark.parametrize("words", [["--reward", "reward * 2"], ["--where", "seq >= 0"]])
+def test_findings_of_other_questions_are_recorded_beside(tmp_path: Path, words: list[str]) -> None:
+    """Another reward, or other decisions, though the same option is found."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(timed(repairs(1000)))
+    asked = ["recommend", "repair", "--context", "failure=quota", "--record"]
+    for question in ([], words, words):
+        assert run(tmp_path / "lake", *asked, *question).exit_code == 0
+    with lakelog.open(tmp_path / "lake") as lake:
+        recorded = "SELECT data ->> '$.option' FROM events WHERE type = 'RECOMMENDATION'"
+        assert lake.sql(recorded).fetchall() == [("ask",), ("ask",)]
+
+
 def test_a_proposal_names_its_context(tmp_path: Path) -> None:
     """In what is printed and recorded: elsewhere another value may be right."""
     events = tuned(3000, 3, random.Random(8))
