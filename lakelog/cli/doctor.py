@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from lakelog import document, views
+from lakelog import document, erasure, views
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
@@ -198,6 +198,20 @@ def _clock(store: Store, branch: str) -> Findings:
         yield OK, f"{clock(time.time_ns() // 1000)}, the last move was {clock(newest_time)}"
 
 
+def _keys(store: Store, _: str) -> Findings:
+    protection = store.paths.protection
+    if protection is None:
+        return
+    path = protection.path
+    if protection.ciphers() is None:
+        yield WARNING, f"{path} is missing: protected fields are NULL"
+    elif erasure.has_destroyed_keys(store):
+        verb = "repair" if store.attachment is None else "exchange"
+        yield FAILED, f"{path} has destroyed keys: `lakelog {verb}` destroys them in it"
+    else:
+        yield OK, f"{path} has the keys of subjects, {protection.destroyed} destroyed"
+
+
 def _schema(store: Store, branch: str) -> Findings:
     contracts = views.Contract.of_state(store, store.state(branch))
     if not contracts:
@@ -221,6 +235,7 @@ _LOOKS: dict[str, Callable[[Store, str], Findings]] = {
     "hints": _hints,
     "rollback": _pending,
     "clock": _clock,
+    "keys": _keys,
     "schema": _schema,
 }
 

@@ -2,7 +2,8 @@
 
 `LakeErasure` has the methods of a lake for it; `ErasedLines` refuses what comes again. `adopt` and
 `erase_again` erase what another copy of the lake has erased, and `adopt_protection` protects what
-it protects. `destroy_recorded` destroys keys that came back with an older file.
+it protects. `destroy_recorded` destroys keys that came back with an older file, which
+`has_destroyed_keys` notices.
 """
 
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from lakelog.erasure.entrance import ErasedLines as ErasedLines
     from lakelog.erasure.key_erasure import adopt_protection as adopt_protection
     from lakelog.erasure.key_erasure import destroy_recorded as destroy_recorded
+    from lakelog.erasure.key_erasure import has_destroyed_keys as has_destroyed_keys
     from lakelog.erasure.on_lake import LakeErasure as LakeErasure
     from lakelog.erasure.repetition import adopt as adopt
     from lakelog.erasure.repetition import erase_again as erase_again

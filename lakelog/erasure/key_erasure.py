@@ -161,13 +161,21 @@ def destroy_recorded(store: Store) -> str:
     copy; return a line that says so, "" where nothing was to be done. Raises InvalidKey,
     DamagedRef."""
     protection = store.paths.protection
-    if protection is None:
+    if protection is None or not has_destroyed_keys(store):
         return ""
-    places = [place for record in records.listing(store.paths) for place in record.places]
-    if not SubjectKeys.has_some(protection.id, places):
-        return ""
-    SubjectKeys.destroy(protection.id, places)
+    SubjectKeys.destroy(protection.id, _recorded_places(store))
     return f"{protection.path}: keys that were destroyed are destroyed in it again"
+
+
+def has_destroyed_keys(store: Store) -> bool:
+    """Whether the file of keys has some that erasures destroyed, or does not open. Raises
+    DamagedRef."""
+    protection = store.paths.protection
+    return protection is not None and SubjectKeys.has_some(protection.id, _recorded_places(store))
+
+
+def _recorded_places(store: Store) -> list[str]:
+    return [place for record in records.listing(store.paths) for place in record.places]
 
 
 def _share(store: Store, erasure: Erasure) -> None:

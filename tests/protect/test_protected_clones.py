@@ -112,7 +112,11 @@ def test_a_pull_destroys_the_keys_of_its_machine(
             with lakelog.open(tmp_path / name) as opened:
                 assert protected.payloads(opened) == protected.shown(range(5), ("s1",))
             run(tmp_path / name, "erase", "status")
+            assert "1 destroyed" in run(tmp_path / name, "doctor").stdout
+        else:
+            assert "is missing: protected fields are NULL" in run(tmp_path / name, "doctor").stdout
         copy.write_bytes(older)
+        assert "`lakelog repair`" in run(tmp_path / name, "doctor", code=1).stdout
         status = run(tmp_path / name, "erase", "status", code=3)
         assert "`lakelog repair` with its master key" in status.stdout
         if name == "clone":
