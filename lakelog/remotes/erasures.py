@@ -98,7 +98,7 @@ class RemoteErasures:
             erasures.adopt(lake, adopted, self.erased.segments().keys())
         for record, _ in swept:
             self._confirm(record.key)
-        self._finish(lake)
+        self.finish(lake)
         return [record.key for record, _ in adopted]
 
     def stored_as(self, snapshots: Iterable[str]) -> dict[str, str]:
@@ -137,7 +137,7 @@ class RemoteErasures:
         """Erase at the remote what was erased here; return the keys of erasures that are new there.
         A repair does it again in a registry, which may delete now. Raises TransferRefused,
         Unreachable, Damaged."""
-        self._finish(lake)
+        self.finish(lake)
         self._store.erased.refresh()
         records_here = self._records()
         # Rows refused, manifests replaced, bytes swept, record written: a kill leaves the remote
@@ -241,14 +241,14 @@ class RemoteErasures:
         if unknown := self._unknown_segments():
             self._mark(lake)
             self._receive(unknown)
-        self._finish(lake)
+        self.finish(lake)
 
     def _mark(self, lake: Lake) -> None:
         """Note that rows of erasures may be here from now on, which no branch may go on from."""
         head = self._store.refs.head(lake.branch_name).move
         track(self._store, self._name, f"{_BROUGHT}begun", head.snapshot)
 
-    def _finish(self, lake: Lake) -> None:
+    def finish(self, lake: Lake) -> None:
         """Erase from what was brought here, also by a push that was killed before it did so; and
         end what else was begun."""
         store, prefix = self._store, f"{self._name}/{_BROUGHT}"

@@ -70,7 +70,7 @@ def fetch(
     result = Transfer(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:
         worker = _Fetch(lake.store, remote, Site(connection), result, progress)
-        worker.prepare()
+        worker.prepare(lake)
         worker.branches(branches)
         if tags:
             worker.tags()
@@ -96,7 +96,7 @@ def pull(
     result = Transfer(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:
         worker = _Fetch(lake.store, remote, Site(connection), result, progress)
-        worker.prepare(is_received=merge)
+        worker.prepare(lake, is_received=merge)
         # Before the states: those from which rows were erased are read in the place of others.
         worker.erase(lake)
         worker.pull(lake, "forced" if force else "merged" if merge else "")
@@ -183,14 +183,17 @@ class _Fetch(Exchange):
         if not self._result.dry_run:
             self._result.erased = self._erasures.adopt(lake)
 
-    def prepare(self, *, is_received: bool = False) -> None:
-        """Find the lake there; of a dry run say whether what it looks at `is_received`."""
+    def prepare(self, lake: Lake | None = None, *, is_received: bool = False) -> None:
+        """Find the lake there; of a dry run say whether what it looks at `is_received`. What a
+        killed push brought to a `lake` is erased from before it gets a name."""
         self._signed = SignedThere(self._site)
         self._only_looks = self._result.dry_run and not is_received
         id = self._site.require_lake(", or push to it")
         encryption.adopt_protection(self._store, self._site, dry_run=self._result.dry_run)
         encryption.adopt_keys(self._store, self._site, only_looks=self._only_looks)
         self._meet(id)
+        if lake is not None and not self._only_looks:
+            self._erasures.finish(lake)
 
     def branches(self, names: Sequence[str] | None) -> None:
         """Fetch branches, by default all that are not deleted. Raises TransferRefused,

@@ -611,13 +611,13 @@ def test_a_killed_push_is_ended_by_the_next(
         assert found(tmp_path / "far") == []
 
 
-@pytest.mark.parametrize("then", ["pull", "push"])
+@pytest.mark.parametrize("then", ["pull", "fetch", "push"])
 @pytest.mark.parametrize("at", [25, 43, 70, 100])
 def test_a_killed_push_leaves_no_row_of_the_remote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, then: str
 ) -> None:
-    """What it brought here to erase from it is in no state after the next pull or push, and the
-    erasure is ended by that."""
+    """What it brought here to erase from it is in no state after the next pull, fetch or push, and
+    the erasure is ended by that."""
     remote, path = str(tmp_path / "far"), tmp_path / "lake"
     with lakelog.open(path, settings=SETTINGS) as lake:
         lake.append({"type": "A", "subject": "zoe"})
@@ -636,9 +636,9 @@ def test_a_killed_push_leaves_no_row_of_the_remote(
     assert planted.fired
     planted.release()
     with lakelog.open(path, create=False) as lake:
-        if then == "pull":
+        if then != "push":
             with contextlib.suppress(TransferRefused):  # that the push erases there, too
-                remotes.pull(lake, "home")
+                {"pull": remotes.pull, "fetch": remotes.fetch}[then](lake, "home")
             for name in ("main", *(tag.name for tag in lake.tags())):
                 assert lake.at(name).sql("SELECT subject FROM events").fetchall() == [("zoe",)]
         with contextlib.suppress(Diverged):
