@@ -10,6 +10,7 @@ believed because no other lake writes our moves.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -262,9 +263,25 @@ def _is_empty(store: Store, local: Move) -> bool:
     return not (state.next_seq or state.pages or state.recent or state.ids)
 
 
+def command(branch: str, words: str) -> str:
+    """Return a command for a branch, as it is typed."""
+    option = "" if branch == "main" else f"--branch {shlex.quote(branch)} "
+    return f"`lakelog {option}{words}`"
+
+
 def refusal(url: str, branch: str, reason: str) -> Diverged:
     """Return the error for branches that cannot be merged."""
     return Diverged(
         f"{url}: branch {branch!r} cannot be merged: {reason}: nothing was changed; keep one side"
-        " by `lakelog branch NAME`, then `lakelog pull --force`; or `lakelog push --force`"
+        f" by {command(branch, 'branch NAME')}, then {command(branch, 'pull --force')}; or"
+        f" {command(branch, 'push --force')}"
+    )
+
+
+def both_changed(url: str, branch: str) -> Diverged:
+    """Return the error for branches that both have events of their own, and can be merged."""
+    return Diverged(
+        f"branch {branch!r} has events that {url} lacks: join both by"
+        f" {command(branch, 'pull --merge')}; or keep them with {command(branch, 'branch NAME')},"
+        f" then {command(branch, 'pull --force')}; or {command(branch, 'push --force')}"
     )

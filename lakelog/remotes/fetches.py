@@ -17,7 +17,7 @@ from lakelog import database, document
 from lakelog.appends import StreamLock
 from lakelog.disk import File, Folder
 from lakelog.erased import Refusal
-from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
+from lakelog.errors import AlreadyExists, TransferRefused, UnknownRef
 from lakelog.keys import KeyRing
 from lakelog.lake import Lake
 from lakelog.manifest import Manifest
@@ -26,6 +26,7 @@ from lakelog.refs import Head, Move
 from lakelog.remotes import carry, encryption, known
 from lakelog.remotes.ancestry import (
     Exchange,
+    both_changed,
     is_ahead,
     is_contained,
     refusal,
@@ -360,11 +361,7 @@ class _Fetch(Exchange):
         if isinstance(place, str):
             # What this branch has may be there, and --merge would be refused for the same reason.
             raise refusal(self._site.url, branch, place)
-        raise Diverged(
-            f"branch {branch!r} has events that {self._site.url} lacks: join both by `lakelog pull"
-            " --merge`; or keep them with `lakelog branch NAME`, then `lakelog pull --force`; or"
-            " `lakelog push --force`"
-        )
+        raise both_changed(self._site.url, branch)
 
     def _move(self, branch: str, local: Move, snapshot: str, *, rewind: bool) -> Head | None:
         """Make a fetched state the newest of a branch, unless it moved since `local`."""

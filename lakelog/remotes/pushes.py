@@ -20,7 +20,7 @@ from lakelog.lake import Lake
 from lakelog.paths import KEYS
 from lakelog.refs import Head, Move
 from lakelog.remotes import carry, encryption, known, signature_files
-from lakelog.remotes.ancestry import Exchange, is_contained, settled
+from lakelog.remotes.ancestry import Exchange, command, is_contained, settled
 from lakelog.remotes.carry import Transfer
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import place_of, track
@@ -130,8 +130,8 @@ class _Push(Exchange):
                 is_rewound = remote_head and last == place_of(remote_head.move)
                 moved = "was rewound here" if is_rewound else "moved on there"
                 raise Diverged(
-                    f"{self._site.url}: branch {branch!r} {moved}: `lakelog pull` first, or"
-                    " `lakelog push --force` to drop what is only there"
+                    f"{self._site.url}: branch {branch!r} {moved}: {command(branch, 'pull')} first,"
+                    f" or {command(branch, 'push --force')} to drop what is only there"
                 )
             # Events with new numbers are a rewind to those who read there by their numbers.
             word = "new" if remote_head is None else "updated" if contained else "forced"

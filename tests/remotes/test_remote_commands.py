@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -146,13 +147,32 @@ def test_a_branch_that_was_made_again_is_said_to_be(lake: Path) -> None:
     run(lake, "branch", "--delete", "work")
     run(lake, "branch", "work", "old")
     said = run(lake, "--branch", "work", "push", code=1).stderr
-    assert "branch 'work' was rewound here" in said
+    assert "branch 'work' was rewound here: `lakelog --branch work pull` first" in said
     said = run(lake, "--branch", "work", "pull", code=1).stderr
     assert "it was rewound here (a rollback, an undo, or made again)" in said
     assert "--merge" not in said
-    assert "`lakelog pull --force`" in said
+    assert "`lakelog --branch work pull --force`" in said
     run(lake, "--branch", "work", "pull", "--force", "--yes")
     assert answer(lake, "--branch", "work", "push")["refs"] == {"work": "up to date"}
+
+
+def test_advice_about_a_branch_names_it(lake: Path, home: Path) -> None:
+    """As it is typed: without the option it would be about another branch."""
+    branch = "o'dd"
+    run(lake, "branch", branch)
+    run(lake, "push", "--all")
+    clone = home / "clone"
+    run(clone, "clone", str(home / "there"), str(clone))
+    for path in (lake, clone):
+        run(path, "--branch", branch, "append", input=lines(1, path.name))
+    run(clone, "push", "--all")
+    for words in (["push", "--all"], ["--branch", branch, "pull"]):
+        said = run(lake, *words, code=1).stderr
+        commands = [shlex.split(words) for words in re.findall(r"`(.*?)`", said)]
+        assert len(commands) >= 2
+        assert all(command[:3] == ["lakelog", "--branch", branch] for command in commands)
+    run(lake, "--branch", branch, "pull", "--merge")
+    run(lake, "push", "--all")
 
 
 def test_a_name_means_one_thing_at_a_remote(lake: Path, home: Path) -> None:
