@@ -58,7 +58,7 @@ def observed(rule: AlertRule, time_us: int, previous: int) -> int:
     """How much of the time since the question before counts as looked at (us)."""
     span = time_us - previous if 0 < previous < time_us else 0
     # Twice its interval is no gap yet; half of the wait, so that two looks never make it pass.
-    return min(span, max(2 * rule.every, rule.wait // 2))
+    return span if span <= 2 * rule.every else min(span, rule.wait // 2)
 
 
 def judge(

@@ -225,7 +225,7 @@ def _encoding(headers: Mapping[str, str]) -> str:
     if encoding not in _ENCODINGS:
         raise RequestRefused(
             415,
-            f"the content encoding {encoding!r} is not known: send gzip, zstd or none",
+            f"the content encoding {encoding!r} is not known: send gzip, deflate, zstd or none",
             {"Accept-Encoding": "gzip, zstd, deflate"},
         )
     return encoding
