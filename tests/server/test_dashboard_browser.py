@@ -520,6 +520,20 @@ def test_a_page_left_open_stays_small_and_still(browser: Any, tmp_path: Path) ->
         assert max(day.heap[-4:]) < 1.5 * max(day.heap[:4]) + 5
 
 
+def test_rows_that_are_erased_leave_the_list(browser: Any, tmp_path: Path) -> None:
+    """Also below the pointer, and of a range that ended."""
+    path, times = tmp_path / "lake", {"since": "2026-11-20", "until": "2026-11-21"}
+    with lakelog.open(path) as lake:
+        event = {"type": "log", "time": "2026-11-20T08:00:00Z"}
+        lake.append([{**event, "subject": f"s{n}", "message": f"row {n}"} for n in range(3)])
+    with serving(path) as server:
+        page = Tab(browser, server).open(f"explore?{urlencode(times)}", ".event-row")
+        page.hover(".event-row")
+        run(path, "erase", "--subject", "s1", "--why", "asked", "--yes")
+        until(page, "document.querySelectorAll('.event-row').length === 2")
+        assert not page.get_by_text("row 1").count()
+
+
 def test_a_server_that_is_gone_is_told_and_the_rows_stay(browser: Any, tmp_path: Path) -> None:
     with lakelog.open(tmp_path / "lake") as lake:
         lake.append({"type": "log", "message": "stays"})

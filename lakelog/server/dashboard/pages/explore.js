@@ -20,6 +20,11 @@ const SHOWN = 8;
 const ROWS_MAX = 20000;
 const SLICE = 300000;
 const DOWNLOAD_MAX = 100000;
+const REMOVALS = ["erase", "retention", "dedupe", "repair"];
+const MOVES = 50;
+
+/** The number of the newest move that took rows away; the live stream tells of what comes alone. */
+const newestRemoval = (moves) => moves.find(({ op }) => REMOVALS.includes(op))?.number ?? 0;
 
 export function mount(root, frame) {
   root.classList.add("explore");
@@ -274,9 +279,12 @@ export function mount(root, frame) {
     recount = true;
   }
 
-  // What arrived is counted, too, but not with each row.
-  let recount = false, counting = false;
+  // What arrived is counted, too, but not with each row. What was removed is shown no more.
+  let recount = false, counting = false, removal = newestRemoval(frame.about?.moves ?? []);
   async function tick() {
+    if (counting || loading) return;
+    const newest = newestRemoval((await ask("moves", { limit: MOVES }).catch(() => ({ moves: [] }))).moves);
+    if (newest > removal) { removal = newest; load(); return; }
     if (!recount || counting || loading || hover) return;
     recount = false;
     counting = true;
