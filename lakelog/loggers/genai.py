@@ -200,8 +200,10 @@ class Instrumentation:
         with counted(self._recorder):
             request = kwargs["options"] if "options" in kwargs else args[1]
             operation = OPERATIONS.get(str(request.url).partition("?")[0])
-            # Seen already: a client and its class may both be patched.
-            if operation is None or _CURRENT.get() is request:
+            # Seen already: a client and its class may both be patched. What is got from such a path
+            # is a list of answers that the provider stored.
+            is_got = request.method.lower() == "get"
+            if operation is None or is_got or _CURRENT.get() is request:
                 return None
             # Within a span of lakelog the call belongs to that lake.
             recorder, outer = self._recorder, OPEN_SPAN.get()

@@ -90,7 +90,9 @@ class Call:
         secrets = {k: getattr(client, k, None) for k in _SECRETS}.values()
         # Short values are no keys, and would be replaced everywhere.
         self._secrets = [s for s in secrets if isinstance(s, str) and len(s) >= _SECRET_LENGTH_MIN]
-        body = {k: plain(v) for k, v in request.json_data.items() if _is_given(v)}
+        # `extra_body` has what the client does not know, and takes the place of what it does.
+        sent = {**request.json_data, **(request.extra_json or {})}
+        body = {k: plain(v) for k, v in sent.items() if _is_given(v)}
         model = body.get("model")
         self._is_stream = body.get("stream") is True
         self._span = Span(f"{name} {model}", recorder, open_span())
