@@ -275,6 +275,15 @@ def split(content: bytes) -> tuple[list[bytes], bytes]:
 
 def event_of(message: bytes) -> EventMembers:
     """The event of one message, whatever it looks like."""
+    # Older devices send Latin-1, which files are read as, too.
+    recoded = formats.LineEncoding.recoded(message)
+    event = _parsed(message if recoded is None else recoded)
+    if recoded is not None:
+        event["data"] = {**(event.get("data") or {}), "encoding": formats.LineEncoding.OLDER}
+    return event
+
+
+def _parsed(message: bytes) -> EventMembers:
     # The format of files is of one line. A counted message may have several, which all belong to
     # its text.
     head, _, other_lines = message.partition(b"\n")

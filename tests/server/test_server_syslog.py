@@ -104,12 +104,28 @@ def test_datagrams(server: tuple[HttpLake, int]) -> None:
 def test_what_is_no_syslog_is_the_message_of_an_event(server: tuple[HttpLake, int]) -> None:
     lake, port = server
     with closing(socket.create_connection(("127.0.0.1", port))) as connection:
-        connection.sendall(b"plain words\n\xff\xfe\n\n")
+        connection.sendall(b"plain words\n\xff\x01\xfe\n\n")
     until = time.monotonic() + 20
     query = "SELECT message FROM events WHERE source IS NULL ORDER BY seq"
     while len(events := lake.events(query)) < 2 and time.monotonic() < until:
         time.sleep(0.05)
-    assert [event["message"] for event in events] == ["plain words", "\\xff\\xfe"]
+    assert [event["message"] for event in events] == ["plain words", "\\xff\x01\\xfe"]
+
+
+@pytest.mark.parametrize(
+    "head", ["<34>Nov 30 00:00:06 h app: ", "<34>1 2026-11-30T00:00:06Z h app - - - "]
+)
+def test_a_message_in_an_older_encoding_is_read_as_in_a_file(tmp_path: Path, head: str) -> None:
+    """Of devices that send no UTF-8: all of its fields, marked as lines of files are."""
+    line = head.encode() + "café für 5 €".encode("cp1252")
+    (tmp_path / "old.log").write_bytes(line + b"\n")
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.ingest(tmp_path / "old.log")
+        lake.append(syslog.event_of(line))
+        names = "source, level, message, data->>'host', data->>'encoding'"
+        rows = lake.sql(f"SELECT DISTINCT {names} FROM events").fetchall()
+    assert rows == [("app", "FATAL", "café für 5 €", "h", "windows-1252")]
+    assert syslog.event_of(b"plain \xe9")["message"] == "plain é"
 
 
 @pytest.mark.needs("logger")
