@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -241,6 +242,49 @@ def test_numbers_of_labels(server: HttpLake) -> None:
     }
     for query, expected in cases.items():
         assert instant(server, query) == {"prod": pytest.approx(expected, rel=0.02)}, query
+
+
+def test_each_label_that_a_line_shows_finds_the_line(tmp_path: Path) -> None:
+    """Whatever its member is called: Loki's labels have letters, digits and _ alone."""
+    members = {"http.route": "/a", "http.status_code": "500", "x-request-id": "r", "@ts": "t"}
+    members |= {
+        "_id": "7",
+        "1st": "z",
+        "a/b~c": "8",
+        'q"k': "9",
+        "end_": "e",
+        "a__b": "2",
+        "é": "u",
+    }
+    need_module("uvicorn")
+    with serving(tmp_path / "lake") as server:
+        events = [{"time": START, "type": "e", "message": json.dumps(members)}]
+        events.append({"time": START, "type": "e", "message": "1st=z @ts=t x-request-id=r _id=7"})
+        assert server.ask("/ingest", json.dumps(events).encode()).json["rejected"] == 0
+        for parser in ("json", "logfmt"):
+            result = data(ask(server, "query_range", query=f'{{type="e"}} | {parser}'))["result"]
+            labels = max((each["stream"] for each in result), key=len)
+            assert {"_1st", "_ts", "_id", "x_request_id"} < set(labels)
+            for name, value in labels.items():
+                found = lines(server, f'{{type="e"}} | {parser} | {name}="{value}"')
+                assert len(found) == (2 if name == "type" else 1), name
+
+
+def test_an_empty_label_is_none(tmp_path: Path) -> None:
+    """Both are one stream, also where values of two do not add up."""
+    need_module("uvicorn")
+    with serving(tmp_path / "lake") as server:
+        event = {"time": START, "type": "e"}
+        events = [{**event, "n": 1}, {**event, "source": "", "n": 3}]
+        events.append({**event, "data": {"n": 2, "labels": {}}})
+        assert server.ask("/ingest", json.dumps(events).encode()).json["rejected"] == 0
+        for query in (
+            'max_over_time({type="e"} | unwrap n [1h]) by (source)',
+            'max_over_time({type="e"} | unwrap n [1h])',
+        ):
+            (series,) = data(ask(server, "query", query=query, time=START))["result"]
+            assert series["value"][1] == "3"
+        assert data(ask(server, "labels")) == ["type"]
 
 
 def test_aggregates_and_arithmetic(server: HttpLake) -> None:

@@ -290,8 +290,26 @@ def _member(name: str) -> str:
 def _extraction(parser: LabelSource, name: str) -> str:
     if parser.category == "logfmt":
         return _logfmt(parser.expression, name)
-    paths = [literal("$" + "".join(f'."{n}"' for n in path)) for path in _spellings(name)]
-    return _coalesced(*(f"json_extract_string({parser.expression}, {path})" for path in paths))
+    json = parser.expression
+    paths = [json_path(path) for path in _spellings(name)]
+    if "_" in name:
+        paths.append(_pointer(json, name))
+    return _coalesced(*(f"json_extract_string({json}, {path})" for path in paths))
+
+
+def _pointer(json: str, name: str) -> str:
+    """SQL for a JSON pointer to the member that is a label, NULL for none: http_route may be
+    "http.route"."""
+    keys = literal(_key_pattern(name, "[^A-Za-z0-9]"))
+    key = f"list_filter(json_keys({json}), lambda k: regexp_full_match(k, {keys}))[1]"
+    return f"'/' || replace(replace({key}, '~', '~0'), '/', '~1')"
+
+
+def _key_pattern(name: str, other: str) -> str:
+    """The regular expression of the keys that are a label: `other` is what stands as _ there, and
+    so does nothing before a key that begins with a digit."""
+    beginning = f"(?:{other})?" if name[:1] == "_" and name[1:2].isdigit() else ""
+    return beginning + (name[1:] if beginning else name).replace("_", other)
 
 
 def _spellings(name: str) -> list[list[str]]:
@@ -331,8 +349,7 @@ def _json_of(line: str) -> str:
 
 
 def _logfmt(line: str, name: str) -> str:
-    # What is no letter of a label stands as _ in its name.
-    key = name.replace("_", r'[^A-Za-z0-9\s="]')
+    key = _key_pattern(name, r'[^A-Za-z0-9\s="]')
     pattern = literal(rf'(?:^|\s){key}=(?:"((?:[^"\\]|\\.)*)"|([^\s"]*))')
     quoted, bare = (f"regexp_extract({line}, {pattern}, {group})" for group in (1, 2))
     return f"nullif(replace({quoted}, '\\\"', '\"') || {bare}, '')"

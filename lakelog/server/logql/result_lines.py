@@ -64,16 +64,22 @@ def _extracted(source: LabelSource, value: Any) -> Labels:
     if source.category == "json":
         return flattened(_members(value))
     return {
-        _NAME.sub("_", match[1]): (match[2] or "").replace('\\"', '"') + (match[3] or "")
+        _label(match[1]): (match[2] or "").replace('\\"', '"') + (match[3] or "")
         for match in _PAIR.finditer(value or "")
     }
+
+
+def _label(key: str) -> str:
+    """The label that a key is: it has letters, digits and _ alone, and begins with no digit."""
+    label = _NAME.sub("_", key)
+    return f"_{label}" if label[:1].isdigit() else label
 
 
 def flattened(members: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Labels:
     """The members of a JSON object as labels: {"a": {"b": 1}} is a_b; lists are left out."""
     labels = Labels()
     for name, value in members.items():
-        label = prefix + _NAME.sub("_", str(name))
+        label = prefix + _NAME.sub("_", name) if prefix else _label(name)
         if isinstance(value, dict):
             if depth < _DEPTH_MAX:
                 labels |= flattened(value, f"{label}_", depth + 1)

@@ -17,8 +17,12 @@ from lakelog.values import from_micros
 SERIES_MAX = 2_000
 POINTS_MAX = 11_000
 _PUSHED = ("labels", "metadata")
+# A label that is empty is none: the streams of both are one.
 _STREAM = ", ".join(
-    (*STREAM_COLUMNS, *(f"CAST(data->'$.{home}' AS VARCHAR) AS {home}" for home in _PUSHED))
+    (
+        *(f"nullif({column}, '') AS {column}" for column in STREAM_COLUMNS),
+        *(f"nullif(CAST(data->'$.{home}' AS VARCHAR), '{{}}') AS {home}" for home in _PUSHED),
+    )
 )
 _BY_SPAN = ("rate", "bytes_rate")
 _OF_NUMBERS = {
@@ -96,7 +100,9 @@ def series_sql(
         columns += "".join(f", {s.expression} AS source_{n}" for n, s in enumerate(scope.sources))
     else:
         names = grouping.names
-        columns = ", ".join(f"{scope.label(n)} AS label_{i}" for i, n in enumerate(names))
+        columns = ", ".join(
+            f"nullif({scope.label(n)}, '') AS label_{i}" for i, n in enumerate(names)
+        )
     value, aggregate = _value(aggregation, scope)
     low, high = span.start - aggregation.span - aggregation.offset, span.end - aggregation.offset
     filter_sql = _where(scope, f"time > {moment(low)}", f"time <= {moment(high)}")
@@ -154,8 +160,8 @@ def stream_sql(selections: list[LogSelection], span: TimeRange) -> str:
 def label_names_sql(selections: list[LogSelection], span: TimeRange) -> str:
     """SQL for the names of the labels of a span."""
     filter_sql = _selected(selections, span)
-    columns = ", ".join(f"CASE WHEN {c} IS NOT NULL THEN '{c}' END" for c in STREAM_COLUMNS)
-    service = "CASE WHEN source IS NOT NULL THEN 'service_name' END"
+    columns = ", ".join(f"CASE WHEN {c} <> '' THEN '{c}' END" for c in STREAM_COLUMNS)
+    service = "CASE WHEN source <> '' THEN 'service_name' END"
     pushed = " UNION ".join(
         f"SELECT unnest(json_keys(data, '$.{home}')) AS name FROM events {filter_sql}"
         for home in _PUSHED
