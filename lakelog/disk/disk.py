@@ -15,7 +15,7 @@ import mmap
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lakelog.disk import modes, regular_file
@@ -188,15 +188,28 @@ def write_pieces(
     fd = create(path, mode)
     try:
         for chunk in chunks:
-            write_all(fd, chunk)
+            with _naming(directory):
+                write_all(fd, chunk)
         if sync:
-            sync_file(fd)
+            with _naming(directory):
+                sync_file(fd)
     except BaseException:
         unlink(path)
         raise
     finally:
         close(fd)
     return path
+
+
+@contextlib.contextmanager
+def _naming(directory: str) -> Iterator[None]:
+    """Say which disk is full: of a lake and its remote or backup it may be either."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename = error.filename or directory
+        raise
 
 
 def create_whole(path: str, data: bytes) -> None:
