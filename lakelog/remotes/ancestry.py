@@ -150,7 +150,6 @@ def shared_place(
         passed += [common.remote] if _is_in_log(site, common.remote, remote) else []
     if passed:
         return max(passed, key=lambda place: place.number)
-    # Nothing is remembered of a remote that was just added: the states themselves are compared.
     if common is None:
         place = _named_on_both(store, site, local, remote)
         return place or "no state is known that both had: they have no past in common"
@@ -164,7 +163,8 @@ def shared_place(
             "it was rewound there (a rollback, a forced push or a merge) since both had the same"
             " events"
         )
-    return "the move that both had in common is gone there"
+    place = _named_on_both(store, site, local, remote)
+    return place or "the move that both had in common is gone there"
 
 
 def _is_since(place: MovePosition, remote: Move) -> bool:
@@ -180,7 +180,11 @@ def _is_passed(site: Site, place: MovePosition, remote: Move) -> bool:
 
 def _named_on_both(store: Store, site: Site, local: Move, remote: Move) -> MovePosition | None:
     """Return the newest move of the remote branch that names a state which the local one names,
-    too, both since their last rewinds."""
+    too, both since their last rewinds.
+
+    Of a remote that was just added nothing else is known, and one that was restored from a backup
+    has no longer what is remembered of it.
+    """
     moves = _since_rewind(store, local, over_merges=False)
     own_states = {move.snapshot for move in moves if move.op not in _REWINDS}
     late_moves = (move for move in _late_moves(site, remote) if move.op not in _REWINDS)

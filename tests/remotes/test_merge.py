@@ -313,6 +313,27 @@ def test_lakes_that_never_met_find_the_state_that_both_had(lakes: Lakes, home: P
         pull(second, "strange", merge=True)
 
 
+def test_what_a_restored_remote_lost_comes_back_by_a_merge(lakes: Lakes, home: Path) -> None:
+    """Its backup is from before the last push, and others have pushed to it since."""
+    first, second = lakes
+    shutil.copytree(home / "hub", home / "backup")
+    first.append({"type": "LOST"})
+    sent(first)
+    shutil.rmtree(home / "hub")
+    shutil.move(home / "backup", home / "hub")
+    second.append({"type": "SECOND"})
+    sent(second)
+    first.append({"type": "FIRST"})
+    with pytest.raises(Diverged, match="lakelog pull --merge"):
+        pull(first, "origin")
+    assert merged(first) == Merged(1, 0)
+    assert types(first) == ["SHARED"] * 3 + ["SECOND", "LOST", "FIRST"]
+    assert sent(first) == "updated"
+    pull(second, "origin")
+    assert types(second) == types(first)
+    whole(first, second)
+
+
 def test_of_an_id_on_both_sides_the_published_event_stays(lakes: Lakes) -> None:
     """Also where ours is pending: other lakes have the other one, and an id is stored once."""
     first, second = lakes
