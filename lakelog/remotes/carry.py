@@ -305,12 +305,17 @@ def _checked(
                 raise _wrong(remote, name)
             return
         except FileNotFoundError:
-            raise TransferRefused(
-                f"{remote.url}: {key_of(name)} is missing there: run `lakelog verify` on it"
-            ) from None
+            raise _missing(remote, name) from None
         except Interrupted as error:
             attempts += 1
             remotes.give_up_or_wait(attempts, error)
+
+
+def _missing(remote: Remote, name: Name) -> TransferRefused:
+    return TransferRefused(
+        f"{remote.url}: {key_of(name)} is missing there: a lake that has it sends it again by"
+        " `lakelog push --repair`"
+    )
 
 
 def _wrong(remote: Remote, name: Name) -> TransferRefused:
@@ -329,9 +334,7 @@ def receive_manifest(store: Store, remote: Remote, digest: str) -> None:
     try:
         data = remotes.read(remote, key_of(name), _MANIFEST_MAX)
     except FileNotFoundError:
-        raise TransferRefused(
-            f"{remote.url}: {key_of(name)} is missing there: run `lakelog verify` on it"
-        ) from None
+        raise _missing(remote, name) from None
     with believing(remote):
         untrusted.check_manifest(untrusted.manifest_text(data, digest))
     File(path).put(data)

@@ -56,6 +56,18 @@ def test_a_push_to_a_lake_that_is_gone_makes_no_other_one(lake: Path, home: Path
     assert answer(lake, "push", "--repair")["refs"] == {"main": "new"}
 
 
+def test_what_is_missing_at_a_remote_is_sent_again_by_a_lake(lake: Path, home: Path) -> None:
+    """As of a bucket that somebody cleaned, where nothing but lakelog on another machine looks."""
+    run(lake, "push")
+    for path in (home / "there/segments").rglob("*.parquet"):
+        path.unlink()
+    said = run(home, "clone", str(home / "there"), str(home / "clone"), code=1).stderr
+    assert "is missing there: a lake that has it" in said
+    (repair,) = re.findall(r"`lakelog (.*?)`", said)
+    run(lake, *repair.split())
+    run(home, "clone", str(home / "there"), str(home / "clone"))
+
+
 @pytest.mark.parametrize("words", [["pull", "--fetch"], ["fetch"]])
 def test_a_fetch_changes_no_branch(lake: Path, home: Path, words: list[str]) -> None:
     """The states at the remote get names here; `fetch` is the older word for `pull --fetch`."""
