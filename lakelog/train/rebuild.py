@@ -62,6 +62,7 @@ def rebuild(
 
     Raises ExportRefused if `path` is no export, its snapshot is gone, or the key is another one; of
     an erased one also where nothing was erased, or the directory has files that are not the set's.
+    Raises InvalidKey where rows differ, or would, without the keys of protected fields.
     """
     if erased:
         return _rebuild_erased(lake, path, progress)
@@ -93,6 +94,8 @@ def rebuild(
         # Row digests cost a full scan of both sets, so they are computed only if bytes differ or on
         # request.
         same_rows = _same_rows(path, target, folder) if logical or differing else {}
+    if not all(same_rows.values()):
+        _require_keys(lake)
     same = not differing or (logical and all(same_rows.values()))
     keys = () if same else sorted(_erasures_since(lake, manifest).keys() - (erasures or {}))
     return RebuildResult(path, same, tuple(differing), versions, same_rows, not_erased=tuple(keys))
@@ -113,8 +116,7 @@ def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | Non
     erased = _erasures_since(lake, manifest)
     if not erased:
         raise ExportRefused(f"{path}: nothing was erased from the state that it was made of")
-    if (protection := lake.store.paths.protection) is not None:
-        protection.require_ciphers()  # without them the fields of all others would be gone as well
+    _require_keys(lake)
     # The old directory is deleted as a whole: nobody else's file may be in it.
     strangers = set(dataset.scan(path).sizes) - {*manifest["files"], provenance.MANIFEST}
     if strangers:
@@ -138,6 +140,12 @@ def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | Non
         shutil.rmtree(again)
         raise ExportRefused(f"{path}: {moved:,} rows would get another split: it stays as it is")
     return _put_in_place(path, again)
+
+
+def _require_keys(lake: Lake) -> None:
+    """Raise InvalidKey where protected fields would be gone because this process has no keys."""
+    if (protection := lake.store.paths.protection) is not None:
+        protection.require_ciphers()
 
 
 def _erasures_since(lake: Lake, manifest: JsonMap) -> dict[str, int]:

@@ -122,6 +122,8 @@ def test_a_set_is_made_again_without_the_fields_of_a_destroyed_key(
         assert place["command"] == f"lakelog train rebuild --erased {out}"
         with protected.without_keys(home), pytest.raises(InvalidKey):
             train.rebuild(lake, str(out), erased=True)
+        with protected.without_keys(home), pytest.raises(InvalidKey):
+            train.rebuild(lake, str(out))
         assert train.rebuild(lake, str(out)).not_erased == (status.erasure.key,)
         told = cli.run(home / "lake", "train", "rebuild", str(out), "--format", "table", code=3)
         assert told.stdout.splitlines()[-2:] == [
@@ -197,3 +199,26 @@ def test_rows_of_any_time_are_known_again(home: Path, kind: str) -> None:
         assert after == {text: side for text, side in before.items() if text in after}
         assert train.check(str(home / "out")).leaks == ()
         assert len(after) > 200
+
+
+def test_a_set_that_was_made_without_keys_is_the_same_without(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As is one that has no protected field. Where rows differ for want of keys, that is said."""
+    names = ("subject", "plan", "email")
+    with protected.create(home / "lake", monkeypatch) as lake:
+        lake.append([protected.event(n, 40) for n in range(200)])
+        for out, columns in {"plain": names[:2], "sealed": names, "open": names}.items():
+            selected = "".join(f", data->>'{name}' AS {name}" for name in columns[1:])
+            query = f"SELECT subject{selected} FROM events WHERE type = 'SIGNUP'"
+            made_of = recipe("events", query, split={"group": "subject"}, dedupe={"exact": False})
+            if out == "sealed":
+                with protected.without_keys(home):
+                    train.export(lake, made_of, home / out)
+            else:
+                train.export(lake, made_of, home / out)
+    with protected.without_keys(home), lakelog.open(home / "lake") as lake:
+        assert all(train.rebuild(lake, str(home / out)).same for out in ("plain", "sealed"))
+        told = cli.run(home / "lake", "train", "rebuild", str(home / "open"), code=2)
+    assert "is missing, which has the keys of the lake's subjects: set LAKE" in told.stderr
+    assert told.stderr.count("\n") == 1
