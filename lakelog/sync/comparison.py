@@ -149,9 +149,13 @@ class _Comparison:
         events = self._events()
         self._digest_wanted(events)
         result = self._compare()
-        if result.is_equal or not repair:
+        if result.is_equal:
             return result
-        self._repair(events)
+        # What this process cannot open is not what differs.
+        has_fields = self._reader.opens_fields(self._mark)
+        if not repair:
+            return result
+        self._repair(events, has_fields=has_fields)
         return dataclasses.replace(result, is_repaired=True)
 
     def _events(self) -> str:
@@ -264,7 +268,7 @@ class _Comparison:
             self._skipped,
         )
 
-    def _repair(self, events: str) -> None:
+    def _repair(self, events: str, *, has_fields: bool) -> None:
         """Write again what differs; without keys, or if that is much, everything."""
         keyed = self._mark.mode not in ("append", REPLACE)
         keys = self._cursor.sql(f"SELECT DISTINCT k AS {KEY} FROM {_DIFFERING}").to_arrow_table()
@@ -286,6 +290,7 @@ class _Comparison:
                 # A new version: a sync that had planned by the old one finds it moved.
                 version=self._mark.version + 1,
                 synced_at=disk.now_us(),
+                has_fields=has_fields,
             )
             self._target.commit(self._table, mark)
         except BaseException:

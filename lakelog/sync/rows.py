@@ -25,9 +25,10 @@ from lakelog.engine.messages import EngineMessage
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb, pa
+from lakelog.query import SegmentMap
 from lakelog.sync.column_types import Conversion
 from lakelog.sync.mapping import NO_ROWS, Mapping, set_events
-from lakelog.sync.target import KEY, RowRefused, SyncTarget
+from lakelog.sync.target import KEY, RowRefused, SyncTarget, Watermark
 
 _CHUNK_ROWS, _CHUNK_BYTES = 8_192, 64 << 20
 """Rows that are read at once, and bytes of them that are written at once, at most."""
@@ -60,6 +61,20 @@ class RowReader:
         self._refuse = refuse
         # No more than the target writes at once, or batches would be cut twice.
         self._rows = min(batch_rows, target.write_rows)
+
+    def opens_fields(self, mark: Watermark | None = None) -> bool:
+        """Whether rows have protected fields, opened by the keys of this process. Raises InvalidKey
+        where a table with this watermark has some, which would be gone without keys."""
+        protection = self._lake.store.paths.protection
+        if protection is None:
+            return False
+        with self._lake.engine().cursor() as cursor:
+            rows = SegmentMap(self._mapping.query, "events")
+            if not rows.reads_members(cursor, protection.fields):
+                return False
+        if mark is not None and mark.has_fields:
+            protection.require_ciphers()
+        return protection.ciphers() is not None
 
     def mapped(self, events: str) -> Iterator[pa.Table]:
         """Yield what the mapping makes of events, given as SQL. Raises QueryFailed."""

@@ -146,7 +146,7 @@ class Syncer:
         self._done: Watermark | None = None
         self.is_away = False
         """Whether the last attempts in a row to reach the target have failed."""
-        self._is_connected, self._destroyed_keys = False, 0
+        self._is_connected, self._destroyed_keys, self._has_fields = False, 0, False
         self._written = self._deleted = self._commits = self._quarantined = 0
         self._is_rebuilt = False
 
@@ -249,6 +249,7 @@ class Syncer:
         # Before any row is read: one that is erased meanwhile, or whose key is, is written again.
         snapshot = self._store.manifests.stored_as(head.move.snapshot)
         self._destroyed_keys = self._store.destroyed_keys()
+        self._has_fields = self._reader.opens_fields(before)
         state = self._store.manifests.of(head.move)
         plan = self._plan(before, state, head)
         change = plan.change
@@ -333,6 +334,7 @@ class Syncer:
             snapshot=snapshot,
             state_time=state.time,
             destroyed_keys=self._destroyed_keys,
+            has_fields=self._has_fields,
             # What of them is left after a rollback: the next one is compared with that.
             refusals=head.move.snapshot if plan.mark.refusals else "",
         )

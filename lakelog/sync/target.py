@@ -49,8 +49,8 @@ class Watermark:
     published, `synced_at` when it was written here (us). `tip` is the digest of the last event: by
     it the state is known again after `move` and `snapshot` were collected. `columns` are the types
     that a user gave columns, and `destroyed_keys` counts the keys of subjects that were destroyed
-    before its rows were read. `refusals` is a state whose quarantine has the rows that the table
-    refused.
+    before its rows were read; `has_fields` says whether they have protected fields, opened.
+    `refusals` is a state whose quarantine has the rows that the table refused.
     """
 
     lake_id: str
@@ -69,13 +69,14 @@ class Watermark:
     tip: str = ""
     columns: dict[str, str] = field(default_factory=dict)
     destroyed_keys: int = 0
+    has_fields: bool = False
     refusals: str = ""
 
     def to_json(self) -> str:
         """Return the text that is stored in the target."""
         record = dataclasses.asdict(self)
         # Versions that know of none of them read it where there are none.
-        for name in ("columns", "destroyed_keys", "refusals"):
+        for name in ("columns", "destroyed_keys", "has_fields", "refusals"):
             if not record[name]:
                 del record[name]
         return orjson.dumps(record).decode()

@@ -27,7 +27,7 @@ class SegmentMap(NamedTuple):
     def over_columns(self, cursor: duckdb.DuckDBPyConnection) -> SegmentMap:
         """Return the map with its extractions from payloads as columns, where it reads no
         others."""
-        rewriting = _rewriting(cursor, self.sql)
+        rewriting = self._rewriting(cursor)
         if rewriting is None or rewriting.reads_events:
             return self
         return SegmentMap(rewriting.sql, WIDE, rewriting.columns)
@@ -38,38 +38,37 @@ class SegmentMap(NamedTuple):
 
     def reads_members(self, cursor: duckdb.DuckDBPyConnection, members: Collection[str]) -> bool:
         """Whether it may read any of these members of payloads; where that is unclear, it does."""
-        rewriting, query = _rewriting(cursor, self.sql), self.sql
+        rewriting, query = self._rewriting(cursor), self.sql
         if rewriting is not None:
             if any(column.path[0] in members for column in rewriting.columns):
                 return True
             query = rewriting.sql
         tree = tree_of(cursor, query)
-        tables = {_TABLE, WIDE, *_aliases(tree)}
-        return not tree or any(_shows_payload(node, tables) for node in nodes(tree))
+        tables = (self.table, WIDE)
+        names = {*tables, *_aliases(tree, tables)}
+        return not tree or any(_shows_payload(node, tables, names) for node in nodes(tree))
+
+    def _rewriting(self, cursor: duckdb.DuckDBPyConnection) -> payload.Rewriting | None:
+        return table_sql.rewrite(cursor, self.sql, True, {("", self.table): WIDE})
 
 
-def _rewriting(cursor: duckdb.DuckDBPyConnection, query: str) -> payload.Rewriting | None:
-    return table_sql.rewrite(cursor, query, True, {("", _TABLE): WIDE})
-
-
-def _aliases(tree: Node) -> Iterator[str]:
+def _aliases(tree: Node, tables: Collection[str]) -> Iterator[str]:
     """Yield the names that a query has for the rows of segments."""
     for node in nodes(tree):
-        if _is_rows(node) and node["alias"]:
+        if _is_rows(node, tables) and node["alias"]:
             yield node["alias"].lower()
 
 
-def _is_rows(node: Node) -> bool:
-    is_table = node.get("type") == "BASE_TABLE"
-    return is_table and node["table_name"].lower() in (_TABLE, WIDE)
+def _is_rows(node: Node, tables: Collection[str]) -> bool:
+    return node.get("type") == "BASE_TABLE" and node["table_name"].lower() in tables
 
 
-def _shows_payload(node: Node, tables: Collection[str]) -> bool:
+def _shows_payload(node: Node, tables: Collection[str], names: Collection[str]) -> bool:
     """Whether a part of a query is the payload, or a row that has it."""
     if node.get("type") == "SELECT_NODE":
         stars = any(n.get("class") == "STAR" for n in nodes(node["select_list"]))
-        return stars and any(map(_is_rows, nodes(node["from_table"])))
+        return stars and any(_is_rows(inner, tables) for inner in nodes(node["from_table"]))
     if node.get("class") == "COLUMN_REF":
         first, last = (node["column_names"][n].lower() for n in (0, -1))
-        return last in _PAYLOAD or first in _PAYLOAD or (first == last and first in tables)
+        return last in _PAYLOAD or first in _PAYLOAD or (first == last and first in names)
     return node.get("class") == "POSITIONAL_REFERENCE"
