@@ -314,6 +314,8 @@ def _is_met(members: JsonObject, need: str) -> bool:
         return value is not None
     if isinstance(value, (int, float)):
         value = str(value).lower()  # true is matched as it is written
+    elif isinstance(value, orjson.Fragment):
+        value = orjson.dumps(value).decode()
     return isinstance(value, str) and re.fullmatch(regex, value, re.ASCII) is not None
 
 

@@ -332,3 +332,11 @@ def test_a_time_that_none_can_read_is_refused(engine: Any) -> None:
     for line in (b'{"time":"never"}', b'{"time":"2023-13-41 22:14:15 CEST"}'):
         (reason,) = one_by_one(engine, jsonl.FORM, [line]).values()
         assert "is not a date" in str(reason)
+
+
+@pytest.mark.parametrize("digits", ["152734279632568", "500000", "0"])
+def test_a_number_of_any_digits_is_the_time_of_a_record(digits: str) -> None:
+    """Fluent Bit writes as many as its version does."""
+    line = f'{{"date":1691063424.{digits},"log":"GET /"}}'.encode()
+    event = dialects.NAMED["fluent-bit"].parse(line)
+    assert (event["message"], "data" in event) == ("GET /", False)
