@@ -116,7 +116,7 @@ class Writer(GroupCommit):
         self._failed = b""  # the lines of the last of them
         self._is_in_doubt = False  # whether a file with a name may have the frame
         self._fd, self._end, self._size = -1, 0, 0  # of the newest file, its space included
-        self._path = ""
+        self._path, self._file = "", (0, 0)
         self._config: tuple[int, int, int] | None = None  # lakelog.json as it was last seen
         self._abandoned: list[int] = []
         self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
@@ -178,8 +178,10 @@ class Writer(GroupCommit):
 
     def _store_frame(self, frame: bytes) -> None:
         """Write and sync one frame; on failure poison the file and use the next one, once."""
-        if not self._has_file():
-            self._fd = -1
+        if not self._is_as_left():
+            # What is cut may be read up to the cut alone: the next file has what comes.
+            self._is_due = True
+            self._fd = self._fd if self._is_ours() else -1
         self._is_in_doubt = self._fd >= 0 and not self._is_due
         if self._is_in_doubt:
             try:
@@ -204,12 +206,18 @@ class Writer(GroupCommit):
         self._open_next(frame)
         self._doubtful = []
 
-    def _has_file(self) -> bool:
-        """Whether the descriptor is that of the newest file: a program that becomes a daemon closes
-        all that it has, and what it opens next gets their numbers."""
-        # By its size, for whoever reads the times of a file slows the next sync.
+    def _is_as_left(self) -> bool:
+        """Whether the descriptor is that of the newest file, which has its size."""
+        # Without its identity, for whoever reads the times of a file slows the next sync.
         with contextlib.suppress(OSError):
             return self._fd >= 0 and os.lseek(self._fd, 0, os.SEEK_END) == self._size
+        return False
+
+    def _is_ours(self) -> bool:
+        """Whether the descriptor is that of the newest file, whatever its size: a program that
+        becomes a daemon closes all that it has, and what it opens next gets their numbers."""
+        with contextlib.suppress(OSError):
+            return self._fd >= 0 and OpenFile(self._fd).identity() == self._file
         return False
 
     def _open_next(self, frame: bytes) -> None:
@@ -233,6 +241,7 @@ class Writer(GroupCommit):
         path, name = folder.temporary_path(), paths.wal(self._branch, self.name, self._n)
         fd, linked = File(path).open_new(), False
         try:
+            identity = OpenFile(fd).identity()
             # Without space: most writers write one frame and are gone.
             new, keyed = self._format == FORMAT, bool(paths.keys)
             data = header.encode(is_versioned=new, is_encrypted=keyed) + frame
@@ -273,6 +282,7 @@ class Writer(GroupCommit):
         self._finish()
         self._clock.reopen()
         self._fd, self._path, self._n, self._is_due = fd, name, self._n + 1, False
+        self._file = identity
         self._file_format = self._format
         self._raw, self._events, self._opened = 0, 0, time.monotonic()
         self._end = self._size = len(data)
@@ -350,17 +360,21 @@ class Writer(GroupCommit):
     def _finish(self) -> None:
         """Append END, give the space back and drop the lock. Nothing is synced: a file is valid
         without END, and with space (F3.7)."""
-        is_ours = self._has_file()
+        is_ours, is_as_left = self._is_ours(), self._is_as_left()
         fd, self._fd = self._fd, -1  # first, as above
         if not is_ours:
             return
         with contextlib.suppress(OSError):
-            os.lseek(fd, self._end, os.SEEK_SET)
-            OpenFile(fd).write(encode_end(self._last))
-            if self._size > self._end + END_BYTES:
-                OpenFile(fd).truncate(self._end + END_BYTES)
+            if is_as_left:  # nothing follows what is missing
+                self._end_file(fd)
         with contextlib.suppress(OSError):
             OpenFile(fd).close()
+
+    def _end_file(self, fd: int) -> None:
+        os.lseek(fd, self._end, os.SEEK_SET)
+        OpenFile(fd).write(encode_end(self._last))
+        if self._size > self._end + END_BYTES:
+            OpenFile(fd).truncate(self._end + END_BYTES)
 
     def after_fork_in_child(self) -> None:
         """Close without unlocking, forget the parent's callers, be a new writer."""

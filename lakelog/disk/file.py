@@ -163,6 +163,11 @@ class OpenFile:
         """Take its exclusive lock; False if another holds it."""
         return disk.lock(self.fd, wait=wait)
 
+    def identity(self) -> tuple[int, int]:
+        """What no other file has while this one is open: its device and inode."""
+        status = os.fstat(self.fd)
+        return status.st_dev, status.st_ino
+
     def has_holes(self) -> bool:
         """Whether parts of it were never written; its offset is moved."""
         size = os.fstat(self.fd).st_size

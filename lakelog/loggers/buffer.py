@@ -166,7 +166,7 @@ class DiskBuffer:
         """Whether the descriptor is that of the file, and not one of the program's that got its
         number after the program had closed all. The next process stores what the file has."""
         with contextlib.suppress(OSError):
-            return self._fd >= 0 and _identity(self._fd) == self._file
+            return self._fd >= 0 and OpenFile(self._fd).identity() == self._file
         return False
 
     def _empty(self) -> None:
@@ -194,7 +194,7 @@ class DiskBuffer:
         # Locked before it has its name: any other is a dead process's and may be removed.
         OpenFile(fd).lock()
         File(temporary).rename(self._path)
-        self._fd, self._file = fd, _identity(fd)
+        self._fd, self._file = fd, OpenFile(fd).identity()
 
 
 def recover(directory: str, store: StoreLines, branch: str = _MAIN) -> int:
@@ -213,11 +213,6 @@ def recover(directory: str, store: StoreLines, branch: str = _MAIN) -> int:
                 # Stored, so that it can go; its writer is dead.
                 File(path).remove()
     return count
-
-
-def _identity(fd: int) -> tuple[int, int]:
-    status = os.fstat(fd)
-    return status.st_dev, status.st_ino
 
 
 def _suffix_of(branch: str) -> str:

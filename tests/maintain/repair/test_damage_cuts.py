@@ -190,3 +190,24 @@ def test_swapped_tags_are_errors_not_other_states(tmp_path: Path) -> None:
                 lake.sql(f'SELECT * FROM "{name}".events').fetchall()
             with pytest.raises(DamagedRef):
                 lake.rollback(name)
+
+
+@pytest.mark.parametrize("appends", [0, 1])
+@pytest.mark.parametrize("size", [0, 150])
+def test_a_wal_that_is_cut_below_its_writer_is_repaired_after_it(
+    appends: int, size: int, tmp_path: Path
+) -> None:
+    """What is appended later is in the next file; the cut one is locked no longer than that."""
+    path = str(tmp_path / "lake")
+    with lakelog.open(path) as lake:
+        lake.append([{"type": "before", "data": {"text": "x" * 200}}])
+        (wal,) = Path(path, "wal", "main").iterdir()
+        os.truncate(wal, size)
+        for _ in range(appends):
+            lake.append({"type": "after"})
+    after = damage.repaired(path).after
+    assert after is not None
+    assert after.problems == ()
+    assert not wal.exists()
+    with lakelog.open(path) as lake:
+        assert lake.sql("SELECT type FROM events").fetchall() == [("after",)] * appends
