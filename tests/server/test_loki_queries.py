@@ -152,6 +152,25 @@ def test_the_time_range_has_its_start_and_not_its_end(server: HttpLake) -> None:
     assert len(lines(server, '{env="prod"}', start=f"{START + 10}.5", end=f"{START + 20}.5")) == 10
 
 
+def test_pages_end_a_nanosecond_behind_a_line(tmp_path: Path) -> None:
+    """As logcli asks for them, so that lines of one time are on both pages, and none on neither."""
+    need_module("uvicorn")
+    moment = START * 10**6 + 123_457
+    events = [{"time": moment, "type": "e", "message": f"line {n}"} for n in range(3)]
+    with serving(tmp_path / "lake") as server:
+        assert server.ask("/ingest", json.dumps(events).encode()).json["accepted"] == 3
+        nanoseconds = moment * 1_000
+        for start, end, count in (
+            (START, nanoseconds + 1, 3),
+            (START, nanoseconds, 0),
+            (nanoseconds, START + 1, 3),
+            (nanoseconds + 1, START + 1, 0),
+            (f"{moment / 1e6:.6f}", START + 1, 3),
+            (START, f"{moment / 1e6:.6f}", 0),
+        ):
+            assert len(lines(server, '{type="e"}', start=start, end=end)) == count, (start, end)
+
+
 def test_labels_of_a_line_are_in_its_stream(server: HttpLake) -> None:
     query = '{env="prod"} | json | status=500 | line_format "{{.req_path}} in {{.app}}" | drop took'
     result = data(ask(server, "query_range", query=query, limit=1, direction="forward"))["result"]
