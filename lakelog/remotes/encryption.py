@@ -52,8 +52,9 @@ def _protection_of(site: Site) -> Protection | None:
     return _member_of(site, "protect", Protection.of_json)
 
 
-def _require_same_keys(protection: Protection, far_protection: Protection, site: Site) -> None:
-    if protection.id != far_protection.id:
+def _require_same_keys(store: Store, far_protection: Protection | None, site: Site) -> None:
+    protection = store.paths.protection
+    if protection and far_protection and protection.id != far_protection.id:
         raise TransferRefused(
             f"{site.url}: its fields are sealed with keys of other subjects"
             f" ({far_protection.id}, here {protection.id}): choose another place, or clone it"
@@ -63,16 +64,15 @@ def _require_same_keys(protection: Protection, far_protection: Protection, site:
 def share_with(store: Store, site: Site) -> None:
     """Give a remote the data keys of the lake, and say there which fields are protected, before it
     is pushed to. Raises TransferRefused."""
-    protection, far_protection = store.paths.protection, _protection_of(site)
+    far_protection = _protection_of(site)
+    # What a clone learnt since this lake last looked there holds for both, also where this one
+    # protected nothing: what it has plain is noted there.
+    _adopt(store, far_protection, site)
+    protection = store.paths.protection
     if protection is not None and far_protection is not None:
-        _require_same_keys(protection, far_protection, site)
-        # What a clone learnt since this lake last looked there holds for both.
-        erasure.adopt_protection(store, far_protection)
-        assert store.paths.protection is not None
-        protection = far_protection.joined(store.paths.protection, disk.now_us())
         # A clone knows of none, and the lake there goes on refusing an older file of keys.
-        destroyed = max(store.paths.protection.destroyed, far_protection.destroyed)
-        protection = replace(protection, destroyed=destroyed)
+        destroyed = max(protection.destroyed, far_protection.destroyed)
+        protection = replace(far_protection.joined(protection, disk.now_us()), destroyed=destroyed)
     # The remote has to say it before the first row is there that needs it.
     if protection is not None and protection != far_protection:
         _refuse_shared(site)
@@ -108,10 +108,16 @@ def _refuse_shared(site: Site) -> None:
 def adopt_protection(store: Store, site: Site, *, dry_run: bool) -> None:
     """Protect what a remote does from now on, before something is fetched. Raises
     TransferRefused."""
-    protection, far_protection = store.paths.protection, _protection_of(site)
-    if far_protection is not None and protection is not None:
-        _require_same_keys(protection, far_protection, site)
-    if far_protection is not None and not dry_run:
+    far_protection = _protection_of(site)
+    if dry_run:
+        _require_same_keys(store, far_protection, site)
+    else:
+        _adopt(store, far_protection, site)
+
+
+def _adopt(store: Store, far_protection: Protection | None, site: Site) -> None:
+    _require_same_keys(store, far_protection, site)
+    if far_protection is not None:
         erasure.adopt_protection(store, far_protection)
 
 

@@ -84,6 +84,35 @@ def test_a_clone_learns_what_is_protected_later(
     assert _fields(tmp_path / "third") == {*protected.FIELDS, "phone", "plan"}
 
 
+def test_a_plain_lake_learns_it_from_the_push_that_would_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has plain is noted at the remote, as what was there before the fields were
+    protected; what comes is sealed."""
+    protected.keys_in(tmp_path, monkeypatch)
+    lake, hub, clone = (tmp_path / name for name in ("lake", "hub", "clone"))
+    _append(lake, 1)
+    run(lake, "remote", "add", "origin", str(hub))
+    run(lake, "push")
+    run(tmp_path / "none", "clone", str(hub), str(clone))
+    run(clone, "config", "protect", "email")
+    run(clone, "push")
+    _append(lake, 2)
+    run(lake, "push")
+    assert _fields(lake) == {"email"}
+    with lakelog.open(hub) as opened:
+        protection = opened.store.paths.protection
+        assert protection
+        arrived = opened.sql("SELECT max(epoch_us(ingested_at)) FROM events").fetchone()
+        assert arrived
+        assert protection.since > arrived[0]
+        mails = {row["email"] for row in opened.view(BY_EMAIL).to_pylist()}
+        assert mails == {f"{PLANTED}{n}@example.org" for n in (1, 2)}
+    _append(lake, 3)
+    run(lake, "push")
+    assert encrypted.found(hub, [f"{PLANTED}3@example.org"]) == []
+
+
 def test_a_pull_destroys_the_keys_of_its_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
