@@ -6,6 +6,7 @@ import csv
 import http.client
 import io
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -258,3 +259,21 @@ def test_a_server_that_stops_ends_its_queries_with_503(tmp_path: Path) -> None:
         )
         connection.close()
     assert not [*(tmp_path / "lake/cache").glob("spill-*")]
+
+
+def test_a_copy_that_is_put_in_its_place_is_asked_by_new_processes(tmp_path: Path) -> None:
+    """Those that run are confined to the files of the lake that is gone: whoever asks one of them
+    is told to send it again, and not that the query is wrong."""
+    need_module("uvicorn")
+    path, query = tmp_path / "lake", "SELECT count(*) FROM events"
+    with lakelog.open(path) as lake:
+        lake.append(EVENTS)
+    with serving(path, "--query-workers", "1") as server:
+        assert rows(ask(server, query)) == [[200]]
+        assert server.ask("/api/counts").json["total"] == 200
+        shutil.copytree(path, tmp_path / "copy")
+        shutil.rmtree(path)
+        (tmp_path / "copy").rename(path)
+        for name, body in (("/sql", query.encode()), ("/api/counts", None)):
+            assert server.ask(name, body).status in (200, 503)
+            assert server.ask(name, body).status == 200

@@ -75,6 +75,8 @@ class AnswerProcess:
         except (LakelogError, OSError, MemoryError) as error:
             message = str(error) or "the question needs more memory than it may take"
             ending = QueryRefused("unavailable", message, status=503).ending()
+            # It is confined to the files of a lake, in whose place a copy may have been put.
+            ending["retire"] = isinstance(error, OSError)
         except Exception as error:
             message = f"a fault of the server: {type(error).__name__}: {error}"
             ending = QueryRefused("unavailable", message, status=500).ending()
@@ -82,7 +84,7 @@ class AnswerProcess:
         # An interrupt that comes from here on finds nothing to stop, and not the next question.
         self.number, self._question = 0, None
         # What the engine has allocated is hardly ever returned: a new process starts small.
-        ending["retire"] = resident_bytes() > self._limits.memory // 2
+        ending["retire"] = ending.get("retire") or resident_bytes() > self._limits.memory // 2
         self._output.send(wire.END, orjson.dumps(ending))
 
     def interrupt(self) -> None:

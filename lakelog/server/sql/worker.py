@@ -244,7 +244,7 @@ def refusal(error: BaseException) -> QueryRefused:
         return QueryRefused("unknown_ref", message, "at is a tag, branch, snapshot or time", 404)
     if isinstance(error, SnapshotGone):
         return QueryRefused("snapshot_gone", message, "send it again", 503)
-    if isinstance(error, LakelogError):
+    if isinstance(error, (LakelogError, OSError)):
         return QueryRefused("unavailable", message, "the log of the server says more", 503)
     return QueryRefused("query_failed", message or type(error).__name__)
 
