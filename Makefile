@@ -180,5 +180,6 @@ $(PEERS)/.ready: $(WANTED)
 	fi; \
 	$$install -r $(WANTED) || grep -v '^#' $(WANTED) | while read -r one; do \
 	  $$install "$$one" </dev/null || echo "!! $$one cannot be installed: its peer is left out" >&2; \
-	done
+	done; \
+	$$install --no-deps drain3==0.9.11 || echo "!! drain3 cannot be installed: its peer is left out" >&2
 	@touch $@

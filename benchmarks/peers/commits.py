@@ -6,12 +6,12 @@ import multiprocessing
 import statistics
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from benchmarks.peers.steps import Event, Maker, batches, close, cut, read
+from benchmarks.peers.steps import Maker, batches, close, cut, read
 
 SIZES = (1, 10, 100)
 THREADS = (1, 4, 16)
@@ -35,9 +35,9 @@ def commits(make: Maker, events: str, most: str, long: str, span: str) -> dict[s
             parts = [cut(found, each, 997 * n) for n in range(threads)]
             peer.commit(next(parts[0]))  # the first one loads what all others need
             count = int(most) if grown else 10**9
-            took, whole = _crowd(peer, parts, count, float(long if grown else span))
+            took, whole = crowd(peer.commit, parts, count, float(long if grown else span))
             close(peer)
-            result[f"{each} by {threads}"] = _summed(took, whole, each, grown)
+            result[f"{each} by {threads}"] = summed(took, whole, each, grown)
     return {"of": result}
 
 
@@ -48,7 +48,7 @@ def processes(make: Maker, events: str, counts: str, each: str, span: str) -> di
     result = {}
     for count in numbers:
         barrier = context.Barrier(count)
-        where = Maker(make.name, f"{make.root}/{count}")
+        where = replace(make, root=f"{make.root}/{count}")
         peer = where()
         peer.commit(next(batches(events, int(each))))  # what all of them open is there
         close(peer)
@@ -65,8 +65,8 @@ def processes(make: Maker, events: str, counts: str, each: str, span: str) -> di
     return {"of": result}
 
 
-def _crowd(
-    peer: Any, parts: list[Iterator[list[Event]]], most: int, span: float
+def crowd(
+    commit: Callable[[Any], object], parts: Sequence[Iterator[Any]], most: int, span: float
 ) -> tuple[list[float], float]:
     """Let threads commit until a time; return each commit's seconds, in order, and the whole."""
     taken: list[list[float]] = [[] for _ in parts]
@@ -79,7 +79,7 @@ def _crowd(
             while not mine or (len(mine) < most and time.perf_counter() < until):
                 batch = next(part)
                 began = time.perf_counter()
-                peer.commit(batch)
+                commit(batch)
                 mine.append(time.perf_counter() - began)
         except Exception as error:
             wrong.append(error)
@@ -99,7 +99,8 @@ def _crowd(
     return [t for mine in taken for t in mine], whole
 
 
-def _summed(took: list[float], whole: float, each: int, grown: bool) -> dict[str, Any]:
+def summed(took: list[float], whole: float, each: int, grown: bool = False) -> dict[str, Any]:
+    """The rate of commits of so many events, their middle and slowest times, and their growth."""
     ordered = sorted(took)
     result: dict[str, Any] = {
         "rate": len(took) * each / whole,

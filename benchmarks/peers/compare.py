@@ -31,6 +31,9 @@ from benchmarks.peers.rows import Figures
 STORES = ("lakelog", "duckdb_table", "sqlite", "deltalake", "pyiceberg", "lance", "chdb")
 LOADED = (*STORES[:2], "duckdb_copy", "duckdb_typed", *STORES[2:])
 SERVED = ("lakelog", "sqlite", "chdb", "floor")
+STREAMED = ("lakelog", "sqlite", "eventsourcing")
+MINED = ("lakelog", "drain3")
+SHARED = ("lakelog", "deltalake", "pyiceberg", "lance")
 SEARCHED = ("lakelog", "chdb", "tantivy", "sqlite", "duckdb_copy", "ripgrep")
 RESULTS = ROOT / "benchmarks" / "peers.json"
 PAGE = ROOT / "benchmarks" / "PEERS.md"
@@ -53,11 +56,13 @@ class Size:
     growing: float = 10
     committing: float = 1
     processes: str = "1,4,10"
+    machines: str = "1,4"
     bursting: float = 2
     unsealed: int = 1_000_000
     filling: float = 8
     segments: str = "10,100,1000,10000,100000"
     moves: str = "10,100,1000,10000"
+    messages: int = 300_000
     rows: int = 20_000
 
 
@@ -78,6 +83,7 @@ QUICK = Size(
     filling=1.5,
     segments="10,100,1000,10000",
     moves="10,100,1000",
+    messages=30_000,
     rows=2_000,
 )
 TINY = Size(
@@ -91,11 +97,13 @@ TINY = Size(
     growing=1,
     committing=0.02,
     processes="1,2",
+    machines="2",
     bursting=0.1,
     unsealed=2_000,
     filling=1,
     segments="10,100",
     moves="10,20",
+    messages=500,
     rows=200,
 )
 
@@ -125,6 +133,9 @@ def parts(size: Size) -> dict[str, Part]:
         "history": Part("history", ("lakelog",), (size.moves,), few),
         "search": Part("search", SEARCHED, (size.asking,), few),
         "http": Part("http", SERVED, (size.filling,), few),
+        "streams": Part("streams", STREAMED, (size.committing,), few),
+        "templates": Part("templates", MINED, (size.messages,), few),
+        "shared": Part("shared", SHARED, (size.machines, 10, size.bursting), few),
         "train": Part("train", ("lakelog", "datasets"), (), size.rows),
         "processes": Part(
             "processes", (*STORES, "floor"), (size.processes, 10, size.bursting), few

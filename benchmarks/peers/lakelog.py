@@ -8,6 +8,7 @@ from typing import Any
 
 import lakelog
 from benchmarks.peers import files, sql
+from lakelog.remotes.shared import attach
 from lakelog.search import Search
 
 LAST = "2026-12-01T00:00:00Z"
@@ -116,6 +117,46 @@ class Peer:
             return sum(int(count) for _, count in bars)
         return len(self.lake.search(f'"{asked}"', limit=100).fetchall())
 
+    def expect(self, subject: str, version: int, event: files.Event) -> None:
+        """Append one event to a stream of this version."""
+        self.lake.append({**event, "subject": subject}, expect={subject: version})
+
+    def stream(self, subject: str) -> int:
+        """Read all events of a stream."""
+        return sum(1 for _ in self.lake.stream(subject))
+
+    def mine(self, path: str) -> list[str]:
+        """Take in a file of messages, and return the template of each."""
+        self.lake.ingest(path)
+        asked = "SELECT pattern_id FROM event_patterns ORDER BY seq"
+        return list(self.lake.sql(asked).to_arrow_table()["pattern_id"].to_pylist())
+
+    def machine(self, name: str) -> AttachedPeer:
+        """A directory that is attached to a bucket in this one."""
+        return AttachedPeer(self.root, name)
+
     def text_bytes(self) -> tuple[int, int]:
         """Bytes of the newest state with its index of words; those of the index."""
         return self.small(), self.lake.stats().words_bytes
+
+
+class AttachedPeer:
+    """A lake of one machine, attached to a bucket."""
+
+    def __init__(self, root: str, name: str) -> None:
+        attach(f"file://{root}/bucket", f"{root}/{name}")
+        self._lake = lakelog.open(f"{root}/{name}")
+
+    def commit(self, events: list[files.Event]) -> None:
+        """Append, and publish to the bucket."""
+        self._lake.append(events)
+        self._lake.exchange()
+
+    def ask(self, name: str) -> list[tuple[Any, ...]]:
+        """Take what others published, and answer a question."""
+        self._lake.exchange()
+        return self._lake.sql(sql.question(sql.DUCKDB, name, 0)).fetchall()
+
+    def close(self) -> None:
+        """Close the lake."""
+        self._lake.close()

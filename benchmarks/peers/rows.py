@@ -265,6 +265,52 @@ def _served() -> list[Row]:
     return [*rows, Row("http-memory", "peak memory of the server", "MB", "http", peak)]
 
 
+def _versioned() -> list[Row]:
+    """Rows of appends that expect a version, and of reading what they made."""
+    rows = []
+    for count in ("1", "8", "32"):
+        who = f"{count} client{'s' * (count != '1')}"
+        title = f"append 1 at an expected version, {who}"
+        rate, p99 = _plain("of", count, "rate"), _ms("of", count, "p99")
+        rows.append(Row(f"expect-{count}", title, "ev/s", "streams", rate, True))
+        rows.append(Row(f"expect-{count} p99", "  p99", "ms", "streams", p99))
+    read = _ms("of", "read")
+    return [*rows, Row("expect-read", "read a subject of 100 events", "ms", "streams", read)]
+
+
+def _mined(figures: Figures) -> list[Row]:
+    """Rows of the templates of messages."""
+
+    def rate(got: Got) -> float | None:
+        return got["count"] / got["mined"]
+
+    def grouped(got: Got) -> float | None:
+        return 100 * got["grouped"]
+
+    counts = [got["count"] for got in figures.get("templates", {}).values() if "count" in got]
+    title = f"from a file of {max(counts, default=0):,} messages to the template of each"
+    return [
+        Row("templates-rate", title, "ev/s", "templates", rate, True),
+        Row("templates-right", "  messages grouped right", "%", "templates", grouped, True),
+    ]
+
+
+def _shared(figures: Figures) -> list[Row]:
+    """Rows of several machines and one table."""
+    rows = []
+    for count in _at(figures, ("shared", "lakelog", "of")) or ():
+        if count.isdigit():
+            who = f"{count} machine{'s' * (count != '1')}"
+            rate = _plain("of", count, "rate")
+            title = f"10 a commit until all can see it, {who}"
+            rows.append(Row(f"shared-{count}", title, "ev/s", "shared", rate, True))
+    seen = _ms("of", "seen")
+    return [
+        *rows,
+        Row("shared-seen", "a commit until another machine counts it", "ms", "shared", seen),
+    ]
+
+
 def _grown(part: str, what: str, figures: Figures) -> list[Row]:
     """Rows of the curves, at their end."""
     sizes = list(_at(figures, (part, "lakelog", "of")) or ())
@@ -309,6 +355,9 @@ def sections(figures: Figures) -> dict[str, list[Row]]:
         ],
         "Search of texts": _searched(_size(figures, "search")),
         "Over HTTP": _served(),
+        "Streams": _versioned(),
+        "Templates of messages": _mined(figures),
+        "Several machines": _shared(figures),
         "What grows": [
             *_grown("segments", "segments", figures),
             *_grown("history", "moves", figures),

@@ -27,6 +27,8 @@ class Peer:
         self.base.execute("PRAGMA synchronous = FULL")
         self.base.execute("""CREATE TABLE IF NOT EXISTS events(time TEXT, type TEXT, category TEXT,
             source TEXT, subject TEXT, data TEXT)""")
+        self.base.execute("""CREATE TABLE IF NOT EXISTS streams(subject TEXT, version INTEGER,
+            event TEXT, PRIMARY KEY (subject, version))""")
         self._lock = threading.Lock()
         self.until = float("inf")
 
@@ -46,6 +48,21 @@ class Peer:
             self.base.execute("BEGIN IMMEDIATE")
             self.base.executemany(INSERT, rows)
             self.base.execute("COMMIT")
+
+    def expect(self, subject: str, version: int, event: files.Event) -> None:
+        """Insert one event in a transaction that looks at the version of its subject first."""
+        text, run = orjson.dumps(event).decode(), self.base.execute
+        with self._lock:
+            run("BEGIN IMMEDIATE")
+            query = "SELECT coalesce(max(version), 0) FROM streams WHERE subject = ?"
+            assert run(query, (subject,)).fetchone() == (version,)
+            run("INSERT INTO streams VALUES (?, ?, ?)", (subject, version + 1, text))
+            run("COMMIT")
+
+    def stream(self, subject: str) -> int:
+        """Read all events of a subject."""
+        query = "SELECT event FROM streams WHERE subject = ? ORDER BY version"
+        return len([orjson.loads(text) for (text,) in self.base.execute(query, (subject,))])
 
     def hold(self) -> None:
         """Leave what is inserted in the WAL: no checkpoint."""

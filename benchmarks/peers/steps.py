@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import importlib
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -49,6 +50,16 @@ class Maker:
 
     def _module(self) -> Any:
         return importlib.import_module(f"benchmarks.peers.{self.name}")
+
+
+@dataclass(frozen=True)
+class Machine(Maker):
+    """A peer as one of several machines that share a table opens it: each process is one."""
+
+    def __call__(self, below: str = "", name: str = "") -> Any:
+        """Open the peer by the name of a machine."""
+        peer = super().__call__(below)
+        return peer.machine(name or f"process-{os.getpid()}") if self.can("machine") else peer
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -23,6 +23,9 @@ PARTS = {
     "fill": killed.fill,
     "search": texts.search,
     "http": "http",
+    "streams": "streams",
+    "templates": "templates",
+    "shared": "shared",
     "segments": "curves",
     "history": "curves",
 }

@@ -20,6 +20,7 @@ SMALL = dataclasses.replace(
     compare.TINY,
     minutes=60,
     processes="1,2",
+    machines="2",
     bursting=0.02,
     unsealed=1_000,
     segments="10,40",
@@ -51,13 +52,17 @@ def test_every_part_runs_and_is_kept(work: Path) -> None:
     served = run(work, ["http"], ["lakelog", "sqlite"]).figures["http"]
     assert [*served["lakelog"]["of"]] == ["lines", "single", "otlp", "server_peak"]
     assert [*served["sqlite"]["of"]] == ["lines", "single", "server_peak"]
-    curves = run(work, ["segments", "history"], ["lakelog"])
+    streamed = run(work, ["streams"], ["lakelog", "sqlite", "eventsourcing"]).figures["streams"]
+    assert len({got["of"]["found"] for got in streamed.values()}) == 1
+    curves = run(work, ["templates", "shared", "segments", "history"], ["lakelog"])
+    assert curves.figures["templates"]["lakelog"]["grouped"] > 0.9
     assert not [
         got["error"] for held in curves.figures.values() for got in held.values() if "error" in got
     ]
     kept = compare.load(work / "figures.json", SMALL)
     assert kept == curves.figures
-    assert [*kept] == [*parts, "http", "segments", "history"]
+    alone = ["templates", "shared", "segments", "history"]
+    assert [*kept] == [*parts, "http", "streams", *alone]
     assert {*kept["load"]} == {*HERE}
     assert {*kept["killed"]} == {"lakelog", "duckdb_table", "sqlite"}
     assert {*kept["search"]} == {"lakelog", "sqlite", "duckdb_copy"}
