@@ -144,7 +144,12 @@ def breaches(
     # The open lake, and not its last state: breaches of what waits to be published count, too.
     state = lake.at(ref) if ref else lake
     ledger = views.Ledger.of_table(state.schema())
-    return [breach for name in sorted(contracts) for breach in contracts[name].breaches(ledger)]
+    protection = lake.store.paths.protection
+    return [
+        breach
+        for name in sorted(contracts)
+        for breach in contracts[name].breaches(ledger, protection)
+    ]
 
 
 def panel(rows: list[dict[str, Any]]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from lakelog.entries import Record, Removal
 from lakelog.errors import InvalidSetting, UnknownRef
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
+from lakelog.protect import Protection
 from lakelog.refs import Head
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import Store
@@ -131,8 +132,9 @@ class Contract:
             )
         return cls(type, kinds, required, is_open, on_breach, disk.now_us())
 
-    def breaches(self, ledger: Ledger) -> list[Breach]:
-        """Return what breaches it in a ledger, by path."""
+    def breaches(self, ledger: Ledger, protection: Protection | None = None) -> list[Breach]:
+        """Return what breaches it in a ledger, by path. Of fields that are protected now it says
+        nothing: events that came since have them sealed."""
         payload = ledger.get((self.type, PAYLOAD))
         if payload is None:
             return []
@@ -148,6 +150,8 @@ class Contract:
             missing = payload.kinds.get("object", 0) - (_values(present) if present else 0)
             if missing > 0:
                 rows.append((path, Breach.MISSING, None, missing, None))
+        if protection is not None:
+            rows = [r for r in rows if not protection.covers(self.type, Ledger.member_of(r[0]))]
         rows.sort(key=lambda row: (row[0], row[1], row[2] or ""))
         return [Breach(self.type, *row, self.on_breach) for row in rows]
 

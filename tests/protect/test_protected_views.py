@@ -14,7 +14,7 @@ from lakelog.alerts import AlertRule, RuleBook, evaluating
 from lakelog.libraries import duckdb
 from lakelog.query import SegmentMap
 from lakelog.views import LakeViews, catalog
-from tests.support import encrypted, protected
+from tests.support import cli, encrypted, protected
 from tests.support.protected import PLANTED, without_keys
 
 BY_EMAIL = """-- name: by_email
@@ -100,6 +100,25 @@ def test_the_schema_of_a_time_lists_fields_as_they_are_stored(
         assert [row["path"] for row in window] == paths
         by_email = lake.view(BY_EMAIL.replace("name: by_email", "name: schema")).to_pylist()
         assert [(row["email"], row["n"]) for row in by_email] == lake.sql(QUERY).fetchall()
+
+
+def test_a_contract_from_before_says_nothing_of_protected_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which are not missing because they are sealed; of others it says what it said."""
+    protected.keys_in(tmp_path, monkeypatch)
+    with lakelog.open(tmp_path / "lake") as lake:
+        protected.append(lake, range(3))
+    cli.run(tmp_path / "lake", "schema", "pin")
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.protect(protected.FIELDS)
+        protected.append(lake, range(3, 6))
+    cli.run(tmp_path / "lake", "schema", "check")
+    assert "1 contract say" in cli.run(tmp_path / "lake", "doctor").stdout
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append([{"type": "SIGNUP", "subject": "s1", "data": {"email": "a"}}])
+    found = cli.answer(tmp_path / "lake", "schema", "check", code=3)
+    assert {row["path"] for row in found} == {"n", "plan"}
 
 
 def test_tables_of_a_type_have_protected_columns(
