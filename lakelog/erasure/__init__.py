@@ -3,7 +3,7 @@
 `LakeErasure` has the methods of a lake for it; `ErasedLines` refuses what comes again. `adopt` and
 `erase_again` erase what another copy of the lake has erased, and `adopt_protection` protects what
 it protects. `destroy_recorded` destroys keys that came back with an older file, which
-`has_destroyed_keys` notices.
+`has_destroyed_keys` notices. `names_set` says whether a training set may have what was erased.
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lakelog.erasure.key_erasure import destroy_recorded as destroy_recorded
     from lakelog.erasure.key_erasure import has_destroyed_keys as has_destroyed_keys
     from lakelog.erasure.on_lake import LakeErasure as LakeErasure
+    from lakelog.erasure.outside import names_set as names_set
     from lakelog.erasure.repetition import adopt as adopt
     from lakelog.erasure.repetition import erase_again as erase_again
     from lakelog.erasure.status import ErasureStatus as ErasureStatus

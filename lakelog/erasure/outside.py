@@ -13,10 +13,11 @@ from lakelog import document
 from lakelog.disk import File, Folder, NotIntact, disk
 from lakelog.erased import copies
 from lakelog.erased.copies import CopyNote
+from lakelog.erased.records import Erasure
 from lakelog.errors import LakelogError
 from lakelog.paths import FileNames
 from lakelog.store import Store
-from lakelog.values import JsonObject
+from lakelog.values import JsonObject, parse_time, to_micros
 
 _EXPORT, TRAINING_SET, REMOTE, _BACKUP = "export", "training set", "remote", "backup"
 _TRAIN, _REBUILD = "train-", "lakelog train rebuild --erased "
@@ -103,14 +104,38 @@ def _copy(store: Store, copy: CopyNote) -> JsonObject:
     return place | ({"path_bytes": copy.path_bytes} if copy.path_bytes else {})
 
 
-def is_clean(store: Store, place: JsonObject, key: str, time: int) -> bool:
+def is_clean(store: Store, place: JsonObject, erasure: Erasure) -> bool:
     """Whether a place is known to have nothing of an erasure any more: it is gone, it was written
     again since, or it has the note of the erasure itself."""
     if place["done"] or is_gone(place):
         return True
     if place["place"] == TRAINING_SET:
-        return key in _manifest_of(_path(place)).get("erased", ())
-    return place["place"] == _BACKUP and _has_note(_path(place), key)
+        return not _set_may_have(store, erasure, _manifest_of(_path(place)))
+    return place["place"] == _BACKUP and _has_note(_path(place), erasure.key)
+
+
+def names_set(store: Store, erasure: Erasure, path: str) -> bool:
+    """Whether an erasure names the training set in a directory, which may have what was erased."""
+    return any(
+        _path(place) == path and not is_clean(store, place, erasure)
+        for place in erasure.outside
+        if place["place"] == TRAINING_SET
+    )
+
+
+def _set_may_have(store: Store, erasure: Erasure, manifest: JsonObject) -> bool:
+    """Whether the set that is in a directory now has something of an erasure that names it: it is
+    of a state that had some, or its export had begun before."""
+    if erasure.key in manifest.get("erased", ()):
+        return False
+    with contextlib.suppress(LakelogError, KeyError):
+        start = to_micros(parse_time(str(manifest["created"])))
+        return (
+            _TRAIN + str(manifest["id"]) in erasure.tags
+            or erasure.time >= start
+            or store.erased.holds(str(manifest["snapshot"]))
+        )
+    return True
 
 
 def is_gone(place: JsonObject) -> bool:

@@ -111,7 +111,7 @@ def confirm_here(store: Store, connect: Connect, settle: SettleAll) -> None:
 def _unclean(store: Store, erasure: Erasure) -> Iterator[JsonObject]:
     """The copies that this directory made and that are not known to be clean."""
     for place in erasure.outside:
-        if not outside.is_clean(store, place, erasure.key, erasure.time):
+        if not outside.is_clean(store, place, erasure):
             yield place
 
 

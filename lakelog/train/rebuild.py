@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from lakelog.disk import File, Folder
 from lakelog.erased import copies, records
+from lakelog.erasure import names_set
 from lakelog.errors import Damaged, ExportRefused, SnapshotGone
 from lakelog.export import scratch_directory
 from lakelog.lake import Lake
@@ -97,7 +98,7 @@ def rebuild(
     if not all(same_rows.values()):
         _require_keys(lake)
     same = not differing or (logical and all(same_rows.values()))
-    keys = () if same else sorted(_erasures_since(lake, manifest).keys() - (erasures or {}))
+    keys = () if same else sorted(_erasures_since(lake, path, manifest).keys() - (erasures or {}))
     return RebuildResult(path, same, tuple(differing), versions, same_rows, not_erased=tuple(keys))
 
 
@@ -113,7 +114,7 @@ def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | Non
     ):
         return _put_in_place(path, again)
     manifest, recipe = _own_export(lake, path)
-    erased = _erasures_since(lake, manifest)
+    erased = _erasures_since(lake, path, manifest)
     if not erased:
         raise ExportRefused(f"{path}: nothing was erased from the state that it was made of")
     _require_keys(lake)
@@ -148,15 +149,16 @@ def _require_keys(lake: Lake) -> None:
         protection.require_ciphers()
 
 
-def _erasures_since(lake: Lake, manifest: JsonMap) -> dict[str, int]:
+def _erasures_since(lake: Lake, path: str, manifest: JsonMap) -> dict[str, int]:
     """By their keys, the erasures of what an export had, with the events that each took out of its
-    state: none where the key of a subject was destroyed."""
+    state: none where the key of a subject was destroyed, or where the export ran meanwhile."""
     tag, created = provenance.TAG + manifest["id"], to_micros(parse_time(manifest["created"]))
-    erasures = records.listing(lake.store.paths)
     return {
         erasure.key: erasure.tags.get(tag, 0)
-        for erasure in erasures
-        if tag in erasure.tags or (erasure.subjects and erasure.time >= created)
+        for erasure in records.listing(lake.store.paths)
+        if tag in erasure.tags
+        or (erasure.subjects and erasure.time >= created)
+        or names_set(lake.store, erasure, os.path.abspath(path))
     }
 
 

@@ -115,6 +115,8 @@ def export(
     # library must not show after an hour of redaction.
     exports.require_free(out)
     key = redact.key_of(checked)
+    # Before a row is read: what is erased from now on may be in the set.
+    created = datetime.now(UTC).isoformat(timespec="microseconds")
     if checked.redact["deep"]:
         require_extra("datafog", "redact", "[redact] deep")
     counter = _requirements(checked)
@@ -140,6 +142,7 @@ def export(
             key=key,
             branch=lake.branch_name,
             previous=before,
+            created=created,
             counter=counter,
             progress=progress,
             sign=sign,
@@ -208,9 +211,10 @@ class _ExportJob:
     key: bytes
     branch: str
     previous: JsonMap | None
+    created: str
+    """When the first export began, in UTC."""
     counter: tokenizer.Tokenizer | None
     progress: StageCallback | None
-    created: str | None = None
     sign: Callable[[JsonMap], None] | None = None
     """Called when the export is complete, just before the rename."""
     earlier: dataset.Dataset | None = None
@@ -238,7 +242,7 @@ class _ExportJob:
             schema, splits = _write(directory, stage, rows, self.recipe)
             manifest = _manifest(self.selection, self.recipe, stage, rows, splits, near, self.key)
             # A rebuild repeats these three facts, otherwise its manifest could not be equal.
-            manifest["created"] = self.created or datetime.now(UTC).isoformat(timespec="seconds")
+            manifest["created"] = self.created
             manifest["branch"], manifest["previous"] = self.branch, self.previous
             if self.erased:
                 manifest["erased"] = self.erased

@@ -222,3 +222,47 @@ def test_a_set_that_was_made_without_keys_is_the_same_without(
         told = cli.run(home / "lake", "train", "rebuild", str(home / "open"), code=2)
     assert "is missing, which has the keys of the lake's subjects: set LAKE" in told.stderr
     assert told.stderr.count("\n") == 1
+
+
+def test_a_set_that_is_exported_again_in_its_place_is_clean(home: Path) -> None:
+    """Though an erasure named the one that was there; and one of an old state, which had the rows,
+    can be made again all the same."""
+    made_of = recipe("text", "SELECT * FROM events WHERE type IN ('A', 'B')")
+    out = home / "out"
+    with lake_of(home / "lake", events(320)) as lake:
+        lake.tag("v1")
+        train.export(lake, made_of, out)
+        assert not lake.erase(subject=ADA, why="asked").is_done
+        shutil.rmtree(out)
+        train.export(lake, made_of, out)
+        assert lake.erasures()[0].is_done
+        shutil.rmtree(out)
+        train.export(lake, {**made_of, "select": {**made_of["select"], "at": "v1"}}, out)
+        for place in lake.erasures()[0].copies:
+            train.rebuild(lake, str(place["name"]), erased=True)
+        assert lake.erasures()[0].is_done
+    assert places_with(home / "out", [WORD]) == []
+
+
+@pytest.mark.parametrize("stage", ["selecting", "deduplicating", "writing", "looking"])
+def test_a_set_from_which_is_erased_while_it_is_made(home: Path, stage: str) -> None:
+    """It is named, can be made again without the rows, and until then it is said why it differs."""
+    made_of = recipe("text", "SELECT * FROM events WHERE type IN ('A', 'B')")
+    out = home / "out"
+
+    def erase(said: str) -> None:
+        if said.startswith(stage):
+            cli.run(home / "lake", "erase", "--subject", ADA, "--why", "asked", "--yes")
+
+    with lake_of(home / "lake", events(320)) as lake:
+        train.export(lake, made_of, out, progress=erase)
+    with lakelog.open(home / "lake") as lake:
+        (erasure,) = lake.erasures()
+        assert [place["name"] for place in erasure.copies] == [str(out)]
+        found = train.rebuild(lake, str(out))
+        assert found.same or found.not_erased == (erasure.erasure.key,)
+        train.rebuild(lake, str(out), erased=True)
+        assert lake.erasures()[0].is_done
+        assert train.rebuild(lake, str(out)).same
+    assert train.check(str(out)).clean
+    assert places_with(home / "out", [WORD]) == []
