@@ -186,7 +186,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "a set taken for clean",
         f"{ERASURE}.outside:is_clean",
-        'key in _manifest_of(_path(place)).get("erased", ())',
+        "not _set_may_have(store, erasure, _manifest_of(_path(place)))",
         "True",
     ),
     ("segments of no state left", f"{ERASURE}.erasing:find", "in possible if", "in () if"),
