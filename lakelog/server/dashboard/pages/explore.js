@@ -283,13 +283,14 @@ export function mount(root, frame) {
   let recount = false, counting = false, removal = newestRemoval(frame.about?.moves ?? []);
   async function tick() {
     if (counting || loading) return;
-    const newest = newestRemoval((await ask("moves", { limit: MOVES }).catch(() => ({ moves: [] }))).moves);
-    if (newest > removal) { removal = newest; load(); return; }
-    if (!recount || counting || loading || hover) return;
-    recount = false;
     counting = true;
+    const { signal } = abort;
     try {
-      const answer = await ask("counts", { ...rangeParams(), q: search() }, { signal: abort.signal });
+      const newest = newestRemoval((await ask("moves", { limit: MOVES }, { signal })).moves);
+      if (newest > removal) { removal = newest; load(); return; }
+      if (!recount || loading || hover) return;
+      recount = false;
+      const answer = await ask("counts", { ...rangeParams(), q: search() }, { signal });
       if (answer.next === null) { tally = answer; showTally(answer); }
     } catch { /* the next one */ } finally { counting = false; }
   }
