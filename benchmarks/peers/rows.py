@@ -290,7 +290,7 @@ def _mined(figures: Figures) -> list[Row]:
     counts = [got["count"] for got in figures.get("templates", {}).values() if "count" in got]
     title = f"from a file of {max(counts, default=0):,} messages to the template of each"
     return [
-        Row("templates-rate", title, "ev/s", "templates", rate, True),
+        Row("templates-mined", title, "ev/s", "templates", rate, True),
         Row("templates-right", "  messages grouped right", "%", "templates", grouped, True),
     ]
 

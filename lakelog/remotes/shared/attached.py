@@ -289,7 +289,7 @@ class BucketAttachment:
         arrived, published = self.volume.arrived, self.volume.published
         settle()
         self._offers.settle(store)
-        self._cache.shrink()
+        self._cache.shrink_if_due()
         return self.volume.arrived - arrived, self.volume.published - published
 
 

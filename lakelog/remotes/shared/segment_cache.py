@@ -8,6 +8,7 @@ deleted.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ class SegmentCache:
         self._paths, self._volume, self._limit = paths, volume, limit
         self._log = f"{paths.cache}/fetched.jsonl"
         self._read_at: dict[str, float] = {}
-        self._fetched = 0
+        self._fetched, self._looked_at = 0, -math.inf
 
     def fetch(self, files: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], set[str]]:
         """Fetch objects that are about to be read and are not here, several at once; return those
@@ -83,8 +84,15 @@ class SegmentCache:
             except OSError:
                 return  # a full disk only loses the order in which files are dropped
 
+    def shrink_if_due(self) -> None:
+        """The same as `shrink`, but not each second: it looks at every file, and none goes that
+        came just now."""
+        if time.monotonic() - self._looked_at >= _RESTING_SECONDS / 10:
+            self.shrink()
+
     def shrink(self) -> int:
         """Drop segments beyond the bound, those read longest ago first; return how many bytes."""
+        self._looked_at = time.monotonic()
         files = list(self._segments())
         excess = sum(size for _, _, size, _ in files) - self._limit
         if excess <= 0 and self._log_bytes() <= 2 * _LINE * len(files) + _LOG_SPARE:

@@ -283,6 +283,7 @@ def test_what_is_remembered_of_objects_is_bounded(
     monkeypatch.setattr(segment_cache, "_NOTED_AGAIN", -1)
     monkeypatch.setattr(segment_cache, "_READS_MAX", 4)
     monkeypatch.setattr(segment_cache, "_LOG_SPARE", 0)
+    monkeypatch.setattr(segment_cache, "_RESTING_SECONDS", -1)  # each exchange looks
     monkeypatch.setattr(mirrored_volume, "_DELIVERED_MAX", 4)
     machines = SharedMachines(tmp_path)
     publish_each(machines["a"], range(8))
