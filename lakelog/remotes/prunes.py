@@ -26,7 +26,7 @@ from lakelog.history import lake_time
 from lakelog.lake import Lake
 from lakelog.maintain import Marker
 from lakelog.paths import KEYS, LEASE, OBJECTS, FileName
-from lakelog.remotes import carry, known
+from lakelog.remotes import carry, encryption, known
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.erasures import RemoteErasures
 from lakelog.remotes.object_store import DELETING, PRUNED, ObjectStoreRemote
@@ -236,6 +236,8 @@ def check(
 
 def named_objects(store: Store, site: Site, result: Checked) -> Sizes:
     """Return the objects that are named there; what cannot be read is a fault."""
+    # Another lake may have made a data key since this one last pulled.
+    encryption.adopt_keys(store, site, only_looks=True)
     objects: Sizes = {}
     references = list(_named(site, result))
     # All at once: what stands in for erased states is one look at the remote.

@@ -71,6 +71,18 @@ def test_a_clone_follows_a_rotated_master_key(lakes: tuple[Path, Path], tmp_path
     assert _numbers(clone, NEW) == [{"n": "1"}, {"n": "2"}]
 
 
+def test_a_check_reads_what_a_key_that_is_only_there_encrypts(
+    lakes: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, clone = lakes
+    run(lake, "key", "rotate", "--data", env=OLD)
+    run(lake, "append", "type=T", "data.n=2", env=OLD)
+    run(lake, "push", env=OLD)
+    encrypted.forget(monkeypatch)
+    said = run(clone, "remote", "check", "origin", "--read-data", env=OLD).stderr
+    assert said.startswith("intact: 1 branch or tag, 2 objects")
+
+
 @pytest.mark.parametrize("option", [[], ["--fetch"]])
 def test_a_dry_run_takes_over_no_keys(lakes: tuple[Path, Path], option: list[str]) -> None:
     """It counts what was encrypted with keys that are only there, and leaves the lake as it was;
