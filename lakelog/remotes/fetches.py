@@ -130,7 +130,8 @@ def clone(
         worker.prepare()
         worker.branches(None)
         worker.tags()
-        for branch, label in list(result.refs.items()):
+        # The main one is the last: a lake that has its events is taken for a whole clone.
+        for branch, label in sorted(result.refs.items(), key=lambda ref: ref[0] == "origin/main"):
             if label not in ("kept", WITHOUT_MOVE) and branch.startswith(f"{known.ORIGIN}/"):
                 # Branches begin after all objects are there: one that is interrupted is no half
                 # clone.
@@ -154,9 +155,9 @@ def _is_begun(url: str, path: str) -> bool:
     origin = known.load(store, known.ORIGIN)
     if origin.url != url:
         raise AlreadyExists(f"the origin of the lake at {path} is {origin.url}: see lakelog remote")
-    return bool(store.state("main").next_seq) or any(
-        branch.common for branch in origin.branches.values()
-    )
+    if store.state("main").next_seq:
+        return True
+    return bool(origin.branches) and all(branch.common for branch in origin.branches.values())
 
 
 def _new_lake(url: str, path: str, ring: KeyRing | None = None) -> Store:
