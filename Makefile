@@ -61,7 +61,7 @@ docs: $(WRITER) ## run the examples of all pages, build them into build/docs; a 
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 \
 	  -c docs -d build/doctrees . build/docs
 
-bench: $(READY) $(PEERS)/.ready ## measure against peers and old claims, 20 minutes; QUICK=1 in 5, RESUME=1
+bench: $(READY) $(PEERS)/.ready ## measure against peers and old claims, 25 minutes; QUICK=1 in 5, RESUME=1
 	@$(BIN)/python -m benchmarks.peers --python $(PEERS)/bin/python \
 	  $(if $(QUICK),--quick) $(if $(RESUME),--resume)
 	@echo "==> what the older systems claimed"

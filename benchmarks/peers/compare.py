@@ -12,6 +12,7 @@ installed, or cannot do a part, is said and left out.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import shutil
@@ -47,7 +48,7 @@ class Size:
     """How much one run does; seconds are limits, the machine decides how much is done in them."""
 
     name: str = "full"
-    minutes: float = 15
+    minutes: float = 20
     events: int = 1_000_000
     many: int = 10_000_000
     asking: float = 2
@@ -162,6 +163,10 @@ class Run:
         until = time.monotonic() + self.size.minutes * 60
         self.load = round(measure.busy_cores(), 2)
         every = parts(self.size)
+        # The packages of all peers are compiled when they are installed; lakelog runs from its
+        # sources.
+        for package in ("lakelog", "benchmarks"):
+            compileall.compile_dir(ROOT / package, quiet=2)
         with tempfile.TemporaryDirectory(dir=WORK, prefix="peers-") as where:
             for name in names:
                 for peer in every[name].who:
@@ -266,7 +271,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="PART", help=", ".join(parts(FULL)))
     parser.add_argument("--peers", metavar="NAMES", help="some of " + ",".join(PEERS))
     parser.add_argument("--quick", action="store_true", help="a tenth of the events, 3 minutes")
-    parser.add_argument("--minutes", type=float, help="when to stop; 15, or 3 with --quick")
+    parser.add_argument("--minutes", type=float, help="when to stop; 20, or 3 with --quick")
     parser.add_argument("--seed", type=int, default=7, help="of the events")
     parser.add_argument("--python", default=sys.executable, help="that of the peers' environment")
     parser.add_argument("--resume", action="store_true", help="do only what has no figures yet")

@@ -8,7 +8,6 @@ from typing import Any
 
 import lakelog
 from benchmarks.peers import files, sql
-from lakelog.remotes.shared import attach
 from lakelog.search import Search
 
 LAST = "2026-12-01T00:00:00Z"
@@ -144,6 +143,9 @@ class AttachedPeer:
     """A lake of one machine, attached to a bucket."""
 
     def __init__(self, root: str, name: str) -> None:
+        # Here alone: what other rows start would load what it needs.
+        from lakelog.remotes.shared import attach
+
         attach(f"file://{root}/bucket", f"{root}/{name}")
         self._lake = lakelog.open(f"{root}/{name}")
 

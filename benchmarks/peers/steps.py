@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import compileall
 import importlib
 import json
 import os
@@ -16,8 +15,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-from benchmarks.measure import ROOT
 
 Event = dict[str, Any]
 _REOPEN = """
@@ -112,9 +109,6 @@ def peak() -> float:
 
 def reopened(make: Maker, times: int) -> float:
     """How long a new process takes that opens what is there and asks one question, all of it."""
-    # The packages of all peers are compiled when they are installed; lakelog runs from its sources.
-    for package in ("lakelog", "benchmarks"):
-        compileall.compile_dir(ROOT / package, quiet=2)
     command = [sys.executable, "-c", _REOPEN.format(name=make.name), make.root]
     return statistics.median(
         seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
