@@ -360,21 +360,18 @@ class Writer(GroupCommit):
     def _finish(self) -> None:
         """Append END, give the space back and drop the lock. Nothing is synced: a file is valid
         without END, and with space (F3.7)."""
-        is_ours, is_as_left = self._is_ours(), self._is_as_left()
+        is_ours = self._is_ours()
         fd, self._fd = self._fd, -1  # first, as above
         if not is_ours:
             return
+        # Also where the file was cut: END behind what is missing tells that it is no torn end.
         with contextlib.suppress(OSError):
-            if is_as_left:  # nothing follows what is missing
-                self._end_file(fd)
+            os.lseek(fd, self._end, os.SEEK_SET)
+            OpenFile(fd).write(encode_end(self._last))
+            if self._size > self._end + END_BYTES:
+                OpenFile(fd).truncate(self._end + END_BYTES)
         with contextlib.suppress(OSError):
             OpenFile(fd).close()
-
-    def _end_file(self, fd: int) -> None:
-        os.lseek(fd, self._end, os.SEEK_SET)
-        OpenFile(fd).write(encode_end(self._last))
-        if self._size > self._end + END_BYTES:
-            OpenFile(fd).truncate(self._end + END_BYTES)
 
     def after_fork_in_child(self) -> None:
         """Close without unlocking, forget the parent's callers, be a new writer."""

@@ -193,21 +193,26 @@ def test_swapped_tags_are_errors_not_other_states(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("appends", [0, 1])
-@pytest.mark.parametrize("size", [0, 150])
+@pytest.mark.parametrize("is_frame_left", [False, True])
 def test_a_wal_that_is_cut_below_its_writer_is_repaired_after_it(
-    appends: int, size: int, tmp_path: Path
+    appends: int, is_frame_left: bool, tmp_path: Path
 ) -> None:
-    """What is appended later is in the next file; the cut one is locked no longer than that."""
+    """What is appended later is in the next file. The cut one is locked no longer than that, and
+    what is missing of it is no torn end: it is listed."""
     path = str(tmp_path / "lake")
     with lakelog.open(path) as lake:
-        lake.append([{"type": "before", "data": {"text": "x" * 200}}])
+        lake.append({"type": "left"})
         (wal,) = Path(path, "wal", "main").iterdir()
+        size = wal.stat().st_size if is_frame_left else 0
+        lake.append({"type": "lost"})
         os.truncate(wal, size)
         for _ in range(appends):
             lake.append({"type": "after"})
-    after = damage.repaired(path).after
-    assert after is not None
-    assert after.problems == ()
+    outcome = damage.repaired(path)
+    assert outcome.after is not None
+    assert outcome.after.problems == ()
     assert not wal.exists()
+    assert outcome.lost
+    expected = [("left",)] * is_frame_left + [("after",)] * appends
     with lakelog.open(path) as lake:
-        assert lake.sql("SELECT type FROM events").fetchall() == [("after",)] * appends
+        assert lake.sql("SELECT type FROM events ORDER BY seq").fetchall() == expected
