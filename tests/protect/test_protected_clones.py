@@ -30,6 +30,17 @@ def _append(path: Path, number: int) -> None:
         lake.settle()
 
 
+def _plain_with_protected_clone(root: Path) -> tuple[Path, Path, Path]:
+    """A plain lake with one event, its remote, and a clone that protects a field since."""
+    lake, hub, clone = (root / name for name in ("lake", "hub", "clone"))
+    _append(lake, 1)
+    run(lake, "remote", "add", "origin", str(hub))
+    run(lake, "push")
+    run(root / "none", "clone", str(hub), str(clone))
+    run(clone, "config", "protect", "email")
+    return lake, hub, clone
+
+
 def _fields(path: Path) -> set[str]:
     with lakelog.open(path) as lake:
         assert lake.store.paths.protection
@@ -90,12 +101,7 @@ def test_a_plain_lake_learns_it_from_the_push_that_would_not(
     """What it has plain is noted at the remote, as what was there before the fields were
     protected; what comes is sealed."""
     protected.keys_in(tmp_path, monkeypatch)
-    lake, hub, clone = (tmp_path / name for name in ("lake", "hub", "clone"))
-    _append(lake, 1)
-    run(lake, "remote", "add", "origin", str(hub))
-    run(lake, "push")
-    run(tmp_path / "none", "clone", str(hub), str(clone))
-    run(clone, "config", "protect", "email")
+    lake, hub, clone = _plain_with_protected_clone(tmp_path)
     run(clone, "push")
     _append(lake, 2)
     run(lake, "push")
@@ -174,12 +180,7 @@ def test_a_plain_lake_forgets_answers_when_it_learns(
     """What it kept of fields that its remote protects now is deleted, and they may be plain in its
     own events until then."""
     protected.keys_in(tmp_path, monkeypatch)
-    lake, hub, clone = (tmp_path / name for name in ("lake", "hub", "clone"))
-    _append(lake, 1)
-    run(lake, "remote", "add", "origin", str(hub))
-    run(lake, "push")
-    run(tmp_path / "none", "clone", str(hub), str(clone))
-    run(clone, "config", "protect", "email")
+    lake, _, clone = _plain_with_protected_clone(tmp_path)
     _append(clone, 2)
     run(clone, "push")
     _append(lake, 3)
