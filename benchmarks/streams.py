@@ -8,52 +8,28 @@ recorder of its own for SQLite (its defaults) beside ours. Each round has subjec
 from __future__ import annotations
 
 import itertools
-import sqlite3
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 
-import orjson
 from eventsourcing.persistence import InfrastructureFactory, StoredEvent
 from eventsourcing.utils import Environment
 
 import lakelog
 from benchmarks import gen, lakes
 from benchmarks.measure import Scale, directory, interleave, seconds
+from benchmarks.peers import sqlite
 from benchmarks.report import Row, Target
 
 _NAMES = (f"order-{number}" for number in itertools.count())
 StreamAppend = Callable[[str, int, gen.Event], object]
 
 
-class SqliteStreams:
-    """The peer: versions by a transaction."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute(
-            "CREATE TABLE events (subject TEXT, version INTEGER, event TEXT,"
-            " PRIMARY KEY (subject, version))"
-        )
-
-    def append(self, subject: str, version: int, event: gen.Event) -> None:
-        """Store one event if its subject is at this version."""
-        run = self._connection.execute
-        run("BEGIN IMMEDIATE")
-        query = "SELECT coalesce(max(version), 0) FROM events WHERE subject = ?"
-        assert run(query, (subject,)).fetchone() == (version,)
-        text = orjson.dumps(event).decode()
-        run("INSERT INTO events VALUES (?, ?, ?)", (subject, version + 1, text))
-        run("COMMIT")
-
-
 def expected(scale: Scale) -> list[Row]:
     """Time single events that expect a version: of one subject, and each of a new one."""
     count = scale.singles
     with directory() as root, lakelog.open(root / "lake", settings=lakes.QUIET) as lake:
-        peer = SqliteStreams(root / "events.db")
+        peer = sqlite.Peer(str(root))
+        peer.prepare_streams()
 
         def append(subject: str, version: int, event: gen.Event) -> None:
             lake.append({**event, "subject": subject}, expect={subject: version})
@@ -63,7 +39,7 @@ def expected(scale: Scale) -> list[Row]:
             ours, theirs = interleave(
                 scale.rounds,
                 lambda streams=streams: _append(append, streams, count),
-                lambda streams=streams: _append(peer.append, streams, count),
+                lambda streams=streams: _append(peer.expect, streams, count),
             )
             rates = [[count / t for t in times] for times in (ours, theirs)]
             rows.append(Row(f"expect 1, {name}", "ev/s", *rates, Target(">=", 1)))

@@ -27,8 +27,6 @@ class Peer:
         self.base.execute("PRAGMA synchronous = FULL")
         self.base.execute("""CREATE TABLE IF NOT EXISTS events(time TEXT, type TEXT, category TEXT,
             source TEXT, subject TEXT, data TEXT)""")
-        self.base.execute("""CREATE TABLE IF NOT EXISTS streams(subject TEXT, version INTEGER,
-            event TEXT, PRIMARY KEY (subject, version))""")
         self._lock = threading.Lock()
         self.until = float("inf")
 
@@ -48,6 +46,13 @@ class Peer:
             self.base.execute("BEGIN IMMEDIATE")
             self.base.executemany(INSERT, rows)
             self.base.execute("COMMIT")
+
+    def prepare_streams(self) -> None:
+        """Make the table of streams."""
+        self.base.execute(
+            "CREATE TABLE streams(subject TEXT, version INTEGER, event TEXT,"
+            " PRIMARY KEY (subject, version))"
+        )
 
     def expect(self, subject: str, version: int, event: files.Event) -> None:
         """Insert one event in a transaction that looks at the version of its subject first."""

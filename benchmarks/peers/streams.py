@@ -4,6 +4,7 @@ A peer of this part has the methods
 
     expect(subject, version, event)   append an event to a subject that has so many, durably
     stream(subject)                   read all events of a subject; return how many there are
+    prepare_streams()                 if it has to make something for them first
 
 Each client is a thread, which begins another subject after a hundred events. What is read are
 subjects that were not read before.
@@ -29,6 +30,8 @@ def streams(make: Maker, path: str, span: str) -> dict[str, Any]:
     events = read(path, 10_000)
     for count in CLIENTS:
         peer = make(str(count))
+        if make.can("prepare_streams"):
+            peer.prepare_streams()
 
         def append(expected: tuple[str, int, Event], peer: Any = peer) -> None:
             peer.expect(*expected)
