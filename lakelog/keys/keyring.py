@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import InvalidKey
+from lakelog.errors import InvalidKey, NotAllowed
 from lakelog.keys import envelope
 from lakelog.runtime.lazy import Lazy
 from lakelog.values import JsonObject
@@ -119,6 +119,20 @@ class KeyRing:
         """Return the ring with the data keys that a copy of it has, too; both have one master
         key."""
         return replace(self, keys={**other.keys, **self.keys})
+
+    def rebased(self, before: KeyRing | None, present: Any) -> KeyRing:
+        """Return the ring, which was made of the one `before`, with the data keys that others have
+        made meanwhile: `present` is what lakelog.json says now. Raises NotAllowed where one of them
+        changed the master key, InvalidKey."""
+        ring = None if present is None else KeyRing.of_json(present)
+        if ring is None or ring == before:
+            return self
+        if before is None or not self.master == before.master == ring.master:
+            raise NotAllowed(
+                "another process has just changed the keys of the lake: look at them by"
+                " `lakelog key show`, and run it again"
+            )
+        return replace(self.joined(ring), key=ring.key if self.key == before.key else self.key)
 
     def find_master(self) -> Master:
         """Return the master key that wraps the data keys. Raises InvalidKey."""

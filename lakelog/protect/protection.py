@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog import keys
-from lakelog.errors import InvalidEvent, InvalidKey, InvalidSetting
+from lakelog.errors import InvalidEvent, InvalidKey, InvalidSetting, NotAllowed
 from lakelog.runtime.lazy import Lazy
 from lakelog.values import JsonObject
 
@@ -99,6 +99,20 @@ class Protection:
         is_wider = (fields, types) != (self.fields, self.types)
         newest = max(self.since, other.since, since if is_wider else 0)
         return replace(self, fields=fields, types=types, since=newest)
+
+    def joined_to(self, config: JsonObject) -> Protection:
+        """Return this with the fields that a lakelog.json protects, which another process may have
+        changed meanwhile. Raises InvalidKey, NotAllowed where those have other keys."""
+        if not config.get("protect"):
+            return self
+        present = Protection.of_json(config["protect"])
+        if present.id != self.id:
+            raise NotAllowed(
+                "another process has just protected fields of the lake, and made their keys: run"
+                " it again"
+            )
+        destroyed = max(self.destroyed, present.destroyed)
+        return replace(self.joined(present, 0), destroyed=destroyed)
 
     @property
     def path(self) -> str:

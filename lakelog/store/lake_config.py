@@ -7,11 +7,12 @@ it into `VAULT` and `PROTECTIONS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from lakelog import document, keys
-from lakelog.disk import DOCUMENT_MAX, File, Folder, NotIntact
+from lakelog.disk import DOCUMENT_MAX, File, Folder, LockFile, NotIntact, OpenFile
 from lakelog.errors import DamagedLake
 from lakelog.keys import VAULT
 from lakelog.paths import FORMAT, PLAIN_FORMAT, Paths
@@ -69,8 +70,19 @@ class LakeConfig:
 
     def change(self, members: Callable[[JsonObject], JsonObject]) -> None:
         """Replace it by one with what `members` makes of it. Raises DamagedLake."""
-        body = self.read_to_change()
-        self.renew(document.encode({**body, **members(body)}))
+        with self.held():
+            body = self.read_to_change()
+            self.renew(document.encode({**body, **members(body)}))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from changing it: of two at once, the one that read it before the
+        other wrote it would take back a data key under which events were written meanwhile."""
+        Folder(self._paths.cache).make_all()
+        with LockFile(f"{self._paths.cache}/config.lock").claim() as alone:
+            if not alone:
+                OpenFile(alone.fd).lock(wait=True)
+            yield
 
     def renew(self, data: bytes) -> None:
         """Replace it; whose lake it is stays as it was, and the processes of the lake get to know

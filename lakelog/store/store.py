@@ -215,13 +215,21 @@ class Store:
 
     def change_keys(self, ring: KeyRing, master: Master | None = None) -> None:
         """Encrypt the lake, or wrap its data keys anew, by a master key if that is not the one of
-        the environment. Raises InvalidKey."""
+        the environment. Raises InvalidKey, and NotAllowed where others changed them just now."""
         if self.attachment is not None:
             # First: nothing may be encrypted with a key that other machines cannot find.
             self.attachment.change_config(ring.config_members(self.config.read_to_change()))
-        VAULT.unlock(self.paths.root, ring, master)
-        if self.attachment is None:
-            self._raise_config(ring.config_members)
+            VAULT.unlock(self.paths.root, ring, master)
+            return
+        before = self.paths.keys.ring if self.paths.keys else None
+
+        def members(body: JsonObject) -> JsonObject:
+            # Of two at once both have made a key, and may have encrypted with it.
+            joined = ring.rebased(before, body.get("encryption"))
+            VAULT.unlock(self.paths.root, joined, master)
+            return joined.config_members(body)
+
+        self._raise_config(members)
 
     @contextlib.contextmanager
     def alone(self, op: str) -> Iterator[bool]:
@@ -236,10 +244,10 @@ class Store:
 
     def change_protection(self, protection: Protection) -> None:
         """Protect fields from now on, by a lakelog.json that is new in any case: each writer that
-        is at work goes on in a new file. Raises InvalidSetting."""
+        is at work goes on in a new file. Raises InvalidSetting, NotAllowed."""
         protection.check()
         if self.attachment is None:
-            self._raise_config(protection.config_members)
+            self._raise_config(lambda body: protection.joined_to(body).config_members(body))
         else:
             members = protection.config_members(self.config.read_to_change())
             self.attachment.change_config(members)
