@@ -166,7 +166,7 @@ ORDER = {
     "top": "rates machine lag feed layout",
     "alerts/sinks": "sink webhook mail known",
     "server/logql": "syntax parser line_scope result_lines statements evaluation endpoint",
-    "server/mcp": "tools protocol_server endpoint",
+    "server/mcp": "lone_reader tools protocol_server endpoint",
     "server/protocols": """protocol json_lines elastic otlp_logs otlp loki collectd
         journal_upload""",
     "server/api": """question counts events sources overview about traces history alerts patterns

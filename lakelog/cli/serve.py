@@ -119,7 +119,9 @@ def mcp(app: App, queries: QueryLimits = _QUERIES) -> None:
     # The SDK waits for a line in a thread that nothing interrupts, and Python for the thread.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with app.open() as lake:
-        asyncio.run(serve_stdio(lake, _version(), queries))
+        is_all = asyncio.run(serve_stdio(lake, _version(), queries))
+    if not is_all:
+        os._exit(0)  # nobody is there for what is left
 
 
 # By the loaded package: the top of the package stands above all of its modules.

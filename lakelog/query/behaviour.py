@@ -17,6 +17,7 @@ Cost: one scan of either side. Each finding names counts, and one event for exam
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -122,14 +123,11 @@ def compare(store: Store, diff: Diff, connect: Connect) -> Behaviour:
         before, after = _sides(store, diff, cursor)
         for side in (before, after):
             _count(cursor, side)
-        looks = _Examples(store, cursor, (before, after))
-        return Behaviour(
-            _told(before),
-            _told(after),
-            tuple(_types(before, after, looks)),
-            tuple(_fields(before, after, looks)),
-            tuple(_sources(before, after, looks)),
-        )
+        examples = _Examples(store, cursor, (before, after))
+        # Twice: at first only to learn of which events there are examples, for one query for all.
+        _findings(before, after, examples)
+        examples.load()
+        return Behaviour(_told(before), _told(after), *_findings(before, after, examples))
 
 
 def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple[_Side, _Side]:
@@ -218,21 +216,45 @@ def _walk(shape: object, path: str, depth: int) -> Iterator[tuple[str, str]]:
 
 
 class _Examples:
-    """Fetches one event of a side by its seq."""
+    """Events of the sides by their seq: noted when they are asked for, there once loaded."""
 
     def __init__(
         self, store: Store, cursor: duckdb.DuckDBPyConnection, sides: tuple[_Side, _Side]
     ) -> None:
         self._store, self._cursor, self._sides = store, cursor, sides
+        self._events: tuple[dict[int, JsonObject | None], ...] = ({}, {})
 
     def __call__(self, side: int, seq: int) -> JsonObject | None:
-        """Return an event's columns; its data as the JSON it is."""
-        entries = self._sides[side].entries
-        # Only the segments whose numbers include it are opened.
-        near = [e for e in entries if e.seq[0] <= seq <= e.seq[1]]
-        query = f"SELECT {', '.join(_WORDS)} FROM ({rows_sql(self._store.paths, near)})"
-        row = self._cursor.execute(f"{query} WHERE seq = {int(seq)}").fetchone()
-        return dict(zip(_WORDS, row, strict=True)) if row else None
+        """Return an event's columns, its data as the JSON it is; None before it is loaded."""
+        return self._events[side].setdefault(seq, None)
+
+    def load(self) -> None:
+        """Read what was asked for."""
+        for side, events in zip(self._sides, self._events, strict=True):
+            numbers = sorted(events)
+            # Only the segments whose numbers include one of them are opened.
+            near = [
+                entry
+                for entry in side.entries
+                if bisect_right(numbers, entry.seq[1]) > bisect_left(numbers, entry.seq[0])
+            ]
+            if not near:
+                continue
+            query = f"SELECT {', '.join(_WORDS)} FROM ({rows_sql(self._store.paths, near)})"
+            rows = self._cursor.execute(f"{query} WHERE seq IN (SELECT unnest($1))", [numbers])
+            for row in rows.fetchall():
+                event = dict(zip(_WORDS, row, strict=True))
+                events[event["seq"]] = event
+
+
+def _findings(
+    before: _Side, after: _Side, looks: _Examples
+) -> tuple[tuple[Finding, ...], tuple[Finding, ...], tuple[Finding, ...]]:
+    return (
+        tuple(_types(before, after, looks)),
+        tuple(_fields(before, after, looks)),
+        tuple(_sources(before, after, looks)),
+    )
 
 
 def _types(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:

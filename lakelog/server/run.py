@@ -188,8 +188,8 @@ class ServerPlan:
 
 def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> bool:
     """Serve a lake until SIGINT or SIGTERM; `started` gets the URL once it answers. Return whether
-    nothing of it is left: what tries a condition of a live tail cannot be ended, and the process
-    would wait for it.
+    nothing of it is left: what tries a condition of a live tail, or reads much for an agent, cannot
+    be ended, and the process would wait for it.
 
     Raises InvalidSetting where it would be open to others, MissingPackage, OSError.
     """
@@ -216,7 +216,7 @@ def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> bool:
             started(url)
 
         _run(server, plan, context, listener, serving)
-        return not server.tails.has_readers
+        return not (server.tails.has_readers or server.agents.is_reading)
 
 
 def url_host(host: str) -> str:

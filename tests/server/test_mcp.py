@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import pytest
 
 import lakelog
 from lakelog.server import TokenFile, TokenScope
+from lakelog.server.mcp.lone_reader import LoneReader
 from lakelog.server.mcp.protocol_server import protocol_server, require_package
 from lakelog.server.mcp.tools import LakeTools
-from lakelog.server.sql.query_limits import QueryLimits
+from lakelog.server.sql.query_limits import QueryLimits, QueryRefused
 from lakelog.server.sql.workers import QueryWorkers
 from tests.support.http_lake import serving
 from tests.support.requirements import need_module
@@ -127,6 +129,98 @@ def test_long_values_are_cut_with_their_length(asked: Asked) -> None:
         assert len(rows[0][0]) < 2_100
 
     asked(work)
+
+
+def test_what_is_not_given(asked: Asked) -> None:
+    """Clients send null, an empty text, or 1.0, where others send nothing, or 1."""
+
+    async def work(client: Any) -> None:
+        query = "SELECT n FROM (VALUES (1), (2)) t(n)"
+        nothing = {"params": None, "at": None, "limit": None}
+        assert (await answer(client, "sql", query=query, **nothing))["rows"] == [[1], [2]]
+        assert (await answer(client, "sql", query=query, at="", limit=1.0))["rows"] == [[1]]
+        assert (await answer(client, "diff", a="v1", b=None))["b"]
+        assert "needs a" in await error(client, "diff", a=None)
+        assert "of type" in await error(client, "sql", query=query, limit=1.5)
+
+    asked(work)
+
+
+def test_a_row_too_long_to_be_read_is_refused(asked: Asked) -> None:
+    """No row and `truncated` would look as if there were none."""
+
+    async def work(client: Any) -> None:
+        columns = ", ".join(f"repeat('x', 1900) AS c{number}" for number in range(60))
+        assert "size_limit" in await error(client, "sql", query=f"SELECT {columns}")
+        name = "n" * 150_000
+        counted = await answer(client, "sql", query=f'SELECT 1 AS "{name}"')
+        assert len(json.dumps(counted)) < 3_000
+
+    asked(work)
+
+
+def test_values_that_cannot_be_sent_are_refused(asked: Asked) -> None:
+    async def work(client: Any) -> None:
+        for value in (10**30, "\ud800"):
+            assert "bad_request" in await error(client, "sql", query="SELECT $1", params=[value])
+        assert "bad_request" in await error(client, "sql", query="SELECT '\ud800'")
+
+    asked(work)
+
+
+def test_a_diff_of_many_types_is_short(tmp_path: Path) -> None:
+    """The largest changes, and that there are others."""
+    require_package()
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append({"type": "a"})
+        lake.tag("old")
+        # A segment of more types has no counts of them.
+        for start in range(0, 120, 20):
+            numbers = range(start, start + 20)
+            lake.append(
+                [{"type": f"u{n}", "source": f"v{n}", "message": "m" * 9_000} for n in numbers]
+            )
+            lake.append([{"type": "often"} for _ in range(10)])
+            lake.settle()
+        tools = LakeTools(lake, QueryWorkers(lake.path, "main", LIMITS))
+        found = asyncio.run(tools.call("diff", {"a": "old"}))
+    assert found["truncated"]
+    assert (found["types"]["often"], len(found["types"])) == (60, 100)
+    new = found["behaviour"]["types"]
+    assert (new[0]["name"], new[0]["before"], new[0]["after"]) == ("often", 0, 60)
+    assert all(finding["example"]["type"] == finding["name"] for finding in new)
+    assert len(json.dumps(found)) < 120_000
+
+
+def test_one_reads_much_though_its_caller_left() -> None:
+    """An agent that asks and leaves again and again has one thread read, and leaves the others to
+    who stores."""
+
+    async def run() -> None:
+        reader, may_end = LoneReader(), threading.Event()
+
+        def work() -> dict[str, object]:
+            may_end.wait(60)
+            return {"n": 1}
+
+        leaving = asyncio.ensure_future(reader.run(work))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        assert leaving.cancelled()
+        for _ in range(3):
+            with pytest.raises(QueryRefused, match="is running"):
+                await reader.run(work)
+        assert reader.is_busy
+        may_end.set()
+        while reader.is_busy:
+            await asyncio.sleep(0.01)
+        assert await reader.run(work) == {"n": 1}
+        with pytest.raises(ZeroDivisionError):
+            await reader.run(lambda: {"n": 1 / 0})
+        assert not reader.is_busy
+
+    asyncio.run(run())
 
 
 def test_schema_snapshots_diff_and_audit(asked: Asked) -> None:

@@ -47,6 +47,11 @@ class McpEndpoint:
         self._running: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether a thread still reads for a tool, which cannot be ended."""
+        return self._tools.is_reading
+
     async def __call__(self, scope: AsgiDict, receive: Receive, send: Send) -> None:
         """Answer a request."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -51,16 +52,19 @@ def protocol_server(tools: LakeTools, version: str) -> Server[Any]:
     return server
 
 
-async def serve_stdio(lake: Lake, version: str, limits: QueryLimits) -> None:
-    """Serve one client over standard input and output, until it ends. Raises MissingPackage."""
+async def serve_stdio(lake: Lake, version: str, limits: QueryLimits) -> bool:
+    """Serve one client over standard input and output, until it ends. Return whether nothing of it
+    is left: a diff or an audit cannot be ended. Raises MissingPackage."""
     require_package()
     workers = QueryWorkers(lake.path, lake.branch_name, limits)
-    server = protocol_server(LakeTools(lake, workers), version)
+    tools = LakeTools(lake, workers)
+    server = protocol_server(tools, version)
     try:
         async with stdio.stdio_server() as (reading, writing):
             await server.run(reading, writing, server.create_initialization_options())
     finally:
         await workers.close()
+    return not tools.is_reading
 
 
 class _Requests:
@@ -113,7 +117,7 @@ class _Requests:
                     description=tag["message"] or f"the state of {tag['time']}",
                     mime_type=_JSON,
                 )
-                for tag in self._tools.tags()
+                for tag in await asyncio.to_thread(self._tools.tags)
             ]
         )
 

@@ -6,9 +6,9 @@ Queries run in processes of their own, with limits (`server/sql`). Nothing here 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -20,6 +20,7 @@ from lakelog.render import micros
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.tables import ModuleFiles
 from lakelog.search import Search
+from lakelog.server.mcp.lone_reader import LoneReader
 from lakelog.server.sql.query_limits import QueryFormat, QueryRefused
 from lakelog.server.sql.workers import QueryWorkers
 from lakelog.values import JsonObject
@@ -40,7 +41,9 @@ ROWS, ROWS_MAX = 100, 1_000
 _CELL_MAX, _ANSWER_MAX = 2_000, 100_000
 _BEHAVIOUR_MAX = 200_000
 _FAULTS = ("missing", "doubled", "foreign")
+_FINDINGS = ("types", "fields", "sources")
 Arguments = Mapping[str, Any]
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class LakeTools:
 
     def __init__(self, lake: Lake, workers: QueryWorkers) -> None:
         self._lake, self._workers = lake, workers
-        self._is_auditing = False
+        self._reader = LoneReader()
         self._runs: dict[str, Callable[[Arguments], Awaitable[JsonObject]]] = {
             "sql": self._sql,
             "search": self._search,
@@ -88,8 +91,15 @@ class LakeTools:
             "audit": self._audit,
         }
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether a thread still reads for a tool, which cannot be ended."""
+        return self._reader.is_busy
+
     async def call(self, name: str, arguments: Arguments) -> JsonObject:
         """Return the answer of a tool. Raises QueryRefused."""
+        # Many clients send null for what they do not give.
+        arguments = {name: value for name, value in arguments.items() if value is not None}
         tool = next((tool for tool in TOOLS if tool.name == name), None)
         if tool is None:
             raise QueryRefused("bad_request", f"there is no tool {name!r}")
@@ -148,40 +158,45 @@ class LakeTools:
         self, query: str, params: list[object] | JsonObject | None, ref: str | None, limit: int
     ) -> JsonObject:
         running = await self._workers.start(
-            query, params, at=ref, limit=limit, format=QueryFormat.JSON
+            query, params, at=ref or None, limit=int(limit), format=QueryFormat.JSON
         )
         answer = orjson.loads(b"".join([chunk async for chunk in running.chunks]))
-        # Their number is bounded, and their size as well: an agent has to read all of it.
-        rows, size = [], 0
-        for row in answer["rows"]:
-            cells = [_short(cell) for cell in row]
-            size += len(orjson.dumps(cells))
-            if size > _ANSWER_MAX:
-                break
-            rows.append(cells)
+        columns = [{name: _short(value) for name, value in c.items()} for c in answer["columns"]]
+        rows = _bounded(
+            ([_short(cell) for cell in row] for row in answer["rows"]),
+            _ANSWER_MAX - len(orjson.dumps(columns)),
+        )
+        # Without a row it would look as if there were none.
+        if answer["rows"] and not rows:
+            raise QueryRefused(
+                "size_limit",
+                f"one row and its columns have more than {_ANSWER_MAX:,} bytes",
+                "select fewer columns",
+            )
         is_cut = answer["truncated"] or len(rows) < len(answer["rows"])
-        return {"columns": answer["columns"], "rows": rows, "truncated": is_cut}
+        return {"columns": columns, "rows": rows, "truncated": is_cut}
 
     async def _snapshots(self, arguments: Arguments) -> JsonObject:
-        entries = await asyncio.to_thread(self._lake.log, arguments.get("limit", ROWS))
-        return {
-            "snapshots": [
-                {
-                    "move": entry.move.number,
-                    "time": micros(entry.move.time) if entry.move.time else None,
-                    "op": entry.move.op,
-                    "snapshot": entry.move.snapshot,
-                    "tags": list(entry.tags),
-                    "events": entry.events,
-                    "author": entry.move.author,
-                    "message": _short(entry.move.message),
-                }
-                for entry in entries
-            ]
-        }
+        limit = int(arguments.get("limit", ROWS))
+        # One more than is shown says whether there are others.
+        entries = await asyncio.to_thread(self._lake.log, limit + 1)
+        snapshots = _bounded(
+            {
+                "move": entry.move.number,
+                "time": micros(entry.move.time) if entry.move.time else None,
+                "op": entry.move.op,
+                "snapshot": entry.move.snapshot,
+                "tags": list(entry.tags[:ROWS]),
+                "events": entry.events,
+                "author": entry.move.author,
+                "message": _short(entry.move.message),
+            }
+            for entry in entries[:limit]
+        )
+        return {"snapshots": snapshots, "truncated": len(snapshots) < len(entries)}
 
     async def _diff(self, arguments: Arguments) -> JsonObject:
-        return await asyncio.to_thread(self._compared, arguments["a"], arguments.get("b"))
+        return await self._reader.run(lambda: self._compared(arguments["a"], arguments.get("b")))
 
     def _compared(self, old: str, new: str | None) -> JsonObject:
         """Compare states as they were published: a tool that reads settles no branch."""
@@ -192,25 +207,21 @@ class LakeTools:
         difference = Diff.between(lake.store, digests[0], digests[1], look)
         changed = sum(entry.events for entry in (*difference.added, *difference.removed))
         findings = difference.behaviour if 0 < changed <= _BEHAVIOUR_MAX else None
-        # Findings that are none have been looked for: null says that they were not.
-        encoded = orjson.dumps(findings, default=str, option=orjson.OPT_NON_STR_KEYS)
+        behaviour, is_cut = _listed(findings)
+        types = difference.types
+        largest = types and dict(sorted(types.items(), key=lambda pair: -abs(pair[1]))[:ROWS])
         return {
             "a": _snapshot(difference.a),
             "b": _snapshot(difference.b),
             "events": difference.events,
-            "types": difference.types,
-            "behaviour": orjson.loads(encoded),
+            "types": largest,
+            # Findings that are none have been looked for: null says that they were not.
+            "behaviour": behaviour,
+            "truncated": is_cut or len(largest or ()) < len(types or ()),
         }
 
     async def _audit(self, arguments: Arguments) -> JsonObject:
-        # One at a time, as it reads every file that was ingested.
-        if self._is_auditing:
-            raise QueryRefused("busy", "an audit is running", "ask again later", 429)
-        self._is_auditing = True
-        try:
-            return await asyncio.to_thread(self._audited)
-        finally:
-            self._is_auditing = False
+        return await self._reader.run(self._audited)
 
     def _audited(self) -> JsonObject:
         """Audit all files that were ingested; none that an agent could name."""
@@ -247,13 +258,46 @@ def _check(tool: ReadingTool, arguments: Arguments) -> None:
             allowed = ", ".join(tool.properties) or "none"
             raise QueryRefused("bad_request", f"{tool.name} has no {name}", f"it has {allowed}")
         names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-        # bool is a subclass of int.
+        # For JSON, 100.0 is an integer; and bool is a subclass of int.
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, tuple(types[n] for n in names)):
             raise QueryRefused("bad_request", f"{name} is of type {' or '.join(names)}")
         if "maximum" in schema and not schema["minimum"] <= value <= schema["maximum"]:
             raise QueryRefused(
                 "bad_request", f"{name} is from {schema['minimum']} to {schema['maximum']}"
             )
+
+
+def _bounded(items: Iterable[_Item], size_max: int = _ANSWER_MAX) -> list[_Item]:
+    """The first items, up to a size as JSON: an agent has to read all of it."""
+    kept, size = [], 0
+    for item in items:
+        size += len(orjson.dumps(item))
+        if size > size_max:
+            break
+        kept.append(item)
+    return kept
+
+
+def _listed(findings: queries.Behaviour | None) -> tuple[JsonObject | None, bool]:
+    """What changed in behaviour, and whether a part of it was left out."""
+    if findings is None:
+        return None, False
+    encoded = orjson.dumps(findings, default=str, option=orjson.OPT_NON_STR_KEYS)
+    behaviour: JsonObject = orjson.loads(encoded)
+    is_cut = False
+    for name in _FINDINGS:
+        found = behaviour[name]
+        behaviour[name] = _bounded(map(_finding, found[:ROWS]), _ANSWER_MAX // len(_FINDINGS))
+        is_cut = is_cut or len(behaviour[name]) < len(found)
+    return behaviour, is_cut
+
+
+def _finding(finding: JsonObject) -> JsonObject:
+    """A finding, its values and those of its example cut."""
+    example = finding["example"] and {n: _short(value) for n, value in finding["example"].items()}
+    return {**{name: _short(value) for name, value in finding.items()}, "example": example}
 
 
 def _snapshot(state: Snapshot) -> JsonObject:

@@ -14,7 +14,7 @@ from lakelog.disk import Folder
 from lakelog.keys import VAULT
 from lakelog.runtime import interpreter
 from lakelog.server.sql import query_limits as wire
-from lakelog.server.sql.query_limits import ProcessRequest, QueryLimits, QueryRefused
+from lakelog.server.sql.query_limits import QueryLimits, QueryRefused
 
 _BUFFER = 1 << 20
 """Bytes of an answer that wait in the server; a process that is ahead of its client waits."""
@@ -92,9 +92,10 @@ class WorkerProcess:
         """Whether it has not ended, as far as is known, and was not killed."""
         return self._process.returncode is None and not self._is_killed
 
-    async def ask(self, request: ProcessRequest) -> None:
-        """Send a request, whose answer is to be read. Raises OSError where the process ended."""
-        await self._write(wire.frame(wire.ASK, request.encode()))
+    async def ask(self, request: bytes) -> None:
+        """Send an encoded request, whose answer is to be read. Raises OSError where the process
+        ended."""
+        await self._write(wire.frame(wire.ASK, request))
 
     async def give(self, answer: bytes) -> None:
         """Send what it needed of a bucket. Raises OSError where the process ended."""

@@ -150,12 +150,16 @@ class QueryWorkers:
 
     async def frames(self, request: ProcessRequest) -> AsyncGenerator[bytes, None]:
         """Yield the head of an answer, and then its pieces. Raises QueryRefused."""
+        try:
+            encoded = request.encode()
+        except TypeError as error:  # as of an integer of more than 64 bits
+            raise QueryRefused("bad_request", f"a value cannot be sent: {error}") from None
         worker = await self._leased()
         is_settled, allowance = False, FetchAllowance(self.limits.fetch)
         # From here: waiting for a process is not the query's time.
         deadline = asyncio.get_running_loop().time() + self.limits.seconds
         try:
-            await worker.ask(request)
+            await worker.ask(encoded)
             while True:
                 async with asyncio.timeout_at(deadline):
                     frame_type, content = await worker.read()
