@@ -30,7 +30,7 @@ from lakelog.alerts.outbox import Outbox, shown
 from lakelog.alerts.question import RuleQueries
 from lakelog.alerts.rule import AlertRule, sink_id
 from lakelog.alerts.silence import Silence
-from lakelog.alerts.standing import FIRING, AlertLog, change_event, earlier_states
+from lakelog.alerts.standing import FIRING, AlertLog, change_event
 from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import LakelogError
 from lakelog.event import Event
@@ -187,7 +187,7 @@ class Evaluator:
         """The rules of states that a rollback left, as removed ones: of alerts that are told to
         fire, somebody has to hear that they are over."""
         store, earlier_rules = self._lake.store, dict[str, AlertRule]()
-        for snapshot in earlier_states(self._lake):
+        for snapshot in self._log.earlier_states():
             with contextlib.suppress(LakelogError):
                 of_state = rules.of_state(store, store.manifests.load(snapshot))
                 earlier_rules = of_state | earlier_rules

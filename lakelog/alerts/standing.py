@@ -12,7 +12,7 @@ import contextlib
 import datetime
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -25,6 +25,8 @@ from lakelog.erased import copies
 from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.lake import Lake
+from lakelog.manifest import Manifest
+from lakelog.query import NewestEvents
 from lakelog.refs import Head, only_grew
 from lakelog.sql import literal
 from lakelog.values import JsonObject, to_micros
@@ -176,6 +178,7 @@ class AlertLog:
         self._lake, self._standing = lake, AlertStanding()
         self._head: Head | None = None
         self._erasures: tuple[int, int, int] | None = None
+        self._earlier: tuple[Head, list[str]] | None = None
         self._writing = threading.Lock()
 
     def read(self) -> AlertStanding:
@@ -188,9 +191,17 @@ class AlertLog:
         # the events say who knows what. What was erased must be told, and stored, no more.
         erasures = File(lake.store.paths.erasures).identity()
         if erasures != self._erasures or not only_grew(refs, head, earlier):
-            self._standing = read_standing(lake)
+            self._standing = read_standing(lake, self.earlier_states())
         self._head, self._erasures = head, erasures
         return self._standing
+
+    def earlier_states(self) -> list[str]:
+        """The states that rollbacks left: see `earlier_states`."""
+        head = self._lake.store.refs.head(self._lake.branch_name)
+        # Looking for them reads each move that is kept.
+        if self._earlier is None or not only_grew(self._lake.store.refs, head, self._earlier[0]):
+            self._earlier = head, [*earlier_states(self._lake)]
+        return self._earlier[1]
 
     def note_delivery(self, address: str) -> None:
         """Note that a receiver got labels and lines of events, so that an erasure names it."""
@@ -205,21 +216,34 @@ class AlertLog:
                 self._standing.add(event["type"], cast("JsonObject", event["data"]))
 
 
-def read_standing(lake: Lake) -> AlertStanding:
+def read_standing(lake: Lake, earlier: Iterable[str] | None = None) -> AlertStanding:
     """Return where the alerts of a branch stand, by its events, and by those that it lost since:
-    what was told is not unsaid by a rollback."""
-    standing, entries = AlertStanding(), list[tuple[str, JsonObject]]()
-    for snapshot in earlier_states(lake):
+    what was told is not unsaid by a rollback. `earlier` are the states that rollbacks left."""
+    store, entries = lake.store, list[tuple[str, JsonObject]]()
+    # Each segment is read once, however many states have it.
+    all_keys = _keys(lake, store.state(lake.branch_name))
+    for snapshot in earlier_states(lake) if earlier is None else earlier:
         # Nothing else says it any more where gc took the state.
         with contextlib.suppress(LakelogError):
-            rows = lake.at(snapshot).sql(f"SELECT type, data FROM events WHERE {OWN}").fetchall()
-            entries += ((name, _document(name, data)) for name, data in rows)
+            keys = _keys(lake, store.manifests.load(snapshot))
+            if not keys <= all_keys:
+                query = f"SELECT type, data FROM events WHERE {OWN}"
+                rows = lake.at(snapshot).sql(query).fetchall()
+                entries += ((name, _document(name, data)) for name, data in rows)
+                all_keys |= keys
+    standing = AlertStanding()
     by_key = {_key(*entry): entry for entry in (*entries, *documents(lake)) if entry[1]}
     for event_type, document in sorted(by_key.values(), key=_order):
         # Whoever may append may append what only looks like it: that changes nothing.
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
             standing.add(event_type, document)
     return standing
+
+
+def _keys(lake: Lake, state: Manifest) -> set[str]:
+    """Return the keys of the segments of a state that may have events of alerts."""
+    segments = NewestEvents.matching_segments(lake.store, lake.engine, state, OWN)
+    return {entry.key for entry in segments}
 
 
 def earlier_states(lake: Lake) -> Iterator[str]:
