@@ -14,11 +14,11 @@ import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import orjson
 
-from lakelog import history
+from lakelog import arrays, history
 from lakelog.alerts.question import ALERT, DELIVERY
 from lakelog.disk import File
 from lakelog.erased import copies
@@ -220,17 +220,16 @@ def read_standing(lake: Lake, earlier: Iterable[str] | None = None) -> AlertStan
     """Return where the alerts of a branch stand, by its events, and by those that it lost since:
     what was told is not unsaid by a rollback. `earlier` are the states that rollbacks left."""
     store, entries = lake.store, list[tuple[str, JsonObject]]()
+    newest = NewestEvents(store, lake.engine, lake.engine().cursor(), OWN)
     # Each segment is read once, however many states have it.
-    all_keys = _keys(lake, store.state(lake.branch_name))
+    keys = _keys(lake, store.state(lake.branch_name))
     for snapshot in earlier_states(lake) if earlier is None else earlier:
         # Nothing else says it any more where gc took the state.
         with contextlib.suppress(LakelogError):
-            keys = _keys(lake, store.manifests.load(snapshot))
-            if not keys <= all_keys:
-                query = f"SELECT type, data FROM events WHERE {OWN}"
-                rows = lake.at(snapshot).sql(query).fetchall()
-                entries += ((name, _document(name, data)) for name, data in rows)
-                all_keys |= keys
+            state = store.manifests.load(snapshot)
+            for table in newest.last(state, _ALL, keys):
+                entries += map(_entry, arrays.records(table))
+            keys |= _keys(lake, state)
     standing = AlertStanding()
     by_key = {_key(*entry): entry for entry in (*entries, *documents(lake)) if entry[1]}
     for event_type, document in sorted(by_key.values(), key=_order):
@@ -265,7 +264,7 @@ def documents(lake: Lake, newest: int = _ALL, rule: str = "") -> list[tuple[str,
     condition = f"{OWN} AND subject = {literal(rule)}" if rule else OWN
     # By arrival, as the tail gives them; forged ones may stand anywhere.
     rows = lake.tail(newest, where=condition)
-    entries = [(row["type"], _document(row["type"], row["data"])) for row in rows]
+    entries = map(_entry, rows)
     return sorted(((name, document) for name, document in entries if document), key=_order)
 
 
@@ -294,14 +293,15 @@ def micros_of(moment: str) -> int:
     return to_micros(datetime.datetime.fromisoformat(moment))
 
 
-def _document(event_type: str, data: str | None) -> JsonObject:
-    """The document of an event, empty for one that is none, as anybody may append."""
+def _entry(row: Mapping[str, Any]) -> tuple[str, JsonObject]:
+    """The type and the document of an event, empty for one that is none, as anybody may append."""
+    event_type = str(row["type"])
     try:
-        document: JsonObject = orjson.loads(data or "")
+        document: JsonObject = orjson.loads(row["data"] or "")
         is_whole = all(isinstance(document[n], t) for n, t in _MEMBERS[event_type].items())
     except (ValueError, KeyError, TypeError):
-        return {}
-    return document if is_whole else {}
+        return event_type, {}
+    return event_type, document if is_whole else {}
 
 
 def _key(event_type: str, document: JsonObject) -> tuple[object, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from lakelog.database import Connect
 from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import SyntaxFault, parse
@@ -43,8 +45,9 @@ class NewestEvents:
         self._condition = condition
         self._clause = f"WHERE (\n{condition}\n)" if condition is not None else ""
 
-    def last(self, state: Manifest, count: int) -> list[pa.Table]:
-        """Return the newest `count` events of a state that match, in order of seq.
+    def last(self, state: Manifest, count: int, omitted: Set[str] = frozenset()) -> list[pa.Table]:
+        """Return the newest `count` events of a state that match, in order of seq; none of segments
+        with keys that are `omitted`.
 
         Raises QueryFailed, Damaged.
         """
@@ -52,7 +55,8 @@ class NewestEvents:
             return []
         tables: list[pa.Table] = []
         self._connect()  # knows how, if fields became protected meanwhile
-        entries = self.matching_segments(self._store, self._connect, state, self._condition)
+        segments = self.matching_segments(self._store, self._connect, state, self._condition)
+        entries = [entry for entry in segments if entry.key not in omitted]
         entries.sort(key=lambda e: -int(e.seq[1]))
         step, columns = 1, ", ".join(self.COLUMNS)
         # One segment, then four times as many: most conditions match soon, and some never.
