@@ -335,7 +335,7 @@ class SshRemote(Remote):
                 return Unreachable(f"{url}: {advice}")
         last_line = (output.strip().splitlines() or ["there is no connection"])[-1]
         printable = "".join(c if c.isprintable() else "?" for c in last_line.strip())[:200]
-        return Interrupted(f"{url}: {printable.removeprefix('ssh: ')}")
+        return Interrupted(f"{url}: {printable.removeprefix('ssh: ').rstrip('.')}")
 
     def _path(self, key: str) -> bytes:
         return os.fsencode(f"{self._root}/{key}".rstrip("/") or "/")

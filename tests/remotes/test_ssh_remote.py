@@ -225,6 +225,12 @@ def test_wrong_keys_and_hosts_are_one_line(
     monkeypatch.setenv("LAKELOG_SSH", plain.command())
     with pytest.raises(Unreachable, match="Connection refused: run it again"):
         fetching.clone("ssh://127.0.0.1:9/x", str(home / "clone"))
+    cut = home / "ssh"
+    cut.write_text("#!/bin/sh\necho Connection to h closed by remote host. >&2\nexit 255\n")
+    cut.chmod(0o700)
+    monkeypatch.setenv("LAKELOG_SSH", str(cut))
+    with pytest.raises(Unreachable, match="closed by remote host: run it again"):
+        fetching.clone("ssh://h/x", str(home / "clone"))
 
 
 def test_what_the_other_side_refuses_is_one_line(home: Path, plain: SshServer) -> None:
