@@ -15,6 +15,7 @@
     gc/lost.json                                  objects that a repair gave up
     gc/deleting                                   there while gc deletes
     gc/push-<hex>                                 the lease of a push over SFTP
+    gc/config-<digest>.json                       the lakelog.json that follows the one of a digest
     gc/received/<32 hex>.json                     segments that came from another lake
     states/<2 hex>/<digest>.chunk.zst             a piece of the files of state directories
     states/<2 hex>/<digest>.json.zst              what one state directory holds
@@ -85,6 +86,7 @@ class Keys:
         self.stream_marks = f"{self.cache}/streams"
         self.erased_subjects = f"{self.cache}/erasures.json"
         self.erased_rows = f"{self.cache}/erased_rows.json"
+        self.config_lock = f"{self.cache}/config.lock"
         self.restore_lock = f"{self.cache}/restore.lock"
         self.states_lock = f"{self.cache}/states.lock"
         self.states = f"{prefix}states"
@@ -97,6 +99,10 @@ class Keys:
         self.deleting = f"{self.gc}/deleting"
         self.received = f"{self.gc}/received"
         self._prefix = prefix
+
+    def next_config(self, digest: str) -> str:
+        """What follows a lakelog.json, by the digest of its bytes."""
+        return f"{self.gc}/config-{digest}.json"
 
     def wal_dir(self, branch: str) -> str:
         """The folder of a branch's WAL files."""

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import TransferRefused
+from lakelog.paths import KEYS
 from lakelog.remotes.remote import Remote, in_parallel
 
 _PIECE = 1 << 20
-_GC_WAIT = 600.0
-"""Seconds to wait for a gc of the other lake."""
+_LOCK_WAIT = 600.0
+"""Seconds to wait for a lock of the other lake."""
 
 
 class DirectoryRemote(Remote):
@@ -136,18 +137,29 @@ class DirectoryRemote(Remote):
     @contextlib.contextmanager
     def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
         """Hold the lock of gc."""
-        lock = f"{self._folder('cache/gc.lock')}/gc.lock"
+        with self._held(f"{KEYS.cache}/gc.lock", "gc runs there"):
+            yield
+
+    @contextlib.contextmanager
+    def holding_config(self) -> Iterator[None]:
+        """Hold the lock of those who change lakelog.json there."""
+        with self._held(KEYS.config_lock, "its keys are being changed"):
+            yield
+
+    @contextlib.contextmanager
+    def _held(self, key: str, reason: str) -> Iterator[None]:
+        lock = f"{self._folder(key)}/{os.path.basename(key)}"
         # A claim would open it, and a pipe there could block for ever.
         if os.path.lexists(lock) and not stat.S_ISREG(os.lstat(lock).st_mode):
             raise TransferRefused(f"{lock} is no file: refused")
-        ends = time.monotonic() + _GC_WAIT
+        ends = time.monotonic() + _LOCK_WAIT
         while True:
             with LockFile(lock).claim() as alone:
                 if alone:
                     yield
                     return
             if time.monotonic() > ends:
-                raise TransferRefused(f"{self.url}: gc runs there: try again when it has ended")
+                raise TransferRefused(f"{self.url}: {reason}: try again when that has ended")
             time.sleep(0.05)
 
     def _folder(self, key: str) -> str:

@@ -8,6 +8,7 @@ the other.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -19,20 +20,22 @@ from lakelog.keys import VAULT, KeyRing
 from lakelog.protect import Protection
 from lakelog.remotes.site import Site
 from lakelog.store import AttachmentRegistry, Store
+from lakelog.values import JsonObject
 
 _T = TypeVar("_T")
+_RING = "encryption", KeyRing.of_json
+_PROTECTION = "protect", Protection.of_json
 
 
 def ring_of(site: Site) -> KeyRing | None:
     """Return the ring of the lake at a remote, None for a plain lake or none. Raises
     TransferRefused."""
-    return _member_of(site, "encryption", KeyRing.of_json)
+    return _member_of(site.config(), site, *_RING)
 
 
-def _member_of(site: Site, name: str, parse: Callable[[Any], _T]) -> _T | None:
+def _member_of(body: JsonObject, site: Site, name: str, parse: Callable[[Any], _T]) -> _T | None:
     """Return what a member of the lakelog.json there says, None where it has none. Raises
     TransferRefused."""
-    body = site.config()
     try:
         return parse(body[name]) if name in body else None
     except InvalidKey as error:
@@ -49,7 +52,7 @@ def config_members(store: Store) -> dict[str, Any]:
 
 def _protection_of(site: Site) -> Protection | None:
     """Return the protected fields of the lake at a remote. Raises TransferRefused."""
-    return _member_of(site, "protect", Protection.of_json)
+    return _member_of(site.config(), site, *_PROTECTION)
 
 
 def _require_same_keys(store: Store, far_protection: Protection | None, site: Site) -> None:
@@ -68,41 +71,50 @@ def share_with(store: Store, site: Site) -> None:
     # What a clone learnt since this lake last looked there holds for both, also where this one
     # protected nothing: what it has plain is noted there.
     _adopt(store, far_protection, site)
-    protection = store.paths.protection
+    _rings(store, site)
+    # The remote has to say it before the first row is there that needs it.
+    if _shared_members(store, site, site.config()):
+        site.change_config(functools.partial(_shared_members, store, site))
+
+
+def _shared_members(store: Store, site: Site, body: JsonObject) -> JsonObject:
+    """Return what the lakelog.json of a remote lacks of the keys and protected fields of the lake,
+    as members of it. Raises TransferRefused."""
+    members: JsonObject = {}
+    protection, far_protection = store.paths.protection, _member_of(body, site, *_PROTECTION)
     if protection is not None and far_protection is not None:
         # A clone knows of none, and the lake there goes on refusing an older file of keys.
         destroyed = max(protection.destroyed, far_protection.destroyed)
         protection = replace(far_protection.joined(protection, disk.now_us()), destroyed=destroyed)
-    # The remote has to say it before the first row is there that needs it.
     if protection is not None and protection != far_protection:
-        _refuse_shared(site)
-        site.change_config(protection.config_members(site.config()))
-    ring, far_ring = _rings(store, site)
-    if (
-        ring is None
-        or far_ring is None
-        or (ring.master == far_ring.master and ring.keys.keys() <= far_ring.keys.keys())
-    ):
-        return
-    if far_ring.master not in (ring.master, *ring.former) and ring.master in far_ring.former:
-        # The master key was rotated there, and a key that was made here since is wrapped by the
-        # former one: rows under it could be read by nobody else.
-        if not ring.keys.keys() <= far_ring.keys.keys():
-            raise _other_master(ring, far_ring, site)
-        return
-    # Both have keys that the other lacks after each made a new one: then the remote gets all.
-    joined = ring if far_ring.keys.keys() <= ring.keys.keys() else _joined(ring, far_ring, site)
-    _refuse_shared(site)
-    site.change_config(joined.config_members(site.config()))
-
-
-def _refuse_shared(site: Site) -> None:
-    """Refuse to change what other machines would not learn. Raises TransferRefused."""
-    if AttachmentRegistry.MEMBER in (site.config().get("requires") or ()):
+        members = protection.config_members(body)
+    ring = store.paths.keys.ring if store.paths.keys else None
+    far_ring = _member_of(body, site, *_RING)
+    if ring is not None and far_ring is not None:
+        joined = _ring_for(ring, far_ring, site)
+        members |= joined.config_members({**body, **members}) if joined != far_ring else {}
+    if members and AttachmentRegistry.MEMBER in (body.get("requires") or ()):
+        # Other machines would not learn of it.
         raise TransferRefused(
             f"{site.url}: keys and protected fields of a shared lake are changed on a machine that"
             " is attached to it, and this lake has others: nothing was pushed"
         )
+    return members
+
+
+def _ring_for(ring: KeyRing, far_ring: KeyRing, site: Site) -> KeyRing:
+    """Return the ring that a remote has to have before it is pushed to. Raises TransferRefused."""
+    lacks_nothing = ring.keys.keys() <= far_ring.keys.keys()
+    if ring.master == far_ring.master and lacks_nothing:
+        return far_ring
+    if far_ring.master not in (ring.master, *ring.former) and ring.master in far_ring.former:
+        # The master key was rotated there, and a key that was made here since is wrapped by the
+        # former one: rows under it could be read by nobody else.
+        if not lacks_nothing:
+            raise _other_master(ring, far_ring, site)
+        return far_ring
+    # Both have keys that the other lacks after each made a new one: then the remote gets all.
+    return ring if far_ring.keys.keys() <= ring.keys.keys() else _joined(ring, far_ring, site)
 
 
 def adopt_protection(store: Store, site: Site, *, dry_run: bool) -> None:

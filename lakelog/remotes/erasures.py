@@ -30,7 +30,7 @@ from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import track
 from lakelog.remotes.objects import Sizes, objects_of, path_of
 from lakelog.remotes.remote_volume import RemoteVolume
-from lakelog.remotes.site import Site, key_of
+from lakelog.remotes.site import Site, key_of, requiring
 from lakelog.store import AttachmentRegistry, Store
 from lakelog.volume import ErasedStates
 
@@ -303,9 +303,7 @@ class RemoteErasures:
         # gc there must not take the manifests before the states are replaced.
         with far.publishing({key_of(name): size for name, size in objects.items()}):
             carry.upload(store, far, carry.missing_at(far, objects), carried)
-            body = self._site.config()
-            required = sorted({*body.get("requires", ()), "erasure"})
-            self._site.change_config({"format": FORMAT, "requires": required})
+            self._site.change_config(lambda body: {"format": FORMAT, **requiring(body, "erasure")})
             self.erased.add(names, store.erased.segments())
 
     def _write(self, name: str, data: bytes) -> None:

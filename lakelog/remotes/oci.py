@@ -51,6 +51,7 @@ from lakelog.remotes.oci_manifests import (
     KIND,
     LAKE_TAG,
     MOVE,
+    NEXT_CONFIG,
     OBJECT_MEDIA,
     PLAIN,
     SIGNATURE,
@@ -229,7 +230,7 @@ class OciRemote(remotes.Remote):
             return False
         # Fischer's algorithm: whoever found no tag either has written by then, and the last one of
         # them has it. What hangs on a lake's tag is not worth a second for each.
-        if match:
+        if match or NEXT_CONFIG.fullmatch(key):
             time.sleep(SETTLING)
         return self._repository.manifest(tag) == body
 

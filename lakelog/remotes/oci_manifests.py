@@ -24,7 +24,7 @@ from lakelog.values import JsonObject
 KIND, KEY = "vnd.lakelog.kind", "vnd.lakelog.key"
 SNAPSHOT = "application/vnd.lakelog.snapshot.v1"
 """The type of a move or tag."""
-LIST_TAG, ERASURE_TAG = "_l", "_x"
+LIST_TAG, ERASURE_TAG, NEXT_CONFIG_TAG = "_l", "_x", "_n"
 """How the tags of manifests that an index names begin, and those of documents of erasures."""
 _EMPTY = b"{}"
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
@@ -186,6 +186,7 @@ HINT = re.compile(r"refs/heads/([^/]+)/hint")
 SIGNATURE = re.compile(r"refs/signatures/([^/]+)\.([0-9a-f]{16})\.json")
 LAKE_TAG = re.compile(r"refs/tags/([^/]+)\.json")
 ERASURE = re.compile(r"erasures/([0-9a-z.]+)")
+NEXT_CONFIG = re.compile(r"gc/config-([0-9a-f]{64})\.json")
 
 
 def tag_of(key: str) -> str:
@@ -194,6 +195,8 @@ def tag_of(key: str) -> str:
         return CONFIG_TAG
     if match := ERASURE.fullmatch(key):
         return f"{ERASURE_TAG}{match[1]}"
+    if match := NEXT_CONFIG.fullmatch(key):
+        return f"{NEXT_CONFIG_TAG}{match[1]}"
     if match := MOVE.fullmatch(key):
         return tag_for(FileName(match[1]).ref, f"_m{int(match[2])}")
     if match := HINT.fullmatch(key) or LAKE_TAG.fullmatch(key):

@@ -9,6 +9,7 @@ does in a lake. A kind without such names (a registry) maps keys to what it has.
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -165,6 +166,10 @@ class Remote(abc.ABC):
     @abc.abstractmethod
     def replace(self, key: str, data: bytes) -> None:
         """Store a file in the place of another one, durably."""
+
+    def holding_config(self) -> AbstractContextManager[object]:
+        """Keep programs of a lake in use from changing its lakelog.json, where that can be."""
+        return contextlib.nullcontext()
 
     @abc.abstractmethod
     def remove(self, key: str) -> None:

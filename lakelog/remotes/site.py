@@ -7,7 +7,7 @@ as in a lake (F9.4). What a remote has may be anybody's: its moves and tags are 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lakelog import document
@@ -21,14 +21,22 @@ from lakelog.remotes.remote import Remote
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.untrusted import NotBelieved
 from lakelog.store import Clock
+from lakelog.values import JsonObject
 
 CONFIG = KEYS.config
 _SIGNATURE_MAX = 64 << 10
+_CHANGES_MAX = 100
+"""Versions of a lakelog.json that follow each other while one more is made."""
 
 
 def key_of(name: Name) -> str:
     """Return the key of an object."""
     return path_of(KEYS, name)
+
+
+def requiring(body: JsonObject, *names: str) -> JsonObject:
+    """Return what a lakelog.json requires of its readers, and these, as its member (F15.8)."""
+    return {"requires": sorted({*(body.get("requires") or ()), *names})}
 
 
 WITHOUT_MOVE = "no move there: push it again from a lake that has it"
@@ -69,12 +77,37 @@ class Site:
         with self._refusing():
             return untrusted.lake_id(data)
 
-    def change_config(self, members: dict[str, Any]) -> dict[str, Any]:
-        """Replace members of the lakelog.json there; return what it says then."""
-        # Read and replaced: only `format`, `requires` and keys change, and all of them only grow.
-        body = {**document.decode(self.volume.read(CONFIG)), **members}
-        self.volume.replace(CONFIG, document.encode(body))
-        return body
+    def change_config(self, members: Callable[[JsonObject], JsonObject]) -> JsonObject:
+        """Replace the lakelog.json there by one with what `members` makes of it; return what it
+        says then. Of two that do so at once both do (F8.20). Raises TransferRefused."""
+        with self.remote.holding_config():
+            data, is_replaced = self.volume.read(CONFIG), False
+            for _ in range(_CHANGES_MAX):
+                with self._refusing():
+                    _, body = untrusted.lake_id(data)
+                # Compared as JSON, which has no tuples: what never equals would change for ever.
+                news = document.encode({**body, **members(body)})
+                if news == document.encode(body):
+                    news = b""
+                following = self._follow(KEYS.next_config(document.digest(data)), news)
+                if is_replaced and not following:
+                    return body
+                # Also by that of another one: who died before it did so, or sleeps and will do it
+                # too late, and then looks what follows, as we do now.
+                data = following or data
+                self.volume.replace(CONFIG, data)
+                is_replaced = True
+        raise TransferRefused(f"{self.url}: its lakelog.json changes all the time: try again")
+
+    def _follow(self, key: str, news: bytes) -> bytes:
+        """Return what follows a lakelog.json: our news if there are any and nothing has followed it
+        yet, b"" for nothing."""
+        if news and self._put(key, news, replace=False):
+            return news
+        try:
+            return self.volume.read(key)
+        except FileNotFoundError:
+            return b""
 
     def create(
         self, number: int, members: dict[str, Any] | None = None, *, is_known: bool = False
@@ -90,7 +123,7 @@ class Site:
                 " `lakelog push --repair`"
             )
         if config and config["format"] < number:
-            self.change_config({"format": number})
+            self.change_config(lambda body: {"format": max(number, body["format"])})
         return str((config or self.make_lake(number, members or {}))["lake"])
 
     def make_lake(self, number: int, members: dict[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class LakeConfig:
         """Keep other processes from changing it: of two at once, the one that read it before the
         other wrote it would take back a data key under which events were written meanwhile."""
         Folder(self._paths.cache).make_all()
-        with LockFile(f"{self._paths.cache}/config.lock").claim() as alone:
+        with LockFile(self._paths.config_lock).claim() as alone:
             if not alone:
                 OpenFile(alone.fd).lock(wait=True)
             yield

@@ -15,6 +15,7 @@ from lakelog import document
 from lakelog.disk import disk
 from lakelog.remotes import known, oci
 from lakelog.remotes.fetches import clone
+from lakelog.remotes.site import Site
 from lakelog.state.state import save_state
 from tests.support import registry_server, statements
 from tests.support.lakes import opened
@@ -184,3 +185,19 @@ def test_what_a_registry_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert f"manifests/{stand_in[:2]}/{stand_in}.json.zst" in names
         assert not any(name.startswith("segments/") for name in names)
         assert b"first" not in get(f"blobs/{first['layers'][0]['digest']}").partition(b"\n")[2]
+
+
+def test_what_follows_a_lakelog_json(pushed: tuple[Path, Path]) -> None:
+    """F8.20: who changes it at a remote goes on from what followed it, also where that one died."""
+    _, there = pushed
+    before = (there / "lakelog.json").read_bytes()
+    follows = there / "gc" / f"config-{hashlib.sha256(before).hexdigest()}.json"
+    theirs = document.encode({**document.decode(before), "theirs": 1})
+    follows.write_bytes(theirs)
+    with known.connected(str(there)) as remote:
+        Site(remote).change_config(lambda _: {"ours": 2})
+    assert follows.read_bytes() == theirs
+    after = (there / "lakelog.json").read_bytes()
+    assert document.decode(after) == {**document.decode(theirs), "ours": 2}
+    digest = hashlib.sha256(theirs).hexdigest()
+    assert (there / "gc" / f"config-{digest}.json").read_bytes() == after

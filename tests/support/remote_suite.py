@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from lakelog.remotes.site import Site, key_of
 from lakelog.state.restore import restore_state
 from lakelog.state.state import list_states, save_state
 from lakelog.store import Signatures
+from tests.support.interposed import Interposed, interpose
 from tests.support.lakes import opened
 from tests.support.requirements import need_module
 from tests.support.tree import ROOT
@@ -527,6 +529,26 @@ class RemoteSuite:
         with pytest.raises(Diverged):
             push(path)
         assert heads(url)["main"] == snapshot(clone)
+
+    @pytest.mark.parametrize("is_late", [False, True])
+    def test_concurrent_changes_of_lakelog_json_lose_nothing(
+        self, path: str, url: str, is_late: bool
+    ) -> None:
+        """Another one changes it between our look and our change, or our change comes `is_late`."""
+        push(path)
+        with known.connected(url) as ours, known.connected(url) as theirs:
+            other = Thread(target=Site(theirs).change_config, args=[lambda _: {"theirs": 1}])
+            site = Site(Interposed(ours, other) if is_late else ours)
+
+            def members(_: Any) -> dict[str, int]:
+                if not is_late:
+                    interpose(other)
+                return {"ours": 1}
+
+            says = site.change_config(members)
+            other.join()
+            body = site.config()
+        assert (body["ours"], body["theirs"], says["ours"]) == (1, 1, 1)
 
     def test_a_retried_ref_does_not_lose_to_itself(
         self, path: str, url: str, monkeypatch: pytest.MonkeyPatch

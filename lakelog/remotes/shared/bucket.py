@@ -12,7 +12,7 @@ from lakelog.remotes import conditions, known
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.object_store import SINGLE_WRITER, ObjectStoreRemote
 from lakelog.remotes.remote import Remote
-from lakelog.remotes.site import Site
+from lakelog.remotes.site import Site, requiring
 from lakelog.store import AttachmentRegistry
 
 Bucket = ObjectStoreRemote | DirectoryRemote
@@ -74,10 +74,10 @@ def _claim(remote: Remote, config: dict[str, Any], new_ring: NewRing) -> dict[st
     if not _is_shared(config):
         # Else a program could open a directory of files as a lake of its own, and drop the
         # watermarks of all machines.
-        requires = [*(config.get("requires") or []), member]
-        config = site.change_config({"requires": requires, "proven": remote.deciding})
+        proven = {"proven": remote.deciding}
+        config = site.change_config(lambda body: requiring(body, member) | proven)
     if config["format"] < FORMAT:
-        config = site.change_config({"format": FORMAT})
+        config = site.change_config(lambda _: {"format": FORMAT})
     return config
 
 

@@ -31,7 +31,7 @@ from lakelog.remotes.shared.machines import Machines
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.name_units import file_keys
 from lakelog.remotes.shared.names import NameIndex, NeededNames
-from lakelog.remotes.site import Site
+from lakelog.remotes.site import Site, requiring
 from lakelog.store import LakeConfig, Store
 from lakelog.volume import DirectoryVolume, ErasedStates, MovePack
 
@@ -185,11 +185,9 @@ class BucketErasures:
             sweep.sweep(self.local)
 
     def _require(self, *, again: bool) -> None:
-        body = document.decode(File(self._paths.config).read())
-        required = {*body.get("requires", ()), _REQUIRED}
-        if again or _REQUIRED not in body.get("requires", ()):
-            body["requires"] = sorted(required)
-            LakeConfig(self._paths).renew(document.encode(body))
+        config = LakeConfig(self._paths)
+        if again or _REQUIRED not in config.read_to_change().get("requires", ()):
+            config.change(lambda body: requiring(body, _REQUIRED))
 
     # --- the one that erases ---
 
@@ -203,8 +201,8 @@ class BucketErasures:
         fresh = set(erased.segments().values()) - {*bucket_states.segments().values(), ""}
         volume.deliver([KEYS.object("segments", digest) for digest in sorted(fresh)])
         site = Site(volume.remote)
-        if _REQUIRED not in (requires := site.config().get("requires") or []):
-            site.change_config({"requires": sorted({*requires, _REQUIRED})})
+        if _REQUIRED not in (site.config().get("requires") or []):
+            site.change_config(lambda body: requiring(body, _REQUIRED))
         name = f"{KEYS.erasures}/{record.key}"
         rows = record.rows(self._paths).encoded()
         volume.bucket.replace(f"{name}.rows", volume.sealed(rows))

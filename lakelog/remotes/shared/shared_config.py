@@ -18,7 +18,7 @@ from lakelog.keys import VAULT, KeyRing
 from lakelog.paths import Paths
 from lakelog.protect import Protection
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
-from lakelog.remotes.site import Site
+from lakelog.remotes.site import Site, requiring
 from lakelog.store import AttachmentRegistry, LakeConfig
 from lakelog.values import JsonObject
 
@@ -92,15 +92,19 @@ class SharedConfig:
 
     def _adopt(self, number: int, members: JsonObject) -> None:
         site = Site(self._volume.remote)
+
+        def required(body: JsonObject) -> JsonObject:
+            return {**members, **requiring(body, *members.get("requires", ()))}
+
         if any(site.config().get(name) != value for name, value in members.items()):
             # Whoever made it may have died before it did so.
-            required = {*(site.config().get("requires") or ()), *members.get("requires", ())}
-            site.change_config({**members, "requires": sorted(required)})
-        body = self._body()
-        bucket = {**body[AttachmentRegistry.MEMBER], _NUMBER: number}
-        required = {*body.get("requires", ()), *members.get("requires", ())}
-        news = {**members, "requires": sorted(required), AttachmentRegistry.MEMBER: bucket}
-        LakeConfig(self._paths).renew(document.encode({**body, **news}))
+            site.change_config(required)
+        LakeConfig(self._paths).change(
+            lambda body: {
+                **required(body),
+                AttachmentRegistry.MEMBER: {**body[AttachmentRegistry.MEMBER], _NUMBER: number},
+            }
+        )
         self._number = number
 
     def _body(self) -> JsonObject:
