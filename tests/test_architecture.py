@@ -44,7 +44,7 @@ ORDER = {
     "eventsourcing": "recorders",
     "keys": "envelope key_file master keyring plain_file vault subject_keys",
     "protect": "sealed_payload protection sealed_blocks",
-    "engine": "core syntax messages volatility catalog",
+    "engine": "core messages syntax volatility catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
     "workers": "worker_process pool",
     "values": "types exact times",

@@ -1,8 +1,8 @@
 """What lakelog needs of DuckDB that its documentation does not promise, each in one place.
 
     core        the engine without the package that wraps it
-    syntax      SQL as a tree of the engine's parser, and back; the statements of a text
     messages    what its errors say: one line, the place, names that are missing, an interrupt
+    syntax      SQL as a tree of the engine's parser, and back; the statements of a text
     volatility  which functions depend on more than their arguments, and which aggregate
     catalog     its tables of tables, columns, functions and keywords
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from lakelog.engine.messages import EngineMessage
+from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb
 
 Node = dict[str, Any]
@@ -53,10 +55,13 @@ class ParsedStatement:
 
 
 def parse(connection: duckdb.DuckDBPyConnection, query: str) -> Node:
-    """Return the tree of SELECT statements: {"statements": [{"node": ...}]}. Raises SyntaxFault."""
+    """Return the tree of SELECT statements: {"statements": [{"node": ...}]}. Raises SyntaxFault,
+    and QueryFailed where there is no memory for it."""
     try:
         rows = connection.execute("SELECT json_serialize_sql($1)", [query]).fetchall()
         tree: Node = orjson.loads(rows[0][0])
+    except duckdb.OutOfMemoryException as error:  # which says nothing of the query
+        raise QueryFailed(EngineMessage(error).explained()) from None
     # A tree deeper than orjson reads is no use either.
     except (duckdb.Error, orjson.JSONDecodeError) as error:
         raise SyntaxFault(str(error)) from None

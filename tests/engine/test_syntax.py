@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from lakelog.engine.syntax import ParsedStatement, SyntaxFault, parse, sql_of
+from lakelog.errors import QueryFailed
 
 
 @pytest.fixture
@@ -125,6 +126,13 @@ def test_what_is_no_query_is_a_fault(
     with pytest.raises(SyntaxFault, match=words) as caught:
         parse(own, query)
     assert (caught.value.position is not None) is has_place
+
+
+def test_no_memory_is_no_fault_of_the_query(own: duckdb.DuckDBPyConnection) -> None:
+    """Who takes the tree apart does not go on without one."""
+    own.execute("SET memory_limit = '1B'")
+    with pytest.raises(QueryFailed, match="ask of fewer events"):
+        parse(own, "SELECT 1")
 
 
 def test_a_tree_that_is_none_is_a_fault(own: duckdb.DuckDBPyConnection) -> None:
