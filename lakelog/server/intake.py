@@ -164,7 +164,7 @@ class EventIntake(Generic[AnswerType]):
             # One after the other: what they are in memory is many times what they were sent as.
             async with self._parsing:
                 arrivals = await loop.run_in_executor(None, lambda: self._without_erased(parse()))
-        if self._journal.stored(key) is not None:
+        if self._journal.is_known(key):
             is_present = await loop.run_in_executor(None, self._is_present)
             # Events of before a rollback may be gone: answered as the first time, a request that
             # comes again would not be stored. Here, so that none is stored while it is looked at.

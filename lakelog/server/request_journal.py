@@ -61,6 +61,7 @@ class RequestJournal:
         self._lifetime = int(seconds * 1_000_000)
         self._recent: dict[bytes, int] = {}
         self._older: dict[bytes, int] = {}
+        self._absent: set[bytes] = set()
         self._turned = disk.now_us()
         self._quarantined_since: dict[bytes, int] = {}
         self._path, self._begun = "", 0
@@ -69,7 +70,7 @@ class RequestJournal:
         """Read what this server and earlier ones left; `runs_of` says where the events stand that
         a writer stored since a time in us. Raises OSError, LakelogError."""
         oldest = disk.now_us() - self._lifetime
-        self._recent, self._older = {}, {}
+        self._recent, self._older, self._absent = {}, {}, set()
         # Oldest first, as their names begin with their times: a cancel comes after what it cancels.
         contents = (File(path).read(_SIZE_MAX) for path in self._files())
         records = [r for content in contents for r in _records(content) if r.time >= oldest]
@@ -95,6 +96,15 @@ class RequestJournal:
                 if stored or not count:
                     # An empty request is remembered, too: it was answered, and may be asked again.
                     self.remember(key, stored)
+                else:
+                    self._absent.add(key)
+        # Of one that was stored again after a rollback, the events of either time may be there.
+        self._absent -= self._recent.keys()
+
+    def is_known(self, key: bytes) -> bool:
+        """Whether a request was stored, also one whose events a rollback took back by now, which
+        another may have brought back since."""
+        return key in self._absent or self.stored(key) is not None
 
     def stored(self, key: bytes) -> int | None:
         """How many events of a request are stored; None for one that is not known."""

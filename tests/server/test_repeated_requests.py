@@ -97,6 +97,13 @@ def test_what_a_rollback_took_back_is_stored_when_it_comes_again(
             server = again(server)
             send(server, b'{"n":4}', b'{"n":3}', b'{"n":1}\n{"n":2}')
             assert numbers(server) == ["0", "1", "2", "3", "4"]
+            # A server that looked while they were gone sees that they are back.
+            lake.rollback("after")
+            server = again(server)
+            send(server, b'{"n":3}')
+            lake.undo()
+            send(server, b'{"n":4}')
+            assert numbers(server) == ["0", "1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize("has_appended", [False, True])
