@@ -267,7 +267,7 @@ class Evaluator:
     ) -> None:
         """Make changes durable, with all that receivers will be told."""
         sinks = {sink_id(sink): shown(sink) for sink in rule.sinks}
-        number, events = self._log.read().number, list[Event]()
+        standing, events = self._log.read(), list[Event]()
         until_sampled = time.monotonic() + _SAMPLING_SECONDS
         for place, change in enumerate(changes):
             # The database is made for questions; removed rules ask none.
@@ -279,7 +279,7 @@ class Evaluator:
                 rule,
                 change,
                 id=disk.random_hex(8),
-                number=number + place + 1,
+                number=standing.following(place),
                 time_us=moment,
                 # A silenced change is kept, and names nobody to tell.
                 sinks=[

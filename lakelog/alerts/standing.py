@@ -29,7 +29,7 @@ from lakelog.manifest import Manifest
 from lakelog.query import NewestEvents
 from lakelog.refs import Head, only_grew
 from lakelog.sql import literal
-from lakelog.values import JsonObject, to_micros
+from lakelog.values import JsonObject, from_micros, to_micros
 
 PENDING, FIRING, RESOLVED = STATES = ("pending", "firing", "resolved")
 DELIVERED, FAILED, GIVEN_UP = ("delivered", "failed", "given up")
@@ -38,6 +38,8 @@ OWN = f"source = '{BookkeepingEvent.SOURCE}' AND type IN ('{ALERT}', '{DELIVERY}
 # More than there can be: all of them.
 _ALL = 2**31
 _REWINDS = ("rollback", "undo")
+_NUMBER_MAX = 1 << 53
+"""More changes than there ever are, in what every reader of JSON takes for a whole number."""
 _EARLIER_MAX = 20
 """States that rollbacks left whose events of alerts are read."""
 
@@ -105,6 +107,11 @@ class AlertStanding:
             self._change(document)
         else:
             self._delivery(document)
+
+    def following(self, place: int) -> int:
+        """The number of a change that is appended, at a place among others."""
+        # Those that are equal, as forged events want them, stand as they arrived.
+        return min(self.number + place + 1, _NUMBER_MAX)
 
     def of_rule(self, name: str) -> dict[str, Alert]:
         """The alerts of a rule by fingerprint."""
@@ -234,7 +241,7 @@ def read_standing(lake: Lake, earlier: Iterable[str] | None = None) -> AlertStan
     by_key = {_key(*entry): entry for entry in (*entries, *documents(lake)) if entry[1]}
     for event_type, document in sorted(by_key.values(), key=_order):
         # Whoever may append may append what only looks like it: that changes nothing.
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError, OverflowError):
             standing.add(event_type, document)
     return standing
 
@@ -289,8 +296,10 @@ def fingerprint(rule: str, labels: Mapping[str, str]) -> str:
 
 
 def micros_of(moment: str) -> int:
-    """The time (us) that a document has as text."""
-    return to_micros(datetime.datetime.fromisoformat(moment))
+    """The time (us) that a document has as text. Raises ValueError, OverflowError."""
+    time_us = to_micros(datetime.datetime.fromisoformat(moment))
+    from_micros(time_us)  # in UTC it may be before the year 1, and could not be written again
+    return time_us
 
 
 def _entry(row: Mapping[str, Any]) -> tuple[str, JsonObject]:
@@ -298,7 +307,10 @@ def _entry(row: Mapping[str, Any]) -> tuple[str, JsonObject]:
     event_type = str(row["type"])
     try:
         document: JsonObject = orjson.loads(row["data"] or "")
-        is_whole = all(isinstance(document[n], t) for n, t in _MEMBERS[event_type].items())
+        members = [(document[name], type_) for name, type_ in _MEMBERS[event_type].items()]
+        is_whole = all(isinstance(value, type_) for value, type_ in members) and all(
+            0 <= value <= _NUMBER_MAX for value, type_ in members if type_ is int
+        )
     except (ValueError, KeyError, TypeError):
         return event_type, {}
     return event_type, document if is_whole else {}

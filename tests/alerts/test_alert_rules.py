@@ -406,6 +406,11 @@ def test_events_that_only_look_like_those_of_alerts_change_nothing(alerts: Alert
         ({"labels": {"source": 5}}, True),
         ({"value": "high"}, False),
         ({"time": "today"}, False),
+        ({"since": "0001-01-01T00:00:00+14:00"}, False),
+        ({"number": -1}, False),
+        ({"number": 1 << 53}, True),
+        ({"number": (1 << 63) - 1}, False),
+        ({"number": (1 << 64) - 1}, False),
         ({"sinks": [{"id": "a"}]}, False),
         ({"sinks": [{"id": [], "to": "log"}]}, False),
     ],
@@ -422,6 +427,11 @@ def test_changes_that_others_wrote_end_no_evaluation(
     alerts.round(10 * MINUTE)
     resolved = [e for e in history(alerts.lake) if e.get("resolves") == "other"]
     assert len(resolved) == is_resolved
+    # Who evaluates next knows what was told since.
+    alerts.errors(1)
+    alerts.round(MINUTE)
+    assert overview(alerts.lake)["rules"][0]["firing"] == 1
+    assert not alerts.round()
 
 
 def test_a_quiet_rule_has_its_history_beside_a_busy_one(alerts: AlertLake) -> None:
