@@ -276,9 +276,10 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
         outcome.lost.append(f"{os.path.basename(file.path)}: no frame of it can be read")
         return
     # It says nothing of doubtful frames; one that is missing is passed over as a gap.
+    folder = os.path.dirname(file.path)
     header = Header(
         store.lake_id,
-        _branch_of(store, file.path),
+        next(b for b in store.refs.all_branches() if store.paths.wal_dir(b) == folder),
         file.writer,
         file.n,
         frames[0].sequence,
@@ -292,11 +293,6 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
     )
     outcome.replace(store, file.path, encoded + data[frames[0].offset :])
     outcome.done.append(f"{os.path.basename(file.path)}: a new header for its frames")
-
-
-def _branch_of(store: Store, path: str) -> str:
-    folder = os.path.dirname(path)
-    return next(b for b in store.refs.all_branches() if store.paths.wal_dir(b) == folder)
 
 
 def _gap(store: Store, branch: str, tail: Tail) -> tuple[str, int, int] | None:
