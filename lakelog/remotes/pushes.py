@@ -257,6 +257,13 @@ class _Push(Exchange):
             carry.upload(
                 self._store, self._site.remote, missing, self._result.carried, self._progress
             )
+            # A registry that has other bytes under a digest takes new ones and keeps its own.
+            cut = carry.missing_at(self._site.remote, missing) if self.is_repair else {}
+            if cut:
+                raise TransferRefused(
+                    f"{self._site.url}: {key_of(next(iter(cut)))} is damaged there, and stays so"
+                    " when it is sent again: restore it there, or push to another place"
+                )
         return objects
 
     def _named(self, objects: Sizes, snapshot: str) -> AbstractContextManager[None]:

@@ -11,14 +11,21 @@ import contextlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from lakelog import clients
 from lakelog.clients import Address
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.remotes import registry_connections
-from lakelog.remotes.registry_connections import RegistryConnections, RegistryResponse, RequestBody
-from lakelog.remotes.remote import Interrupted
+from lakelog.remotes.registry_connections import (
+    RegistryConnections,
+    RegistryResponse,
+    RequestBody,
+    Unreadable,
+)
+from lakelog.remotes.remote import TRIES, Interrupted
 
 MANIFEST_MAX = 4 << 20
 """Bytes of a manifest at most, as registries have it."""
@@ -121,8 +128,13 @@ class Repository:
     # --- blobs ------------------------------------------------------------------------------------
 
     def blob_size(self, digest: str) -> int | None:
-        """The length of a blob, None where it is not there."""
-        return self._size(f"blobs/{digest}")
+        """The length of a blob, None where it is not there; 0 of one that the registry cannot read,
+        however often it is asked, as of a link that was cut when its disk was full."""
+        for number in range(1, TRIES):
+            with contextlib.suppress(Unreadable):
+                return self._size(f"blobs/{digest}")
+            time.sleep(clients.pause(number))
+        return 0
 
     def blob(self, digest: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a blob from `start` on. Raises FileNotFoundError."""

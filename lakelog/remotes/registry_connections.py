@@ -43,6 +43,10 @@ _CUT = (
 )
 
 
+class Unreadable(Interrupted):
+    """Raised where a registry answers that something is wrong with what it has."""
+
+
 @dataclass(frozen=True)
 class _Link:
     """A connection that is open: where to, and when it was used last."""
@@ -177,7 +181,7 @@ class RegistryConnections:
         if answer.status == 429 or answer.status >= 500:
             if answer.status == 500 and method in ("GET", "HEAD"):
                 # What is cut in its storage gives that each time.
-                raise Interrupted(f"{self.url}: {address.path}: {answer.reason()}", _CUT)
+                raise Unreadable(f"{self.url}: {address.path}: {answer.reason()}", _CUT)
             # Wait as long as a busy server asks, and have the request made again.
             seconds = answer.headers.get("Retry-After", "")
             reason = answer.reason()

@@ -183,6 +183,25 @@ class TestOci(RemoteSuite, RemoteVolumeSuite):
             assert "damaged in the registry's storage" in str(cut.value)
             assert "run it again" not in str(cut.value)
 
+    def test_what_a_full_disk_cut_in_a_registry_is_sent_again(
+        self, path: str, registry: str
+    ) -> None:
+        """Its answer of 500 to a look at a blob ends no push; where it keeps what is cut, no repair
+        is said to have mended it."""
+        push(path)
+        folder = registry_server.folder(registry)
+        with opened(path) as lake:
+            state = lake.store.state("main")
+            digest = lake.store.manifests.segments(state)[0].key
+        for link in folder.rglob(f"_layers/sha256/{digest}/link"):
+            link.write_bytes(b"")
+        assert push(path, repair=True).refs == {"main": "repaired"}
+        assert not checked(path, read_data=True).faults
+        blob = next(folder.rglob(f"blobs/sha256/*/{digest}/data"))
+        blob.write_bytes(blob.read_bytes()[:200])
+        with pytest.raises(TransferRefused, match=f"{digest}.parquet is damaged there, and stays"):
+            push(path, repair=True)
+
     def test_a_signature_is_a_referrer_of_what_it_signs(
         self, path: str, url: str, home: Path
     ) -> None:
