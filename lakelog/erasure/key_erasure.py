@@ -161,9 +161,12 @@ def destroy_recorded(store: Store) -> str:
     copy; return a line that says so, "" where nothing was to be done. Raises InvalidKey,
     DamagedRef."""
     protection = store.paths.protection
-    if protection is None or not has_destroyed_keys(store):
+    if protection is None:
         return ""
-    SubjectKeys.destroy(protection.id, _recorded_places(store))
+    places = _recorded_places(store)
+    if not SubjectKeys.has_some(protection.id, places):
+        return ""
+    SubjectKeys.destroy(protection.id, places)
     return f"{protection.path}: keys that were destroyed are destroyed in it again"
 
 
