@@ -170,7 +170,13 @@ class LiveScreen:
             return True
         for key in keys:
             if self.entry is not None:
-                self._type(key)
+                entry = self.entry or ""
+                if key in "\r\n":
+                    self.entry, self.options = None, replace(self.options, pattern=entry)
+                elif key in _BACKSPACE:
+                    self.entry = entry[:-1]
+                elif key.isprintable():
+                    self.entry = entry + key
             elif key in "qQ":
                 return False
             elif key in "pP ":
@@ -181,15 +187,6 @@ class LiveScreen:
             elif key == "/":
                 self.entry = ""
         return True
-
-    def _type(self, key: str) -> None:
-        entry = self.entry or ""
-        if key in "\r\n":
-            self.entry, self.options = None, replace(self.options, pattern=entry)
-        elif key in _BACKSPACE:
-            self.entry = entry[:-1]
-        elif key.isprintable():
-            self.entry = entry + key
 
     def _draw(self, figures: LakeFigures, machine: MachineFigures) -> None:
         size = shutil.get_terminal_size((80, 24))
