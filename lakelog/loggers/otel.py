@@ -170,7 +170,13 @@ def _event(
         schema = attributes_of.resource.schema_url
         data["resource"] = resource | ({"schemaUrl": schema} if schema else {})
     if scope is not None and scope.name:
-        data["scope"] = _scope(scope)
+        members: dict[str, object] = {
+            "name": scope.name,
+            "version": scope.version,
+            "schemaUrl": scope.schema_url,
+        }
+        members["attributes"] = dict(getattr(scope, "attributes", None) or {})
+        data["scope"] = {k: v for k, v in members.items() if v}
     # An empty one is kept, unlike other members: it says that none was set.
     if "status" in data:
         data["status"] = {k: v for k, v in data["status"].items() if v}
@@ -183,16 +189,6 @@ def _event(
         "message": message,
         "data": data,
     }
-
-
-def _scope(scope: InstrumentationScope) -> dict[str, object]:
-    members: dict[str, object] = {
-        "name": scope.name,
-        "version": scope.version,
-        "schemaUrl": scope.schema_url,
-    }
-    members["attributes"] = dict(getattr(scope, "attributes", None) or {})
-    return {k: v for k, v in members.items() if v}
 
 
 def _span_event(event: SpanEvent) -> dict[str, object]:
