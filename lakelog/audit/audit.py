@@ -111,7 +111,15 @@ class _Work:
         self._backups, self._store = backups, store
         state = store.state(branch)
         self._index = CursorIndex(FileCursor.of_state(store, state))
-        self._cursors = _by_origin(self._index)
+        # Cursors by the origin of their rows; of two of one file the one that went further. A
+        # file that was seen empty has nothing to prove.
+        furthest: dict[str, FileCursor] = {}
+        for cursor in self._index:
+            old = furthest.get(cursor.origin)
+            is_empty = not (cursor.bytes or cursor.size)
+            if not (cursor.is_copy or is_empty) and (old is None or old.bytes < cursor.bytes):
+                furthest[cursor.origin] = cursor
+        self._cursors = furthest
         self._labels = [label] if label is not None else _labels(store.manifests.segments(state))
         self._connect, self._has_label = connect, label is not None
         self._form = FORMATS.by_name(form) if form else None
@@ -393,18 +401,6 @@ def _may_repeat(cursor: FileCursor, old: FileCursor) -> bool:
     not if the two existed side by side, each with lines of its own."""
     related = {cursor.origin, cursor.shares, *cursor.apart}
     return old.origin not in related and old.looked < cursor.begun
-
-
-def _by_origin(index: CursorIndex) -> dict[str, FileCursor]:
-    """Cursors by the origin of their rows; of two of one file the one that went further. A file
-    that was seen empty has nothing to prove."""
-    furthest: dict[str, FileCursor] = {}
-    for cursor in index:
-        old = furthest.get(cursor.origin)
-        is_empty = not (cursor.bytes or cursor.size)
-        if not (cursor.is_copy or is_empty) and (old is None or old.bytes < cursor.bytes):
-            furthest[cursor.origin] = cursor
-    return furthest
 
 
 def _labels(segments: list[SegmentEntry]) -> list[str | None]:
