@@ -122,6 +122,8 @@ class AlertStanding:
         # Numbers of forged events only ever make ours larger.
         self.number = max(self.number, number)
         value, addresses = document.get("value"), {s["id"]: s["to"] for s in document["sinks"]}
+        if not all(isinstance(text, str) for sink in addresses.items() for text in sink):
+            raise TypeError("a sink has an id and an address, both texts")
         alert = Alert(
             str(document["rule"]),
             {str(name): str(label) for name, label in document["labels"].items()},

@@ -413,6 +413,7 @@ def test_events_that_only_look_like_those_of_alerts_change_nothing(alerts: Alert
         ({"number": (1 << 64) - 1}, False),
         ({"sinks": [{"id": "a"}]}, False),
         ({"sinks": [{"id": [], "to": "log"}]}, False),
+        ({"sinks": [{"id": "a", "to": {}}]}, False),
     ],
 )
 def test_changes_that_others_wrote_end_no_evaluation(

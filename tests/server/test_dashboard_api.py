@@ -449,6 +449,16 @@ def test_patterns_are_counted_and_new_ones_told(lake: Lake) -> None:
     assert ask(lake, "patterns", new="v1")["patterns"] == []
 
 
+def test_anomalies_of_others_have_any_end(make_lake: MakeLake) -> None:
+    """One that never ends, ends before it begins, or says no time, fails no page."""
+    lake, begin = make_lake(), "2026-11-20T08:00:00Z"
+    ends = ("infinity", "9999-12-31T23:59:59-14:00", "-infinity", "today", 5)
+    lake.append([{"type": "ANOMALY", "time": begin, "data": {"until": end}} for end in ends])
+    spans = ask(lake, "anomalies", since="2026-11-19", until="2026-11-21")["anomalies"]
+    assert len(spans) == len(ends)
+    assert sum(end > since for since, end, *_ in spans) == 2
+
+
 def test_recorded_anomalies_are_spans_of_a_range(make_lake: MakeLake) -> None:
     lake = make_lake()
     lake.append({"type": "log", "time": "2026-11-20T12:00:00Z"})

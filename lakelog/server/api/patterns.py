@@ -38,6 +38,8 @@ def patterns(question: DashboardQuestion) -> dict[str, object]:
 _LIMIT = 200
 _LONGEST = 86_400_000_000
 """A finding that began as long (us) before a range may reach into it."""
+_LATEST = "TIMESTAMPTZ '9999-12-30 00:00:00+00'"
+"""Ends of others may be infinite, or beyond what Python's times can hold."""
 _EARLIEST = to_micros(datetime.min.replace(tzinfo=UTC))
 
 
@@ -49,7 +51,8 @@ def anomalies(question: DashboardQuestion) -> dict[str, object]:
     # A finding has the time of its begin, which may be before the range that it reaches into.
     since = max(span.since - _LONGEST, _EARLIEST)
     rows = question.sql(
-        "SELECT time, coalesce(try_cast(data->>'until' AS TIMESTAMPTZ), time) AS until, message,"
+        f"SELECT time, least(greatest(try_cast(data->>'until' AS TIMESTAMPTZ), time), {_LATEST}),"
+        " message,"
         " try_cast(data->>'deviations' AS DOUBLE), seq FROM events WHERE type = 'ANOMALY'"
         f" AND {between(since, span.until)} ORDER BY time DESC LIMIT {limit}"
     ).fetchall()
