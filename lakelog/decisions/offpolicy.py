@@ -143,14 +143,7 @@ def evaluate(
     options the same chance."""
     if log.propensities is None:
         return _stratified(log, targets, level)
-    return _weighted(log, targets, log.propensities, level)
-
-
-def _weighted(
-    log: LoggedChoices, targets: Integers | None, propensities: Floats, level: float
-) -> dict[str, PolicyValue]:
-    """Each method with recorded propensities."""
-    weights = _chances(log, targets) / propensities
+    weights = _chances(log, targets) / log.propensities
     effective = effective_count(weights)
     if not _is_enough(log, effective):
         return {m: PolicyValue(m, len(log), 0, effective, None, None) for m in METHODS}
