@@ -234,7 +234,11 @@ class Cursor:
         self._check()
         self._drop_result()
         with _translate_errors():
-            self._refuse_writes(operation)
+            parsed = ParsedStatement.list_of(self.connection._lake.engine().cursor(), operation)
+            if len(parsed) != 1:
+                raise ProgrammingError(f"execute takes one statement, not {len(parsed)}")
+            if not parsed[0].is_query:
+                raise NotSupportedError(_WRITES)
             values = dict(parameters) if isinstance(parameters, Mapping) else parameters
             self._relation = self.connection._source.sql(operation, values or None)
             self.description = [
@@ -291,14 +295,6 @@ class Cursor:
         """Release the result. To close twice is no error."""
         self._drop_result()
         self._is_closed = True
-
-    def _refuse_writes(self, operation: str) -> None:
-        """Raise for anything but a single query."""
-        parsed = ParsedStatement.list_of(self.connection._lake.engine().cursor(), operation)
-        if len(parsed) != 1:
-            raise ProgrammingError(f"execute takes one statement, not {len(parsed)}")
-        if not parsed[0].is_query:
-            raise NotSupportedError(_WRITES)
 
     def _unread_relation(self) -> Relation:
         self._check()
