@@ -142,7 +142,13 @@ class _Work:
         # Everything that names an origin is found before the rows are scanned, so that one scan of
         # the segments serves all files.
         nested = self._removed_below(paths)
-        self._claim(files_to_read)
+        # Assign each cursor to the file whose inode it names, so that no equal file gets it.
+        for path in files_to_read:
+            with suppress(OSError), closing(_opened(path)) as source:
+                for label in self._labels:
+                    cursor = self._index.by_inode(source, label)
+                    if cursor is not None:
+                        self._claimed.setdefault(cursor.key, path)
         origins = self._wanted(files_to_read) | {c.origin for c in nested}
         self.places.load(origins if paths else set(self._cursors))
         unmatched: list[tuple[str, bool, bool, str]] = []
@@ -201,15 +207,6 @@ class _Work:
         owned = [self._index.get(key) for key in self._claimed]
         origins |= {origin for c in owned if c for origin in (c.origin, c.shares)}
         return origins - {""}
-
-    def _claim(self, paths: list[str]) -> None:
-        """Assign each cursor to the file whose inode it names, so that no equal file gets it."""
-        for path in paths:
-            with suppress(OSError), closing(_opened(path)) as source:
-                for label in self._labels:
-                    cursor = self._index.by_inode(source, label)
-                    if cursor is not None:
-                        self._claimed.setdefault(cursor.key, path)
 
     def _path(self, path: str) -> tuple[bool, bool, bool, str]:
         """Audit one file under every label that it was ingested with.

@@ -68,7 +68,12 @@ def frame(
             (f"  {options.clock}", "dim"),
         ]
     ]
-    lines += _wrapped(_events(figures), width)
+    items = [_figure("events", f"{figures.events:,}")]
+    if figures.pending:
+        items.append(_figure("in the WAL", f"{figures.pending:,}"))
+    if figures.quarantined:
+        items.append([("quarantine ", "dim"), (f"{figures.quarantined:,}", "yellow")])
+    lines += _wrapped(items, width)
     if figures.is_live:
         lines += _wrapped(_rates(figures), width)
         if len(figures.looks) > 2:
@@ -137,15 +142,6 @@ def size(count: float) -> str:
             )
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def _events(figures: LakeFigures) -> list[FrameLine]:
-    items = [_figure("events", f"{figures.events:,}")]
-    if figures.pending:
-        items.append(_figure("in the WAL", f"{figures.pending:,}"))
-    if figures.quarantined:
-        items.append([("quarantine ", "dim"), (f"{figures.quarantined:,}", "yellow")])
-    return items
 
 
 def _rates(figures: LakeFigures) -> list[FrameLine]:
