@@ -234,11 +234,7 @@ class Cursor:
         self._check()
         self._drop_result()
         with _translate_errors():
-            parsed = ParsedStatement.list_of(self.connection._lake.engine().cursor(), operation)
-            if len(parsed) != 1:
-                raise ProgrammingError(f"execute takes one statement, not {len(parsed)}")
-            if not parsed[0].is_query:
-                raise NotSupportedError(_WRITES)
+            self._refuse_writes(operation)
             values = dict(parameters) if isinstance(parameters, Mapping) else parameters
             self._relation = self.connection._source.sql(operation, values or None)
             self.description = [
@@ -295,6 +291,14 @@ class Cursor:
         """Release the result. To close twice is no error."""
         self._drop_result()
         self._is_closed = True
+
+    def _refuse_writes(self, operation: str) -> None:
+        """Raise for anything but a single query."""
+        parsed = ParsedStatement.list_of(self.connection._lake.engine().cursor(), operation)
+        if len(parsed) != 1:
+            raise ProgrammingError(f"execute takes one statement, not {len(parsed)}")
+        if not parsed[0].is_query:
+            raise NotSupportedError(_WRITES)
 
     def _unread_relation(self) -> Relation:
         self._check()

@@ -70,10 +70,15 @@ def parse(pairs: dict[str, object], base: Settings = DEFAULTS) -> Settings:
     changes: dict[str, object] = {}
     for name, value in pairs.items():
         if name not in NAMES:
-            hint = did_you_mean(name, NAMES) or f"choose from {', '.join(NAMES)}"
-            raise InvalidSetting(f"no setting {name!r}: {hint}")
+            raise unknown_setting(name)
         changes[name] = _choice(name, value) if name == "seal" else _number(name, value)
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def unknown_setting(name: str) -> InvalidSetting:
+    """Return the error for a setting that does not exist."""
+    hint = did_you_mean(name, NAMES) or f"choose from {', '.join(NAMES)}"
+    return InvalidSetting(f"no setting {name!r}: {hint}")
 
 
 def to_dict(settings: Settings) -> dict[str, object]:

@@ -83,7 +83,7 @@ def judge(
         key = fingerprint(rule.name, row.labels)
         # By labels: the value of an alert changes while it stands.
         alert = present.get(key)
-        labels = {**rule.labels, **row.labels, "rule": rule.name, "severity": rule.severity}
+        labels = labels_of(rule, row.labels)
         silence = next((s.id for s in silences if s.covers(labels, time_us)), "")
         if alert is None or alert.state == PENDING:
             is_new = alert is None
@@ -118,3 +118,8 @@ def judge(
                 )
             )
     return changes
+
+
+def labels_of(rule: AlertRule, labels: Mapping[str, str]) -> dict[str, str]:
+    """All labels of an alert: of its row, of its rule, its rule's name and severity."""
+    return {**rule.labels, **labels, "rule": rule.name, "severity": rule.severity}

@@ -13,7 +13,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lakelog import query as queries
@@ -78,32 +78,8 @@ class RuleQueries:
         columns, rows = self._answer(rule, since, until)
         if len(rows) > ROWS_MAX:
             raise QueryFailed(f"more than {ROWS_MAX:,} rows: group them by fewer columns")
-        # The columns that tell alerts of a rule apart: those that it names, or all texts.
-        if not rule.labels_by:
-            # Texts only: a number among the labels would make each value an alert of its own.
-            names = [name for name, type_ in columns.items() if _LABELS.fullmatch(type_)]
-        else:
-            for name in rule.labels_by:
-                if name not in columns:
-                    raise InvalidSetting(
-                        f"{rule.name}: --by {name}: columns are {', '.join(columns)}"
-                    )
-            names = list(rule.labels_by)
-        # The column of the value: the one that a rule names, `value`, or the only number; empty
-        # where none is needed.
-        numbers = [n for n, t in columns.items() if _NUMBERS.fullmatch(t) and n not in names]
-        name = rule.value or ("value" if "value" in columns else "")
-        if name and name not in columns:
-            raise InvalidSetting(f"{rule.name}: --value {name}: columns are {', '.join(columns)}")
-        if name or not rule.threshold:
-            value_column = name or (numbers[0] if len(numbers) == 1 else "")
-        else:
-            if len(numbers) != 1:
-                choice = f"one of {', '.join(numbers)}" if numbers else "a number, and it has none"
-                raise InvalidSetting(
-                    f"{rule.name}: say which column is compared with --value: {choice}"
-                )
-            value_column = numbers[0]
+        names = label_columns(rule, columns)
+        value_column = value_name(rule, columns, names)
         answers: dict[tuple[tuple[str, str], ...], AlertRow] = {}
         for row in rows:
             cells = dict(zip(columns, row, strict=True))
@@ -122,10 +98,7 @@ class RuleQueries:
         cursor = self._session.connect().cursor()
         with self._ended(cursor, seconds):
             # Only those that the query names: the engine refuses others.
-            parsed = ParsedStatement.list_of(cursor, query)
-            if len(parsed) != 1:
-                raise QueryFailed("a rule is one SELECT")
-            times = {name: values[name] for name in parsed[0].parameters if name in values}
+            times = {name: values[name] for name in _parameters(cursor, query) if name in values}
             statement, params = self._session.binder.bind(cursor, query, times or None, None)
             # Its own LIMIT around all of it, as the query may end in one.
             cursor.execute(f"SELECT * FROM (\n{statement}\n) LIMIT {limit}", params or None)
@@ -230,6 +203,40 @@ AnswerTable = tuple[dict[str, str], list[tuple[object, ...]]]
 def values_of(since: int, until: int) -> dict[str, datetime.datetime]:
     """The parameters of a question."""
     return {"since": from_micros(since), "now": from_micros(until)}
+
+
+def label_columns(rule: AlertRule, columns: Mapping[str, str]) -> list[str]:
+    """Return the columns that tell alerts of a rule apart: those that it names, or all texts.
+    Raises InvalidSetting."""
+    if not rule.labels_by:
+        # Texts only: a number among the labels would make each value an alert of its own.
+        return [name for name, type_ in columns.items() if _LABELS.fullmatch(type_)]
+    for name in rule.labels_by:
+        if name not in columns:
+            raise InvalidSetting(f"{rule.name}: --by {name}: columns are {', '.join(columns)}")
+    return list(rule.labels_by)
+
+
+def value_name(rule: AlertRule, columns: Mapping[str, str], labels: Sequence[str]) -> str:
+    """Return the column of the value: the one that a rule names, `value`, or the only number;
+    empty where none is needed. Raises InvalidSetting."""
+    numbers = [n for n, t in columns.items() if _NUMBERS.fullmatch(t) and n not in labels]
+    name = rule.value or ("value" if "value" in columns else "")
+    if name and name not in columns:
+        raise InvalidSetting(f"{rule.name}: --value {name}: columns are {', '.join(columns)}")
+    if name or not rule.threshold:
+        return name or (numbers[0] if len(numbers) == 1 else "")
+    if len(numbers) != 1:
+        choice = f"one of {', '.join(numbers)}" if numbers else "a number, and it has none"
+        raise InvalidSetting(f"{rule.name}: say which column is compared with --value: {choice}")
+    return numbers[0]
+
+
+def _parameters(cursor: duckdb.DuckDBPyConnection, query: str) -> frozenset[str]:
+    parsed = ParsedStatement.list_of(cursor, query)
+    if len(parsed) != 1:
+        raise QueryFailed("a rule is one SELECT")
+    return parsed[0].parameters
 
 
 def _number(value: object) -> float | None:

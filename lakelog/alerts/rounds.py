@@ -120,21 +120,7 @@ class Evaluator:
         # Another process may evaluate by now: then nothing more is asked or told.
         if not self.is_alone():
             return AlertRound()
-        # Read rules and silences, if the state is another.
-        store = self._lake.store
-        state = store.state(self._lake.branch_name)
-        if state.digest != self._state:
-            self._rules = self._earlier_rules() | rules.of_state(store, state)
-            self._silences = silences.of_state(store, state)
-            self._state = state.digest
-            self._outbox.use(self._rules)
-            # A rule of that name that comes back begins anew.
-            for name in self._status.keys() - self._rules.keys():
-                del self._status[name]
-            # So does one that is replaced: its rows have not stood for the new question.
-            for name, rule in self._rules.items():
-                if name not in self._status or self._status[name].rule != rule.time:
-                    self._status[name] = RuleStatus(rule.time)
+        self._look()
         due = [rule for rule in self._rules.values() if self._is_due(rule)]
         changes, errors = 0, 0
         for rule in due:
@@ -180,6 +166,23 @@ class Evaluator:
         at any time."""
         return _identity(self._lock_path) == self._lock and self._has_turn()
 
+    def _look(self) -> None:
+        """Read rules and silences, if the state is another."""
+        store = self._lake.store
+        state = store.state(self._lake.branch_name)
+        if state.digest != self._state:
+            self._rules = self._earlier_rules() | rules.of_state(store, state)
+            self._silences = silences.of_state(store, state)
+            self._state = state.digest
+            self._outbox.use(self._rules)
+            # A rule of that name that comes back begins anew.
+            for name in self._status.keys() - self._rules.keys():
+                del self._status[name]
+            # So does one that is replaced: its rows have not stood for the new question.
+            for name, rule in self._rules.items():
+                if name not in self._status or self._status[name].rule != rule.time:
+                    self._status[name] = RuleStatus(rule.time)
+
     def _earlier_rules(self) -> dict[str, AlertRule]:
         """The rules of states that a rollback left, as removed ones: of alerts that are told to
         fire, somebody has to hear that they are over."""
@@ -204,17 +207,7 @@ class Evaluator:
         """Ask a rule; return how many alerts changed, -1 where it cannot be answered."""
         moment, status = self._clock(), self._status[rule.name]
         if rule.is_removed:
-            # End the alerts of a removed rule, and forget it once its receivers know.
-            standing = self._log.read()
-            present = standing.of_rule(rule.name)
-            changes = judgement.judge(rule, present, [], moment, 0, {}, self._silences)
-            self._append(rule, changes, moment, moment, moment)
-            # The rule's entry says who is told; it stays until the last one is.
-            is_awaited = any(d.document["rule"] == rule.name for d in standing.deliveries.values())
-            if not changes and not is_awaited:
-                rules.bury(self._lake.store, self._lake.branch_name, rule.name)
-                self._rules.pop(rule.name)  # one that a rollback left is in no state of the branch
-            return len(changes)
+            return self._leave(rule, moment)
         # Made for the first question: many lakes have no rules.
         if self._queries is None:
             self._queries = RuleQueries(self._lake, self._stop)
@@ -255,6 +248,19 @@ class Evaluator:
         assert self._queries is not None
         # Half-open times: the newest event itself is to be seen.
         return self._queries.newest(moment) + 1
+
+    def _leave(self, rule: AlertRule, moment: int) -> int:
+        """End the alerts of a removed rule, and forget it once its receivers know."""
+        standing = self._log.read()
+        present = standing.of_rule(rule.name)
+        changes = judgement.judge(rule, present, [], moment, 0, {}, self._silences)
+        self._append(rule, changes, moment, moment, moment)
+        # The rule's entry says who is told; it stays until the last one is.
+        is_awaited = any(d.document["rule"] == rule.name for d in standing.deliveries.values())
+        if not changes and not is_awaited:
+            rules.bury(self._lake.store, self._lake.branch_name, rule.name)
+            self._rules.pop(rule.name)  # one that a rollback left is in no state of the branch
+        return len(changes)
 
     def _append(
         self, rule: AlertRule, changes: list[AlertChange], moment: int, since: int, until: int

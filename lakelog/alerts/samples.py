@@ -35,20 +35,7 @@ def samples(
 ) -> list[str]:
     """Return the newest events of an alert, one line each; none where it is not known which."""
     try:
-        # SQL for the events of an alert, or nothing where that is not known.
-        if rule.samples or rule.search:
-            # What its author says of the samples comes first.
-            condition = rule.samples or rule.condition()
-            conditions = ["time >= $since AND time <= $now"]
-            # Of labels that are no columns, the rule itself may say what they are of.
-            equal = [n for n in labels if n in _COLUMNS]
-            conditions += [f"{identifier(n)} = {literal(labels[n])}" for n in equal]
-            conditions += [
-                f"{identifier(n)} IS NULL" for n in rule.labels_by if _is_null(n, labels)
-            ]
-            source = f"SELECT * FROM events WHERE (\n{condition}\n) AND {' AND '.join(conditions)}"
-        else:
-            source = "" if rule.view else _of_select(queries, rule, labels)
+        source = _source(queries, rule, labels)
         if not source:
             return []
         # Newest first, as those made it fire.
@@ -66,6 +53,20 @@ def link(rule: AlertRule, labels: Mapping[str, str], since: int, until: int, sit
     terms += [f"-{n}:*" for n in rule.labels_by if _is_null(n, labels)]
     places = {"q": " ".join(terms), "since": micros(since), "until": micros(until)}
     return f"{site.rstrip('/')}/#/explore?{urlencode({n: v for n, v in places.items() if v})}"
+
+
+def _source(queries: RuleQueries, rule: AlertRule, labels: Mapping[str, str]) -> str:
+    """Return SQL for the events of an alert, or nothing where that is not known."""
+    if rule.samples or rule.search:
+        # What its author says of the samples comes first.
+        condition = rule.samples or rule.condition()
+        conditions = ["time >= $since AND time <= $now"]
+        # Of labels that are no columns, the rule itself may say what they are of.
+        equal = [n for n in labels if n in _COLUMNS]
+        conditions += [f"{identifier(n)} = {literal(labels[n])}" for n in equal]
+        conditions += [f"{identifier(n)} IS NULL" for n in rule.labels_by if _is_null(n, labels)]
+        return f"SELECT * FROM events WHERE (\n{condition}\n) AND {' AND '.join(conditions)}"
+    return "" if rule.view else _of_select(queries, rule, labels)
 
 
 def _of_select(queries: RuleQueries, rule: AlertRule, labels: Mapping[str, str]) -> str:

@@ -98,22 +98,9 @@ def _of_spans(
             if is_over or spans.begin_us(end - 1) < since_us:
                 continue
             if series.field:
-                present = ~np.isnan(series.values[index:end])
-                is_alarm = float(series.weights[index:end][present].sum()) >= VALUES_MIN
+                is_alarm = _value_count(series, index, end) >= VALUES_MIN
             else:
-                # A mean of 0 would make any event infinitely improbable, and has no logarithm.
-                mean = max(float(counts_of(usual.expected[index:end]).sum()), 0.02)
-                earlier = usual.series.values[:index]
-                # A series that comes by the clock is no matter of chance.
-                if (
-                    len(earlier)
-                    and earlier.mean() >= _REGULAR
-                    and earlier.var() <= _STEADY * earlier.mean()
-                ):
-                    is_alarm = True
-                else:
-                    count = float(usual.series.values[index:end].sum())
-                    is_alarm = baseline.poisson_digits(count, mean) >= budget.digits
+                is_alarm = _is_improbable(usual, index, end, budget)
             if is_alarm:
                 yield _of_span(usual, spans, end - 1, strength)
 
@@ -126,6 +113,23 @@ def _of_span(usual: SeriesBaseline, spans: Spans, index: int, strength: float) -
         expected = float(counts_of(usual.expected[index : index + 1])[0])
     start, end = spans.begin_us(index), spans.begin_us(index + 1)
     return Alarm(start, end, end, strength, expected, observed)
+
+
+def _value_count(series: Series, start: int, end: int) -> float:
+    """How many values the means of some spans are of."""
+    present = ~np.isnan(series.values[start:end])
+    return float(series.weights[start:end][present].sum())
+
+
+def _is_improbable(usual: SeriesBaseline, start: int, end: int, budget: Budget) -> bool:
+    # A mean of 0 would make any event infinitely improbable, and has no logarithm.
+    mean = max(float(counts_of(usual.expected[start:end]).sum()), 0.02)
+    earlier = usual.series.values[:start]
+    # A series that comes by the clock is no matter of chance.
+    if len(earlier) and earlier.mean() >= _REGULAR and earlier.var() <= _STEADY * earlier.mean():
+        return True
+    count = float(usual.series.values[start:end].sum())
+    return baseline.poisson_digits(count, mean) >= budget.digits
 
 
 def _of_minutes(

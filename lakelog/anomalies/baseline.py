@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from lakelog.libraries import Floats, np
+from lakelog.libraries import Booleans, Floats, np
 
 COUNT_VARIANCE, VALUE_VARIANCE = 0.02, 1e-4
 """The least variance that a series is taken to have, of roots of counts and of logarithms."""
@@ -68,14 +68,7 @@ class _Models:
         """Compare values with what is expected, then learn them; return the rows of Deviations."""
         present = ~np.isnan(values)
         values, weights = np.where(present, values, 0.0), np.where(present, weights, 1.0)
-        # The mean of this time of day and its neighbours; the long mean where there is none.
-        slots = self._season[:, [(slot - 1) % self._period, slot, (slot + 1) % self._period]]
-        filled = ~np.isnan(slots)
-        sums = np.where(filled, slots, 0.0).sum(axis=1)
-        count = filled.sum(axis=1)
-        means = np.stack(
-            [self._short, self._long, np.where(count > 0, sums / np.maximum(count, 1), self._long)]
-        )
+        means = np.stack([self._short, self._long, self._seasonal(slot)])
         # Chosen by the errors up to the value before: this one is learnt below, so that nothing
         # looks ahead.
         best = np.argmin(self._variance, axis=0)[None]
@@ -87,6 +80,24 @@ class _Models:
         usual = np.abs(values - means[2]) <= _USUAL * np.sqrt(self._variance[2] / weights)
         off = np.where(present & is_warm & ~usual, (values - expected) / deviation, 0.0)
         slow = np.sqrt(np.maximum(self._variance[1:], self._least))
+        self._learn_variance(values, weights, means, present, is_warm)
+        low, high = expected - _CLIP * deviation, expected + _CLIP * deviation
+        self._learn_means(
+            values, np.where(is_warm, np.clip(values, low, high), values), present, slot
+        )
+        return np.stack([off, expected, np.sqrt(variance), means[2], slow[1], means[1], slow[0]])
+
+    def _seasonal(self, slot: int) -> Floats:
+        """The mean of this time of day and its neighbours; the long mean where there is none."""
+        slots = self._season[:, [(slot - 1) % self._period, slot, (slot + 1) % self._period]]
+        filled = ~np.isnan(slots)
+        sums = np.where(filled, slots, 0.0).sum(axis=1)
+        count = filled.sum(axis=1)
+        return np.where(count > 0, sums / np.maximum(count, 1), self._long)
+
+    def _learn_variance(
+        self, values: Floats, weights: Floats, means: Floats, present: Booleans, is_warm: Booleans
+    ) -> None:
         # One incident must not widen the limits for those after it. Before half a day is known
         # there is no deviation to clip by, and all is learnt.
         limit = np.where(is_warm, _CLIP**2 * np.maximum(self._variance, self._least), np.inf)
@@ -96,8 +107,8 @@ class _Models:
         gain = np.where(self._seen < self._period, 1 / (self._seen + 2), self._gain_variance)
         learnt = self._variance + gain * (squares - self._variance)
         self._variance = np.where(present, learnt, self._variance)
-        low, high = expected - _CLIP * deviation, expected + _CLIP * deviation
-        clipped = np.where(is_warm, np.clip(values, low, high), values)
+
+    def _learn_means(self, values: Floats, clipped: Floats, present: Booleans, slot: int) -> None:
         # Of the first values a plain mean: with the gain of later ones, means would hold on to the
         # zero that they begin with.
         young = 1 / (self._seen + 1)
@@ -111,7 +122,6 @@ class _Models:
         self._long = np.where(present, long, self._long)
         self._season[:, slot] = np.where(present, season_mean, season)
         self._seen += present
-        return np.stack([off, expected, np.sqrt(variance), means[2], slow[1], means[1], slow[0]])
 
 
 def poisson_digits(count: float, mean: float) -> float:

@@ -114,9 +114,12 @@ class _Leaders:
         self._rows += 1
         # A bound for memory, and for the time of each score, which looks at all of them.
         if is_novel and self._size < LEADERS_MAX:
-            if self._size == len(self._leaders):
-                self._leaders = np.concatenate([self._leaders, np.empty(self._size)])
-                self._times = np.concatenate([self._times, np.empty(self._size)])
-            self._leaders[self._size], self._times[self._size] = value, time_of_day
-            self._size += 1
+            self._learn(value, time_of_day)
         return surprise
+
+    def _learn(self, value: float, time_of_day: float) -> None:
+        if self._size == len(self._leaders):
+            self._leaders = np.concatenate([self._leaders, np.empty(self._size)])
+            self._times = np.concatenate([self._times, np.empty(self._size)])
+        self._leaders[self._size], self._times[self._size] = value, time_of_day
+        self._size += 1

@@ -151,13 +151,15 @@ def _late(
             continue
         if latest:
             yield latest
-        source, type_, pattern = key
-        condition = of_type(source, type_)
-        if pattern is not None:
-            condition += (
-                f" AND seq IN (SELECT seq FROM event_patterns WHERE pattern_id = '{pattern}')"
-            )
-        name = f"end after {type_} of {source or 'no source'}"
-        latest = Overdue(name, condition, begin, late_us, late_us)
+        latest = _overdue(key, begin, late_us)
     if latest:
         yield latest
+
+
+def _overdue(key: Key, begin: int, late_us: int) -> Overdue:
+    source, type_, pattern = key
+    condition = of_type(source, type_)
+    if pattern is not None:
+        condition += f" AND seq IN (SELECT seq FROM event_patterns WHERE pattern_id = '{pattern}')"
+    name = f"end after {type_} of {source or 'no source'}"
+    return Overdue(name, condition, begin, late_us, late_us)

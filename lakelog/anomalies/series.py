@@ -151,6 +151,13 @@ def series_of(
         if selection is None
         else [series.key for series in selection if series.key is not None]
     )
+    yield from _counts(state, spans, keys)
+    yield from _fields(state, spans)
+
+
+def _counts(
+    state: Lake | PinnedLake, spans: Spans, keys: list[CountKey] | None
+) -> Iterator[Series]:
     counts: dict[CountKey, Floats] = {}
     frequent_sql, failing_sql = _FREQUENT, _FAILING
     if keys is not None:
@@ -171,7 +178,6 @@ def series_of(
             name = f"errors of {source or 'no source'}"
             condition = f"{is_source(source)} AND level IN ('ERROR', 'FATAL')"
             yield Series(name, condition, "", values, ones, (source, None))
-    yield from _fields(state, spans)
 
 
 def _rows_sql(columns: str, rows: Sequence[tuple[str | None, ...]]) -> str:

@@ -58,13 +58,7 @@ def silences(
     rare = scale * np.log(np.maximum(tests, 1.0))
     # What comes by the clock is no matter of chance.
     least = budget.digits * math.log(10) * np.minimum(variance, 1.0)
-    # The third longest gap before each one: longer ones may have been incidents.
-    triples = itertools.accumulate(
-        lengths.tolist(), lambda three, gap: sorted([*three, gap])[1:], initial=[0.0] * 3
-    )
-    least_due = np.maximum.reduce(
-        [rare, least, _BEYOND * np.array([three[0] for three in triples])[:-1]]
-    )
+    least_due = np.maximum.reduce([rare, least, _BEYOND * _third_longest(lengths)])
     least_due = np.maximum(least_due, BEATS)
     is_warm = usual.is_warm(spans)
     for index in np.flatnonzero(lengths >= least_due).tolist():
@@ -88,3 +82,11 @@ def _scales(lengths: Floats, floors: Floats, variance: Floats) -> Floats:
     # Sums less the gap itself: of those before it alone.
     total = _PRIOR * variance + np.cumsum(excess) - excess
     return np.asarray(total / (_PRIOR + np.cumsum(is_long) - is_long))
+
+
+def _third_longest(lengths: Floats) -> Floats:
+    """The third longest gap before each one: longer ones may have been incidents."""
+    triples = itertools.accumulate(
+        lengths.tolist(), lambda three, gap: sorted([*three, gap])[1:], initial=[0.0] * 3
+    )
+    return np.array([three[0] for three in triples])[:-1]

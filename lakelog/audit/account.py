@@ -131,12 +131,7 @@ class Account:
         if source_piece.base + source_piece.length <= begin or isinstance(source_piece, Pause):
             return
         if isinstance(source_piece, Overlong):
-            # Remember where a part of an overlong line is, until all parts are known.
-            if source_piece.number == 1:
-                self._end_long()
-                self._end_pending(is_cut=True)
-            self._parts.append(source_piece.base)
-            self._parts_end = min(source_piece.base + source_piece.length, end)
+            self._long_line(source_piece, end)
             return
         self._end_long()
         if isinstance(source_piece, Hole):
@@ -158,6 +153,14 @@ class Account:
             chunk = source_piece if whole else Chunk(data, start)
             names = [name for position, name in forms if position <= start]
             self._part(chunk, FORMATS.by_name(names[-1]) if names else None)
+
+    def _long_line(self, overlong: Overlong, end: int) -> None:
+        """Remember where a part of an overlong line is, until all parts are known."""
+        if overlong.number == 1:
+            self._end_long()
+            self._end_pending(is_cut=True)
+        self._parts.append(overlong.base)
+        self._parts_end = min(overlong.base + overlong.length, end)
 
     def _end_long(self) -> None:
         """Compare the parts of an overlong line. What was appended to one that had been ingested
@@ -192,17 +195,7 @@ class Account:
         self._is_chosen = True
         self.file.format = self._form.label
         if Transformer.simple(self._form):
-            # Compare a chunk whose lines stand each for itself.
-            starts = chunk.lines[1]
-            expected = starts[:-1][full_lines(chunk)] + chunk.base
-            high = chunk.base + len(chunk.data)
-            absent = self._compare(chunk.base, high, expected, lambda at: self._seams(chunk, at))
-            if len(absent):
-                # Only lines without a row are parsed: the usual audit reads a file at the speed of
-                # a search for newlines.
-                index = np.searchsorted(starts, absent - chunk.base).tolist()
-                lines = [chunk.text[starts[i] : starts[i + 1]] for i in index]
-                self._judge(lines, absent, self._form, self.file.label)
+            self._lines(chunk)
         else:
             self._events(Chunk(self._pending + chunk.data, self._at))
 
@@ -233,6 +226,19 @@ class Account:
         )
         forced = 2 * len(rows.intersection(actions)) > len(actions)
         return FORMATS.JSON_LINES if forced else form
+
+    def _lines(self, chunk: Chunk) -> None:
+        """Compare a chunk whose lines stand each for itself."""
+        starts = chunk.lines[1]
+        expected = starts[:-1][full_lines(chunk)] + chunk.base
+        high = chunk.base + len(chunk.data)
+        absent = self._compare(chunk.base, high, expected, lambda at: self._seams(chunk, at))
+        if len(absent):
+            # Only lines without a row are parsed: the usual audit reads a file at the speed of a
+            # search for newlines.
+            index = np.searchsorted(starts, absent - chunk.base).tolist()
+            lines = [chunk.text[starts[i] : starts[i + 1]] for i in index]
+            self._judge(lines, absent, self._form, self.file.label)
 
     def _events(self, chunk: Chunk, *, final: bool = False, is_cut: bool = False) -> None:
         """Compare a chunk in which only its format can find the events; a record that may
@@ -277,10 +283,7 @@ class Account:
                 continue
             data = chunk.data[begin - chunk.base : position - chunk.base]
             resumed = Chunk(data, begin, not data.endswith(b"\n"))
-            form, origin = self._tolerant(), self._cursor.origin
-            whole = Transformer(self._connect, form, origin, self.file.label, "ended").run(
-                resumed, final=True
-            )
+            whole = self._ended().run(resumed, final=True)
             if whole.length == len(data):
                 completed.append((resumed, whole))
                 begin = position
@@ -395,6 +398,11 @@ class Account:
     def _tolerant(self) -> Format:
         """The format as ingest uses it, which also accepts lines of other styles."""
         return FORMATS.tolerant(self._form, self.file.source, forced=self._forced)
+
+    def _ended(self) -> Transformer:
+        """The transformer for a file that nobody writes to any more."""
+        form, origin = self._tolerant(), self._cursor.origin
+        return Transformer(self._connect, form, origin, self.file.label, "ended")
 
     def _transformer(self, form: Format, label: str | None) -> Transformer:
         """The transformer for lines of a format, one for each."""

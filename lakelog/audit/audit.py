@@ -111,15 +111,7 @@ class _Work:
         self._backups, self._store = backups, store
         state = store.state(branch)
         self._index = CursorIndex(FileCursor.of_state(store, state))
-        # Cursors by the origin of their rows; of two of one file the one that went further. A
-        # file that was seen empty has nothing to prove.
-        furthest: dict[str, FileCursor] = {}
-        for cursor in self._index:
-            old = furthest.get(cursor.origin)
-            is_empty = not (cursor.bytes or cursor.size)
-            if not (cursor.is_copy or is_empty) and (old is None or old.bytes < cursor.bytes):
-                furthest[cursor.origin] = cursor
-        self._cursors = furthest
+        self._cursors = _by_origin(self._index)
         self._labels = [label] if label is not None else _labels(store.manifests.segments(state))
         self._connect, self._has_label = connect, label is not None
         self._form = FORMATS.by_name(form) if form else None
@@ -142,13 +134,7 @@ class _Work:
         # Everything that names an origin is found before the rows are scanned, so that one scan of
         # the segments serves all files.
         nested = self._removed_below(paths)
-        # Assign each cursor to the file whose inode it names, so that no equal file gets it.
-        for path in files_to_read:
-            with suppress(OSError), closing(_opened(path)) as source:
-                for label in self._labels:
-                    cursor = self._index.by_inode(source, label)
-                    if cursor is not None:
-                        self._claimed.setdefault(cursor.key, path)
+        self._claim(files_to_read)
         origins = self._wanted(files_to_read) | {c.origin for c in nested}
         self.places.load(origins if paths else set(self._cursors))
         unmatched: list[tuple[str, bool, bool, str]] = []
@@ -207,6 +193,15 @@ class _Work:
         owned = [self._index.get(key) for key in self._claimed]
         origins |= {origin for c in owned if c for origin in (c.origin, c.shares)}
         return origins - {""}
+
+    def _claim(self, paths: list[str]) -> None:
+        """Assign each cursor to the file whose inode it names, so that no equal file gets it."""
+        for path in paths:
+            with suppress(OSError), closing(_opened(path)) as source:
+                for label in self._labels:
+                    cursor = self._index.by_inode(source, label)
+                    if cursor is not None:
+                        self._claimed.setdefault(cursor.key, path)
 
     def _path(self, path: str) -> tuple[bool, bool, bool, str]:
         """Audit one file under every label that it was ingested with.
@@ -398,6 +393,18 @@ def _may_repeat(cursor: FileCursor, old: FileCursor) -> bool:
     not if the two existed side by side, each with lines of its own."""
     related = {cursor.origin, cursor.shares, *cursor.apart}
     return old.origin not in related and old.looked < cursor.begun
+
+
+def _by_origin(index: CursorIndex) -> dict[str, FileCursor]:
+    """Cursors by the origin of their rows; of two of one file the one that went further. A file
+    that was seen empty has nothing to prove."""
+    furthest: dict[str, FileCursor] = {}
+    for cursor in index:
+        old = furthest.get(cursor.origin)
+        is_empty = not (cursor.bytes or cursor.size)
+        if not (cursor.is_copy or is_empty) and (old is None or old.bytes < cursor.bytes):
+            furthest[cursor.origin] = cursor
+    return furthest
 
 
 def _labels(segments: list[SegmentEntry]) -> list[str | None]:

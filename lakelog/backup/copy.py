@@ -114,17 +114,7 @@ def read_document(path: str) -> Backup:
 
 def name_of(name: str, created: int, ordinal: int, is_packed: bool) -> str:
     """Return the name of a copy: app.log.1 becomes app_20261120_140619.log.1."""
-    # Split a name where the time goes: before .log, or before its last extension.
-    # Before the first .log, so that app.log.1 keeps the ending by which it is known as rotated.
-    # From the second character on: a file that is called .log has no other stem.
-    dot = name.find(".log", 1)
-    stem, suffix = (name[:dot], name[dot:]) if dot > 0 else os.path.splitext(name)
-    if len(os.fsencode(suffix)) > _SUFFIX_MAX:
-        stem, suffix = name, ""
-    if len(os.fsencode(stem)) > _STEM_MAX:
-        # Two long names that begin alike keep copies with different names.
-        mark = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
-        stem = f"{os.fsdecode(os.fsencode(stem)[:_STEM_MAX])}~{mark}"
+    stem, suffix = _split_name(name)
     moment = datetime.datetime.fromtimestamp(created // 1_000_000, datetime.UTC)
     ordinal_suffix = f"-{ordinal}" if ordinal else ""
     copy_name = (
@@ -251,6 +241,21 @@ def _fault_in(path: str, is_packed: bool, sha256: str, size: int, stop: Stop) ->
     return "" if digest.hexdigest() == sha256 else "its bytes are not those that were copied"
 
 
+def _split_name(name: str) -> tuple[str, str]:
+    """Split a name where the time goes: before .log, or before its last extension."""
+    # Before the first .log, so that app.log.1 keeps the ending by which it is known as rotated.
+    # From the second character on: a file that is called .log has no other stem.
+    dot = name.find(".log", 1)
+    stem, suffix = (name[:dot], name[dot:]) if dot > 0 else os.path.splitext(name)
+    if len(os.fsencode(suffix)) > _SUFFIX_MAX:
+        stem, suffix = name, ""
+    if len(os.fsencode(stem)) > _STEM_MAX:
+        # Two long names that begin alike keep copies with different names.
+        mark = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+        stem = f"{os.fsdecode(os.fsencode(stem)[:_STEM_MAX])}~{mark}"
+    return stem, suffix
+
+
 def describe(verified: VerifiedCopy, path: str, source: str, number: int, created: int) -> Backup:
     """Return the metadata of a copy that will be called `path`."""
     status = verified.status
@@ -287,11 +292,7 @@ def restore(backup: Backup, to: str | None = None, *, force: bool = False) -> st
     if to is not None and (os.path.isdir(target) or to.endswith("/")):
         target = os.path.join(target, os.path.basename(backup.origin))
     if os.path.lexists(target):
-        # Refuse to replace an existing path. Raises AlreadyExists, OSError.
-        if os.path.isdir(target) and not os.path.islink(target):
-            raise OSError(errno.EISDIR, "this is a directory", target)
-        if not force:
-            raise AlreadyExists(_exists_message(target))
+        _may_replace(target, force)
     # Before anything is written: a damaged backup must not even create the directory.
     if fault := fault_of(backup):
         raise DamagedBackup(f"{printable(backup.path)}: {fault}")
@@ -321,6 +322,14 @@ def restore(backup: Backup, to: str | None = None, *, force: bool = False) -> st
     # The caller says that the file is restored, so its name has to survive a power cut.
     Folder(folder).sync()
     return target
+
+
+def _may_replace(target: str, force: bool) -> None:
+    """Refuse to replace an existing path. Raises AlreadyExists, OSError."""
+    if os.path.isdir(target) and not os.path.islink(target):
+        raise OSError(errno.EISDIR, "this is a directory", target)
+    if not force:
+        raise AlreadyExists(_exists_message(target))
 
 
 def _exists_message(target: str) -> str:

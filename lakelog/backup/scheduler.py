@@ -229,8 +229,7 @@ class BackupScheduler:
             self._complain(file.path, f"not backed up: {error.strerror}")
             return None
         except OSError as error:
-            path = os.fsdecode(error.filename) if error.filename else ""
-            if error.errno in _FULL or path.startswith(self._directory.root):
+            if self._stops_all_backups(error):
                 raise
             # A rotation between the scan and the copy is no fault worth an event.
             if os.path.exists(file.path):  # else it went meanwhile
@@ -239,6 +238,11 @@ class BackupScheduler:
         self.copies += 1
         self._clear_complaint(file.path)
         return backup
+
+    def _stops_all_backups(self, error: OSError) -> bool:
+        """Whether no other file can be backed up either."""
+        path = os.fsdecode(error.filename) if error.filename else ""
+        return error.errno in _FULL or path.startswith(self._directory.root)
 
     def _cursor(self, path: str) -> tuple[str, int]:
         """Return the key under which the lake knows a file, and how many bytes of it are

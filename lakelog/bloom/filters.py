@@ -19,7 +19,7 @@ import struct
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lakelog import arrays
 from lakelog.disk import File
@@ -63,17 +63,7 @@ class Filters:
         pairs = [(value, value >> 32) for value in hashed]
         is_id, matches = column == "id", set()
         for digest in digests:
-            data = self._stored(digest)
-            if data is None:
-                source = VAULT.file(self._paths.object("segments", digest))
-                data = save(
-                    self._paths,
-                    digest,
-                    pq.ParquetFile(source, page_checksum_verification=True).read(
-                        columns=list(COLUMNS)
-                    ),
-                )
-                self._remember(digest, data)
+            data = self._data(digest)
             ids, subjects = _SIZES.unpack_from(data, 8)
             start, size = (64, ids) if is_id else (64 + (ids + 7) // 8, subjects)
             for value, position in pairs:
@@ -89,6 +79,13 @@ class Filters:
         """Return the segments of which there is no intact filter."""
         cached = self._cached
         return {d for d in digests if d not in cached and self._stored(d) is None}
+
+    def _data(self, digest: str) -> bytes:
+        data = self._stored(digest)
+        if data is None:
+            data = save(self._paths, digest, _columns(self._paths, digest))
+            self._remember(digest, data)
+        return data
 
     def _stored(self, digest: str) -> bytes | None:
         data = self._cached.get(digest)
@@ -137,10 +134,7 @@ def encode(table: pa.Table) -> bytes:
         # filter itself tells how many there are, and where values repeat a smaller one takes its
         # place.
         bits = _fill(hashed, len(hashed))
-        free = len(bits) - int(bits.sum())
-        distinct = (
-            math.ceil(-len(bits) * math.log(max(free, 1) / len(bits)) / _HASHES) if len(bits) else 0
-        )
+        distinct = _distinct(bits)
         if distinct < 0.8 * len(hashed):
             bits = _fill(hashed, distinct)
         sizes.append(len(bits))
@@ -161,6 +155,12 @@ def fill(hashed: np.ndarray, size: int, probes: int) -> np.ndarray:
     for place in _places(hashed, size, probes) if size else ():
         bits[place] = True
     return bits
+
+
+def _distinct(bits: np.ndarray) -> int:
+    """Estimate how many distinct values set these bits (linear counting)."""
+    free = len(bits) - int(bits.sum())
+    return math.ceil(-len(bits) * math.log(max(free, 1) / len(bits)) / _HASHES) if len(bits) else 0
 
 
 def hashes(values: pa.Array) -> np.ndarray:
@@ -227,3 +227,9 @@ def _read(paths: Paths, digest: str) -> bytes | None:
     if len(data) < 64 or data[:4] != b"LKB1":
         return None
     return data if zlib.crc32(data[8:]) == struct.unpack_from("<I", data, 4)[0] else None
+
+
+def _columns(paths: Paths, digest: str) -> Any:
+    """The columns of a segment that have filters; the caller has verified it."""
+    source = VAULT.file(paths.object("segments", digest))
+    return pq.ParquetFile(source, page_checksum_verification=True).read(columns=list(COLUMNS))

@@ -11,7 +11,7 @@ import base64
 import contextlib
 import sys
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -96,19 +96,17 @@ class StateIndex:
     def encode(self) -> bytes:
         """Return the content of an index's file."""
         entries = [_to_json(entry) for entry in self.entries]
-        kinds = {
-            entry.path: entry.kind for entry in self.entries if entry.kind not in ("dir", "file")
-        }
-        hard = (entry.target for entry in self.entries if entry.kind == "hard")
-        version = (
-            _FORMAT
-            if (
-                any(entry_kind in _SPECIAL for entry_kind in kinds.values())
-                or any(t in kinds for t in hard)
-            )
-            else 1
-        )
+        version = _FORMAT if _is_special(self.entries) else 1
         return orjson.dumps({"format": version, "entries": entries, "chunks": self.chunks})
+
+
+def _is_special(entries: Iterable[StateEntry]) -> bool:
+    """Whether readers of format 1 would refuse entries."""
+    kinds = {entry.path: entry.kind for entry in entries if entry.kind not in ("dir", "file")}
+    hard = (entry.target for entry in entries if entry.kind == "hard")
+    return any(entry_kind in _SPECIAL for entry_kind in kinds.values()) or any(
+        t in kinds for t in hard
+    )
 
 
 def load(content: Content, length: int) -> StateIndex:
@@ -120,19 +118,7 @@ def load(content: Content, length: int) -> StateIndex:
         for members in _pieces(content()):
             entries += map(_from_json, members.get("entries", ()))
             chunks += _chunks(members)
-        # Refuse names that could lead out of the directory, and entries without their parent.
-        kinds: dict[bytes, str] = {}
-        for entry in entries:
-            if entry.path in kinds:
-                raise ValueError(f"{entry.path!r} is in it twice")
-            _check_name(entry, is_first=not kinds)
-            if kinds and kinds.get(entry.path.rpartition(b"/")[0]) != "dir":
-                raise ValueError(f"{entry.path!r} is in no directory of it")
-            if entry.kind == "hard" and kinds.get(entry.target) not in LINKABLE:
-                raise ValueError(f"{entry.path!r} is a hard link to no file of it")
-            kinds[entry.path] = entry.kind
-        if not kinds:
-            raise ValueError("it has no entries")
+        _check_tree(entries)
         _check_sums(sum(size for _, size in chunks), sum(entry.stored for entry in entries))
     return StateIndex(tuple(entries), tuple(chunks))
 
@@ -268,6 +254,22 @@ class _Tree:
     def _find(hashes: np.ndarray, ascending: np.ndarray, order: np.ndarray) -> np.ndarray:
         indices = np.searchsorted(ascending, hashes).astype(np.uint32)
         return order[np.minimum(indices, len(order) - 1)]
+
+
+def _check_tree(entries: Iterable[StateEntry]) -> None:
+    """Refuse names that could lead out of the directory, and entries without their parent."""
+    kinds: dict[bytes, str] = {}
+    for entry in entries:
+        if entry.path in kinds:
+            raise ValueError(f"{entry.path!r} is in it twice")
+        _check_name(entry, is_first=not kinds)
+        if kinds and kinds.get(entry.path.rpartition(b"/")[0]) != "dir":
+            raise ValueError(f"{entry.path!r} is in no directory of it")
+        if entry.kind == "hard" and kinds.get(entry.target) not in LINKABLE:
+            raise ValueError(f"{entry.path!r} is a hard link to no file of it")
+        kinds[entry.path] = entry.kind
+    if not kinds:
+        raise ValueError("it has no entries")
 
 
 def _check_name(entry: StateEntry, *, is_first: bool) -> None:

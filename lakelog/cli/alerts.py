@@ -226,13 +226,7 @@ def try_rule(
         book = RuleBook(lake)
         rule = book.rule(name)
         if send:
-            # Send a test to each receiver; return how many did not take it.
-            if not rule.sinks:
-                raise InvalidSetting(f"{rule.name} has no receiver: add one with --to")
-            outcomes = book.send_test(rule)
-            for receiver, reason in outcomes.items():
-                app.say(f"{cell(receiver)}: {cell(reason) if reason else 'taken'}")
-            failures = sum(map(bool, outcomes.values()))
+            failures = _send(app, book, rule)
         else:
             trial = book.trial(rule)
     if send:
@@ -277,6 +271,16 @@ def run(
         result = evaluator.round()
     rules = many(result.rules, "rule")
     say(f"asked {rules}: {many(result.changes, 'change')}, {result.delivered:,} delivered")
+
+
+def _send(app: App, book: RuleBook, rule: AlertRule) -> int:
+    """Send a test to each receiver; return how many did not take it."""
+    if not rule.sinks:
+        raise InvalidSetting(f"{rule.name} has no receiver: add one with --to")
+    outcomes = book.send_test(rule)
+    for receiver, reason in outcomes.items():
+        app.say(f"{cell(receiver)}: {cell(reason) if reason else 'taken'}")
+    return sum(map(bool, outcomes.values()))
 
 
 def _shown(record: JsonObject) -> str:

@@ -120,26 +120,7 @@ def backups(
     # Only a directory can take several files under their own names.
     if to is not None and len(names) > 1 and not os.path.isdir(to):
         raise click.UsageError("several files need a directory: --to DIR")
-    # List the given directories, or those that the lake knows.
-    if folders:
-        directories = [BackupDirectory(folder) for folder in folders]
-        for directory in directories:
-            # A directory that the user names has to exist, while one that the lake remembers may be
-            # unmounted.
-            os.stat(directory.root)
-    else:
-        with app.open() as lake:
-            directories = backup_directories(lake)
-        if not directories:
-            raise click.ClickException(
-                "no backups are known: watch with --backup-dir DIR, or name it"
-            )
-    listing = DirectoryListing()
-    for directory in directories:
-        partial = directory.scan()
-        listing.backups += partial.backups
-        listing.damaged |= partial.damaged
-        listing.undocumented += partial.undocumented
+    listing = _listing(app, folders)
     if action == "restore":
         _restore(app, [_newest(listing, name) for name in names], to, force, target)
         return
@@ -171,6 +152,30 @@ def record(backup: Backup) -> dict[str, object]:
         "published": backup.covered,
         "number": backup.number,
     }
+
+
+def _listing(app: App, folders: tuple[str, ...]) -> DirectoryListing:
+    """List the given directories, or those that the lake knows."""
+    if folders:
+        directories = [BackupDirectory(folder) for folder in folders]
+        for directory in directories:
+            # A directory that the user names has to exist, while one that the lake remembers may be
+            # unmounted.
+            os.stat(directory.root)
+    else:
+        with app.open() as lake:
+            directories = backup_directories(lake)
+        if not directories:
+            raise click.ClickException(
+                "no backups are known: watch with --backup-dir DIR, or name it"
+            )
+    listing = DirectoryListing()
+    for directory in directories:
+        partial = directory.scan()
+        listing.backups += partial.backups
+        listing.damaged |= partial.damaged
+        listing.undocumented += partial.undocumented
+    return listing
 
 
 def _is_of(backup: Backup, name: str) -> bool:

@@ -115,15 +115,7 @@ def view(paths: Paths, table: str, entries: list[SegmentEntry]) -> str:
             seq = ", seq"
             # Only sorted segments have a column seq; in others it follows from a row's place.
             if scan.layout == "arrival":
-                # SQL for seq of segments without it: where the file starts, and the row's number in
-                # it. By the name of the file, because read_parquet gives rows of many files and
-                # says only that.
-                firsts = ", ".join(f"'{e.key}': {e.seq[0]}" for e in scan.entries)
-                start = f"element_at(MAP {{{firsts}}}, parse_filename(filename, true))[1]"
-                seq, options = (
-                    (f",\n    {start}\n    + file_row_number AS seq"),
-                    ["filename = true", "file_row_number = true"],
-                )
+                seq, options = _seq(scan.entries), ["filename = true", "file_row_number = true"]
         payload = "data" if scan.schema is None else f"{scan.data_sql()} AS data"
         column_list = ", ".join(payload if name == "data" else name for name in columns)
         files = database.parquet_sql(names, *options, between=",\n    ")
@@ -167,3 +159,11 @@ def guide(lake: Lake) -> str:
           pyarrow.dataset.dataset(open("files.txt").read().split("\\n")[:-1])
         A pattern over all of segments/ would also count rows that were rolled back or compacted.
         """)
+
+
+def _seq(group: list[SegmentEntry]) -> str:
+    """SQL for seq of segments without it: where the file starts, and the row's number in it."""
+    # By the name of the file, because read_parquet gives rows of many files and says only that.
+    firsts = ", ".join(f"'{e.key}': {e.seq[0]}" for e in group)
+    start = f"element_at(MAP {{{firsts}}}, parse_filename(filename, true))[1]"
+    return f",\n    {start}\n    + file_row_number AS seq"

@@ -64,23 +64,7 @@ def dedupe(
                 app, lake, duplicate.plan(lake, by, keep, nulls=nulls), dry_run, yes, limit, target
             )
         elif show == "similar":
-            if len(by) > 1:
-                raise click.UsageError("--show similar looks at one text: give --by once")
-            groups = near_duplicates(lake, by[0], limit=limit or 50)
-            table = [
-                {
-                    "events": Count(g["events"]),
-                    "texts": Count(g["variants"]),
-                    "example": g["example"],
-                }
-                for g in groups
-            ]
-            emit(
-                groups,
-                target,
-                QueryResult.of_records(table, ("events", "texts", "example")),
-                _SIMILAR,
-            )
+            _similar(lake, by, limit, target)
         elif show in _ONE:
             relation = _ONE[show](lake, by)
             emit(result_of(relation.limit(limit) if limit else relation, target.format), target)
@@ -125,3 +109,15 @@ def _remove(
     if not len(plan):
         sentence = f"no event of {app.branch} is there twice by {', '.join(plan.by)}"
     emit_record(record, target, lambda: f"{sentence}\n")
+
+
+def _similar(lake: Lake, by: tuple[str, ...], limit: int | None, target: OutputTarget) -> None:
+    """List near-duplicates of one text."""
+    if len(by) > 1:
+        raise click.UsageError("--show similar looks at one text: give --by once")
+    groups = near_duplicates(lake, by[0], limit=limit or 50)
+    table = [
+        {"events": Count(g["events"]), "texts": Count(g["variants"]), "example": g["example"]}
+        for g in groups
+    ]
+    emit(groups, target, QueryResult.of_records(table, ("events", "texts", "example")), _SIMILAR)

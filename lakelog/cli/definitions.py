@@ -240,11 +240,7 @@ def _words(result: Preview) -> list[str]:
     lines += [*([fit(f"  {result.note}", room)] if result.note else []), ""]
     if result.scores:
         lines += [" fits  format"]
-        # Most formats do not fit at all; the one that was chosen by hand may be among them.
-        scores = [pair for pair in result.scores if pair[1] >= 0.01 or pair[0] == result.format]
-        for name, score in scores[:_SCORES] + [
-            pair for pair in scores[_SCORES:] if pair[0] == result.format
-        ]:
+        for name, score in _best(result):
             mark = "  <- chosen" if name == result.format else ""
             lines.append(fit(f"{score:5.0%}  {cell(name)}", room - len(mark)) + mark)
         lines.append("")
@@ -257,6 +253,13 @@ def _words(result: Preview) -> list[str]:
     total = f"of the first {many(result.lines, 'line')}: {many(result.events, 'event')}{bad}"
     # Cut by cells, not characters: a CJK letter takes two columns.
     return [*lines, fit(total, room)]
+
+
+def _best(result: Preview) -> list[tuple[str, float]]:
+    """Return the scores that deserve a line: the highest, and that of the chosen format."""
+    # Most formats do not fit at all; the one that was chosen by hand may be among them.
+    scores = [pair for pair in result.scores if pair[1] >= 0.01 or pair[0] == result.format]
+    return scores[:_SCORES] + [pair for pair in scores[_SCORES:] if pair[0] == result.format]
 
 
 def _outcome_words(result: Preview, place: int, room: int) -> list[str]:

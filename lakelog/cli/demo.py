@@ -71,13 +71,7 @@ def demo(
         raise click.UsageError(f"{lake_path} already exists: choose another directory with --lake")
     if is_served:
         require_packages()
-    # The sample's lines; a large file only as far as a tour needs.
-    if path is None:
-        lines = [line.encode() for line in sample.lines(EVENTS, 7)]
-    else:
-        with open(path, "rb") as file:
-            sample_lines = [line for line in islice(file, 10 * EVENTS) if line.strip()]
-        lines = [line if line.endswith(b"\n") else line + b"\n" for line in sample_lines]
+    lines = _lines(path)
     # Each writer needs a line, and some must be left for the file that is ingested.
     if len(lines) < WRITERS * LATER:
         raise click.UsageError(f"{path} has {many(len(lines), 'line')}: the demo needs more")
@@ -133,29 +127,9 @@ class Tour:
         self._show("undo")
         self._title("Prove it: each line is stored once, and one flipped bit is noticed")
         self._show("audit", "later.jsonl.gz")
-        # Flip a bit in the largest segment of a copy, and let verify find it.
-        copy = f"{self._scratch}/copy"
-        shutil.copytree(self._path, copy)
-        segments = sorted(
-            Path(Paths(copy).root, "segments").rglob("*.parquet"), key=lambda p: p.stat().st_size
-        )
-        data = bytearray(segments[-1].read_bytes())
-        # In the middle: there are rows, neither a header nor the footer.
-        data[len(data) // 2] ^= 1
-        segments[-1].write_bytes(data)
-        _print(f"    bit 0 of byte {len(data) // 2:,} of {segments[-1].name[:12]}… is flipped")
-        self._show("verify", lake=copy, display="copy", fine=(3,))
+        self._damage()
         self._title("Make a training set, then erase a subject from everything")
-        # Export all events, and take one subject out of the lake and of that export.
-        self._show("train", "init", "events", "-o", "events.toml", format=None)
-        self._show("train", "export", "events.toml", "-o", "set", format=None)
-        with lakes.open(self._path) as lake:
-            subjects = lake.sql(_SOMEBODY).fetchall()
-        for (subject,) in subjects:
-            self._show("search", f"subject:{json.dumps(subject)}", format="lines")
-            self._show("erase", "--subject", subject, "--why", "asked on 3 May", "--yes")
-            self._show("train", "rebuild", "--erased", "set")
-            self._show("erase", "status")
+        self._train_and_erase()
         self._title("Look at the result")
         self._show("log", "-n", "5")
         self._show("stats")
@@ -189,12 +163,7 @@ class Tour:
                         progress.wipe()
                         self._count(lake)
             for writer in writers:
-                # Close a writer's input and wait for it; bad lines are no failure here.
-                message = writer.communicate()[1].decode(errors="replace").strip()
-                # Exit code 1 says that lines were quarantined, which is part of the tour. `stored`
-                # on stderr is what append says last: a writer that died before has not said it.
-                if writer.returncode not in (0, 1) or "stored" not in message:
-                    raise click.ClickException(f"a writer failed: {message or writer.returncode}")
+                _end(writer)
             self._count(lake)
             # What became of lines that are no new events.
             [(bad,)] = lake.sql("SELECT count(*) FROM quarantine").fetchall()
@@ -219,6 +188,32 @@ class Tour:
         # Twice, for the second run shows that nothing is ingested again.
         for _ in range(2):
             self._show("ingest", path.name, fine=(0, 1), format=None)
+
+    def _train_and_erase(self) -> None:
+        """Export all events, and take one subject out of the lake and of that export."""
+        self._show("train", "init", "events", "-o", "events.toml", format=None)
+        self._show("train", "export", "events.toml", "-o", "set", format=None)
+        with lakes.open(self._path) as lake:
+            subjects = lake.sql(_SOMEBODY).fetchall()
+        for (subject,) in subjects:
+            self._show("search", f"subject:{json.dumps(subject)}", format="lines")
+            self._show("erase", "--subject", subject, "--why", "asked on 3 May", "--yes")
+            self._show("train", "rebuild", "--erased", "set")
+            self._show("erase", "status")
+
+    def _damage(self) -> None:
+        """Flip a bit in the largest segment of a copy, and let verify find it."""
+        copy = f"{self._scratch}/copy"
+        shutil.copytree(self._path, copy)
+        segments = sorted(
+            Path(Paths(copy).root, "segments").rglob("*.parquet"), key=lambda p: p.stat().st_size
+        )
+        data = bytearray(segments[-1].read_bytes())
+        # In the middle: there are rows, neither a header nor the footer.
+        data[len(data) // 2] ^= 1
+        segments[-1].write_bytes(data)
+        _print(f"    bit 0 of byte {len(data) // 2:,} of {segments[-1].name[:12]}… is flipped")
+        self._show("verify", lake=copy, display="copy", fine=(3,))
 
     def _show(
         self,
@@ -270,6 +265,24 @@ class Tour:
 def _quoted(word: str) -> str:
     """Quote a word for a shell, in double quotes where these do, since SQL has single ones."""
     return f'"{word}"' if " " in word and not set(word) & set('"$`\\!') else shlex.quote(word)
+
+
+def _end(writer: Any) -> None:
+    """Close a writer's input and wait for it; bad lines are no failure here."""
+    message = writer.communicate()[1].decode(errors="replace").strip()
+    # Exit code 1 says that lines were quarantined, which is part of the tour.
+    # `stored` on stderr is what append says last: a writer that died before has not said it.
+    if writer.returncode not in (0, 1) or "stored" not in message:
+        raise click.ClickException(f"a writer failed: {message or writer.returncode}")
+
+
+def _lines(path: str | None) -> list[bytes]:
+    """Return the sample's lines; a large file only as far as a tour needs."""
+    if path is None:
+        return [line.encode() for line in sample.lines(EVENTS, 7)]
+    with open(path, "rb") as file:
+        sample_lines = [line for line in islice(file, 10 * EVENTS) if line.strip()]
+    return [line if line.endswith(b"\n") else line + b"\n" for line in sample_lines]
 
 
 def _environment() -> dict[str, str]:

@@ -110,16 +110,7 @@ def guard(run: Callable[[], object]) -> int:
     except SystemExit as error:  # a completion request
         return error.code if isinstance(error.code, int) else DONE
     except BaseException as error:
-        # The engine answers Ctrl-C with an error of its own.
-        code = INTERRUPTED if EngineMessage.is_interrupt(error) else code_of(error)
-        if os.environ.get("LAKELOG_DEBUG"):
-            traceback.print_exception(error)
-        if isinstance(error, click.exceptions.NoArgsIsHelpError):
-            click.echo(error.format_message(), err=True)
-        elif code == INTERRUPTED:
-            click.echo("lakelog: interrupted", err=True)
-        else:
-            click.echo(f"lakelog: error: {words_of(error)}", err=True)
+        code = _report(error)
         try:
             sys.stdout.flush()
         except (OSError, ValueError, AttributeError):  # full, or closed
@@ -139,6 +130,20 @@ def code_of(error: BaseException) -> int:
     return next(
         (code for error_type, code in CODES.items() if isinstance(error, error_type)), FAILED
     )
+
+
+def _report(error: BaseException) -> int:
+    # The engine answers Ctrl-C with an error of its own.
+    code = INTERRUPTED if EngineMessage.is_interrupt(error) else code_of(error)
+    if os.environ.get("LAKELOG_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+    elif code == INTERRUPTED:
+        click.echo("lakelog: interrupted", err=True)
+    else:
+        click.echo(f"lakelog: error: {words_of(error)}", err=True)
+    return code
 
 
 def words_of(error: BaseException) -> str:

@@ -87,12 +87,7 @@ def repair(
     left as it is; in an older file of the keys of its subjects, those that were destroyed are
     destroyed again.
     """
-    # Before the question: an answer to it must not end in a mistyped path.
-    # Every lake has this file, and nothing else does; opening it would already create caches.
-    if copy is not None and not os.path.isfile(os.path.join(copy, "lakelog.json")):
-        raise click.ClickException(f"{copy} is not a lake")
-    if copy is not None:
-        Store.load(copy)  # it has the data keys of the lake, if both are encrypted
+    _refuse_no_lake(copy)
     check = LakeCheck(app.path)
     store = check.store
     if store.attachment is not None and not dry_run:
@@ -350,6 +345,15 @@ def _confirm_and_repair(
     if not confirm(f"{source}; events in them may be lost?", yes):
         raise click.ClickException("nothing was changed")
     return check.repair(copy)
+
+
+def _refuse_no_lake(copy: str | None) -> None:
+    """Before the question: an answer to it must not end in a mistyped path."""
+    # Every lake has this file, and nothing else does; opening it would already create caches.
+    if copy is not None and not os.path.isfile(os.path.join(copy, "lakelog.json")):
+        raise click.ClickException(f"{copy} is not a lake")
+    if copy is not None:
+        Store.load(copy)  # it has the data keys of the lake, if both are encrypted
 
 
 def _report_lines(store: Store, report: Report) -> Iterator[str]:

@@ -109,15 +109,7 @@ def branch(
             records = [_branch_record(lake, n) for n in lake.store.refs.branches()]
             emit(records, target, [_branch_row(b) for b in records], _BRANCH)
         elif delete:
-            # The lake that is open here would go on appending to a branch that is gone.
-            if name == app.branch:
-                raise InUse(f"{name!r} is the branch in use: choose another with --branch first")
-            lake.store.refs.head(name)
-            # Its pending events are published first, so that the log of the branch has them.
-            with lakes.open(lake.path, create=False, branch=name) as branch_lake:
-                delete_branch(lake.store, name, branch_lake.settle)
-            names = f"{shlex.quote(name)} {shlex.quote(f'{name}@N')}"
-            app.say(f"deleted branch {name}; `lakelog branch {names}` recreates it at move N")
+            _delete_branch(app, lake, name)
         else:
             # The branch comes as an open lake; here only its creation is wanted.
             lake.branch(name, ref, message).close()
@@ -136,6 +128,18 @@ def _check_options(name: str | None, ref: str | None, listing: bool, delete: boo
         raise click.UsageError("--delete needs a name")
     if delete and ref is not None:
         raise click.UsageError("--delete takes one name")
+
+
+def _delete_branch(app: App, lake: lakes.Lake, name: str) -> None:
+    # The lake that is open here would go on appending to a branch that is gone.
+    if name == app.branch:
+        raise InUse(f"{name!r} is the branch in use: choose another with --branch first")
+    lake.store.refs.head(name)
+    # Its pending events are published first, so that the log of the branch has them.
+    with lakes.open(lake.path, create=False, branch=name) as branch_lake:
+        delete_branch(lake.store, name, branch_lake.settle)
+    names = f"{shlex.quote(name)} {shlex.quote(f'{name}@N')}"
+    app.say(f"deleted branch {name}; `lakelog branch {names}` recreates it at move N")
 
 
 def _tag_record(tag: Tag) -> dict[str, Any]:

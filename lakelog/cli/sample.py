@@ -95,20 +95,7 @@ def agent_run(rng: random.Random, number: int, moment: datetime) -> Story:
         "subject": f"run_{number:06d}",
     }
     for call in range(rng.randint(1, 3)):
-        model, prompt = rng.choice(list(MODELS)), rng.choice(list(PROMPTS))
-        dollars_in, dollars_out, token_ms = MODELS[model]
-        tokens_in = int(PROMPTS[prompt] * rng.lognormvariate(0, 0.3))
-        tokens_out = int(rng.lognormvariate(5.2, 0.6))
-        answer = {
-            "model": model,
-            "prompt": prompt,
-            "prompt_tokens": tokens_in,
-            "completion_tokens": tokens_out,
-            "latency_ms": int(
-                180 + tokens_in * 0.05 + tokens_out * token_ms * rng.uniform(0.8, 1.4)
-            ),
-            "cost_usd": round((tokens_in * dollars_in + tokens_out * dollars_out) / 1e6, 6),
-        }
+        answer = _model_call(rng)
         moment += timedelta(milliseconds=answer["latency_ms"])
         # The envelope's id makes a repeated `append` of the sample change nothing.
         yield moment, _event("llm.call", envelope, answer, id=f"req_{number:06d}_{call}")
@@ -154,6 +141,21 @@ def _failure(
     error_text = ERROR_TEXTS[error].format(host=rng.choice(HOSTS), n=rng.randrange(400, 8000))
     data = {"error": error, "latency_ms": latency_ms, "attempt": attempt}
     return _event("FAIL", envelope, data, level="ERROR", message=error_text, id=key)
+
+
+def _model_call(rng: random.Random) -> SampleEvent:
+    model, prompt = rng.choice(list(MODELS)), rng.choice(list(PROMPTS))
+    dollars_in, dollars_out, token_ms = MODELS[model]
+    tokens_in = int(PROMPTS[prompt] * rng.lognormvariate(0, 0.3))
+    tokens_out = int(rng.lognormvariate(5.2, 0.6))
+    return {
+        "model": model,
+        "prompt": prompt,
+        "prompt_tokens": tokens_in,
+        "completion_tokens": tokens_out,
+        "latency_ms": int(180 + tokens_in * 0.05 + tokens_out * token_ms * rng.uniform(0.8, 1.4)),
+        "cost_usd": round((tokens_in * dollars_in + tokens_out * dollars_out) / 1e6, 6),
+    }
 
 
 def _confidence(rng: random.Random) -> float:

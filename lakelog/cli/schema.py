@@ -120,8 +120,7 @@ def check(
     Exits with 3 if there are any.
     """
     with app.open() as lake:
-        pinned = lake.at(at or lake.branch_name)
-        contracts = views.Contract.of_state(lake.store, lake.store.manifests.load(pinned.id))
+        contracts = contracts_of(lake, at)
         if type_ is not None:
             contracts = {name: contract for name, contract in contracts.items() if name == type_}
         breaches_now = breaches(lake, contracts, at) if contracts else []
@@ -130,6 +129,12 @@ def check(
     if not contracts:
         app.say("there is no contract: lakelog schema pin makes one")
     exits.exit_if(breaches_now, exits.WRONG)
+
+
+def contracts_of(lake: Lake, ref: str | None = None) -> dict[str, views.Contract]:
+    """Return the contracts of the branch, or of a state."""
+    pinned = lake.at(ref or lake.branch_name)
+    return views.Contract.of_state(lake.store, lake.store.manifests.load(pinned.id))
 
 
 def breaches(

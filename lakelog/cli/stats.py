@@ -38,11 +38,16 @@ def stats(
             sizes = column_sizes(lake.store, counts)
             emit(sizes, target, [_table_row(s) for s in sizes])
         else:
-            # The numbers as an object; times as ISO 8601.
-            record = dataclasses.asdict(counts)
-            record["snapshot_time"] = micros(counts.snapshot_time)
-            record["time"] = [micros(t) for t in counts.time] if counts.time else None
+            record = as_record(counts)
             emit_record(record, target, lambda: "\n".join(panel(counts, bool(at))) + "\n")
+
+
+def as_record(counts: Stats) -> dict[str, Any]:
+    """Return the numbers as an object; times as ISO 8601."""
+    record = dataclasses.asdict(counts)
+    record["snapshot_time"] = micros(counts.snapshot_time)
+    record["time"] = [micros(t) for t in counts.time] if counts.time else None
+    return record
 
 
 def panel(counts: Stats, past: bool) -> Iterator[str]:

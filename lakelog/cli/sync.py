@@ -117,13 +117,7 @@ def sync(
         raise click.UsageError("one target is needed, such as sqlite:events.db, or --config FILE")
     plan = dataclasses.replace(plan, target=arguments[0] if arguments else "")
     if print_unit:
-        # A unit with what was asked for on the command line, but for passwords.
-        plans = [plan] if config is None else SyncPlan.read_all(config)
-        targets, variables = zip(*(entry.public_target() for entry in plans), strict=True)
-        command = ["sync"] if config else ["sync", *targets]
-        variable = ", ".join(sorted({*variables} - {""}))
-        secrets = _SECRETS.format(variable=variable) if variable else ""
-        click.echo(unit(app, command, f"syncs to {', '.join(targets)}", secrets=secrets), nl=False)
+        click.echo(_unit(app, plan, config), nl=False)
         return
     plans = [plan] if config is None else SyncPlan.read_all(config)
     with app.open() as lake, app.progress("syncing", "rows") as progress:
@@ -139,6 +133,16 @@ def sync(
     elif target.format == "json":
         emit(results, target)
     exits.exit_if(once and runner.has_failed, exits.FAILED)
+
+
+def _unit(app: App, plan: SyncPlan, config: str | None) -> str:
+    """A unit with what was asked for on the command line, but for passwords."""
+    plans = [plan] if config is None else SyncPlan.read_all(config)
+    targets, variables = zip(*(entry.public_target() for entry in plans), strict=True)
+    command = ["sync"] if config else ["sync", *targets]
+    variable = ", ".join(sorted({*variables} - {""}))
+    secrets = _SECRETS.format(variable=variable) if variable else ""
+    return unit(app, command, f"syncs to {', '.join(targets)}", secrets=secrets)
 
 
 def _report(app: App, result: SyncResult, seconds: float) -> None:

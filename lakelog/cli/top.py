@@ -170,13 +170,7 @@ class LiveScreen:
             return True
         for key in keys:
             if self.entry is not None:
-                entry = self.entry or ""
-                if key in "\r\n":
-                    self.entry, self.options = None, replace(self.options, pattern=entry)
-                elif key in _BACKSPACE:
-                    self.entry = entry[:-1]
-                elif key.isprintable():
-                    self.entry = entry + key
+                self._type(key)
             elif key in "qQ":
                 return False
             elif key in "pP ":
@@ -187,6 +181,15 @@ class LiveScreen:
             elif key == "/":
                 self.entry = ""
         return True
+
+    def _type(self, key: str) -> None:
+        entry = self.entry or ""
+        if key in "\r\n":
+            self.entry, self.options = None, replace(self.options, pattern=entry)
+        elif key in _BACKSPACE:
+            self.entry = entry[:-1]
+        elif key.isprintable():
+            self.entry = entry + key
 
     def _draw(self, figures: LakeFigures, machine: MachineFigures) -> None:
         size = shutil.get_terminal_size((80, 24))

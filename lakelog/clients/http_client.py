@@ -164,10 +164,7 @@ class HttpConnection:
                 break
             if attempt < _TRIES:
                 # As long as the server asks for, or growing times.
-                requested = reply.retry_after
-                time.sleep(
-                    connection.pause(attempt) if requested is None else min(requested, _WAIT_MAX)
-                )
+                time.sleep(_pause(reply, attempt))
         else:
             raise ConnectionLost(f"{self._to.address}: {_words(reply)}")
         if reply.status < 300 or reply.status in accept:
@@ -260,6 +257,12 @@ class HttpConnection:
         return http.client.HTTPSConnection(
             endpoint.host, endpoint.port, timeout=seconds, context=context
         )
+
+
+def _pause(reply: Reply, attempt: int) -> float:
+    """The seconds that a server asks for, or growing ones."""
+    requested = reply.retry_after
+    return connection.pause(attempt) if requested is None else min(requested, _WAIT_MAX)
 
 
 def _words(reply: Reply) -> str:

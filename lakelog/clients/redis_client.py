@@ -87,12 +87,7 @@ class RedisClient:
                 raise
             except Exception as error:
                 self._note(command, began, error)
-                # Whether another attempt may help: nothing answered, or the server cannot answer
-                # now.
-                # The primary became a replica: its name may soon mean another server.
-                is_replica = redis.ReadOnlyError, redis.exceptions.MasterDownError
-                unanswered = redis.ConnectionError, redis.TimeoutError, OSError, *is_replica
-                if not (isinstance(error, unanswered) or str(error).startswith("BUSY ")):
+                if not _may_pass(error):
                     raise
                 if isinstance(error, redis.ResponseError):
                     # Behind Sentinels the next connections lead to another server.
@@ -232,6 +227,14 @@ class RedisClient:
         return self.config.host.join(
             Address.without_secrets(fragment, secrets) for fragment in fragments
         )
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another attempt may help: nothing answered, or the server cannot answer now."""
+    # The primary became a replica: its name may soon mean another server.
+    is_replica = redis.ReadOnlyError, redis.exceptions.MasterDownError
+    unanswered = redis.ConnectionError, redis.TimeoutError, OSError, *is_replica
+    return isinstance(error, unanswered) or str(error).startswith("BUSY ")
 
 
 def _answers() -> tuple[type[Exception], ...]:

@@ -108,13 +108,7 @@ def run(
     """
     # Before the first round, which starts the engine's threads: glibc gives each its heap when it
     # allocates first.
-    # Let all threads share one heap: glibc gives each of the engine's threads its own, which
-    # returns little to the system.
-    with contextlib.suppress(AttributeError):  # not of this C library
-        # Both: the arenas bound how many heaps there are, the threshold what large blocks leave
-        # behind in them.
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAPPED)
+    _share_arena()
     wake = threading.Event()
     observer = None if poll else _observe(watcher, wake, say)
     compaction, rounds = CompactionRuns(watcher), _RetryingRounds(watcher, say)
@@ -151,6 +145,16 @@ def run(
                 observer.join(5)
         if not resting:
             watcher.close()
+
+
+def _share_arena() -> None:
+    """Let all threads share one heap: glibc gives each of the engine's threads its own, which
+    returns little to the system."""
+    with contextlib.suppress(AttributeError):  # not of this C library
+        # Both: the arenas bound how many heaps there are, the threshold what large blocks leave
+        # behind in them.
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAPPED)
 
 
 def _pause(new: int) -> float:

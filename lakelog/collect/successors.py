@@ -94,15 +94,7 @@ class Successors:
         self._scans += 1
         # Those of before too: a link goes, or leads elsewhere, while its file is rotated.
         self._linked_folders |= {os.path.dirname(os.path.realpath(link)) for link in listing.links}
-        # Add the files that were found before and are still there.
-        for identity, path in list(self._paths.items()):
-            state = _state_of(path)
-            if state is None or state.identity != identity:
-                del self._paths[identity]
-            else:
-                listing.add(state)
-        for identity in self._missing.keys() & listing.inodes:
-            del self._missing[identity]
+        self._keep(listing)
         missing = [
             followed
             for identity, followed in followed_files.items()
@@ -147,6 +139,17 @@ class Successors:
             if unread > 0:
                 losses.append(LostFile(missing.path, unread, missing.key))
         return losses
+
+    def _keep(self, listing: FileScan) -> None:
+        """Add the files that were found before and are still there."""
+        for identity, path in list(self._paths.items()):
+            state = _state_of(path)
+            if state is None or state.identity != identity:
+                del self._paths[identity]
+            else:
+                listing.add(state)
+        for identity in self._missing.keys() & listing.inodes:
+            del self._missing[identity]
 
     def _miss(self, identity: FileIdentity, path: str, size: int, key: str) -> None:
         self._missing.setdefault(identity, _MissingFile(path, size, key, self._scans))

@@ -152,19 +152,7 @@ class Turns:
             if is_last:
                 _close_entry(entry)
             else:
-                # Queue a file that is not at its end behind those that stay open with it, or at
-                # the end of all that wait.
-                turns_taken = sum(job.had_turn for job in self._waiting)
-                # Its chunks are given back: the cursor says where its next turn begins.
-                if not entry.had_turn and turns_taken >= OPEN_MAX:
-                    _end_reading(entry)
-                    place = turns_taken
-                else:
-                    place = min(turns_taken, OPEN_MAX - 1)
-                # The sort is stable, so it only moves the files that stay open to the front.
-                entry.had_turn = True
-                self._waiting.sort(key=lambda job: not job.had_turn)
-                self._waiting.insert(place, entry)
+                self._requeue(entry)
             # Asked after a turn and not before: each round gives at least one, so that every file
             # gets on.
             if time.monotonic() > until:
@@ -206,6 +194,21 @@ class Turns:
             *(entry for entry in self._waiting if not entry.had_turn),
             *with_turns[1:],
         ]
+
+    def _requeue(self, entry: _QueuedFile) -> None:
+        """Queue a file that is not at its end behind those that stay open with it, or at the end of
+        all that wait."""
+        turns_taken = sum(job.had_turn for job in self._waiting)
+        # Its chunks are given back: the cursor says where its next turn begins.
+        if not entry.had_turn and turns_taken >= OPEN_MAX:
+            _end_reading(entry)
+            place = turns_taken
+        else:
+            place = min(turns_taken, OPEN_MAX - 1)
+        # The sort is stable, so it only moves the files that stay open to the front.
+        entry.had_turn = True
+        self._waiting.sort(key=lambda job: not job.had_turn)
+        self._waiting.insert(place, entry)
 
 
 def _report_delta(entry: _QueuedFile) -> FileReport:

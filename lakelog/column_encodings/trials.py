@@ -29,7 +29,7 @@ def choose(values: pa.Array, scale: float = 1) -> str:
     """
     if pa.types.is_boolean(values.type):
         return _PLAIN
-    if len(values.unique()) < min(_FEW, len(values) / 4):
+    if _are_few(values):
         return DICTIONARY
     repeats = len(values.unique()) < _MOST * len(values)
     if pa.types.is_floating(values.type):
@@ -40,6 +40,11 @@ def choose(values: pa.Array, scale: float = 1) -> str:
     if len(tried) == 1:
         return tried[0]
     return min(tried, key=lambda encoding: _estimate(values, encoding, scale))
+
+
+def _are_few(values: pa.Array) -> bool:
+    """Whether a column has few different values, by a sample of it."""
+    return len(values.unique()) < min(_FEW, len(values) / 4)
 
 
 def sample(length: int, rows_max: int) -> pa.Array:

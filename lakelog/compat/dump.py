@@ -59,11 +59,8 @@ class LogEntry:
     def to_dict(self) -> JsonObject:
         """Return it as a dict that JSON can hold; the timestamp is ISO 8601 text."""
         moment = self.timestamp.isoformat().removesuffix("+00:00")
-        offset = self.timestamp.utcoffset()
         return {
-            "timestamp": f"{moment}Z"
-            if (offset is not None and not offset)
-            else self.timestamp.isoformat(),
+            "timestamp": f"{moment}Z" if _is_utc(self.timestamp) else self.timestamp.isoformat(),
             "source": self.source,
             "content": self.content,
             "level": self.level,
@@ -339,3 +336,8 @@ def _parse_data(payload: str | None) -> object:
         return orjson.loads(payload) if payload is not None else None
     except orjson.JSONDecodeError:
         return payload
+
+
+def _is_utc(moment: datetime) -> bool:
+    offset = moment.utcoffset()
+    return offset is not None and not offset

@@ -262,7 +262,17 @@ class Lookups:
         # Marks of the older system are stored as events, but were none there.
         for name in omega.OWN:
             types.pop(name, None)
-        # The times of the oldest and the newest row.
+        oldest, newest = self._span()
+        return {
+            "total_events": sum(types.values()),
+            "event_types": dict(sorted(types.items(), key=lambda pair: (-pair[1], pair[0]))),
+            "oldest": oldest,
+            "newest": newest,
+            "processed": len(self._processed_ids()),
+        }
+
+    def _span(self) -> tuple[float | None, float | None]:
+        """The times of the oldest and the newest row."""
         times: list[int] = []
         mixed: list[SegmentEntry] = []
         for entry in self._entries:
@@ -279,14 +289,7 @@ class Lookups:
             # Its own times may be those of marks: it is read where it could reach beyond the rest.
             if not times or entry.time[0] < min(times) or entry.time[1] > max(times):
                 times += self._pack(entry.key).span()
-        oldest, newest = (min(times) / 1e6, max(times) / 1e6) if times else (None, None)
-        return {
-            "total_events": sum(types.values()),
-            "event_types": dict(sorted(types.items(), key=lambda pair: (-pair[1], pair[0]))),
-            "oldest": oldest,
-            "newest": newest,
-            "processed": len(self._processed_ids()),
-        }
+        return (min(times) / 1e6, max(times) / 1e6) if times else (None, None)
 
 
 def _may(counts: Counts, name: str | None) -> bool:

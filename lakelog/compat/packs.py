@@ -90,17 +90,7 @@ class Pack:
             blocks.setdefault(place // BLOCK, []).append(place % BLOCK)
         by_place: dict[int, dict[str, object]] = {}
         for number, offsets in blocks.items():
-            columns = self._decoded.get(number)
-            if columns is None:
-                batch = self._blocks.get_batch(number)
-                columns = {
-                    name: column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-                    for name, column in zip(COLUMNS, batch.columns, strict=True)
-                }
-                # The least recently asked for goes first, as they stand in order.
-                self._decoded[number] = columns
-                while len(self._decoded) > _DECODED_MAX:
-                    self._decoded.popitem(last=False)
+            columns = self._block(number)
             low, high = min(offsets), max(offsets)
             # Converting a slice at once is faster than row by row, as long as few of its rows are
             # superfluous.
@@ -112,6 +102,20 @@ class Pack:
             for offset, row in zip(offsets, rows, strict=True):
                 by_place[number * BLOCK + offset] = dict(zip(columns, row, strict=True))
         return [by_place[place] for place in places]
+
+    def _block(self, number: int) -> pa.Table:
+        columns = self._decoded.get(number)
+        if columns is None:
+            batch = self._blocks.get_batch(number)
+            columns = {
+                name: column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+                for name, column in zip(COLUMNS, batch.columns, strict=True)
+            }
+            # The least recently asked for goes first, as they stand in order.
+            self._decoded[number] = columns
+            while len(self._decoded) > _DECODED_MAX:
+                self._decoded.popitem(last=False)
+        return columns
 
     def _code(self, name: str, value: str) -> int:
         # Not -1, which is the code of null: a value that is not there must match nothing.

@@ -117,18 +117,7 @@ class EventPersistenceManager:
             # Encoded at once: the caller may change its dict afterwards.
             batch, _ = encode_events([event])
         except InvalidEvent as error:
-            # Keep for the quarantine what is no event.
-            try:
-                shown_event = json.dumps(event, default=repr)
-            except (ValueError, TypeError, RecursionError):
-                shown_event = repr(event)
-            with self._changed:
-                self._require_open()
-                self._rejected.append(
-                    (error.reason, shown_event.encode("utf-8", "backslashreplace").decode())
-                )
-                self._refused += 1
-            return QueueReply(False)
+            return QueueReply(self._reject(error.reason, event))
         with self._changed:
             self._require_open()
             self._queue.append((batch.lines[0], batch.ids[0]))
@@ -218,6 +207,20 @@ class EventPersistenceManager:
             self._waiting.append((loop, future))
         return lambda: future.__await__()
 
+    def _reject(self, reason: str, event: object) -> bool:
+        """Keep for the quarantine what is no event."""
+        try:
+            shown_event = json.dumps(event, default=repr)
+        except (ValueError, TypeError, RecursionError):
+            shown_event = repr(event)
+        with self._changed:
+            self._require_open()
+            self._rejected.append(
+                (reason, shown_event.encode("utf-8", "backslashreplace").decode())
+            )
+            self._refused += 1
+        return False
+
     def _start(self) -> None:
         self._lake = open_lake(self.config["database_path"])
         self._database = EventDatabase(self._lake)
@@ -264,8 +267,7 @@ class EventPersistenceManager:
             with self._changed:
                 # Woken early only by a full batch; the queue is asked again each second at most.
                 if not self._is_due() and not failures:
-                    seconds = self._since + self.config["batch_timeout"] - time.monotonic()
-                    self._changed.wait(max(min(seconds, 1.0), 0.001) if self._queue else 1.0)
+                    self._changed.wait(self._until_due())
                 # With failures everything that waits is tried again, due or not.
                 batch = self._take() if self._is_due() or failures else []
             if self._state == "stopping":
@@ -305,6 +307,10 @@ class EventPersistenceManager:
             or self._state == "stopping"
             or time.monotonic() - self._since >= self.config["batch_timeout"]
         )
+
+    def _until_due(self) -> float:
+        seconds = self._since + self.config["batch_timeout"] - time.monotonic()
+        return max(min(seconds, 1.0), 0.001) if self._queue else 1.0
 
     def _take(self) -> list[EncodedLine]:
         """Take the oldest events; the lock is held."""

@@ -179,11 +179,7 @@ class Consumer:
             with closing(MessageBatch(self._job)) as batch:
                 if not states and not self._is_known(batch):
                     raise SyncRefused(self._source.absence)
-                order, cursors = self._source.order, batch.cursors
-                consumed = [
-                    (cursors[key], state) for key, state in states.items() if key in cursors
-                ]
-                if any(order(cursor.position) > order(state.end) for cursor, state in consumed):
+                if self._lies_beyond(batch, states):
                     # Perhaps only since these states were asked for, by another consumer.
                     states = {state.key: state for state in self._source.states()}
                 try:
@@ -341,6 +337,12 @@ class Consumer:
             is_past = order(cursor.position) >= newest_seen
             marks = StreamCursor.thinned([*cursor.marks, *fresh])
             batch.move(replace(cursor, marks=marks, seen="" if is_past else cursor.seen))
+
+    def _lies_beyond(self, batch: MessageBatch, states: dict[str, StreamState]) -> bool:
+        """Whether the lake was read further than these states go."""
+        order, cursors = self._source.order, batch.cursors
+        consumed = [(cursors[key], state) for key, state in states.items() if key in cursors]
+        return any(order(cursor.position) > order(state.end) for cursor, state in consumed)
 
     def _count(self, batch: MessageBatch, messages: int, missing: int) -> None:
         was = self._result

@@ -195,12 +195,7 @@ class KafkaTopic(MessageSource):
         if key is not None:
             details["key"] = text_or_base64(key)
         if headers := raw.headers():
-            pairs = [
-                (name, None if value is None else text_or_base64(value)) for name, value in headers
-            ]
-            details["headers"] = (
-                dict(pairs) if len({name for name, _ in pairs}) == len(pairs) else pairs
-            )
+            details["headers"] = _listed(headers)
         return Message(
             f"{self._prefix}{partition}",
             # A position is that of the message to be read next.
@@ -212,3 +207,9 @@ class KafkaTopic(MessageSource):
             orjson.dumps(details),
             "kafka",
         )
+
+
+def _listed(headers: list[tuple[str, bytes | None]]) -> object:
+    """Headers as an object; as a list of pairs where a name is repeated."""
+    pairs = [(name, None if value is None else text_or_base64(value)) for name, value in headers]
+    return dict(pairs) if len({name for name, _ in pairs}) == len(pairs) else pairs

@@ -84,10 +84,7 @@ def snapshot_containers(
     """
     engine = engine or Engine()
     containers = [engine.inspect(name) for name in dict.fromkeys(names)]
-    stamp = _stamp(disk.now_us())
-    number = 1
-    while File(lake.store.paths.tag(id := stamp if number == 1 else f"{stamp}-{number}")).exists():
-        number += 1
+    id = _free_id(lake)
     with staging(lake) as folder, contextlib.ExitStack() as stack:
         # All are paused before the first is read, so that they are saved at one moment.
         for container in containers:
@@ -227,14 +224,7 @@ def restore_snapshot(
     Policy.require(lake.store.paths, "restore")
     # Names and every byte before the first container: a restore of several has no way back.
     snapshot, engine = find_snapshot(lake, name), engine or Engine()
-    if missing := [name for name in only if name not in snapshot.containers]:
-        available = ", ".join(snapshot.containers)
-        raise UnknownRef(f"{snapshot.id} holds no container {missing[0]!r}, but {available}")
-    names = tuple(only) or snapshot.containers
-    if new_name is not None and len(names) != 1:
-        raise StateRefused(
-            f"{snapshot.id} holds {', '.join(names)}: name one of them to give it another name"
-        )
+    names = _chosen(snapshot, only, new_name)
     _refuse_damaged(lake, snapshot)
     for container_name in names:
         if engine.exists(new_name or container_name) and not replace:
@@ -248,6 +238,20 @@ def restore_snapshot(
             _start(lake, snapshot, saved_container, new_name, state, options, engine, progress)
         )
     return started
+
+
+def _chosen(
+    snapshot: ContainerSnapshot, only: Sequence[str], new_name: str | None
+) -> tuple[str, ...]:
+    if missing := [name for name in only if name not in snapshot.containers]:
+        available = ", ".join(snapshot.containers)
+        raise UnknownRef(f"{snapshot.id} holds no container {missing[0]!r}, but {available}")
+    names = tuple(only) or snapshot.containers
+    if new_name is not None and len(names) != 1:
+        raise StateRefused(
+            f"{snapshot.id} holds {', '.join(names)}: name one of them to give it another name"
+        )
+    return names
 
 
 def _refuse_damaged(lake: Lake, snapshot: ContainerSnapshot) -> None:
@@ -269,16 +273,7 @@ def _start(
     # Under another name it must not write to the state of the first one.
     like, targets = _placed(saved_container, name, engine)
     targets = targets if with_state else {}
-    # Raise StateRefused where another machine has chosen directories of this host.
-    # A volume is the engine's; with slashes its name would be a path to it.
-    paths = [m.source for m in like.mounts if not _VOLUME.fullmatch(m.name)]
-    if paths and not snapshot.state.is_own:
-        # A record of another machine could name any directory of this one.
-        raise StateRefused(
-            f"{snapshot.id} was saved by another machine, and mounts {', '.join(paths)} of this"
-            " one: `lakelog state restore NAME --to PATH` brings its state where you say, `lakelog"
-            " machine adopt` makes its states this machine's"
-        )
+    _refuse_foreign_paths(snapshot, like)
     request = RestoreRequest(lake, snapshot.id, targets, tuple(targets))
     if targets:
         # Before the container of that name is stopped.
@@ -298,6 +293,19 @@ def _start(
                 " back what was there"
             ) from None
     return Started(name, saved_container.image, targets, backup, replaced)
+
+
+def _refuse_foreign_paths(snapshot: ContainerSnapshot, container: Container) -> None:
+    """Raise StateRefused where another machine has chosen directories of this host."""
+    # A volume is the engine's; with slashes its name would be a path to it.
+    paths = [m.source for m in container.mounts if not _VOLUME.fullmatch(m.name)]
+    if paths and not snapshot.state.is_own:
+        # A record of another machine could name any directory of this one.
+        raise StateRefused(
+            f"{snapshot.id} was saved by another machine, and mounts {', '.join(paths)} of this"
+            " one: `lakelog state restore NAME --to PATH` brings its state where you say, `lakelog"
+            " machine adopt` makes its states this machine's"
+        )
 
 
 @contextlib.contextmanager
@@ -344,6 +352,14 @@ def _placed(
     values = {**saved_container.container.__dict__, "mounts": tuple(mounts)}
     # Two containers cannot have one port of the host.
     return Container(**(values if is_same else {**values, "ports": ()})), targets
+
+
+def _free_id(lake: Lake) -> str:
+    stamp = _stamp(disk.now_us())
+    number = 1
+    while File(lake.store.paths.tag(id := stamp if number == 1 else f"{stamp}-{number}")).exists():
+        number += 1
+    return id
 
 
 def _stamp(time: int) -> str:

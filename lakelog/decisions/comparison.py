@@ -239,8 +239,7 @@ class _Comparer:
         names, numbers = np.unique(np.array(self._contexts, dtype=object), return_inverse=True)
         log, targets = self._log(rated, numbers)
         contexts = []
-        sizes = np.bincount(numbers)
-        for number in [int(number) for number in np.argsort(-sizes, kind="stable")]:
+        for number in _by_size(numbers):
             inside = numbers == number
             gain = _estimate(log.among(inside[rated]), targets[inside[rated]])
             counts = int(inside.sum()), int(changed[inside].sum())
@@ -320,6 +319,11 @@ class _Comparer:
 def _text_ranks(texts: list[str]) -> Integers:
     # As objects: NumPy gives all texts the room of the longest one, and drops NULs at their ends.
     return ranks(np.array(texts, dtype=object))
+
+
+def _by_size(numbers: Integers) -> list[int]:
+    sizes = np.bincount(numbers)
+    return [int(number) for number in np.argsort(-sizes, kind="stable")]
 
 
 def _is_better(new: list[tuple[float, str]], old: list[tuple[float, str]]) -> bool | None:

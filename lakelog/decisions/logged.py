@@ -145,17 +145,7 @@ class _Reading:
 
     def of(self, reader: pa.RecordBatchReader, left_out: int) -> PointLog:
         for batch in reader:
-            for name in ("worth", "confidence", "propensity", "setting"):
-                if name in batch.schema.names:
-                    numbers = batch[name].to_numpy(zero_copy_only=False).astype(float)
-                    self._put(name, np.where(np.isfinite(numbers), numbers, np.nan))
-            for name in ("cluster", "time", "seq"):
-                self._put(name, batch[name].to_numpy(zero_copy_only=False))
-            self._put("option", self._options.of([batch["chosen"]]))
-            members = [batch[f"m{n}"] for n in range(len(self._columns.members))]
-            self._put("context", self._contexts.of(members, len(batch)))
-            if self._columns.policy is not None:
-                self._put("target", self._targets.of([batch["target"]]))
+            self._add(batch)
         numbers = {name: np.concatenate(arrays) for name, arrays in self._batches.items()}
         if not numbers:
             raise NoDecisions("no such decisions: `lakelog decisions` lists the points")
@@ -192,6 +182,19 @@ class _Reading:
         places = {name: number for number, name in enumerate(names)}
         options = [places.get(name, -1) for name in self._targets.values]
         return np.array(options, dtype=np.int64)[targets]
+
+    def _add(self, batch: pa.RecordBatch) -> None:
+        for name in ("worth", "confidence", "propensity", "setting"):
+            if name in batch.schema.names:
+                numbers = batch[name].to_numpy(zero_copy_only=False).astype(float)
+                self._put(name, np.where(np.isfinite(numbers), numbers, np.nan))
+        for name in ("cluster", "time", "seq"):
+            self._put(name, batch[name].to_numpy(zero_copy_only=False))
+        self._put("option", self._options.of([batch["chosen"]]))
+        members = [batch[f"m{n}"] for n in range(len(self._columns.members))]
+        self._put("context", self._contexts.of(members, len(batch)))
+        if self._columns.policy is not None:
+            self._put("target", self._targets.of([batch["target"]]))
 
     def _put(self, name: str, numbers: np.ndarray) -> None:
         self._batches.setdefault(name, []).append(numbers)

@@ -143,7 +143,14 @@ def evaluate(
     options the same chance."""
     if log.propensities is None:
         return _stratified(log, targets, level)
-    weights = _chances(log, targets) / log.propensities
+    return _weighted(log, targets, log.propensities, level)
+
+
+def _weighted(
+    log: LoggedChoices, targets: Integers | None, propensities: Floats, level: float
+) -> dict[str, PolicyValue]:
+    """Each method with recorded propensities."""
+    weights = _chances(log, targets) / propensities
     effective = effective_count(weights)
     if not _is_enough(log, effective):
         return {m: PolicyValue(m, len(log), 0, effective, None, None) for m in METHODS}

@@ -119,7 +119,13 @@ def recommendation(log: PointLog, finding: Recommendation) -> Recommendation:
     assert gain is not None
     if gain.low <= 0:
         return replace(finding, verdict=NO_EVIDENCE, reason="the difference may be chance")
-    # A recommendation, if what was known earlier would have led to a better option later.
+    return _tested(log, finding, candidates, best, majority)
+
+
+def _tested(
+    log: PointLog, finding: Recommendation, candidates: list[int], best: int, majority: int
+) -> Recommendation:
+    """A recommendation, if what was known earlier would have led to a better option later."""
     choices = log.choices()
     is_early = early(len(choices))
     before = _best(_values(choices.among(is_early), candidates))

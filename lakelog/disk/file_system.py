@@ -36,9 +36,7 @@ class FileSystem:
                 )
             except FileExistsError:
                 pass
-            with OpenFile.closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
-                if not disk.lock(fd) or not LockFile(path).is_held():
-                    raise UnsupportedStore(f"{self.root}: flock does not exclude; use a local disk")
+            self._probe_lock(path)
         except PermissionError as error:
             raise UnsupportedStore(
                 f"{self.root}: link is not allowed here ({error}); use a local disk"
@@ -46,6 +44,11 @@ class FileSystem:
         finally:
             disk.unlink(path)
             disk.unlink(second_name)
+
+    def _probe_lock(self, path: str) -> None:
+        with OpenFile.closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+            if not disk.lock(fd) or not LockFile(path).is_held():
+                raise UnsupportedStore(f"{self.root}: flock does not exclude; use a local disk")
 
     def refuse_remote(self) -> None:
         """Refuse one shared between kernels, by type, where the system lists its mounts."""

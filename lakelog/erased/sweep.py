@@ -64,7 +64,7 @@ def _obsolete(store: SweptLake) -> Iterator[str]:
     keys = _erased_keys(store)
     scrubbed = store.erased.segments().keys() - keys
     for digest, encoded in manifest_texts(store) if keys or scrubbed else ():
-        mentions = {key.decode() for key in _KEYS.findall(encoded)}
+        mentions = segment_keys(encoded)
         if keys & mentions or (scrubbed & mentions and _has_subjects(encoded, scrubbed)):
             yield KEYS.object("manifests", digest)
 
@@ -78,6 +78,11 @@ def manifest_texts(store: SweptLake) -> Iterator[tuple[str, bytes]]:
             with contextlib.suppress(FileNotFoundError, zstandard.ZstdError, ValueError):
                 data = volume.read(KEYS.object("manifests", digest))
                 yield digest, zstandard.ZstdDecompressor().decompress(VAULT.decrypt(data))
+
+
+def segment_keys(encoded: bytes) -> set[str]:
+    """Return the keys of entries in the JSON of a manifest or page that are digests."""
+    return {key.decode() for key in _KEYS.findall(encoded)}
 
 
 def _has_subjects(encoded: bytes, scrubbed: Collection[str]) -> bool:

@@ -59,9 +59,7 @@ class ErasedLines:
             erasures = self._subjects.of(subject) if subject else ()
             if not (erasures or self._spans_of_any):
                 continue
-            # A line has one of them, in the spelling that it came with.
-            name = next(name for name in frame_rows.TIMES if name in event)
-            time_us = to_micros(parse_time(event[name]))
+            time_us = _time_us(event)
             if earlier := [e.key for e in erasures if time_us <= e.time]:
                 reason = f"is of a subject that was erased (erasure {earlier[0]}), and from before"
                 reasons[number] = reason
@@ -81,3 +79,9 @@ class ErasedLines:
         is_known = self._refusal.mask(rows, self._store.paths.protection)
         reason = "has the content of one that was erased (`lakelog erase list`)"
         return {number: reason for number, known in zip(suspects, is_known, strict=True) if known}
+
+
+def _time_us(event: dict[str, str]) -> int:
+    # A line has one of them, in the spelling that it came with.
+    name = next(name for name in frame_rows.TIMES if name in event)
+    return to_micros(parse_time(event[name]))

@@ -102,16 +102,7 @@ def _erase(
         while waiting:
             run, selectors = list[Erasure](), list[Selector]()
             for record in waiting:
-                # What selects the rows of an erasure that the lake has; None if it has none.
-                if not record.subject:
-                    selector = _by_rows(store, record)
-                else:
-                    subject = subjects.get(record.key)
-                    selector = (
-                        Selector((subject,), until=max(record.time, record.arrived))
-                        if subject
-                        else None
-                    )
+                selector = _selector(store, record, subjects)
                 if selector is None and (has_words or record.key in unfinished):
                     # No row: of states of which the rows are gone only their words go, and what a
                     # run that was killed had yet to delete.
@@ -146,6 +137,14 @@ def _fits(selector: Selector, selectors: Sequence[Selector]) -> bool:
         return not selectors
     is_new = all(other.subjects and other.subjects != selector.subjects for other in selectors)
     return is_new and len(selectors) < erasing.TOGETHER
+
+
+def _selector(store: Store, record: Erasure, subjects: dict[str, str]) -> Selector | None:
+    """What selects the rows of an erasure that the lake has; None if it has none."""
+    if not record.subject:
+        return _by_rows(store, record)
+    subject = subjects.get(record.key)
+    return Selector((subject,), until=max(record.time, record.arrived)) if subject else None
 
 
 def _by_rows(store: Store, record: Erasure) -> Selector | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 
 from lakelog.errors import InvalidEvent
@@ -61,13 +61,7 @@ def _rows(batch: pa.RecordBatch) -> list[JsonObject]:
         counts = column.cast(pa.int64()).to_pylist()
         for row, nanos in zip(rows, counts, strict=True):
             if nanos is not None and nanos % 1000:
-                # A time of so many nanoseconds, which lost the last three digits, as ISO 8601.
-                value = row[field.name]
-                if isinstance(value, datetime) and nanos < 0:  # it was cut towards 1970
-                    value -= timedelta(microseconds=1)
-                text = value.isoformat(timespec="microseconds")
-                exact = _MICROSECONDS.sub(rf"\g<0>{nanos % 1000:03d}", text)
-                row[field.name] = exact.replace("+00:00", "Z")
+                row[field.name] = _with_nanoseconds(row[field.name], nanos)
     return rows
 
 
@@ -76,3 +70,12 @@ def _microseconds_type(arrow_type: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(arrow_type) and arrow_type.unit == "ns":
         return pa.timestamp("us", arrow_type.tz)
     return pa.time64("us") if pa.types.is_time64(arrow_type) else arrow_type
+
+
+def _with_nanoseconds(value: datetime | time, nanos: int) -> str:
+    """A time of so many nanoseconds, which lost the last three digits, as ISO 8601."""
+    if isinstance(value, datetime) and nanos < 0:  # it was cut towards 1970
+        value -= timedelta(microseconds=1)
+    text = value.isoformat(timespec="microseconds")
+    exact = _MICROSECONDS.sub(rf"\g<0>{nanos % 1000:03d}", text)
+    return exact.replace("+00:00", "Z")

@@ -157,29 +157,37 @@ def _settled(
     """Return lines some of which have a null or an escape, settled."""
     whole = b"\n".join(lines)
     if b"null" in whole:
-        # Encode events with NaN or infinities in their payload again, with these as text.
-        for index, line in enumerate(lines):
-            event = events[index] if b"null" in line else None
-            if not isinstance(event, dict):
-                continue
-            # The null may be a None, or part of a text: then nothing has to be spelled.
-            spelled = {k: v if k in _COLUMNS else spell_numbers(v) for k, v in event.items()}
-            if any(spelled[k] is not v for k, v in event.items()):
-                row = _row(spelled, arrived)
-                if content and not row.get("id"):
-                    _add_content_key(row, spelled)
-                lines[index] = _dump(row)
+        _spell(events, lines, arrived, content)
     if b"\\u" in whole:
-        # Refuse ids with a NUL, which separates the parts of an identity key; write payloads with
-        # half of a surrogate pair so that the SQL engine reads them.
-        for index, line in enumerate(lines):
-            event_id = ids[index]
-            if event_id is not None and "\0" in event_id:
-                raise InvalidEvent("id holds a NUL character: write it without", index)
-            start = line.find(b',"data":') + 8
-            if start >= 8 and (b"\\ud" in line or b"\\uD" in line):
-                lines[index] = line[:start] + replace_surrogates(line[start:-1]) + b"}"
+        _settle_escapes(lines, ids)
     return b"\n".join(lines)
+
+
+def _settle_escapes(lines: list[bytes], ids: list[str | None]) -> None:
+    """Refuse ids with a NUL, which separates the parts of an identity key; write payloads with
+    half of a surrogate pair so that the SQL engine reads them."""
+    for index, line in enumerate(lines):
+        event_id = ids[index]
+        if event_id is not None and "\0" in event_id:
+            raise InvalidEvent("id holds a NUL character: write it without", index)
+        start = line.find(b',"data":') + 8
+        if start >= 8 and (b"\\ud" in line or b"\\uD" in line):
+            lines[index] = line[:start] + replace_surrogates(line[start:-1]) + b"}"
+
+
+def _spell(events: list[object], lines: list[bytes], arrived: datetime, content: bool) -> None:
+    """Encode events with NaN or infinities in their payload again, with these as text."""
+    for index, line in enumerate(lines):
+        event = events[index] if b"null" in line else None
+        if not isinstance(event, dict):
+            continue
+        # The null may be a None, or part of a text: then nothing has to be spelled.
+        spelled = {k: v if k in _COLUMNS else spell_numbers(v) for k, v in event.items()}
+        if any(spelled[k] is not v for k, v in event.items()):
+            row = _row(spelled, arrived)
+            if content and not row.get("id"):
+                _add_content_key(row, spelled)
+            lines[index] = _dump(row)
 
 
 def payload_of(line: bytes) -> bytes:
@@ -202,14 +210,7 @@ def _row(event: object, arrived: datetime) -> JsonObject:
     get = event.get
     name = get("type")
     if type(name) is not str or not name:
-        value = event.get("type")
-        if value is None or value == "" or value != value:
-            raise InvalidEvent('no type: give each event a "type"')
-        name = text_of(value)
-        if name is None and isinstance(value, (int, float, orjson.Fragment)):
-            name = orjson.dumps(to_json(value)).decode()
-        if not name:
-            raise InvalidEvent(f"type is text, not {kind(value)}")
+        name = _type_of(event)
     time = get("time")
     # `data` is set last, for it has to end the line; so texts that are not plain wait in between.
     row = {"time": arrived if time is None else parse_time(time), "type": name}
@@ -223,21 +224,25 @@ def _row(event: object, arrived: datetime) -> JsonObject:
                 has_odd = True
     data = get("data")
     if has_odd:
-        # Fill in columns that are not plain text; what a column cannot hold goes into data.
-        strays = {}
-        for column in TEXT_COLUMNS:
-            value = event.get(column)
-            if value is None or column in row:
-                continue
-            spelled, stray = _text(column, value)
-            if stray:
-                strays[column] = value
-            if spelled is not None:
-                row[column] = spelled
-        data = merge(data, strays) if strays else data
+        data = _odd_columns(event, row, data)
     if data is not None:
         row["data"] = data
     return row
+
+
+def _odd_columns(event: dict[str, object], row: dict[str, object], data: object) -> object:
+    """Fill in columns that are not plain text; what a column cannot hold goes into data."""
+    strays = {}
+    for column in TEXT_COLUMNS:
+        value = event.get(column)
+        if value is None or column in row:
+            continue
+        spelled, stray = _text(column, value)
+        if stray:
+            strays[column] = value
+        if spelled is not None:
+            row[column] = spelled
+    return merge(data, strays) if strays else data
 
 
 def _dump(row: dict[str, object]) -> bytes:
@@ -338,6 +343,18 @@ def merge(data: object, extra: JsonObject) -> object:
     if isinstance(data, dict) and not data.keys() & extra.keys():
         return {**data, **extra}
     return {"data": data, **extra}
+
+
+def _type_of(event: dict[str, object]) -> str:
+    value = event.get("type")
+    if value is None or value == "" or value != value:
+        raise InvalidEvent('no type: give each event a "type"')
+    spelled = text_of(value)
+    if spelled is None and isinstance(value, (int, float, orjson.Fragment)):
+        spelled = orjson.dumps(to_json(value)).decode()
+    if not spelled:
+        raise InvalidEvent(f"type is text, not {kind(value)}")
+    return spelled
 
 
 def _text(column: str, value: object) -> tuple[str | None, bool]:

@@ -82,12 +82,7 @@ def atomic_directory(path: str) -> Iterator[str]:
         # export.
         os.unlink(f"{temporary}/{_LOCK}")
         # Contents before the name: after a crash the name must never show an incomplete directory.
-        # Make every file and directory below `root` durable.
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                with OpenFile.closing(os.open(f"{folder}/{name}", os.O_RDONLY)) as fd:
-                    OpenFile(fd).sync()
-            Folder(folder).sync()
+        _sync(temporary)
         require_free(path)
         try:
             os.replace(temporary, path)
@@ -161,6 +156,15 @@ def _remove_unlocked(leftover: str) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             File(leftover).remove()
+
+
+def _sync(root: str) -> None:
+    """Make every file and directory below `root` durable."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with OpenFile.closing(os.open(f"{folder}/{name}", os.O_RDONLY)) as fd:
+                OpenFile(fd).sync()
+        Folder(folder).sync()
 
 
 @contextlib.contextmanager

@@ -91,8 +91,7 @@ def export(
         n for n, t in zip(names, relation.types, strict=True) if n == "data" or str(t) == "JSON"
     ]
     reader = _named(relation.to_arrow_reader(_BATCH), names)
-    is_name = bool(_NAME.fullmatch(query) and _EVENTS.search(query))
-    is_events = is_name and {"source", "type", "data"}.issubset(reader.schema.names)
+    is_events = _is_events(query, reader.schema.names)
     if is_events:
         # What lakelog itself noted is left out here; the engine would take longer for it.
         data = map(BookkeepingEvent.without, reader)
@@ -142,6 +141,13 @@ def _format(form: str | None, ending: FileEnding) -> str:
     if packing and form in OutputFormat.binary():
         raise ExportRefused(f"{form} is already compressed: leave out {packing}")
     return form
+
+
+def _is_events(query: str, columns: Sequence[str]) -> bool:
+    """Whether a query is the name of the events of a branch or tag. The table of events is meant
+    without what lakelog itself noted in it."""
+    is_name = bool(_NAME.fullmatch(query) and _EVENTS.search(query))
+    return is_name and {"source", "type", "data"}.issubset(columns)
 
 
 def _with_date(query: str, columns: Sequence[str], ask: Ask, params: object) -> str:

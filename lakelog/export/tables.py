@@ -151,16 +151,7 @@ def write(
     """
     folder.require_free(out)
     # Before the directory is created, so that a mistake leaves no trace.
-    for name in partition_by:
-        if name not in reader.schema.names:
-            raise ExportRefused(
-                f"no column {name!r} to partition by: there are {', '.join(reader.schema.names)}"
-            )
-        # A path would leave the directory; readers skip what is hidden, and split at the first `=`.
-        if name.startswith(".") or {*"/=\0"} & {*name}:
-            raise ExportRefused(f"{name!r} is no name for directories: rename the column with AS")
-    if partition_by and len(set(partition_by)) == len(reader.schema.names):
-        raise ExportRefused("nothing would be left in the files: partition by fewer columns")
+    _check_columns(reader.schema.names, partition_by)
     with folder.atomic_directory(out) as directory:
         sink = _Sink(directory, reader.schema, opener, ending, shard_rows, partition_by)
         rows = 0
@@ -173,6 +164,17 @@ def write(
         # Sizes are taken before the rename; the lock file is hidden and not part of the export.
         files = {n: s for n, s in folder.sizes(directory).items() if not n.startswith(".")}
     return ExportResult(out, rows, files)
+
+
+def _check_columns(names: list[str], partition_by: Sequence[str]) -> None:
+    for name in partition_by:
+        if name not in names:
+            raise ExportRefused(f"no column {name!r} to partition by: there are {', '.join(names)}")
+        # A path would leave the directory; readers skip what is hidden, and split at the first `=`.
+        if name.startswith(".") or {*"/=\0"} & {*name}:
+            raise ExportRefused(f"{name!r} is no name for directories: rename the column with AS")
+    if partition_by and len(set(partition_by)) == len(names):
+        raise ExportRefused("nothing would be left in the files: partition by fewer columns")
 
 
 class _Sink:
@@ -197,16 +199,7 @@ class _Sink:
         table = pa.Table.from_batches([batch])
         for name, rows in self._by_partition(table):
             self._partition(name).add(rows.select(self._schema.names))
-        # Flush the largest partitions and close files until the bounds hold.
-        pending_bytes = sum(p.bytes for p in self._partitions.values())
-        # The largest first: flushing many small partitions would give many small row groups.
-        while pending_bytes > PENDING_BYTES:
-            fullest = max(self._partitions.values(), key=lambda p: p.bytes)
-            pending_bytes -= fullest.bytes
-            fullest.flush()
-        with_file = [p for p in self._partitions.values() if p.is_open]
-        for partition in with_file[:-OPEN_MAX]:
-            partition.close_file()
+        self._enforce_bounds()
 
     def _by_partition(self, table: pa.Table) -> Iterable[tuple[str, pa.Table]]:
         """Yield each partition's directory and rows, in the order of their first row."""
@@ -249,6 +242,18 @@ class _Sink:
                 directory, self._schema, self._opener, self._ending, self._shard_rows
             )
         return self._partitions[name]
+
+    def _enforce_bounds(self) -> None:
+        """Flush the largest partitions and close files until the bounds hold."""
+        pending_bytes = sum(p.bytes for p in self._partitions.values())
+        # The largest first: flushing many small partitions would give many small row groups.
+        while pending_bytes > PENDING_BYTES:
+            fullest = max(self._partitions.values(), key=lambda p: p.bytes)
+            pending_bytes -= fullest.bytes
+            fullest.flush()
+        with_file = [p for p in self._partitions.values() if p.is_open]
+        for partition in with_file[:-OPEN_MAX]:
+            partition.close_file()
 
     def close(self) -> None:
         """Write the pending rows and give the files their names."""

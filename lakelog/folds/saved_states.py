@@ -47,7 +47,7 @@ class SavedStates:
     def __init__(self, paths: Paths, *names: str) -> None:
         # By their hash: names of subjects are longer than names of files, and have slashes.
         self._folder = f"{paths.cache}/folds"
-        self._path = f"{self._folder}/{hashlib.sha256(orjson.dumps(names)).hexdigest()[:40]}.json"
+        self._path = f"{self._folder}/{digest_of_names(names)}.json"
 
     def load(self) -> FoldCheckpoint | None:
         """Return the saved state, None if there is none or it is damaged."""
@@ -80,3 +80,8 @@ class SavedStates:
         """Remove the saved state, of which events may have been erased meanwhile."""
         with contextlib.suppress(OSError):
             File(self._path).remove()
+
+
+def digest_of_names(names: Sequence[str]) -> str:
+    """Return a file name for a sequence of names."""
+    return hashlib.sha256(orjson.dumps(names)).hexdigest()[:40]

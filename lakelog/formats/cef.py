@@ -87,29 +87,29 @@ class Envelope(Format):
             while key in data:
                 key += "_"
             data[key] = value
-        # The event of what an envelope holds, its header's time being `moment`.
-        event: EventMembers = {
-            "type": self.NAME,
-            "source": data["product"],
-            "category": data["class"],
-        }
-        # The event's own time is better than that of the relay which wrote the header.
-        moment = next(filter(None, (_time(data.get(key, "")) for key in _TIMES)), moment)
-        if moment:
-            event["time"] = moment
-        message = data.get("msg") or data.get("name")
-        if message:
-            event["message"] = message
-        severity = data.get("severity") or data.get("sev") or ""
-        level = _WORDS.get(severity.lower(), "")
-        if severity.isascii() and severity.isdigit() and int(severity[:3]) < len(_SCALE):
-            level = _SCALE[int(severity)]
-        if level:
-            event["level"] = level
-        return event | {"data": data}
+        return _event(self.NAME, data, moment)
 
 
 CEF, LEEF = Envelope("cef", __doc__), Envelope("leef", __doc__)
+
+
+def _event(name: str, data: dict[str, str], moment: str) -> EventMembers:
+    """The event of what an envelope holds, its header's time being `moment`."""
+    event: EventMembers = {"type": name, "source": data["product"], "category": data["class"]}
+    # The event's own time is better than that of the relay which wrote the header.
+    moment = next(filter(None, (_time(data.get(key, "")) for key in _TIMES)), moment)
+    if moment:
+        event["time"] = moment
+    message = data.get("msg") or data.get("name")
+    if message:
+        event["message"] = message
+    severity = data.get("severity") or data.get("sev") or ""
+    level = _WORDS.get(severity.lower(), "")
+    if severity.isascii() and severity.isdigit() and int(severity[:3]) < len(_SCALE):
+        level = _SCALE[int(severity)]
+    if level:
+        event["level"] = level
+    return event | {"data": data}
 
 
 def _header(header_text: str) -> tuple[str, str]:

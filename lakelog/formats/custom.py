@@ -286,14 +286,7 @@ def _layout(definition: FormatDefinition) -> _Layout:
     is_whole = "message" in column_groups
     inner = f"(?P<g0>{expansion.regex})"
     regex = rf"^[ \t]*{inner}[ \t]*$" if is_whole else inner
-    # Where each group goes, as people read it.
-    is_dated = len(times) > 1
-    columns_of = {group: column for column, groups in column_groups.items() for group in groups}
-    pairs = {}
-    for number, field in enumerate(expansion.fields, 1):
-        column = columns_of.get(f"g{number}") or f"data.{field.name}"
-        pairs[field.name] = "time" if is_dated and field.name == _DATE else column
-    places = tuple(pairs.items())
+    places = _listed(expansion.fields, column_groups, len(times) > 1)
     return _Layout(
         regex, inner, len(expansion.fields), column_groups, data, times, is_whole, places
     )
@@ -332,6 +325,18 @@ def _places(
     if times and _DATE in data:
         times.insert(0, data.pop(_DATE)[1])
     return column_groups, dict(data.values()), tuple(times)
+
+
+def _listed(
+    fields: tuple[Field, ...], column_groups: dict[str, tuple[str, ...]], is_dated: bool
+) -> tuple[tuple[str, str], ...]:
+    """Where each group goes, as people read it."""
+    columns_of = {group: column for column, groups in column_groups.items() for group in groups}
+    pairs = {}
+    for number, field in enumerate(fields, 1):
+        column = columns_of.get(f"g{number}") or f"data.{field.name}"
+        pairs[field.name] = "time" if is_dated and field.name == _DATE else column
+    return tuple(pairs.items())
 
 
 def _level(name: str) -> str:

@@ -131,21 +131,9 @@ class DelimitedFormat(Format):
         # A header of one column has no delimiter at all.
         mark = _mark(self._header) or ","
         names = columns.distinct(_names(self._header, mark))
-        # The cells of the first rows that are whole.
-        width = len(names)
-        lines = head.decode("utf-8", "replace").split("\n")[1:]
-        rows = [_cells(record.rstrip("\r"), mark) for record in _records(lines[:-1] or lines)]
-        samples = [row for row in rows if len(row) == width and any(row)][:_SAMPLES]
+        samples = _samples(head, mark, len(names))
         moment = _moment(names, samples)
-        # The columns, each in its place; of several for one place the first is there.
-        placed: list[Column] = []
-        # without types an id may be anything, such as that of a user
-        occupied = {DATA, "time", "" if any(COLUMN.get(n) == "type" for n in names) else "id"}
-        for index, name in enumerate(names):
-            place = COLUMN.get(name.removeprefix("@"), _ALIKE.get(_bare(name), DATA))
-            place = "time" if index in moment else DATA if place in occupied else place
-            occupied.add(place)
-            placed.append(Column(name, "payload" if name == DATA else "cell", place))
+        placed = _placed(names, moment)
         # What a lake assigns to rows is assigned again when its export is ingested.
         assigned = assigned_columns(names)
         if assigned:
@@ -160,10 +148,7 @@ class DelimitedFormat(Format):
             nulls=bool(assigned),
             respelled=_Respelled(_text(moment, row) for row in samples),
         )
-        # A regex for lines that are whole in themselves.
-        d = re.escape(mark)
-        cell = rf'(?:"[^"]*(?:""[^"]*)*"|[^"{d}][^{d}]*|)'
-        self._whole = rf"^{cell}(?:{d}{cell})*\r?\n?$"
+        self._whole = _alone(mark)
 
     def _query(self) -> str:
         return self._table.query(f"text <> {literal(self._header)}")
@@ -234,6 +219,19 @@ def _cells(line: str, mark: str) -> list[str]:
         return line.split(mark)
 
 
+def _placed(names: list[str], moment: tuple[str | int, ...]) -> list[Column]:
+    """The columns, each in its place; of several for one place the first is there."""
+    result: list[Column] = []
+    # without types an id may be anything, such as that of a user
+    occupied = {DATA, "time", "" if any(COLUMN.get(n) == "type" for n in names) else "id"}
+    for index, name in enumerate(names):
+        place = COLUMN.get(name.removeprefix("@"), _ALIKE.get(_bare(name), DATA))
+        place = "time" if index in moment else DATA if place in occupied else place
+        occupied.add(place)
+        result.append(Column(name, "payload" if name == DATA else "cell", place))
+    return result
+
+
 def _moment(names: list[str], samples: list[list[str]]) -> tuple[str | int, ...]:
     """The columns of the time: one of times, or one of dates and one of times of day. As long as
     there is no row, a column with a name of the envelope counts as the time."""
@@ -259,6 +257,13 @@ def _moment(names: list[str], samples: list[list[str]]) -> tuple[str | int, ...]
 
 def _text(moment: tuple[str | int, ...], row: list[str]) -> str:
     return "".join(part if isinstance(part, str) else row[part] for part in moment)
+
+
+def _samples(head: bytes, mark: str, width: int) -> list[list[str]]:
+    """The cells of the first rows that are whole."""
+    lines = head.decode("utf-8", "replace").split("\n")[1:]
+    rows = [_cells(record.rstrip("\r"), mark) for record in _records(lines[:-1] or lines)]
+    return [row for row in rows if len(row) == width and any(row)][:_SAMPLES]
 
 
 def _records(lines: list[str]) -> Iterator[str]:
@@ -314,3 +319,10 @@ def _is_level(cell: str) -> bool:
 def _bare(name: str) -> str:
     """A name without what one writes it with: case, spaces and dashes."""
     return re.sub(r"[^a-z]", "", name.lower())
+
+
+def _alone(mark: str) -> str:
+    """A regex for lines that are whole in themselves."""
+    d = re.escape(mark)
+    cell = rf'(?:"[^"]*(?:""[^"]*)*"|[^"{d}][^{d}]*|)'
+    return rf"^{cell}(?:{d}{cell})*\r?\n?$"

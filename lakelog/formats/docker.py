@@ -58,8 +58,7 @@ SELECT * REPLACE (CASE WHEN ends_with(message, chr(10)) THEN message[:-2] ELSE m
             pieces_of_record = [parse_line(line) for line in record.split(b"\n") if line.strip()]
         except InvalidEvent:
             return False
-        endings = {entry["stream"]: entry["log"] for entry in pieces_of_record if _is_piece(entry)}
-        return not any(not log.endswith("\n") for log in endings.values())
+        return not _is_open(pieces_of_record)
 
     def parse(self, record: bytes) -> list[EventMembers]:
         """Return the events of a record. Raises InvalidEvent."""
@@ -94,3 +93,8 @@ def _finished(line: JsonObject) -> JsonObject:
     if isinstance(event.get("message"), str):
         event["message"] = event["message"].removesuffix("\n")
     return container_levels.with_level(event)
+
+
+def _is_open(entries: list[JsonObject]) -> bool:
+    endings = {entry["stream"]: entry["log"] for entry in entries if _is_piece(entry)}
+    return any(not log.endswith("\n") for log in endings.values())

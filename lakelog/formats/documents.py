@@ -116,8 +116,7 @@ FROM decided WHERE (position >> {_SHIFT}) IN (SELECT position FROM whole)"""
         document = _FIRST.match(head)
         indent = document[1].decode() if document else None
         begins = rf"^(?:[{{\[]|{indent}\{{)" if indent else self.traits.begins
-        element_found = next((element for element, _ in _elements(glimpse(head))), None)
-        element = element_found if isinstance(element_found, dict) else None
+        element = _first_element(head)
         inner = next((d for d in _INNER if element and d.is_one(element)), None)
         return replace(self, inner=inner, indent=indent, traits=replace(self.traits, begins=begins))
 
@@ -162,8 +161,7 @@ FROM decided WHERE (position >> {_SHIFT}) IN (SELECT position FROM whole)"""
 
     def _event(self, element: Any, siblings: JsonObject) -> EventMembers:
         try:
-            # An element as a line of its own would be read.
-            members = element if isinstance(element, dict) else parse_line(orjson.dumps(element))
+            members = _as_object(element)
             members = {**siblings, **members} if siblings else members
             event = self.inner.event(members) if self.inner else jsonl.FORM.typed(dict(members))
             # Refused here, an element is kept as data; later it would spoil its whole document.
@@ -182,13 +180,7 @@ def _elements(value: Any) -> list[tuple[Any, JsonObject]]:
     if isinstance(value, list):
         return [(element, {}) for element in value]
     # An answer of a search has its hits in an object; elsewhere that name means nothing.
-    events = value.get(_ANSWER) if isinstance(value, dict) else None
-    event = events[0] if isinstance(events, list) and events else None
-    lists = (
-        (*LISTS, _ANSWER)
-        if (isinstance(event, dict) and dialects.NAMED["cloudwatch"].is_one(event))
-        else LISTS
-    )
+    lists = (*LISTS, _ANSWER) if _is_answer(value) else LISTS
     name = next(
         (n for n in lists if isinstance(value, dict) and isinstance(value.get(n), list)), ""
     )
@@ -196,6 +188,20 @@ def _elements(value: Any) -> list[tuple[Any, JsonObject]]:
         return [(value, {})]
     siblings = {k: v for k, v in value.items() if k != name}
     return [(element, siblings) for element in value[name]]
+
+
+def _is_answer(value: object) -> bool:
+    """Whether a document is what CloudWatch answers."""
+    events = value.get(_ANSWER) if isinstance(value, dict) else None
+    event = events[0] if isinstance(events, list) and events else None
+    return isinstance(event, dict) and dialects.NAMED["cloudwatch"].is_one(event)
+
+
+def _as_object(element: object) -> JsonObject:
+    """An element as a line of its own would be read. Raises InvalidEvent."""
+    if isinstance(element, dict):
+        return element
+    return parse_line(orjson.dumps(element))
 
 
 def _value(record: bytes) -> list[Any] | None:
@@ -214,3 +220,9 @@ def _value(record: bytes) -> list[Any] | None:
         return [parse_value(inner)] if inner else []
     except InvalidEvent:
         return None
+
+
+def _first_element(head: bytes) -> JsonObject | None:
+    """The first object that is an event, as far as it can be seen."""
+    element_found = next((element for element, _ in _elements(glimpse(head))), None)
+    return element_found if isinstance(element_found, dict) else None

@@ -277,19 +277,23 @@ class Stamped(PatternFormat):
         moment = find(line_text)
         if moment is None or moment is UNREAD:
             raise InvalidEvent(self.otherwise)
-        event: EventMembers = {"type": "log", "time": moment.iso}
-        close = _CLOSE.match(line_text, moment.end)
-        place = close.end() if close else moment.end
-        level, end = _level(line_text, place)
-        message = line_text[end if moment.alone else 0 :]
-        if message:
-            event["message"] = message
-        if moment.tz:
-            event["data"] = {"tz": moment.tz}
-        if word := level or moment.level:
-            event["level"] = Severity.of(word) or "INFO"  # a Note is MySQL's
-            return Severity.with_word(event, word)
-        return event
+        return _event(line_text, moment)
+
+
+def _event(line: str, moment: LeadingTime) -> EventMembers:
+    event: EventMembers = {"type": "log", "time": moment.iso}
+    close = _CLOSE.match(line, moment.end)
+    place = close.end() if close else moment.end
+    level, end = _level(line, place)
+    message = line[end if moment.alone else 0 :]
+    if message:
+        event["message"] = message
+    if moment.tz:
+        event["data"] = {"tz": moment.tz}
+    if word := level or moment.level:
+        event["level"] = Severity.of(word) or "INFO"  # a Note is MySQL's
+        return Severity.with_word(event, word)
+    return event
 
 
 def _level(line: str, place: int) -> tuple[str, int]:

@@ -72,9 +72,7 @@ class LocalTimeFormat(FormatWrapper):
         """Return the events of a line, their times in UTC. Raises InvalidEvent."""
         events = self._form.parse(line)
         for event in events if isinstance(events, list) else [events]:
-            for key in sqltext.TIMES:
-                if isinstance(event.get(key), str):
-                    event[key] = parse_time(event[key], self._zone)
+            self._set_zone(event)
         return events
 
     def parse_own(self, line: bytes) -> EventMembers | list[EventMembers]:
@@ -89,6 +87,11 @@ class LocalTimeFormat(FormatWrapper):
     def over(self, change: Callable[[Format], Format]) -> LocalTimeFormat:
         """Return the format that a change makes of the one below, in the same zone."""
         return LocalTimeFormat(change(self._form), self._name, self.NAME)
+
+    def _set_zone(self, event: EventMembers) -> None:
+        for key in sqltext.TIMES:
+            if isinstance(event.get(key), str):
+                event[key] = parse_time(event[key], self._zone)
 
 
 @functools.cache

@@ -97,9 +97,7 @@ def plain(value: object) -> Any:
     if value_type in _PLAIN:
         return inner
     if value_type in ("intValue", "doubleValue"):
-        if isinstance(inner, str) and re.fullmatch(_DIGITS, inner, re.ASCII):
-            return int(inner)
-        return inner
+        return _number(inner)
     values = inner.get("values", []) if isinstance(inner, dict) else None
     if value_type == "arrayValue" and isinstance(values, list):
         return [plain(v) for v in values]
@@ -119,6 +117,12 @@ def attributes(pairs: object) -> Any:
 
 def _is_pair(pair: object) -> bool:
     return isinstance(pair, dict) and isinstance(pair.get("key"), str)
+
+
+def _number(value: object) -> Any:
+    if isinstance(value, str) and re.fullmatch(_DIGITS, value, re.ASCII):
+        return int(value)
+    return value
 
 
 def _members(outer: JsonObject, name: str) -> list[JsonObject]:
@@ -160,16 +164,7 @@ def _event(
         event["type"] = "span" if signal == "resourceSpans" else "metric"
         if isinstance(data.get("name"), str):
             event["message"] = data["name"]
-    names = ("timeUnixNano", "observedTimeUnixNano", "startTimeUnixNano")
-    moments = [data.get(name) for name in names]
-    if signal == "resourceMetrics":
-        points_of: JsonObject = next(
-            (data[k] for k in _POINTS if isinstance(data.get(k), dict)), {}
-        )
-        points = points_of.get("dataPoints")
-        point = points[0] if isinstance(points, list) and points else None
-        moments = [point.get("timeUnixNano")] if isinstance(point, dict) else []
-    moment = next((m for m in moments if not _is_none(m)), None)
+    moment = _moment(data, signal)
     if moment is not None:
         event["time"] = moment
     # Metrics have no severity, and no status that would mean one.
@@ -181,6 +176,19 @@ def _event(
     # Last, so that a record's own member cannot hide its resource.
     data |= {"resource": resource} if resource else {}
     return event | {"data": data | ({"scope": scope} if scope else {})}
+
+
+def _moment(data: JsonObject, signal: str) -> Any:
+    names = ("timeUnixNano", "observedTimeUnixNano", "startTimeUnixNano")
+    moments = [data.get(name) for name in names]
+    if signal == "resourceMetrics":
+        points_of: JsonObject = next(
+            (data[k] for k in _POINTS if isinstance(data.get(k), dict)), {}
+        )
+        points = points_of.get("dataPoints")
+        point = points[0] if isinstance(points, list) and points else None
+        moments = [point.get("timeUnixNano")] if isinstance(point, dict) else []
+    return next((m for m in moments if not _is_none(m)), None)
 
 
 def _is_none(moment: object) -> bool:

@@ -213,18 +213,7 @@ def parse(
     if "\x1b" in head and "level" not in (event or {}):
         bare = _first(patterns, _COLOUR.sub("", head).strip(SPACE))
         if bare and bare.get("message"):
-            # The end of a line that shows a message, with its colours.
-            message = bare["message"]
-            position, end = len(head), len(message)
-            codes = {match.end(): match.start() for match in _COLOUR.finditer(head)}
-            while position and (
-                position in codes or (end and head[position - 1] == message[end - 1])
-            ):
-                if position in codes:
-                    position = codes[position]
-                else:
-                    position, end = position - 1, end - 1
-            bare["message"] = message if end else head[position:]
+            bare["message"] = _coloured(head, bare["message"])
         event = bare if event is None or (bare and "level" in bare) else event
     if event is None:
         raise InvalidEvent(otherwise)
@@ -240,6 +229,18 @@ def _first(patterns: Sequence[Pattern], line: str) -> EventMembers | None:
         if values is not None:
             return pattern.event(values)
     return None
+
+
+def _coloured(line: str, message: str) -> str:
+    """The end of a line that shows a message, with its colours."""
+    position, end = len(line), len(message)
+    codes = {match.end(): match.start() for match in _COLOUR.finditer(line)}
+    while position and (position in codes or (end and line[position - 1] == message[end - 1])):
+        if position in codes:
+            position = codes[position]
+        else:
+            position, end = position - 1, end - 1
+    return message if end else line[position:]
 
 
 def decoded(line: bytes) -> str:

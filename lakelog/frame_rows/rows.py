@@ -107,15 +107,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, lines: pa.Table, query: str) 
 def _rows_of_few(frames: list[Frame]) -> pa.Table | None:
     """Return the rows that the query would give, or None if a line is of an unusual shape."""
     try:
-        # Time, text columns, key and data of all lines. Raises as `_row` does.
-        payloads = zip(frames, _texts(frames, Frame.lines), strict=True)
-        rows = [
-            _row(line, bool(frame.flags & Frame.KEYED))
-            for frame, payload in payloads
-            for line in (payload[:-1].split(b"\n") if payload else ())
-        ]
-        # One tuple a column; `zip` of no rows would give none at all.
-        columns = list(zip(*rows, strict=True)) if rows else [()] * (len(COLUMNS) + 2)
+        columns = _columns_of_few(frames)
         if not _are_usual_times(columns[0]):
             return None
         # All texts as one array: that of each column by itself would take as long as parsing. What
@@ -167,6 +159,18 @@ def _versions(frames: list[Frame]) -> Iterator[tuple[int, tuple[str, int]]]:
                 if place := StreamSubject.place_of(line):
                     yield nth, place
         row += frame.events
+
+
+def _columns_of_few(frames: list[Frame]) -> list[Sequence[str | None]]:
+    """Time, text columns, key and data of all lines. Raises as `_row` does."""
+    payloads = zip(frames, _texts(frames, Frame.lines), strict=True)
+    rows = [
+        _row(line, bool(frame.flags & Frame.KEYED))
+        for frame, payload in payloads
+        for line in (payload[:-1].split(b"\n") if payload else ())
+    ]
+    # One tuple a column; `zip` of no rows would give none at all.
+    return list(zip(*rows, strict=True)) if rows else [()] * (len(COLUMNS) + 2)
 
 
 def _are_usual_times(times: Sequence[Any]) -> bool:

@@ -65,18 +65,24 @@ def window(settings: Settings, newest_first: Iterable[Move], now_us: int) -> Ite
         if recent or not span or {move.op, follower} - AUTOMATIC_OPS - {""}:
             yield move
         else:
-            # Set aside the newest move of each span, or its newest compaction; yield it when its
-            # span ends, going back in time.
-            bucket = span, time // span
-            for ended in [key for key in spare if key != bucket]:
-                yield spare.pop(ended)
-            candidate = spare.get(bucket)
-            if candidate is None or (move.op == "compact" != candidate.op):
-                spare[bucket] = move
+            yield from _thin_span(spare, move, span, time)
         if move.op == EXPIRE:
             break
         follower = move.op
     yield from spare.values()
+
+
+def _thin_span(
+    spare: dict[tuple[int, int], Move], move: Move, span: int, time: int
+) -> Iterator[Move]:
+    """Set aside the newest move of each span, or its newest compaction; yield it when its span
+    ends, going back in time."""
+    bucket = span, time // span
+    for ended in [key for key in spare if key != bucket]:
+        yield spare.pop(ended)
+    candidate = spare.get(bucket)
+    if candidate is None or (move.op == "compact" != candidate.op):
+        spare[bucket] = move
 
 
 def _span(settings: Settings, time: int, now_us: int) -> int:
@@ -92,7 +98,14 @@ def _span(settings: Settings, time: int, now_us: int) -> int:
 def pack(store: Store, branch: str, retained: set[int], tagged: set[str]) -> Iterator[int]:
     """Pack moves before the newest hundred, and in a lake of this format drop from packed files
     what is not `retained`; yield the numbers of the moves that were packed. Raises Damaged."""
-    # Pack moves before the newest hundred into files of at most MOVES_MAX; yield their numbers.
+    yield from _pack(store, branch, retained)
+    # A version that knows only format 1 would take a dropped move for a lost one.
+    if store.format >= _DROPPING:
+        _thin(store, branch, retained, tagged)
+
+
+def _pack(store: Store, branch: str, retained: set[int]) -> Iterator[int]:
+    """Pack moves before the newest hundred into files of at most MOVES_MAX; yield their numbers."""
     paths = store.paths
     numbers = sorted(FileNames(Folder(paths.head_dir(branch)).names()).moves)
     # A run before this one may have died before it unlinked; and a process that slept through a
@@ -109,14 +122,7 @@ def pack(store: Store, branch: str, retained: set[int], tagged: set[str]) -> Ite
     # Fewer are packed as soon as the state of one is not kept: in its own file it would carry it
     # on.
     while len(old) >= UNPACKED or (store.format >= _DROPPING and not retained.issuperset(old)):
-        # Read the first of these moves, as many as one packed file takes.
-        moves, size = dict[int, bytes](), 0
-        for number in old[: MovePack.MOVES_MAX]:
-            data = File(store.paths.move(branch, number)).read(DOCUMENT_MAX)
-            if moves and size + len(data) > PACKED_BYTES:
-                break
-            store.refs.decode(branch, number, data)
-            moves[number], size = data, size + len(data)
+        moves = _read_fitting(store, branch, old)
         old = old[len(moves) :]
         low, high = min(moves), max(moves)
         if high - low + 1 != len(moves):
@@ -128,9 +134,18 @@ def pack(store: Store, branch: str, retained: set[int], tagged: set[str]) -> Ite
         MovePack.read(path)  # what was written is read back before the only other copy is removed
         _unlink_moves(store, branch, list(moves))
         yield from moves
-    # A version that knows only format 1 would take a dropped move for a lost one.
-    if store.format >= _DROPPING:
-        _thin(store, branch, retained, tagged)
+
+
+def _read_fitting(store: Store, branch: str, numbers: list[int]) -> dict[int, bytes]:
+    """Read the first of these moves, as many as one packed file takes."""
+    moves, size = dict[int, bytes](), 0
+    for number in numbers[: MovePack.MOVES_MAX]:
+        data = File(store.paths.move(branch, number)).read(DOCUMENT_MAX)
+        if moves and size + len(data) > PACKED_BYTES:
+            break
+        store.refs.decode(branch, number, data)
+        moves[number], size = data, size + len(data)
+    return moves
 
 
 @dataclass(frozen=True)

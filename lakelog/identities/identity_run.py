@@ -65,23 +65,7 @@ class IdentityKeys:
         """
         path = store.paths.object("ids", run.digest)
         store.verified.obtain([(run.digest, path)])
-        # Map the arrays of a run into memory. Of its bytes only the header is looked at.
-        try:
-            with open(File(path).open(), "rb") as file:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (FileNotFoundError, ValueError):
-            raise DamagedIds(path, "the id run is missing or empty") from None
-        count = run.count
-        head = data[:64]
-        is_intact = len(data) == run.bytes == 64 + 12 * count and head[:4] == b"LKI1"
-        if not is_intact or zlib.crc32(head[:60]) != struct.unpack_from("<I", head, 60)[0]:
-            raise DamagedIds(path, "the id run does not have the shape its manifest names")
-        keys = cls(
-            *(
-                np.frombuffer(data, "<u8", count, 64),
-                np.frombuffer(data, "<u4", count, 64 + 8 * count),
-            )
-        )
+        keys = cls(*_mapped(path, run))
         if not store.verified.is_intact(run.digest, path):
             raise DamagedIds(path, "the content does not match its name")
         return keys
@@ -176,18 +160,8 @@ def unique_rows(
     keep = np.ones(len(high), dtype=bool)
     # Most tables have no repeated key: then it does not matter which row is the first.
     if bool((high[order][1:] == high[order][:-1]).any()):
-        # The order of keyed rows by key, then (ingested_at, writer, sequence, row); rows that
-        # come from no WAL are in the order of the table (F12.6).
-        place = np.arange(len(high))
-        if "writer" not in table.column_names:
-            order = np.lexsort((place, low, high))
-        else:
-            arrived_at = arrays.numbers(table["ingested_at"])[keyed]
-            writers = np.asarray(table["writer"].cast("string").to_pylist())[keyed]
-            sequence = arrays.numbers(table["sequence"])[keyed]
-            order = np.lexsort((place, sequence, writers, arrived_at, low, high))
-        same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
-        keep[order[1:][same]] = False
+        order = _precedence(table, keyed, high, low)
+        _unmark_repeats(keep, order, high, low)
     ordered = IdentityKeys(high[order], low[order])
     keep[order[_is_stored(store, runs, ordered, pending)]] = False
     if not keep.all():
@@ -206,6 +180,26 @@ def _is_stored(
     return mask
 
 
+def _precedence(
+    table: pa.Table, keyed: np.ndarray, high: np.ndarray, low: np.ndarray
+) -> np.ndarray:
+    """Return the order of keyed rows by key, then (ingested_at, writer, sequence, row); rows that
+    come from no WAL are in the order of the table (F12.6)."""
+    place = np.arange(len(high))
+    if "writer" not in table.column_names:
+        return np.lexsort((place, low, high))
+    arrived_at = arrays.numbers(table["ingested_at"])[keyed]
+    writers = np.asarray(table["writer"].cast("string").to_pylist())[keyed]
+    sequence = arrays.numbers(table["sequence"])[keyed]
+    return np.lexsort((place, sequence, writers, arrived_at, low, high))
+
+
+def _unmark_repeats(keep: np.ndarray, order: np.ndarray, high: np.ndarray, low: np.ndarray) -> None:
+    """Clear `keep` for every key that follows an equal one in this order."""
+    same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
+    keep[order[1:][same]] = False
+
+
 def _numbers(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Return (u64, u32) arrays of 24-hex-digit keys without nulls."""
     digits = "".join(column.to_pylist())
@@ -217,6 +211,21 @@ def _numbers(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 def _header(count: int, commit: str, crc: int) -> bytes:
     head = _HEAD.pack(b"LKI1", count, bytes.fromhex(commit), crc).ljust(60, b"\0")
     return head + struct.pack("<I", zlib.crc32(head))
+
+
+def _mapped(path: str, run: IdRun) -> tuple[np.ndarray, np.ndarray]:
+    """Map the arrays of a run into memory. Of its bytes only the header is looked at."""
+    try:
+        with open(File(path).open(), "rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (FileNotFoundError, ValueError):
+        raise DamagedIds(path, "the id run is missing or empty") from None
+    count = run.count
+    head = data[:64]
+    is_intact = len(data) == run.bytes == 64 + 12 * count and head[:4] == b"LKI1"
+    if not is_intact or zlib.crc32(head[:60]) != struct.unpack_from("<I", head, 60)[0]:
+        raise DamagedIds(path, "the id run does not have the shape its manifest names")
+    return np.frombuffer(data, "<u8", count, 64), np.frombuffer(data, "<u4", count, 64 + 8 * count)
 
 
 def join(store: Store, names: Iterable[IdRun], commit: str) -> IdRun:

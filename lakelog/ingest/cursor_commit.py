@@ -53,13 +53,17 @@ def commit(
 
     head_now = batch.publish(change, stand)
     store.verified.add_written("segments", (e.key for e in entries))
-    # Apply manifest entries to an index as they apply to a state.
+    _apply(index, steps)
+    # With a move of another writer in between, the index lacks what that one changed.
+    if head_now.move.prev == batch.base.digest:
+        job.cache.keep(head_now.move.snapshot, index)
+    return head_now
+
+
+def _apply(index: CursorIndex, steps: list[Record | Removal]) -> None:
+    """Apply manifest entries to an index as they apply to a state."""
     for step in steps:
         if isinstance(step, Removal):
             index.remove(step.key)
         else:
             index.add(FileCursor.from_entry(step))
-    # With a move of another writer in between, the index lacks what that one changed.
-    if head_now.move.prev == batch.base.digest:
-        job.cache.keep(head_now.move.snapshot, index)
-    return head_now

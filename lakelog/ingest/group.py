@@ -20,6 +20,7 @@ from lakelog import arrays
 from lakelog.files import FileCopy, FileCursor, KnownContent, Start, UndecidedFile, printable
 from lakelog.formats import FORMATS, Format
 from lakelog.ingest.batch import Batch, CursorMoved, Job, is_finished
+from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.ingest.cursor_commit import commit
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import choose_format
@@ -260,21 +261,9 @@ class Group:
                 result.table = result.table.set_column(column, name, values)
             counts += np.bincount(index, minlength=len(members))
         # Before the batch takes the bad lines: quarantined lines carry origin and position, too.
-        # Assign bad lines to their files; return how many each has.
-        index = _within(begins, np.array([b.position for b in result.bad], np.int64))
-        for bad, number in zip(result.bad, index.tolist(), strict=True):
-            member = members[number]
-            bad.position += member.start.cursor.bytes - int(begins[number])
-            bad.origin = member.at.origin
-        counts += np.bincount(index, minlength=len(members))
+        counts += self._assign_bad(result, members, begins)
         new = batch.take(result)
-        # Count the bad lines that the batch took for the reports of their files.
-        reports = {member.at.origin: member.report for member in members}
-        for bad in result.bad:
-            report = reports[bad.origin]
-            report.quarantined += 1
-            if not report.reason:
-                report.reason = f"{bad.reason} (at byte {bad.position})"
+        self._count_bad(result, members)
         events_by_origin, arrivals_by_origin = dict[str, int](), dict[str, int]()
         if new is not None:
             events_by_origin = _counts(new["origin"])
@@ -287,6 +276,26 @@ class Group:
             report.skipped += rows - report.events - report.erased - report.quarantined
             # Blank lines count as lines; records of many events count as their rows.
             report.lines = max(member.lines, rows)
+
+    def _assign_bad(
+        self, result: ChunkResult, members: list[_Piece], begins: np.ndarray
+    ) -> np.ndarray:
+        """Assign bad lines to their files; return how many each has."""
+        index = _within(begins, np.array([b.position for b in result.bad], np.int64))
+        for bad, number in zip(result.bad, index.tolist(), strict=True):
+            member = members[number]
+            bad.position += member.start.cursor.bytes - int(begins[number])
+            bad.origin = member.at.origin
+        return np.bincount(index, minlength=len(members))
+
+    def _count_bad(self, result: ChunkResult, members: list[_Piece]) -> None:
+        """Count the bad lines that the batch took for the reports of their files."""
+        reports = {member.at.origin: member.report for member in members}
+        for bad in result.bad:
+            report = reports[bad.origin]
+            report.quarantined += 1
+            if not report.reason:
+                report.reason = f"{bad.reason} (at byte {bad.position})"
 
 
 def _is_read(source: Source, start: Start) -> bool:

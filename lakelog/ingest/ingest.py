@@ -122,11 +122,7 @@ class Ingester:
             self._show(report, is_last=number + 1 == len(files))
         group.flush()
         if not self._job.dry_run:
-            # Report the lines of files read from their beginnings that are in the lake twice now.
-            file_by_origin = {file.begun_origin: file for file in report.files if file.begun_origin}
-            doubts = {origin: file.is_doubtful for origin, file in file_by_origin.items()}
-            for repeated in self.tell_repeats(self._job, doubts, self._append):
-                file_by_origin[repeated.origin].repeated = repeated.lines
+            self._report_repeats(report)
             self._sealer.maintain()
         return report
 
@@ -134,6 +130,13 @@ class Ingester:
     def group(job: Job, alone: Callable[[str, str, str], FileReport]) -> Group:
         """Return what publishes short files together; `alone` reads what is no short one."""
         return Group(job, alone)
+
+    def _report_repeats(self, report: IngestReport) -> None:
+        """Report the lines of files read from their beginnings that are in the lake twice now."""
+        file_by_origin = {file.begun_origin: file for file in report.files if file.begun_origin}
+        doubts = {origin: file.is_doubtful for origin, file in file_by_origin.items()}
+        for repeated in self.tell_repeats(self._job, doubts, self._append):
+            file_by_origin[repeated.origin].repeated = repeated.lines
 
     def _show(self, report: IngestReport, *, is_last: bool) -> None:
         """Report progress after a file; not after each of thousands: a report counts all of
@@ -146,8 +149,7 @@ class Ingester:
     def take(self, path: str, name: str) -> FileReport:
         """Ingest one regular file that is called `name`; the caller maintains the lake."""
         report = FileReport(printable(name))
-        for _ in self._steps(path, name, report, piped=False):
-            pass
+        self._follow(path, name, report)
         return report
 
     def begin(
@@ -184,26 +186,34 @@ class Ingester:
             stream as file,
             closing(Spool(file, paths.cache, self._stop, in_memory=in_memory)) as spool,
         ):
-            # Read what comes through a pipe, lines as they come.
-            spool.fill(Source.WINDOW)
-            # What came before may come again, and is known by all of its content.
-            candidates = self._job.present()[1].alike(spool.head, self._job.label)
-            spool.fill(max((cursor.bytes for cursor in candidates), default=0))
-            with closing(Source(spool.path)) as source:
-                is_plain = not source.compression
-            # What is packed is known by its end alone to be whole.
-            if not is_plain:
-                spool.fill_all()
-            for _ in self._steps(
-                spool.path, path, report, piped=True, spool=spool if is_plain else None
-            ):
-                pass
+            self._stream(spool, path, report)
         return report
+
+    def _stream(self, spool: Spool, name: str, report: FileReport) -> None:
+        """Read what comes through a pipe, lines as they come."""
+        spool.fill(Source.WINDOW)
+        # What came before may come again, and is known by all of its content.
+        candidates = self._job.present()[1].alike(spool.head, self._job.label)
+        spool.fill(max((cursor.bytes for cursor in candidates), default=0))
+        with closing(Source(spool.path)) as source:
+            is_plain = not source.compression
+        # What is packed is known by its end alone to be whole.
+        if not is_plain:
+            spool.fill_all()
+        for _ in self._steps(
+            spool.path, name, report, piped=True, spool=spool if is_plain else None
+        ):
+            pass
 
     def _alone(self, path: str, name: str, mode: str) -> FileReport:
         """Ingest a file that is too large, or of another kind, to be published with others."""
         del mode  # that of the job, which the group was given
         return self.take(path, name)
+
+    def _follow(self, path: str, name: str, report: FileReport, *, piped: bool = False) -> None:
+        """Read a file from its cursor to its end."""
+        for _ in self._steps(path, name, report, piped=piped):
+            pass
 
     def _steps(
         self,

@@ -93,27 +93,7 @@ class Preview:
         run = Transformer(connect, form, "preview", label).run(
             Chunk(data, 0, whole and not data.endswith(b"\n")), final=whole
         )
-        # The first records of a run, in the order of the file.
-        rows = run.table.slice(0, count).to_pylist() if run.table is not None else []
-        pairs = [(row["position"], row) for row in rows]
-        pairs += [(bad.position, bad) for bad in sorted(run.bad, key=lambda b: b.position)[:count]]
-        outcomes = []
-        for position, record in sorted(pairs, key=lambda pair: pair[0])[:count]:
-            end = data.find(b"\n", position)
-            text = readable(data[position : end if end >= 0 else len(data)])[:_SHOWN]
-            line = data.count(b"\n", 0, position) + 1
-            if isinstance(record, dict):
-                event = {name: record[name] for name in _COLUMNS if record[name] is not None}
-                timeless = record["time"] == record["ingested_at"]
-                outcomes.append(
-                    Outcome(line, position, text, event, _data(record["data"]), timeless)
-                )
-            else:
-                fits, next_name = form.reach(text.encode())
-                reason = record.reason
-                outcomes.append(
-                    Outcome(line, position, text, reason=reason, fits=fits, then=next_name)
-                )
+        outcomes = _outcomes(run, data, count, form)
         events = run.table.num_rows if run.table is not None else 0
         return cls(
             printable(path),
@@ -202,6 +182,27 @@ def _scores(data: bytes, form: Format, formats: Formats) -> list[tuple[str, floa
     sure = FORMATS.scores(data, {**own_scores, form.label: form})
     ranked = sorted(sure.items(), key=lambda pair: -pair[1])
     return [(name, round(score, 3)) for name, score in ranked if score > 0]
+
+
+def _outcomes(run: Any, data: bytes, count: int, form: Format) -> list[Outcome]:
+    """The first records of a run, in the order of the file."""
+    rows = run.table.slice(0, count).to_pylist() if run.table is not None else []
+    pairs = [(row["position"], row) for row in rows]
+    pairs += [(bad.position, bad) for bad in sorted(run.bad, key=lambda b: b.position)[:count]]
+    outcomes = []
+    for position, record in sorted(pairs, key=lambda pair: pair[0])[:count]:
+        end = data.find(b"\n", position)
+        text = readable(data[position : end if end >= 0 else len(data)])[:_SHOWN]
+        line = data.count(b"\n", 0, position) + 1
+        if isinstance(record, dict):
+            event = {name: record[name] for name in _COLUMNS if record[name] is not None}
+            timeless = record["time"] == record["ingested_at"]
+            outcomes.append(Outcome(line, position, text, event, _data(record["data"]), timeless))
+        else:
+            fits, next_name = form.reach(text.encode())
+            reason = record.reason
+            outcomes.append(Outcome(line, position, text, reason=reason, fits=fits, then=next_name))
+    return outcomes
 
 
 def _data(payload: str | None) -> Any:

@@ -61,22 +61,7 @@ def records(chunk: Chunk, form: Format, mode: str, *, final: bool) -> Records:
     if _goes_on(chunk, int(starts[heads[-1]]), form, mode, final, is_open):
         starts = starts[: heads[-1] + 1]
         heads = heads[:-1]
-    # Records that begin at some lines, the last ending where `starts` ends.
-    places = np.append(starts[heads], starts[-1]).astype(np.int64)
-    if whole or len(heads) == len(starts) - 1:
-        # No copy: the text of the chunk is the data of the array, only the offsets are new.
-        buffers = [None, pa.py_buffer(places), pa.py_buffer(chunk.text)]
-        array = pa.Array.from_buffers(pa.large_string(), len(heads), buffers)
-        return Records(array, None, places, int(places[-1]))
-    # First lines and what continues them alternate in one array over the same bytes; even elements
-    # are the former, odd the latter.
-    bounds = np.empty(2 * len(heads) + 1, np.int64)
-    bounds[::2], bounds[1::2] = places, starts[heads + 1]
-    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(chunk.text)]
-    halves = pa.Array.from_buffers(pa.large_string(), 2 * len(heads), buffers)
-    even = pa.array(np.arange(0, 2 * len(heads), 2))
-    odd = pa.array(np.arange(1, 2 * len(heads), 2))
-    return Records(halves.take(even), halves.take(odd), places, int(places[-1]))
+    return _joined(chunk.text, starts, heads, whole)
 
 
 def joins(form: Format) -> bool:
@@ -228,3 +213,22 @@ def _goes_on(
     if not (final or chunk.open_end):
         return True
     return chunk.open_end and is_left(text(), form, mode)
+
+
+def _joined(data: bytes, starts: np.ndarray, heads: np.ndarray, whole: bool) -> Records:
+    """Records that begin at some lines, the last ending where `starts` ends."""
+    places = np.append(starts[heads], starts[-1]).astype(np.int64)
+    if whole or len(heads) == len(starts) - 1:
+        # No copy: the text of the chunk is the data of the array, only the offsets are new.
+        buffers = [None, pa.py_buffer(places), pa.py_buffer(data)]
+        array = pa.Array.from_buffers(pa.large_string(), len(heads), buffers)
+        return Records(array, None, places, int(places[-1]))
+    # First lines and what continues them alternate in one array over the same bytes; even elements
+    # are the former, odd the latter.
+    bounds = np.empty(2 * len(heads) + 1, np.int64)
+    bounds[::2], bounds[1::2] = places, starts[heads + 1]
+    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(data)]
+    halves = pa.Array.from_buffers(pa.large_string(), 2 * len(heads), buffers)
+    even = pa.array(np.arange(0, 2 * len(heads), 2))
+    odd = pa.array(np.arange(1, 2 * len(heads), 2))
+    return Records(halves.take(even), halves.take(odd), places, int(places[-1]))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 
-from lakelog.files import FileCursor, FileState, Start, printable
+from lakelog.files import CursorIndex, FileCursor, FileState, Start, printable
 from lakelog.ingest.batch import Batch, CursorMoved, Job
 from lakelog.ingest.cursor_commit import commit
 from lakelog.lines import Source
@@ -27,13 +27,7 @@ def skip_to_ends(job: Job, files: Sequence[FileState], roots: list[str]) -> None
     for _ in range(10):
         with closing(Batch(job)) as batch:
             resolver = job.resolver(batch.state)
-            names = [printable(root).rstrip("/") for root in roots]
-            if any(
-                cursor.label == job.label
-                and (cursor.name == name or cursor.name.startswith(f"{name}/"))
-                for cursor in resolver.index
-                for name in names
-            ):
+            if _is_known(resolver.index, job.label, roots):
                 job.cache.keep(batch.state.digest, resolver.index)
                 return
             moves = list[tuple[Start, FileCursor]]()
@@ -50,6 +44,16 @@ def skip_to_ends(job: Job, files: Sequence[FileState], roots: list[str]) -> None
                 if moves:
                     commit(job, batch, moves, resolver.index)
                 return
+
+
+def _is_known(index: CursorIndex, label: str | None, roots: list[str]) -> bool:
+    """Whether a file of these directories was read under this label."""
+    names = [printable(root).rstrip("/") for root in roots]
+    return any(
+        cursor.label == label and (cursor.name == name or cursor.name.startswith(f"{name}/"))
+        for cursor in index
+        for name in names
+    )
 
 
 def _at_end(source: Source, start: Start) -> FileCursor:

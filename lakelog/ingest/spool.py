@@ -65,17 +65,7 @@ class Spool:
         while not self.is_ended:
             seconds_left = max(until - time.monotonic(), 0.0)
             if self._poll is None or self._poll.poll(1000 * min(seconds_left, _SLICE)):
-                try:
-                    data = os.read(self._fd, _READ) if self._poll else self._pipe.read(_READ)
-                except BlockingIOError:  # somebody else read it
-                    return False
-                self.is_ended, self.is_quiet = not data, False
-                self.head += data[: max(_PAGE - len(self.head), 0)]
-                view = memoryview(data)
-                while view:
-                    count = self._file.write(view)
-                    view, self.size = view[count:], self.size + count
-                return bool(data)
+                return self._take()
             if self._stop():
                 self.is_ended = True
             elif seconds_left == 0.0:
@@ -105,6 +95,19 @@ class Spool:
     def close(self) -> None:
         """Remove the file."""
         self._file.close()
+
+    def _take(self) -> bool:
+        try:
+            data = os.read(self._fd, _READ) if self._poll else self._pipe.read(_READ)
+        except BlockingIOError:  # somebody else read it
+            return False
+        self.is_ended, self.is_quiet = not data, False
+        self.head += data[: max(_PAGE - len(self.head), 0)]
+        view = memoryview(data)
+        while view:
+            count = self._file.write(view)
+            view, self.size = view[count:], self.size + count
+        return bool(data)
 
 
 class PipedSource(Source):

@@ -77,22 +77,7 @@ def valid_text(
             if not _is_ascii(column):
                 column.validate(full=True)
     except pa.ArrowInvalid:
-        # As `valid_text`, where some record is not UTF-8; records are recoded as a whole.
-        older = list[int]()
-        raw = [column.view(pa.large_binary()).to_pylist() for column in columns]
-        for index, values in enumerate(zip(*raw, strict=True)):
-            record = b"".join(values)
-            if _is_whole(record):
-                continue
-            # Blanked, a record gives no row, and so is left to the exact rule.
-            recoded = b"" if blank else LineEncoding.recoded(record) or b""
-            older += [index] if recoded else []
-            if len(raw) > 1:
-                raw[0][index], raw[1][index] = _split(recoded)
-            else:
-                raw[0][index] = recoded
-        arrays = [pa.array(values, pa.large_binary()).view(pa.large_string()) for values in raw]
-        return arrays[0], arrays[1] if len(arrays) > 1 else None, older
+        return _recoded(columns, blank)
     return columns[0], columns[1] if len(columns) > 1 else None, []
 
 
@@ -112,6 +97,25 @@ def _split(record: bytes) -> tuple[bytes, bytes]:
     """The first line of a record, and the rest."""
     end = record.find(b"\n") + 1 or len(record)
     return record[:end], record[end:]
+
+
+def _recoded(columns: list[pa.Array], blank: bool) -> tuple[pa.Array, pa.Array | None, list[int]]:
+    """As `valid_text`, where some record is not UTF-8; records are recoded as a whole."""
+    older = list[int]()
+    raw = [column.view(pa.large_binary()).to_pylist() for column in columns]
+    for index, values in enumerate(zip(*raw, strict=True)):
+        record = b"".join(values)
+        if _is_whole(record):
+            continue
+        # Blanked, a record gives no row, and so is left to the exact rule.
+        recoded = b"" if blank else LineEncoding.recoded(record) or b""
+        older += [index] if recoded else []
+        if len(raw) > 1:
+            raw[0][index], raw[1][index] = _split(recoded)
+        else:
+            raw[0][index] = recoded
+    arrays = [pa.array(values, pa.large_binary()).view(pa.large_string()) for values in raw]
+    return arrays[0], arrays[1] if len(arrays) > 1 else None, older
 
 
 def mark_encoding(table: pa.Table, places: set[int]) -> pa.Table:

@@ -164,42 +164,13 @@ def _texts(column: pa.Array) -> Texts:
     if is_.is_run_end_encoded(column_type):
         return _texts(pc.run_end_decode(column))
     if _is_text(column_type):
-        try:
-            return [None if value is None else _string(value) for value in column.to_pylist()]
-        except UnicodeDecodeError:
-            # Writers need not check what they call text: bytes that are no UTF-8 stay as they are.
-            raw = column.cast(pa.large_binary()).to_pylist()
-            literals = (None if value is None else value.decode("utf-8", _ESCAPED) for value in raw)
-            return [
-                None if literal is None else json.dumps(literal, ensure_ascii=False)
-                for literal in literals
-            ]
+        return _strings(column)
     if is_.is_nested(column_type) and not is_.is_union(column_type):
         return _nested(column)
     if is_.is_timestamp(column_type):
-        # Times as ISO 8601, with as many digits of a second as they need.
-        unit, zone = column.type.unit, "Z" if column.type.tz else ""
-        # Dropping the zone keeps the instant in UTC; with a zone the cast would print local time.
-        moments = column.cast(pa.timestamp(unit)).cast(pa.string()).to_pylist()
-        # Arrow writes years of five digits at most, and a remark in place of others.
-        far = enumerate(_integers(column)) if any(t and t[0] == "<" for t in moments) else ()
-        for place, count in far:
-            if count is not None and moments[place][0] == "<":
-                moments[place] = _stamp(count, unit)
-        return [
-            None
-            if t is None
-            else f'"{t}"'
-            if t.endswith("Infinity")
-            else f'"{_shortened(t).replace(" ", "T")}{zone}"'
-            for t in moments
-        ]
+        return _moments(column)
     if is_.is_date(column_type):
-        # Dates as ISO 8601, also those of years that Python has none of.
-        days = _integers(column)
-        if pa.types.is_date64(column.type):
-            days = [None if millis is None else millis // 86_400_000 for millis in days]
-        return [None if day is None else f'"{_stamp(day, "D")}"' for day in days]
+        return _dates(column)
     if is_.is_duration(column_type):
         scale = _UNITS[column_type.unit]
         return [v if v is None else _duration(v * scale) for v in _integers(column)]
@@ -226,6 +197,19 @@ def _decoded(column: pa.DictionaryArray) -> pa.Array:
         if pa.types.is_string_view(column.type.value_type):
             values = values.view(pa.large_string())
     return pa.DictionaryArray.from_arrays(column.indices, values).dictionary_decode()
+
+
+def _strings(column: pa.Array) -> Texts:
+    try:
+        return [None if value is None else _string(value) for value in column.to_pylist()]
+    except UnicodeDecodeError:
+        # Writers need not check what they call text: bytes that are no UTF-8 stay as they are.
+        raw = column.cast(pa.large_binary()).to_pylist()
+        literals = (None if value is None else value.decode("utf-8", _ESCAPED) for value in raw)
+        return [
+            None if literal is None else json.dumps(literal, ensure_ascii=False)
+            for literal in literals
+        ]
 
 
 def _payloads(column: pa.Array) -> Texts:
@@ -296,6 +280,34 @@ def _nested(column: pa.Array) -> Texts:
 def _elements(column: pa.Array) -> list[str]:
     """Return the JSON text of each value within another, where null is a value, too."""
     return [literal or "null" for literal in _texts(column)]
+
+
+def _moments(column: pa.Array) -> Texts:
+    """Times as ISO 8601, with as many digits of a second as they need."""
+    unit, zone = column.type.unit, "Z" if column.type.tz else ""
+    # Dropping the zone keeps the instant in UTC; with a zone the cast would print local time.
+    moments = column.cast(pa.timestamp(unit)).cast(pa.string()).to_pylist()
+    # Arrow writes years of five digits at most, and a remark in place of others.
+    far = enumerate(_integers(column)) if any(t and t[0] == "<" for t in moments) else ()
+    for place, count in far:
+        if count is not None and moments[place][0] == "<":
+            moments[place] = _stamp(count, unit)
+    return [
+        None
+        if t is None
+        else f'"{t}"'
+        if t.endswith("Infinity")
+        else f'"{_shortened(t).replace(" ", "T")}{zone}"'
+        for t in moments
+    ]
+
+
+def _dates(column: pa.Array) -> Texts:
+    """Dates as ISO 8601, also those of years that Python has none of."""
+    days = _integers(column)
+    if pa.types.is_date64(column.type):
+        days = [None if millis is None else millis // 86_400_000 for millis in days]
+    return [None if day is None else f'"{_stamp(day, "D")}"' for day in days]
 
 
 def _stamp(count: int, unit: str) -> str:

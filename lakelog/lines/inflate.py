@@ -183,15 +183,19 @@ class CompressedFile:
                 self._input = self._file.read(_BLOCK)
                 if not self._input:
                     raise BrokenStream(f"the {self._kind} stream ends too early")
-            chunk, self._input = self._input, b""
-            try:
-                data: bytes = self._member.decompress(chunk, size)
-            except (zlib.error, lzma.LZMAError, OSError) as error:  # bz2 raises OSError
-                raise BrokenStream(f"the {self._kind} stream is damaged: {error}") from None
+            data = self._decompress(size)
             if self._member.eof:
                 self._input, self._member = self._member.unused_data, None
             if data:
                 return data
+
+    def _decompress(self, size: int) -> bytes:
+        chunk, self._input = self._input, b""
+        try:
+            data: bytes = self._member.decompress(chunk, size)
+        except (zlib.error, lzma.LZMAError, OSError) as error:  # bz2 raises OSError
+            raise BrokenStream(f"the {self._kind} stream is damaged: {error}") from None
+        return data
 
     def _begin(self) -> bool:
         """Start the next member; False at the end of the file."""

@@ -134,15 +134,7 @@ def _loguru_event(record: JsonObject, formatted: str) -> dict[str, object]:
     level = severity_of(record["level"].no, record["level"].name)
     # loguru gives an exception without a type where there was none.
     if record["exception"] is not None and record["exception"].type is not None:
-        # An exception, with its traceback as text where it was pickled, for `enqueue`: that keeps
-        # neither frames nor causes, and of some exceptions the type alone.
-        error = record["exception"]
-        message = record["message"]
-        exception = {"type": type_name(error.type)}
-        if error.value is not None:
-            exception = exception_data(error.value, error.traceback)
-        if error.traceback is None:
-            exception["text"] = formatted[formatted.find(message) + len(message) :].strip()
+        exception = _loguru_exception(record["exception"], record["message"], formatted)
         add_beside(data, "exception", exception)
     return {
         "time": record["time"].astimezone(UTC),
@@ -152,6 +144,17 @@ def _loguru_event(record: JsonObject, formatted: str) -> dict[str, object]:
         "message": record["message"],
         "data": data,
     }
+
+
+def _loguru_exception(error: Any, message: str, formatted: str) -> JsonObject:
+    """Return an exception, with its traceback as text where it was pickled, for `enqueue`: that
+    keeps neither frames nor causes, and of some exceptions the type alone."""
+    data = {"type": type_name(error.type)}
+    if error.value is not None:
+        data = exception_data(error.value, error.traceback)
+    if error.traceback is None:
+        data["text"] = formatted[formatted.find(message) + len(message) :].strip()
+    return data
 
 
 def _text(message: object) -> str | None:

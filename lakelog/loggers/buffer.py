@@ -61,14 +61,7 @@ class DiskBuffer:
             # Another lake, or a copy, may be at the path by now.
             if not self._has_file() or not (self.size or File(self._path).is_open_as(self._fd)):
                 self.close()
-                Folder(self._directory).make()
-                self._name, self._count = disk.random_hex(_HEX // 2), 0
-                temporary = Folder(self._directory).temporary_path()
-                fd = File(temporary).open_new()
-                # Locked before it has its name: any other is a dead process's and may be removed.
-                OpenFile(fd).lock()
-                File(temporary).rename(self._path)
-                self._fd, self._file = fd, OpenFile(fd).identity()
+                self._create()
             lines = [self._identified(line) for line in lines]
             if PROTECTIONS:
                 # Each needs one before it is written: it may be stored twice after a death.
@@ -192,6 +185,16 @@ class DiskBuffer:
     @property
     def _path(self) -> str:
         return f"{self._directory}/{self._name}{self._suffix}"
+
+    def _create(self) -> None:
+        Folder(self._directory).make()
+        self._name, self._count = disk.random_hex(_HEX // 2), 0
+        temporary = Folder(self._directory).temporary_path()
+        fd = File(temporary).open_new()
+        # Locked before it has its name: any other is a dead process's and may be removed.
+        OpenFile(fd).lock()
+        File(temporary).rename(self._path)
+        self._fd, self._file = fd, OpenFile(fd).identity()
 
 
 def recover(directory: str, store: StoreLines, branch: str = _MAIN) -> int:

@@ -369,10 +369,7 @@ class _Handler:
         if _comes_again():
             return
         _is_seen, _late_since = True, 0.0
-        gevent: Any = sys.modules.get("gevent")
-        if (_has_green_threads() and gevent.getcurrent() is gevent.get_hub()) and _started(
-            lambda: self._store_in_green_thread(number, frame)
-        ):
+        if _is_in_loop() and _started(lambda: self._store_in_green_thread(number, frame)):
             return
         _store_aside(self._store)
         self._pass_on(number, frame)
@@ -401,3 +398,9 @@ class _Handler:
 def _has_green_threads() -> bool:
     """Whether a library has put its own threads in place of those of the interpreter."""
     return not isinstance(_thread.start_new_thread, types.BuiltinFunctionType)
+
+
+def _is_in_loop() -> bool:
+    """Whether this is the event loop of gevent, which runs all green threads."""
+    gevent: Any = sys.modules.get("gevent")
+    return _has_green_threads() and gevent.getcurrent() is gevent.get_hub()

@@ -67,13 +67,7 @@ class FileFollower:
 
     def sync(self) -> bool:
         """Ingest what the file has now, and wait for it; whether that was possible."""
-        # The backups of a file, the oldest first, and the file, if it is there.
-        folder, name = os.path.split(self.file)
-        # By what rotation adds: other files, such as notes and offsets, begin with the name as
-        # well.
-        names = (n for n in Folder(folder).names() if name in LogName(n).stems())
-        # Sorted by name, as rotated logs have their time in it.
-        files = [f"{folder}/{n}" for n in sorted(names, key=lambda n: (n == name, n))]
+        files = _files_of(self.file)
         if not files:  # removed, or renamed and removed
             return True
         # A process of its own: loading the engine here would take the program's memory.
@@ -115,6 +109,15 @@ class FileFollower:
     def _command(self) -> list[str]:
         place = ["--lake", self.lake, "--branch", self.branch]
         return [sys.executable, "-m", "lakelog", *place]
+
+
+def _files_of(file: str) -> list[str]:
+    """Return the backups of a file, the oldest first, and the file, if it is there."""
+    folder, name = os.path.split(file)
+    # By what rotation adds: other files, such as notes and offsets, begin with the name as well.
+    names = (n for n in Folder(folder).names() if name in LogName(n).stems())
+    # Sorted by name, as rotated logs have their time in it.
+    return [f"{folder}/{n}" for n in sorted(names, key=lambda n: (n == name, n))]
 
 
 def lock_path(lake: str, branch: str, file: str) -> str:

@@ -176,16 +176,7 @@ class Call:
         with counted(self._recorder):
             # Other exceptions say that somebody stopped it.
             if isinstance(error, Exception):
-                span = self._span
-                message = self._scrubbed(str(error))
-                # What is around the call, spans and handlers of logging, stores this error, too.
-                with suppress(AttributeError):
-                    error.lakelog_text = message  # type: ignore[attr-defined]
-                span.fail(message)
-                span.attributes["error.type"] = type(error).__qualname__
-                if isinstance(status := getattr(error, "status_code", None), int):
-                    span.attributes["http.response.status_code"] = status
-                span.attributes["exception"] = map_texts(exception_data(error), self._scrubbed)
+                self._set_error(error)
                 if self._chunks is not None:
                     self._span.attributes["lakelog.stream"] = "cut"
             else:  # cancelled or interrupted, which is no failure of the model
@@ -200,6 +191,18 @@ class Call:
                 self._span.attributes["error.type"] = "stream_cut"
                 self._span.fail("the stream ended before the answer did")
             self._record(self._chunks.answer() if self._chunks is not None else {})
+
+    def _set_error(self, error: Exception) -> None:
+        span = self._span
+        message = self._scrubbed(str(error))
+        # What is around the call, spans and handlers of logging, stores this error, too.
+        with suppress(AttributeError):
+            error.lakelog_text = message  # type: ignore[attr-defined]
+        span.fail(message)
+        span.attributes["error.type"] = type(error).__qualname__
+        if isinstance(status := getattr(error, "status_code", None), int):
+            span.attributes["http.response.status_code"] = status
+        span.attributes["exception"] = map_texts(exception_data(error), self._scrubbed)
 
     def _scrubbed(self, message: str) -> str:
         """A text of an error, in which providers may quote a key or what was said."""

@@ -121,12 +121,7 @@ class MessageEvents:
         elif event_type == "content_block_start":
             self._blocks[chunk.get("index", 0)] = dict(chunk.get("content_block") or {})
         elif event_type == "content_block_delta":
-            block = self._blocks.setdefault(chunk.get("index", 0), {"type": "text"})
-            for key in ("text", "thinking", "partial_json", "signature"):
-                if isinstance(delta.get(key), str):
-                    block[key] = (block.get(key) or "") + delta[key]
-            if "citation" in delta:
-                block["citations"] = [*(block.get("citations") or []), delta["citation"]]
+            _extend(self._blocks.setdefault(chunk.get("index", 0), {"type": "text"}), delta)
         elif event_type == "message_delta":
             self._message |= {k: v for k, v in delta.items() if v is not None}
             used = {k: v for k, v in (chunk.get("usage") or {}).items() if v is not None}
@@ -196,23 +191,34 @@ def _append(message: Fields, delta: Fields) -> None:
         if key == "tool_calls":
             calls = message.setdefault(key, [])
             for place, call in enumerate(value or []):
-                # The call of a delta: the newest one of its index, or another one that begins
-                # with it.
-                index = place if call.get("index") is None else call["index"]
-                newest: Fields = next((c for c in reversed(calls) if c["index"] == index), {})
-                # Some servers give all calls one index, and some each delta of a call an id of its
-                # own: but only what begins a call names its function.
-                names_other = call.get("id") and newest.get("id") not in (None, call["id"])
-                if not newest or (names_other and (call.get("function") or {}).get("name")):
-                    newest = {"index": index}
-                    calls.append(newest)
-                _append(newest, call)
+                _append(_tool_call(calls, call, place), call)
         elif isinstance(value, dict):
             _append(message.setdefault(key, {}), value)
         elif isinstance(value, str) and key not in ("role", "id", "type", "name"):
             message[key] = (message.get(key) or "") + value
         elif value is not None:
             message[key] = value
+
+
+def _tool_call(calls: list[Fields], delta: Fields, place: int) -> Fields:
+    """The call of a delta: the newest one of its index, or another one that begins with it."""
+    index = place if delta.get("index") is None else delta["index"]
+    newest: Fields = next((c for c in reversed(calls) if c["index"] == index), {})
+    # Some servers give all calls one index, and some each delta of a call an id of its own: but
+    # only what begins a call names its function.
+    names_other = delta.get("id") and newest.get("id") not in (None, delta["id"])
+    if not newest or (names_other and (delta.get("function") or {}).get("name")):
+        newest = {"index": index}
+        calls.append(newest)
+    return newest
+
+
+def _extend(block: Fields, delta: Fields) -> None:
+    for key in ("text", "thinking", "partial_json", "signature"):
+        if isinstance(delta.get(key), str):
+            block[key] = (block.get(key) or "") + delta[key]
+    if "citation" in delta:
+        block["citations"] = [*(block.get("citations") or []), delta["citation"]]
 
 
 def _from_json(document: str | bytes) -> object:

@@ -231,8 +231,8 @@ class LineLog:
             self.recorder = Recorder(lake, strict=strict)
             return
         if lake is not None:
-            state, file = opened_lake(lake), os.path.realpath(path)
-            self._follower = FileFollower(state.path, state.branch_name, file)
+            opened, file = opened_lake(lake), os.path.realpath(path)
+            self._follower = FileFollower(opened.path, opened.branch_name, file)
         self._queue = queue_of_file(
             os.fspath(path), kind_pattern, stamp, self._follower, rotate_bytes
         )

@@ -170,13 +170,7 @@ def _event(
         schema = attributes_of.resource.schema_url
         data["resource"] = resource | ({"schemaUrl": schema} if schema else {})
     if scope is not None and scope.name:
-        members: dict[str, object] = {
-            "name": scope.name,
-            "version": scope.version,
-            "schemaUrl": scope.schema_url,
-        }
-        members["attributes"] = dict(getattr(scope, "attributes", None) or {})
-        data["scope"] = {k: v for k, v in members.items() if v}
+        data["scope"] = _scope(scope)
     # An empty one is kept, unlike other members: it says that none was set.
     if "status" in data:
         data["status"] = {k: v for k, v in data["status"].items() if v}
@@ -189,6 +183,16 @@ def _event(
         "message": message,
         "data": data,
     }
+
+
+def _scope(scope: InstrumentationScope) -> dict[str, object]:
+    members: dict[str, object] = {
+        "name": scope.name,
+        "version": scope.version,
+        "schemaUrl": scope.schema_url,
+    }
+    members["attributes"] = dict(getattr(scope, "attributes", None) or {})
+    return {k: v for k, v in members.items() if v}
 
 
 def _span_event(event: SpanEvent) -> dict[str, object]:

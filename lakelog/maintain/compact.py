@@ -281,9 +281,7 @@ class _Merging:
         # Otherwise the output is garbage, which gc collects.
         if _swap(self._store, self._branch, self._head, group, [output]):
             size = sum(e.bytes for e in group)
-            added = Compaction(len(group), 1, size, output.bytes)
-            pairs = zip(dataclasses.astuple(self.total), dataclasses.astuple(added), strict=True)
-            self.total = Compaction(*(a + b for a, b in pairs))
+            self.total = _sum(self.total, Compaction(len(group), 1, size, output.bytes))
             for drop in (bloom.drop, ranks.drop):
                 drop(self._store.paths, (entry.key for entry in group))
         else:
@@ -309,6 +307,11 @@ def _merge_group(
             return [(s.group, s.put(store)) for s in merging.merged(group)]
         except Damaged as error:
             return error
+
+
+def _sum(before: Compaction, added: Compaction) -> Compaction:
+    pairs = zip(dataclasses.astuple(before), dataclasses.astuple(added), strict=True)
+    return Compaction(*(a + b for a, b in pairs))
 
 
 def _weight(store: Store, entry: SegmentEntry) -> int:

@@ -27,7 +27,7 @@ from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unreadable
 from lakelog.maintain.repair import lost_moves
 from lakelog.moves import Change, publish
-from lakelog.paths import LEASE, OBJECTS, FileName, FileNames
+from lakelog.paths import LEASE, OBJECTS, FileName, FileNames, Paths
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import Signatures, Store
 
@@ -171,19 +171,7 @@ def _alone(store: Store) -> Iterator[dict[str, int]]:
             raise GcRefused("another process is collecting in this lake: wait for it")
         # A ref that is read below but not durable yet could vanish in a power cut, and what it had
         # replaced would be gone: so refs are made durable before anything is judged by them.
-        # Refuse where the moves of a branch that was appended to are gone, or a file is in their
-        # place; any other file there is no branch.
-        for branch in FileNames(Folder(store.paths.wals).names()).refs:
-            head, folder = store.paths.head_dir(branch), store.paths.wal_dir(branch)
-            if File(folder).is_regular():
-                continue
-            if File(head).is_regular():
-                raise GcRefused(f"nothing was deleted: {head} is a file, where moves should be")
-            # WAL files without moves: the branch lost its log.
-            if not File(head).exists() and any(FileNames(Folder(folder).names()).wals):
-                raise GcRefused(
-                    f"nothing was deleted: {head} is missing, though it was appended to"
-                )
+        _refuse_lost_branch(store.paths)
         for branch in store.refs.all_branches():
             # Before the listing, as a move may be made meanwhile (F11.3).
             hinted, moves = (
@@ -206,6 +194,20 @@ def _full_disk_suppressed(suppressed: bool = True) -> Iterator[None]:
     except OSError as error:
         if not suppressed or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+
+
+def _refuse_lost_branch(paths: Paths) -> None:
+    """Refuse where the moves of a branch that was appended to are gone, or a file is in their
+    place; any other file there is no branch. Raises GcRefused."""
+    for branch in FileNames(Folder(paths.wals).names()).refs:
+        head, folder = paths.head_dir(branch), paths.wal_dir(branch)
+        if File(folder).is_regular():
+            continue
+        if File(head).is_regular():
+            raise GcRefused(f"nothing was deleted: {head} is a file, where moves should be")
+        # WAL files without moves: the branch lost its log.
+        if not File(head).exists() and any(FileNames(Folder(folder).names()).wals):
+            raise GcRefused(f"nothing was deleted: {head} is missing, though it was appended to")
 
 
 def _refuse_lost_moves(store: Store, names: set[str]) -> None:
@@ -240,15 +242,7 @@ def _find_unreached(store: Store, live: set[bytes]) -> Iterator[str]:
         unfinished = os.path.basename(name).startswith(disk.TEMPORARY)
         if unfinished or (digest is not None and bytes.fromhex(digest) not in live):
             yield name
-    # Temporary files outside the object folders.
-    paths = store.paths
-    folders = [paths.root, paths.tags, paths.signatures, paths.remotes, paths.cache, paths.gc]
-    for branch in store.refs.all_branches():
-        folders += [paths.head_dir(branch), paths.wal_dir(branch)]
-    for folder in folders:
-        for name in Folder(folder).names():
-            if name.startswith(disk.TEMPORARY):
-                yield os.path.relpath(f"{folder}/{name}", paths.root)
+    yield from _temporary(store)
 
 
 def _unkept_texts(store: Store, live: set[bytes]) -> Iterator[str]:
@@ -305,6 +299,18 @@ def _stamp(path: str) -> int:
         return os.stat(path).st_mtime_ns // 1000
     except FileNotFoundError:
         return 0
+
+
+def _temporary(store: Store) -> Iterator[str]:
+    """Temporary files outside the object folders."""
+    paths = store.paths
+    folders = [paths.root, paths.tags, paths.signatures, paths.remotes, paths.cache, paths.gc]
+    for branch in store.refs.all_branches():
+        folders += [paths.head_dir(branch), paths.wal_dir(branch)]
+    for folder in folders:
+        for name in Folder(folder).names():
+            if name.startswith(disk.TEMPORARY):
+                yield os.path.relpath(f"{folder}/{name}", paths.root)
 
 
 def _due(store: Store, condemned: dict[str, int], now_us: int) -> list[str]:

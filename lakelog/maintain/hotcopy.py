@@ -145,24 +145,25 @@ class _SourceAtStart:
         if not name.startswith("segments/") or key in self._segments:
             return True
         if self._added is None:
-            # The segments of the states that branches and tags got since.
-            store = self._store
-            states = {tag.snapshot for tag in store.refs.tags()}
-            for branch, head in heads.items():
-                start = self._tops.get(branch, 0) + 1
-                numbers = range(start, head.move.number + 1)
-                states |= {store.refs.read(branch, number).snapshot for number in numbers}
-            load = store.manifests.load
-            self._added = {e.key for state in states for e in store.manifests.segments(load(state))}
+            self._added = self._segments_since(heads)
         return key in self._added
+
+    def _segments_since(self, heads: dict[str, Head]) -> set[str]:
+        """The segments of the states that branches and tags got since."""
+        store = self._store
+        states = {tag.snapshot for tag in store.refs.tags()}
+        for branch, head in heads.items():
+            start = self._tops.get(branch, 0) + 1
+            numbers = range(start, head.move.number + 1)
+            states |= {store.refs.read(branch, number).snapshot for number in numbers}
+        load = store.manifests.load
+        return {e.key for state in states for e in store.manifests.segments(load(state))}
 
 
 def _prepare(store: Store, target: str) -> Paths:
     """Create the directories of the copy, or check that it is a copy of this lake."""
     copy_paths = Paths(target)
-    path = Path(os.path.realpath(copy_paths.root))
-    # It would take the files of writers for those of an older copy, and replace them.
-    if any(os.path.samefile(p, store.paths.root) for p in (path, *path.parents) if p.exists()):
+    if _is_inside(copy_paths.root, store.paths.root):
         raise AlreadyExists(f"{copy_paths.root} is the lake itself: choose a directory outside it")
     ring = store.paths.keys.ring if store.paths.keys else None
     if Store.is_lake(copy_paths.root):
@@ -193,6 +194,13 @@ def _prepare(store: Store, target: str) -> Paths:
         )
         Store.load(copy_paths.root)
     return copy_paths
+
+
+def _is_inside(target: str, root: str) -> bool:
+    """Whether a directory is another one or below it, whatever links and mounts its path has."""
+    path = Path(os.path.realpath(target))
+    # It would take the files of writers for those of an older copy, and replace them.
+    return any(os.path.samefile(p, root) for p in (path, *path.parents) if p.exists())
 
 
 def _settled_names(directory: str) -> list[str]:

@@ -110,9 +110,12 @@ class Marker:
         hidden = self._unmarked.intersection(map(bytes.fromhex, outline.removed))
         self.live |= self._unmarked - hidden
         self._unmarked = hidden
-        # Mark the indices of the state directories of a state, and their chunks.
+        self._reach_states(outline.states)
+
+    def _reach_states(self, recent: dict[str, str]) -> None:
+        """Mark the indices of the state directories of a state, and their chunks."""
         labels: dict[str, str] = {}
-        for changes in (*filter(None, self._states), outline.states):
+        for changes in (*filter(None, self._states), recent):
             labels |= changes
         for index in filter(None, labels.values()):
             name = bytes.fromhex(index)

@@ -63,18 +63,7 @@ def merge_pages(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> t
     """Merge the newest pages of levels that are full, or all pages where many entries may be
     dead."""
     if _is_stale(pages):
-        # Write the live entries of all pages as pages of the bottom level; keeps live entries
-        # alone in memory, as there may be a hundred times as many dead ones.
-        live: dict[tuple[str, str], Entry] = {}
-        for page in pages:
-            for entry in manifests.peek(page):
-                live.pop(key := (entry.entry_type, entry.key), None)
-                if not isinstance(entry, Removal):
-                    live[key] = entry
-        entries, size = tuple(live.values()), manifest.FAN ** (manifest.LEVEL_MAX + 1)
-        page_entries = (entries[start : start + size] for start in range(0, len(entries), size))
-        manifests.drop_pages(pages)
-        return tuple(manifests.write_page(chunk, commit, manifest.BOTTOM) for chunk in page_entries)
+        return _merge_all(manifests, pages, commit)
     for level in range(manifest.BOTTOM):
         start = mergeable(pages, level)
         if start is not None:
@@ -89,3 +78,18 @@ def _is_stale(pages: tuple[Page, ...]) -> bool:
     # Merges by level never drop dead entries of level 2, however many there are. At half the bottom
     # a page is written about three times in its life; a small tree is not worth it at all.
     return upper > max(bottom // 2, int(manifest.FAN ** (manifest.LEVEL_MAX + 1)))
+
+
+def _merge_all(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> tuple[Page, ...]:
+    """Write the live entries of all pages as pages of the bottom level; keeps live entries alone in
+    memory, as there may be a hundred times as many dead ones."""
+    live: dict[tuple[str, str], Entry] = {}
+    for page in pages:
+        for entry in manifests.peek(page):
+            live.pop(key := (entry.entry_type, entry.key), None)
+            if not isinstance(entry, Removal):
+                live[key] = entry
+    entries, size = tuple(live.values()), manifest.FAN ** (manifest.LEVEL_MAX + 1)
+    page_entries = (entries[start : start + size] for start in range(0, len(entries), size))
+    manifests.drop_pages(pages)
+    return tuple(manifests.write_page(chunk, commit, manifest.BOTTOM) for chunk in page_entries)

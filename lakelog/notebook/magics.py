@@ -214,16 +214,21 @@ def _context() -> click.Context:
     return cli.cli.make_context("lakelog", [], resilient_parsing=True)
 
 
-def _run_verb(arguments: list[str], lake: Lake) -> HTML | None:
-    """Run a verb as the command line does; its table becomes one of the notebook."""
-    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-    # The command that words name, which `state list` does with two of them.
+def _command(arguments: list[str]) -> click.Command | None:
+    """Return the command that words name, which `state list` does with two of them."""
     command = cli.cli.get_command(_context(), arguments[0])
     # Options of a group, if it has any, do not come before the name of its command.
     for word in arguments[1:]:
         if command is None or not hasattr(command, "get_command"):
             break
         command = command.get_command(_context(), word)
+    return command
+
+
+def _run_verb(arguments: list[str], lake: Lake) -> HTML | None:
+    """Run a verb as the command line does; its table becomes one of the notebook."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    command = _command(arguments)
     types = [p.type for p in command.params if p.name == "format"] if command else []
     choices = [name for kind in types if isinstance(kind, click.Choice) for name in kind.choices]
     # Of a verb without tables the lines that a terminal gets.

@@ -106,17 +106,7 @@ class BatchDatabaseSync:
         Raises as `sync_completed_transcripts` does.
         """
         self._ingest()
-        errors = self._views.error_analysis_view()
-        outcomes = self._views.source_reliability_view().values()
-        total = sum(outcome["total_processed"] for outcome in outcomes)
-        condition = BookkeepingEvent.IS_DATA
-        rows = self.lake.sql(f"SELECT count(*) AS n FROM events WHERE {condition}").to_arrow_table()
-        stats = {
-            "events": rows["n"][0].as_py(),
-            **self._views.podcast_status_view(),
-            "total_failures": errors["total_failures"],
-            "success_rate": (total - errors["total_failures"]) / total if total else 0.0,
-        }
+        stats = self._stats()
         # By its content: equal figures are equal events, whenever they are computed.
         digest = hashlib.sha256(repr(sorted(stats.items())).encode()).hexdigest()
         # Under an id: after a kill the same figures are the same event, and the same row.
@@ -184,6 +174,19 @@ class BatchDatabaseSync:
         )
         with contextlib.closing(syncer):
             return syncer.run()
+
+    def _stats(self) -> dict[str, object]:
+        errors = self._views.error_analysis_view()
+        outcomes = self._views.source_reliability_view().values()
+        total = sum(outcome["total_processed"] for outcome in outcomes)
+        condition = BookkeepingEvent.IS_DATA
+        rows = self.lake.sql(f"SELECT count(*) AS n FROM events WHERE {condition}").to_arrow_table()
+        return {
+            "events": rows["n"][0].as_py(),
+            **self._views.podcast_status_view(),
+            "total_failures": errors["total_failures"],
+            "success_rate": (total - errors["total_failures"]) / total if total else 0.0,
+        }
 
     def _rotated(self) -> list[str]:
         """The log's rotated files, the oldest first."""

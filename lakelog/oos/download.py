@@ -150,12 +150,7 @@ def download(url: str, path: str, limits: RequestLimits | None = None) -> Downlo
                 digest.update(block)
             os.lseek(fd, start, os.SEEK_SET)
             # Before the first byte: whoever resumes has to know of which file it is.
-            etag = response.headers.get("ETag", "")
-            # A weak one says that the content means the same, not that its bytes are.
-            strong = etag if etag and not etag.startswith("W/") else ""
-            validator = strong or response.headers.get("Last-Modified", "")
-            with open(note, "w") as file:
-                json.dump({"url": url, "validator": validator}, file)
+            _remember(note, url, response)
             size = start
             for block in _pieces(response, url, limits, start):
                 OpenFile(fd).write(block)
@@ -282,6 +277,15 @@ def _validator(note: str, url: str) -> str:
         return str(saved_note["validator"]) if saved_note["url"] == url else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _remember(note: str, url: str, response: http.client.HTTPResponse) -> None:
+    etag = response.headers.get("ETag", "")
+    # A weak one says that the content means the same, not that its bytes are.
+    strong = etag if etag and not etag.startswith("W/") else ""
+    validator = strong or response.headers.get("Last-Modified", "")
+    with open(note, "w") as file:
+        json.dump({"url": url, "validator": validator}, file)
 
 
 def _check(url: str) -> None:

@@ -83,28 +83,11 @@ class FileFeed:
             is_large = status.st_size - self._end > _LARGE
             # Up to the size at the beginning: a log that grows all the time must not hold the
             # answer.
-            # Add whole lines to the state; return what follows the last newline.
-            last_line, position = b"", self._end
-            while position < status.st_size:
-                data = os.pread(fd, min(CHUNK, status.st_size - position), position)
-                if not data:
-                    break
-                position += len(data)
-                data = last_line + data
-                # A line without its newline may still be being written: it is kept for the next
-                # chunk or the next question.
-                end = data.rfind(b"\n") + 1
-                lines, last_line = data[:end], data[end:]
-                if lines:
-                    self._state.add(self._events(lines))
-                    self._end += len(lines)
-                    # The end of what was read, to know the file by.
-                    self._mark = lines[-_MARK:]
+            last_line = self._read_lines(fd, status.st_size)
         # Millions of events in plain Python would take gigabytes.
         if is_large:
             self._state.move_to_archive()
-            with contextlib.suppress(AttributeError):  # not of this C library
-                ctypes.CDLL(None).malloc_trim(0)
+            _return_memory()
         self._answers = self._state
         # A copy, as the line may go on: then it is read again, and counted once.
         if last_line and (events := self._events(last_line, is_final=True)):
@@ -125,6 +108,26 @@ class FileFeed:
         # The bytes before the end, not only the size: a file that was rewritten and grew beyond the
         # old end would be read on in its middle.
         return os.pread(fd, len(self._mark), self._end - len(self._mark)) == self._mark
+
+    def _read_lines(self, fd: int, size: int) -> bytes:
+        """Add whole lines to the state; return what follows the last newline."""
+        incomplete, position = b"", self._end
+        while position < size:
+            data = os.pread(fd, min(CHUNK, size - position), position)
+            if not data:
+                break
+            position += len(data)
+            data = incomplete + data
+            # A line without its newline may still be being written: it is kept for the next chunk
+            # or the next question.
+            end = data.rfind(b"\n") + 1
+            lines, incomplete = data[:end], data[end:]
+            if lines:
+                self._state.add(self._events(lines))
+                self._end += len(lines)
+                # The end of what was read, to know the file by.
+                self._mark = lines[-_MARK:]
+        return incomplete
 
     def _events(self, data: bytes, is_final: bool = False) -> list[LogEvent]:
         """Parse lines; a final one counts only if its JSON is whole."""
@@ -234,6 +237,12 @@ class LakeFeed:
 OosFeed = FileFeed | LakeFeed
 Answers = LogState | LakeFeed
 """What the views are computed from: both have the same members."""
+
+
+def _return_memory() -> None:
+    """Return freed memory to the system; the C library keeps what reading took at its peak."""
+    with contextlib.suppress(AttributeError):  # not of this C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_json(payload: str) -> bool:

@@ -176,12 +176,7 @@ class SimpleLogProcessor:
         A feed that has not changed is not sent again. One that cannot be fetched or read is an
         event FETCH with the error, and in `problems`; the others are read all the same.
         """
-        facts, is_new = self._facts.read(_FEED)
-        if is_new:
-            self._seen.clear()
-        for fact in facts:
-            if fact["type"] == FETCH and isinstance(fact.get("data"), dict):
-                self._seen[str(fact.get("subject"))] = fact["data"]
+        self._refresh()
         self.problems.clear()
         if not self._has_file:
             self.problems[FEEDS_FILE] = f"there is no {FEEDS_FILE}: {_HOW_TO_NAME}"
@@ -257,6 +252,14 @@ class SimpleLogProcessor:
             stop=self._stop,
             progress=self.processor.progress,
         )
+
+    def _refresh(self) -> None:
+        facts, is_new = self._facts.read(_FEED)
+        if is_new:
+            self._seen.clear()
+        for fact in facts:
+            if fact["type"] == FETCH and isinstance(fact.get("data"), dict):
+                self._seen[str(fact.get("subject"))] = fact["data"]
 
     def _look(self, name: str, url: str, limit: int | None) -> list[dict[str, object]]:
         """Fetch a feed and add its new episodes."""
@@ -356,22 +359,25 @@ def _feeds(feeds: Any) -> list[tuple[str, str]]:
     if isinstance(feeds, str) and feeds.startswith(("http://", "https://")):
         return [("", feeds)]
     if isinstance(feeds, (str, os.PathLike)):
-        path = os.fspath(feeds)
-        try:
-            with open(path, "rb") as file:
-                content = tomllib.load(file)
-        except FileNotFoundError:
-            raise InvalidSetting(f"there is no {path}: {_HOW_TO_NAME}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InvalidSetting(f"{path}: {error}") from None
-        tables = content.get("feed", content.get("feeds"))
-        if isinstance(tables, dict):
-            return [_feed(name, url, path) for name, url in tables.items()]
-        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            raise InvalidSetting(f"{path} has no [[feed]] tables")
-        return [_feed(table.get("name", ""), table.get("url"), path) for table in tables]
+        return _of_file(os.fspath(feeds))
     pairs = feeds.items() if isinstance(feeds, Mapping) else (("", url) for url in feeds)
     return [_feed(name, url, "feeds") for name, url in pairs]
+
+
+def _of_file(path: str) -> list[tuple[str, str]]:
+    try:
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
+    except FileNotFoundError:
+        raise InvalidSetting(f"there is no {path}: {_HOW_TO_NAME}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{path}: {error}") from None
+    tables = content.get("feed", content.get("feeds"))
+    if isinstance(tables, dict):
+        return [_feed(name, url, path) for name, url in tables.items()]
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise InvalidSetting(f"{path} has no [[feed]] tables")
+    return [_feed(table.get("name", ""), table.get("url"), path) for table in tables]
 
 
 def _feed(name: object, url: object, place: str) -> tuple[str, str]:

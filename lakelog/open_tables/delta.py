@@ -80,23 +80,26 @@ class _DeltaTable:
         try:
             self._table = deltalake.DeltaTable(uri, storage_options=options)
         except exceptions.TableNotFoundError:
-            of_rows = publishing.schema_of_rows
-            schema = of_rows(self._lake, source) if source.sql else struct_columns.event_columns()
-            columns = _columns(schema)
-            self._folder.make()
-            with _lost():
-                self._table = deltalake.DeltaTable.create(
-                    self._uri,
-                    columns,
-                    mode="ignore",  # who was faster made the same table
-                    configuration=publishing.identity(self._lake, source) | _NO_BOUNDS,
-                    storage_options=self._options,
-                    raise_if_key_not_exists=False,
-                )
+            self._table = self._create(source)
         self._is_query = bool(source.sql)
         self._renamed: dict[str, pa.DataType] = {}
         properties = self._table.metadata().configuration
         publishing.require_ours(lake, source, uri, properties)
+
+    def _create(self, source: TableSource) -> deltalake.DeltaTable:
+        of_rows = publishing.schema_of_rows
+        schema = of_rows(self._lake, source) if source.sql else struct_columns.event_columns()
+        columns = _columns(schema)
+        self._folder.make()
+        with _lost():
+            return deltalake.DeltaTable.create(
+                self._uri,
+                columns,
+                mode="ignore",  # who was faster made the same table
+                configuration=publishing.identity(self._lake, source) | _NO_BOUNDS,
+                storage_options=self._options,
+                raise_if_key_not_exists=False,
+            )
 
     @property
     def id(self) -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.io import pyarrow as arrow_types
     from pyiceberg.manifest import DataFile
+    from pyiceberg.schema import Schema
     from pyiceberg.table import Table, Transaction
     from pyiceberg.table import update as updates
 
@@ -111,15 +112,7 @@ class _IcebergTable:
                 unfit.add(key)
         if schema is not self._table.schema():
             with _lost():
-                # Not by update_schema of pyiceberg, which gives columns numbers of its properties.
-                requirements = (
-                    updates.AssertTableUUID(uuid=self._table.metadata.table_uuid),
-                    updates.AssertCurrentSchemaId.model_validate(
-                        {"current-schema-id": self._table.schema().schema_id}
-                    ),
-                )
-                changes = (updates.AddSchemaUpdate(schema=schema), updates.SetCurrentSchemaUpdate())
-                self._catalog.commit_table(self._table, requirements, changes)
+                _evolve(self._catalog, self._table, schema)
             self._table.refresh()
         return unfit
 
@@ -148,15 +141,7 @@ class _IcebergTable:
     def commit_rows(self, state: str, rows: pa.Table) -> None:
         # One commit, and rows come whole: readers see no column without its values.
         with _lost(), self._table.transaction() as transaction:
-            # Give a table the columns of rows that replace all of its rows. A column that is
-            # gone, or whose type Iceberg does not let become the new one, ends; one of its name
-            # has a new number.
-            with transaction.update_schema(allow_incompatible_changes=True) as update:
-                for column in transaction.table_metadata.schema().fields:
-                    if not _is_kept(transaction, column.name, rows.schema):
-                        update.delete_column((column.name,))
-            with transaction.update_schema() as update:
-                update.union_by_name(rows.schema)
+            _fit_columns(transaction, rows.schema)
             is_new = self._table.current_snapshot() is None
             write = transaction.append if is_new else transaction.overwrite
             write(rows, snapshot_properties={STATE: state})
@@ -204,6 +189,29 @@ def _table(catalog: Catalog, lake: Lake, target: str, source: TableSource) -> Ta
         with table.transaction() as transaction:
             transaction.set_properties(_SETTINGS)
     return table
+
+
+def _evolve(catalog: Catalog, table: Table, schema: Schema) -> None:
+    # Not by update_schema of pyiceberg, which gives columns numbers of its properties.
+    requirements = (
+        updates.AssertTableUUID(uuid=table.metadata.table_uuid),
+        updates.AssertCurrentSchemaId.model_validate(
+            {"current-schema-id": table.schema().schema_id}
+        ),
+    )
+    changes = (updates.AddSchemaUpdate(schema=schema), updates.SetCurrentSchemaUpdate())
+    catalog.commit_table(table, requirements, changes)
+
+
+def _fit_columns(transaction: Transaction, schema: pa.Schema) -> None:
+    """Give a table the columns of rows that replace all of its rows. A column that is gone, or
+    whose type Iceberg does not let become the new one, ends; one of its name has a new number."""
+    with transaction.update_schema(allow_incompatible_changes=True) as update:
+        for column in transaction.table_metadata.schema().fields:
+            if not _is_kept(transaction, column.name, schema):
+                update.delete_column((column.name,))
+    with transaction.update_schema() as update:
+        update.union_by_name(schema)
 
 
 def _is_kept(transaction: Transaction, name: str, schema: pa.Schema) -> bool:

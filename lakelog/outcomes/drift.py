@@ -59,11 +59,7 @@ def drifts(
             continue
         reference = np.array(profile.counts, np.float64)
         counts = _counts(feature, profile, column)
-        # The index, with half a row more in each bin, so that an empty one has a logarithm.
-        before, after = (
-            (smoothed := of_bins + _SMOOTH) / smoothed.sum() for of_bins in (reference, counts)
-        )
-        psi = float(((after - before) * np.log(after / before)).sum())
+        psi = _psi(reference, counts)
         if psi > PSI_MAX + _chance(len(counts), reference.sum(), counts.sum()):
             result.append(Drift(feature.name, psi))
     return sorted(result, key=lambda drift: -drift.psi)
@@ -78,6 +74,14 @@ def _counts(feature: Feature, profile: FeatureProfile, column: Floats) -> Floats
         bins = np.searchsorted(np.array(profile.edges), column, side="left")
         bins = np.where(missing, size - 1, np.minimum(bins, size - 2))
     return np.bincount(bins, minlength=size).astype(np.float64)
+
+
+def _psi(reference: Floats, counts: Floats) -> float:
+    """The index, with half a row more in each bin, so that an empty one has a logarithm."""
+    before, after = (
+        (smoothed := of_bins + _SMOOTH) / smoothed.sum() for of_bins in (reference, counts)
+    )
+    return float(((after - before) * np.log(after / before)).sum())
 
 
 def _chance(bins: int, reference_rows: float, rows: float) -> float:

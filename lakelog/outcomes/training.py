@@ -103,26 +103,10 @@ def train_model(
     checked = train.load(recipe)
     name = name or checked.name
     require_name(name)
-    if checked.kind != "decision":
-        raise InvalidRecipe(
-            f"{checked.where}: a model needs [shape] kind = 'decision', not {checked.kind!r}"
-        )
-    if checked.split["before"] is None:
-        raise InvalidRecipe(
-            f"{checked.where}: a model is tested on what came later: set [split] before to a time"
-        )
-    # Refuse to learn from a protected field that a recipe names, which a model never sees.
-    protection, shape = lake.store.paths.protection, checked.shape
-    for path in (*(shape["keep"] or ()), shape["chosen"], shape["options"]):
-        column, _, member = (path or "").partition(".")
-        if column == "data" and protection and protection.covers(shape["decision"], member):
-            raise InvalidRecipe(
-                f"{checked.where}: {path} is a protected field, and a model keeps words of what it"
-                " learns: leave it out"
-            )
+    _require_kind(checked)
+    _require_plain(lake, checked)
     require_lake_alone(lake, checked)
-    with MissingPackage.unless("analysis", "training a model needs scikit-learn"):
-        _ = linear_model.LogisticRegression
+    require_library()
     with _scratch(lake) as path:
         sampled = _sampled(lake, checked)
         # A model stays in the lake, with categories and ranges of values, when keys are destroyed.
@@ -156,6 +140,29 @@ def _folder(lake: Lake) -> str | None:
     if os.access(_MEMORY, os.W_OK):
         return _MEMORY
     raise ExportRefused(f"the lake at {lake.path} is encrypted, and there is no {_MEMORY} here")
+
+
+def _require_kind(recipe: Recipe) -> None:
+    if recipe.kind != "decision":
+        raise InvalidRecipe(
+            f"{recipe.where}: a model needs [shape] kind = 'decision', not {recipe.kind!r}"
+        )
+    if recipe.split["before"] is None:
+        raise InvalidRecipe(
+            f"{recipe.where}: a model is tested on what came later: set [split] before to a time"
+        )
+
+
+def _require_plain(lake: Lake, recipe: Recipe) -> None:
+    """Refuse to learn from a protected field that a recipe names, which a model never sees."""
+    protection, shape = lake.store.paths.protection, recipe.shape
+    for path in (*(shape["keep"] or ()), shape["chosen"], shape["options"]):
+        column, _, member = (path or "").partition(".")
+        if column == "data" and protection and protection.covers(shape["decision"], member):
+            raise InvalidRecipe(
+                f"{recipe.where}: {path} is a protected field, and a model keeps words of what it"
+                " learns: leave it out"
+            )
 
 
 def _sampled(lake: Lake, recipe: Recipe) -> Recipe:
@@ -286,6 +293,12 @@ linear_model: Any = Lazy("sklearn.linear_model")
 _TREES, _DEPTH, _RATE, _LEAF_ROWS = 60, 3, 0.1, 20
 _CALIBRATION_MIN = 20
 """Rows with and without the outcome that a calibration needs."""
+
+
+def require_library() -> None:
+    """Raise MissingPackage where scikit-learn is not installed."""
+    with MissingPackage.unless("analysis", "training a model needs scikit-learn"):
+        _ = linear_model.LogisticRegression
 
 
 def fit(

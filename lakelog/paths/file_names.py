@@ -37,15 +37,19 @@ def encode_name(name: str) -> str:
         raw = name.encode()
     except UnicodeEncodeError:
         raise InvalidName(f"{name!r} cannot be a name: not valid Unicode") from None
-    # Upper case is escaped too: on a file system that ignores case `Main` and `main` stay apart.
-    safe = b"abcdefghijklmnopqrstuvwxyz0123456789._-"
-    escaped = "".join(chr(c) if c in safe else f"%{c:02x}" for c in raw)
-    # A leading dot would look like a temporary file, or be `..`.
-    encoded = "%2e" + escaped[1:] if escaped.startswith(".") else escaped
+    encoded = _escaped(raw)
     # File names may have 255 bytes, and a suffix has to fit.
     if len(encoded) > 200:
         raise InvalidName(f"{name[:30]!r}... cannot be a name: too long")
     return encoded
+
+
+def _escaped(raw: bytes) -> str:
+    # Upper case is escaped too: on a file system that ignores case `Main` and `main` stay apart.
+    safe = b"abcdefghijklmnopqrstuvwxyz0123456789._-"
+    escaped = "".join(chr(c) if c in safe else f"%{c:02x}" for c in raw)
+    # A leading dot would look like a temporary file, or be `..`.
+    return "%2e" + escaped[1:] if escaped.startswith(".") else escaped
 
 
 class FileName(str):

@@ -120,15 +120,7 @@ class _TemplateMerger:
 
     def run(self) -> None:
         """Merge in a few rounds, each over what the one before left."""
-        # Values that are at times spelled with more: `LOCAL(0)`, `proxy:8080`.
-        moves = {}
-        for key in self._counts:
-            for shorter in _contracted(key):
-                if shorter in self._counts:
-                    moves[key] = shorter
-                    break
-        # What is moved to may move itself.
-        self._apply({key: _last(moves, shorter) for key, shorter in moves.items()})
+        self._apply(self._contractions())
         unmergeable = set[int]()
         for width in _ROUNDS:
             # Only a merge makes others equal: what a round left is left by the next of its width.
@@ -143,6 +135,17 @@ class _TemplateMerger:
                 key: moves.get(merged_key, merged_key) for key, merged_key in self.template.items()
             }
             self._counts = _summed((moves.get(k, k), count) for k, count in self._counts.items())
+
+    def _contractions(self) -> dict[Tokens, Tokens]:
+        """Values that are at times spelled with more: `LOCAL(0)`, `proxy:8080`."""
+        moves = {}
+        for key in self._counts:
+            for shorter in _contracted(key):
+                if shorter in self._counts:
+                    moves[key] = shorter
+                    break
+        # What is moved to may move itself.
+        return {key: _last(moves, shorter) for key, shorter in moves.items()}
 
     def _slots(self, width: int) -> dict[Tokens, Tokens]:
         """Sequences that differ in as many words as `width`, where these are values."""

@@ -175,21 +175,7 @@ def _title(heading: str) -> alt.TitleParams:
 
 
 def _layers(curve: Curve, domain: alt.Scale) -> list[alt.Chart]:
-    # The points of a curve, each at the middle of its span; few enough to be drawn.
-    # What stands out most of each step is drawn: a mean would hide the outlier that the picture is
-    # for.
-    step = max(1, -(-len(curve.values) // POINTS_MAX))
-    columns = {"y": curve.values, "expected": curve.expected, "low": curve.low, "high": curve.high}
-    rows = []
-    for start in range(0, len(curve.values), step):
-        middle = curve.start_us + curve.length_us * (start + min(step, len(curve.values)) / 2)
-        row: JsonObject = {"x": middle / 1e3}
-        for name, values in columns.items():
-            present = [v for v in list(values[start : start + step]) if math.isfinite(v)]
-            if len(values):
-                mean = sum(present) / len(present) if present else 0.0
-                row[name] = max(present, key=lambda value: abs(value - mean), default=None)
-        rows.append(row)
+    rows = _rows(curve)
     data = alt.InlineData(values=rows)
     x = alt.X("x:T", scale=domain, title=None, axis=alt.Axis(grid=False, labelExpr=_CLOCK))
     # From 0 on, a latency between 200 and 210 ms would be a flat line.
@@ -207,3 +193,27 @@ def _layers(curve: Curve, domain: alt.Scale) -> list[alt.Chart]:
     )
     layers.append(line.encode(x=x, y=y, tooltip=tips))
     return layers
+
+
+def _outstanding(values: Numbers) -> float | None:
+    """The value that is farthest from the mean of all, None of none."""
+    mean = sum(values) / len(values) if values else 0.0
+    return max(values, key=lambda value: abs(value - mean), default=None)
+
+
+def _rows(curve: Curve) -> list[JsonObject]:
+    """The points of a curve, each at the middle of its span; few enough to be drawn."""
+    # What stands out most of each step is drawn: a mean would hide the outlier that the picture is
+    # for.
+    step = max(1, -(-len(curve.values) // POINTS_MAX))
+    columns = {"y": curve.values, "expected": curve.expected, "low": curve.low, "high": curve.high}
+    rows = []
+    for start in range(0, len(curve.values), step):
+        middle = curve.start_us + curve.length_us * (start + min(step, len(curve.values)) / 2)
+        row: JsonObject = {"x": middle / 1e3}
+        for name, values in columns.items():
+            present = [v for v in list(values[start : start + step]) if math.isfinite(v)]
+            if len(values):
+                row[name] = _outstanding(present)
+        rows.append(row)
+    return rows

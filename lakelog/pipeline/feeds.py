@@ -60,16 +60,7 @@ def parse_feed(content: bytes, url: str = "", content_type: str = "") -> Feed:
     """
     # By its first character: the media types of feeds are often wrong.
     if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
-        try:
-            # Not orjson: a feed may begin with a byte order mark, and hold numbers of any size.
-            feed = json.loads(content.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            return Feed("", (), f"no feed: {error}")
-        items = feed.get("items")
-        if not str(feed.get("version", "")).startswith(JSON_FEED) or not isinstance(items, list):
-            return Feed("", (), "no feed: JSON, but no JSON Feed")
-        entries = _told_apart(_json_entry(item) for item in items if isinstance(item, dict))
-        return Feed(_text(feed.get("title")), entries)
+        return _json_feed(content)
     with MissingPackage.unless("feeds", "feeds are read by feedparser"):
         import feedparser
     headers = {"content-location": url} if url else {}
@@ -107,6 +98,19 @@ def _entry(entry: Any) -> FeedEntry:
         links,
         [Link(_text(t.get("url")), _text(t.get("type"))) for t in transcripts],
     )
+
+
+def _json_feed(content: bytes) -> Feed:
+    try:
+        # Not orjson: a feed may begin with a byte order mark, and hold numbers of any size.
+        feed = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return Feed("", (), f"no feed: {error}")
+    items = feed.get("items")
+    if not str(feed.get("version", "")).startswith(JSON_FEED) or not isinstance(items, list):
+        return Feed("", (), "no feed: JSON, but no JSON Feed")
+    entries = _told_apart(_json_entry(item) for item in items if isinstance(item, dict))
+    return Feed(_text(feed.get("title")), entries)
 
 
 def _json_entry(item: dict[str, object]) -> FeedEntry:

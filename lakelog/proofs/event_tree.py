@@ -230,7 +230,13 @@ def _join(nodes: Nodes, height: int) -> Nodes:
     left_indices = np.flatnonzero(is_left)
     is_first = np.append(True, parents[1:] != parents[:-1])
     hashes, counts = nodes.hashes.copy(), nodes.counts.copy()
-    # The hashes of the nodes above `left_indices` and the nodes after them, as n x 32.
+    hashes[left_indices] = _hash_pairs(nodes, left_indices, height)
+    counts[left_indices] += nodes.counts[left_indices + 1]
+    return Nodes(parents[is_first], counts[is_first], hashes[is_first])
+
+
+def _hash_pairs(nodes: Nodes, left_indices: np.ndarray, height: int) -> np.ndarray:
+    """Return the hashes of the nodes above `left_indices` and the nodes after them, as n x 32."""
     form = [("prefix", "u1"), ("height", "u1"), ("counts", "<u8", 2), ("hashes", "u1", 64)]
     records = np.zeros(len(left_indices), form)
     records["prefix"], records["height"] = 1, height
@@ -239,9 +245,7 @@ def _join(nodes: Nodes, height: int) -> Nodes:
         records["hashes"][:, 32 * offset : 32 * offset + 32] = nodes.hashes[left_indices + offset]
     data, size, sha256 = records.tobytes(), records.itemsize, hashlib.sha256
     digests = [sha256(data[start : start + size]).digest() for start in range(0, len(data), size)]
-    hashes[left_indices] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
-    counts[left_indices] += nodes.counts[left_indices + 1]
-    return Nodes(parents[is_first], counts[is_first], hashes[is_first])
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
 def follow(event: bytes, seq: int, path: list[ProofStep]) -> tuple[bytes, int, int]:

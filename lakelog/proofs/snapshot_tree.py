@@ -84,10 +84,7 @@ def path_of(
             levels = {0: event_tree.concat([row_leaves, _within(erased_nodes, entry)])}
             _, lower_path = event_tree.climb(levels, *_span(entry), seq)
             _, _, upper_path = event_tree.root(_levels(store, digest, None, None, lake), seq)
-            values = {name: matches[name][0].as_py() for name in TEXTS}
-            return (
-                {name: matches[name].cast(pa.int64())[0].as_py() for name in NUMBERS} | values
-            ), lower_path + upper_path
+            return _event(matches), lower_path + upper_path
     raise UnknownRef(f"the state {digest[:12]} has no event with seq {seq}")
 
 
@@ -169,17 +166,7 @@ def _peaks(
         trusted.add(entry.key)
     levels = {0: _leaves(store, entry, _rows(store, entry, open_engine), lake)}
     peaks, _ = event_tree.climb(levels, *_span(entry))
-    # Store the peaks of a segment, if the disk has room.
-    arrays = []
-    for height, nodes in peaks.items():
-        array = np.zeros(len(nodes.places), _NODE)
-        array["height"], array["place"] = height, nodes.places
-        array["count"], array["hash"] = nodes.counts, nodes.hashes
-        arrays.append(array.tobytes())
-    body = b"".join(arrays)
-    checked = _HEAD.pack(b"LKT1", 0, *_of(lake, entry))[_CHECKED:] + body
-    path = f"{store.paths.peaks}/{entry.key}"
-    File(path).keep(b"LKT1" + struct.pack("<I", zlib.crc32(checked)) + checked)
+    _save(store, entry, peaks, lake)
     return peaks
 
 
@@ -250,6 +237,12 @@ def _rows(
     return rows
 
 
+def _event(row: pa.Table) -> JsonObject:
+    """Return the members of an event, times in us, from a table of one row."""
+    values = {name: row[name][0].as_py() for name in TEXTS}
+    return {name: row[name].cast(pa.int64())[0].as_py() for name in NUMBERS} | values
+
+
 def _load(store: Store, entry: SegmentEntry, lake: str) -> Levels | None:
     """Return the cached peaks of a segment, or None."""
     try:
@@ -271,6 +264,20 @@ def _load(store: Store, entry: SegmentEntry, lake: str) -> Levels | None:
         )
         for height in np.unique(nodes["height"])
     }
+
+
+def _save(store: Store, entry: SegmentEntry, peaks: Levels, lake: str) -> None:
+    """Store the peaks of a segment, if the disk has room."""
+    arrays = []
+    for height, nodes in peaks.items():
+        array = np.zeros(len(nodes.places), _NODE)
+        array["height"], array["place"] = height, nodes.places
+        array["count"], array["hash"] = nodes.counts, nodes.hashes
+        arrays.append(array.tobytes())
+    body = b"".join(arrays)
+    checked = _HEAD.pack(b"LKT1", 0, *_of(lake, entry))[_CHECKED:] + body
+    path = f"{store.paths.peaks}/{entry.key}"
+    File(path).keep(b"LKT1" + struct.pack("<I", zlib.crc32(checked)) + checked)
 
 
 def _of(lake: str, entry: SegmentEntry) -> tuple[bytes, int, int]:

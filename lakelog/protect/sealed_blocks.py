@@ -352,10 +352,7 @@ def packed(
     # Who merges segments without the keys carries blocks on as they are.
     ciphers = protection.require_ciphers() if is_new else _ciphers(fields)
     if ciphers is None:
-        payloads = [values[row].encode() for row in numbers.tolist()]
-        tokens = [halves[1] for data in payloads if (halves := sealed_payload.without_token(data))]
-        names = (sealed_payload.place_of(token)[0] for token in tokens if token[:1] == "b")
-        return table, {name: fields.block(name) for name in dict.fromkeys(names)}
+        return table, _carried(fields, [values[row].encode() for row in numbers.tolist()])
     packing = _Packing(fields, ciphers, is_new=is_new)
     for row in numbers.tolist():
         if not protection.types or types[row] in protection.types or _MEMBER in values[row]:
@@ -372,6 +369,13 @@ def _ciphers(fields: SealedFields) -> SubjectCiphers | None:
         return fields.refresh()
     except InvalidKey:
         return None
+
+
+def _carried(fields: SealedFields, payloads: Iterable[bytes]) -> Blocks:
+    """Return the blocks that payloads name. Raises DamagedSegment."""
+    tokens = [halves[1] for data in payloads if (halves := sealed_payload.without_token(data))]
+    names = (sealed_payload.place_of(token)[0] for token in tokens if token[:1] == "b")
+    return {name: fields.block(name) for name in dict.fromkeys(names)}
 
 
 class _Packing:

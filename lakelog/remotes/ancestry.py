@@ -131,8 +131,7 @@ def is_ahead(store: Store, site: Site, branch: KnownBranch, local: Move, remote:
     # An empty branch is behind everything; else the remote has to have passed our very state, or
     # one that was only maintained here since.
     own_states = set(_same_events(store, local))
-    state = store.manifests.of(local)
-    return (not (state.next_seq or state.pages or state.recent or state.ids)) or any(
+    return _is_empty(store, local) or any(
         move.snapshot in own_states for move in _late_moves(site, remote)
     )
 
@@ -260,6 +259,12 @@ def _late_moves(site: Site, remote: Move) -> Iterator[Move]:
             # A rewind behind it would make the numbers of later moves mean other events.
             return
         yield move
+
+
+def _is_empty(store: Store, local: Move) -> bool:
+    """Whether nothing was ever published on the local branch."""
+    state = store.manifests.of(local)
+    return not (state.next_seq or state.pages or state.recent or state.ids)
 
 
 def command(branch: str, words: str) -> str:

@@ -252,13 +252,7 @@ def checked_url(url: str) -> str:
     if not match:
         return os.path.abspath(url)
     # The address is stored in the lake, and shown.
-    # Whether an address has a password, or what may be one with a `/`, `?` or `#` in it.
-    # urlsplit gives up at the first odd character of a password, and would call it a host.
-    after_scheme = url.partition("://")[2]
-    authority = re.split("[/?#]", after_scheme, maxsplit=1)[0]
-    userinfo, _, place = authority.rpartition("@")
-    has_port = ":" in re.sub(r"^\[.*\]", "", place)
-    if ":" in userinfo or (has_port and "@" in after_scheme[len(authority) :]):
+    if _holds_password(url):
         raise TransferRefused(
             f"{match[1]}://: the address holds a password: leave it out, credentials come from the"
             " environment or the standard configuration; an @ in a path is written as %40"
@@ -278,6 +272,16 @@ def checked_url(url: str) -> str:
             f" or {example}"
         )
     return str(_MODULES[match[1]].checked(url))
+
+
+def _holds_password(url: str) -> bool:
+    """Whether an address has a password, or what may be one with a `/`, `?` or `#` in it."""
+    # urlsplit gives up at the first odd character of a password, and would call it a host.
+    after_scheme = url.partition("://")[2]
+    authority = re.split("[/?#]", after_scheme, maxsplit=1)[0]
+    userinfo, _, place = authority.rpartition("@")
+    has_port = ":" in re.sub(r"^\[.*\]", "", place)
+    return ":" in userinfo or (has_port and "@" in after_scheme[len(authority) :])
 
 
 def connected(url: str) -> AbstractContextManager[Remote]:

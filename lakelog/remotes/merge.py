@@ -136,14 +136,7 @@ class Merge:
             if reason or not self._grew(live):
                 reason = reason or "events got other numbers"
                 raise self._refused(f"{reason} {place} since both had the same events")
-        events = sum(entry.events for entry in self._there.events.values())
-        # A state whose totals lie could make our numbers overlap with theirs.
-        if events != self._theirs.totals.events:
-            raise TransferRefused(
-                f"{self._url}: its state does not count the events of its segments: refused,"
-                " nothing was changed; run `lakelog verify` on it"
-            )
-        self._sieve.require_whole(self._span)
+        self._require_counted()
         try:
             records = join_records(self._shared.records, ours.records, self._there.records)
         except Conflict as conflict:
@@ -156,6 +149,17 @@ class Merge:
         removals += [entry for entry in records if isinstance(entry, Removal)]
         added = [entry for entry in records if isinstance(entry, Record)]
         return _Joined(tuple(removals), tuple(added), tuple(quarantined))
+
+    def _require_counted(self) -> None:
+        """Refuse a state that contradicts itself."""
+        events = sum(entry.events for entry in self._there.events.values())
+        # A state whose totals lie could make our numbers overlap with theirs.
+        if events != self._theirs.totals.events:
+            raise TransferRefused(
+                f"{self._url}: its state does not count the events of its segments: refused,"
+                " nothing was changed; run `lakelog verify` on it"
+            )
+        self._sieve.require_whole(self._span)
 
     def _grew(self, entries: LiveEntries) -> bool:
         """Whether the events of the base still have their numbers, as far as entries tell: what is

@@ -53,13 +53,7 @@ def objects_of(
     manifests = store.manifests
     state = manifests.decode_text(carried, digest) if carried else manifests.load(digest)
     base_state = manifests.load(base) if base else None
-    # How many of the oldest pages two states share.
-    base_pages = base_state.pages if base_state else ()
-    # Pages are only ever added at the end, or replaced from one on: equal ones come first.
-    pairs = zip(state.pages, base_pages, strict=False)
-    common = sum(
-        1 for _ in itertools.takewhile(lambda pair: pair[0].digest == pair[1].digest, pairs)
-    )
+    common = _common(state.pages, base_state.pages if base_state else ())
     objects = {("manifests", page.digest): page.bytes for page in state.pages[common:]}
     obtain(objects)
     # To know all live records every page of the lake is read: only where a push may need them, as
@@ -117,6 +111,13 @@ def _length(paths: Paths, name: Name, upper_bound: int) -> int:
         return os.path.getsize(path_of(paths, name))
     except FileNotFoundError:
         return upper_bound
+
+
+def _common(pages: tuple[Page, ...], base_pages: tuple[Page, ...]) -> int:
+    """How many of the oldest pages two states share."""
+    # Pages are only ever added at the end, or replaced from one on: equal ones come first.
+    pairs = zip(pages, base_pages, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0].digest == pair[1].digest, pairs))
 
 
 def _segments(

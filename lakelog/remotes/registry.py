@@ -240,18 +240,7 @@ class Repository:
         if answer.status == 401 and self._of_registry(url):
             challenge = answer.headers.get("WWW-Authenticate", "")
             answer.body()
-            # Get the right to push and pull. Raises Unreachable, TransferRefused.
-            with self._lock:
-                # Asked once: a credential helper may open a window.
-                login = self._login = self._login or registry_connections.login(self._config_host)
-            scheme, _, parameters = challenge.partition(" ")
-            if scheme.lower() == "basic":
-                self._authorization = login.basic
-            elif scheme.lower() == "bearer":
-                demand = {name.lower(): value for name, value in _CHALLENGE.findall(parameters)}
-                self._authorization = f"Bearer {self._token(demand, login)}"
-            if not self._authorization:
-                raise self._refused()
+            self._authorize(challenge)
             answer = self._follow(method, url, body, own_headers)
         return answer
 
@@ -290,6 +279,20 @@ class Repository:
         return urlsplit(url)[:2] == self._root
 
     # --- authorization ----------------------------------------------------------------------------
+
+    def _authorize(self, challenge: str) -> None:
+        """Get the right to push and pull. Raises Unreachable, TransferRefused."""
+        with self._lock:
+            # Asked once: a credential helper may open a window.
+            login = self._login = self._login or registry_connections.login(self._config_host)
+        scheme, _, parameters = challenge.partition(" ")
+        if scheme.lower() == "basic":
+            self._authorization = login.basic
+        elif scheme.lower() == "bearer":
+            demand = {name.lower(): value for name, value in _CHALLENGE.findall(parameters)}
+            self._authorization = f"Bearer {self._token(demand, login)}"
+        if not self._authorization:
+            raise self._refused()
 
     def _token(self, demand: dict[str, str], login: registry_connections.Login) -> str:
         realm = self._absolute(demand.get("realm", ""))

@@ -182,14 +182,17 @@ class RegistryConnections:
             if answer.status == 500 and method in ("GET", "HEAD"):
                 # What is cut in its storage gives that each time.
                 raise Unreadable(f"{self.url}: {address.path}: {answer.reason()}", _CUT)
-            # Wait as long as a busy server asks, and have the request made again.
-            seconds = answer.headers.get("Retry-After", "")
-            reason = answer.reason()
-            # Some send a date in place of seconds: then the pause of the attempt has to do.
-            if seconds.isdecimal():
-                time.sleep(min(float(seconds), _WAIT_MAX))
-            raise Interrupted(f"{self.url}: {reason}")
+            self._wait(answer)
         return answer
+
+    def _wait(self, answer: RegistryResponse) -> None:
+        """Wait as long as a busy server asks, and have the request made again."""
+        seconds = answer.headers.get("Retry-After", "")
+        reason = answer.reason()
+        # Some send a date in place of seconds: then the pause of the attempt has to do.
+        if seconds.isdecimal():
+            time.sleep(min(float(seconds), _WAIT_MAX))
+        raise Interrupted(f"{self.url}: {reason}")
 
     def _take(self, root: tuple[str, str]) -> _Link:
         with self._lock:
@@ -266,12 +269,7 @@ def login(host: str) -> Login:
     auths = config.get("auths") or {}
     entry: dict[str, str] = next((auths[name] for name in names if auths.get(name)), {})
     try:
-        if entry.get("identitytoken"):
-            return Login(identity=entry["identitytoken"])
-        if entry.get("auth"):
-            user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
-            return Login(user, password.rstrip("\0"))
-        return Login(entry.get("username", ""), entry.get("password", ""))
+        return _of_entry(entry)
     except (AttributeError, TypeError, ValueError):
         raise TransferRefused(f"{path}: the credentials of {host} cannot be read") from None
 
@@ -288,6 +286,15 @@ def _read(path: str) -> dict[str, Any]:
         # The parser's own words would repeat a part of the file.
         raise TransferRefused(f"{path}: cannot be read as Docker configuration") from None
     return config  # type: ignore[no-any-return]
+
+
+def _of_entry(entry: dict[str, str]) -> Login:
+    if entry.get("identitytoken"):
+        return Login(identity=entry["identitytoken"])
+    if entry.get("auth"):
+        user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
+        return Login(user, password.rstrip("\0"))
+    return Login(entry.get("username", ""), entry.get("password", ""))
 
 
 def _ask(store: str, names: tuple[str, ...]) -> Login | None:

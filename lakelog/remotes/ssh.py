@@ -188,12 +188,7 @@ class SshRemote(Remote):
     def _write(self, name: str, read_chunks: Callable[[], Iterator[bytes]], flags: int) -> None:
         client = self._ready()
         # Before the first byte: without these extensions nothing can be stored safely.
-        missing = [name for name in _NEEDED if name not in client.extensions]
-        if missing:
-            raise TransferRefused(
-                f"{self.url}: its SFTP server lacks {missing[0]}, so that nothing can be stored"
-                " safely: use that of OpenSSH 6.5 or later"
-            )
+        self._require_extensions(client)
         try:
             client.write(self._path(name), read_chunks(), flags)
         except NotThere:
@@ -304,6 +299,14 @@ class SshRemote(Remote):
                     raise self._explained(client.last_words) from None
                 self._is_ready = True
             return client
+
+    def _require_extensions(self, client: SftpClient) -> None:
+        missing = [name for name in _NEEDED if name not in client.extensions]
+        if missing:
+            raise TransferRefused(
+                f"{self.url}: its SFTP server lacks {missing[0]}, so that nothing can be stored"
+                " safely: use that of OpenSSH 6.5 or later"
+            )
 
     def _explained(self, output: str) -> Exception:
         """Return the error for what ssh said."""

@@ -129,7 +129,11 @@ def check_manifest(encoded: bytes) -> None:
     for item in [*pages, *runs]:  # type: ignore[misc]
         _require(isinstance(item, dict), "a manifest is malformed")
         _check_object(item.get("digest"), item.get("bytes"))
-    # Refuse a manifest that lacks a member, or has one of another type.
+    _check_members(body)
+
+
+def _check_members(body: dict[str, Any]) -> None:
+    """Refuse a manifest that lacks a member, or has one of another type."""
     try:
         # Its entries were parsed, which takes them apart.
         state = of_json({**body, "tail": []}, "")

@@ -139,31 +139,7 @@ def label(name: str, type_name: str) -> str:
 def _line(relation: DisplaySource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
     rows, note = _few(relation, types, axes), ""
     if rows is None:
-        # The mean of each bucket, and of the lines with most rows.
-        if not _TIME.match(types[axes.x]) and not is_number(types[axes.x]):
-            raise QueryFailed(f"{axes.x} has more values than a line can have: try kind='bar'")
-        points = relation.project(_selected(types, axes)).filter("isfinite(x) AND y IS NOT NULL")
-        # The longest lines say most; others would only cover them.
-        notes = []
-        if axes.color:
-            counts = points.aggregate("c, count(*) AS n", "c").order("n DESC, c")
-            lines = counts.limit(_LINES_MAX).fetchall()
-            if (total := len(counts)) > _LINES_MAX:
-                notes.append(f"the {_LINES_MAX} lines with most rows of {total:,}")
-                names = ", ".join("NULL" if c is None else sql.literal(c) for c, _ in lines)
-                nulls = " OR c IS NULL" if any(c is None for c, _ in lines) else ""
-                points = points.filter(f"c IN ({names}){nulls}")
-        # Buckets begin at multiples of a round step, so that a later answer has the same ones.
-        low, high = points.aggregate("min(x), max(x)").fetchall()[0]
-        if low is None:
-            raise QueryFailed(f"there is no value of {axes.y} to plot")
-        is_time = bool(_TIME.match(types[axes.x]))
-        step = _step(high - low, is_time, _BUCKETS)
-        bucket, line = f"floor(x / {step!r}) * {step!r}", ", c" if axes.color else ""
-        means = points.aggregate(f"{bucket} AS x, avg(y) AS y{line}", f"{bucket}{line}").order("x")
-        width = _words(step / 1000) if is_time else f"{step:g}"
-        notes.insert(0, f"mean of each {width}")
-        rows, note = _fetched(means, axes), "; ".join(notes)
+        rows, note = _bucketed(relation, types, axes)
     marks = alt.Chart(_values(rows)).mark_line(point=len(rows) <= 100, clip=True)
     return _encoded(marks, types, axes).properties(height=_HEIGHT), note
 
@@ -246,6 +222,36 @@ def _few(relation: DisplaySource, types: dict[str, str], axes: Axes) -> list[Jso
         # One more than is shown: then all of it is read in buckets.
         return None
     return sorted(rows, key=lambda row: row["x"]) if axes.kind == "line" else rows
+
+
+def _bucketed(
+    relation: DisplaySource, types: dict[str, str], axes: Axes
+) -> tuple[list[dict[str, object]], str]:
+    """Return the mean of each bucket, and of the lines with most rows."""
+    if not _TIME.match(types[axes.x]) and not is_number(types[axes.x]):
+        raise QueryFailed(f"{axes.x} has more values than a line can have: try kind='bar'")
+    points = relation.project(_selected(types, axes)).filter("isfinite(x) AND y IS NOT NULL")
+    # The longest lines say most; others would only cover them.
+    notes = []
+    if axes.color:
+        counts = points.aggregate("c, count(*) AS n", "c").order("n DESC, c")
+        lines = counts.limit(_LINES_MAX).fetchall()
+        if (total := len(counts)) > _LINES_MAX:
+            notes.append(f"the {_LINES_MAX} lines with most rows of {total:,}")
+            names = ", ".join("NULL" if c is None else sql.literal(c) for c, _ in lines)
+            nulls = " OR c IS NULL" if any(c is None for c, _ in lines) else ""
+            points = points.filter(f"c IN ({names}){nulls}")
+    # Buckets begin at multiples of a round step, so that a later answer has the same ones.
+    low, high = points.aggregate("min(x), max(x)").fetchall()[0]
+    if low is None:
+        raise QueryFailed(f"there is no value of {axes.y} to plot")
+    is_time = bool(_TIME.match(types[axes.x]))
+    step = _step(high - low, is_time, _BUCKETS)
+    bucket, line = f"floor(x / {step!r}) * {step!r}", ", c" if axes.color else ""
+    means = points.aggregate(f"{bucket} AS x, avg(y) AS y{line}", f"{bucket}{line}").order("x")
+    width = _words(step / 1000) if is_time else f"{step:g}"
+    notes.insert(0, f"mean of each {width}")
+    return _fetched(means, axes), "; ".join(notes)
 
 
 def _selected(types: dict[str, str], axes: Axes) -> str:

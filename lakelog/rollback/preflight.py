@@ -135,15 +135,7 @@ def examine(
         if "data" in part_names:
             _examine_data(lake, (present_state, target_state), live, result)
             if "cursors" in part_names:
-                old, new = (
-                    {(w, k): e for w in _POSITIONS for k, e in entries[w].items()}
-                    for entries in live[1:]
-                )
-                changed = sum(old.get(key) != entry for key, entry in new.items())
-                # Positions that are gone afterwards change as well.
-                changed += len(old.keys() - new.keys())
-                sources_now, sources_then = _many(len(old), "source"), _many(len(new), "source")
-                result.add("cursors", _many(changed, "change"), sources_now, sources_then)
+                _examine_cursors(live, result)
         records = _states(lake, target_state, live[2])
         # An undo goes back to the directories that the rollback overwrote.
         if source:
@@ -289,6 +281,17 @@ def _fault(lake: Lake, object_type: str, digest: str, size: int) -> str:
     except FileNotFoundError:
         return f"{path}: it is missing" if lake.store.attachment is None else ""
     return ""
+
+
+def _examine_cursors(live: tuple[_Shared, _Entries, _Entries], plan: Preflight) -> None:
+    old, new = (
+        {(w, k): e for w in _POSITIONS for k, e in entries[w].items()} for entries in live[1:]
+    )
+    changed = sum(old.get(key) != entry for key, entry in new.items())
+    # Positions that are gone afterwards change as well.
+    changed += len(old.keys() - new.keys())
+    sources_now, sources_then = _many(len(old), "source"), _many(len(new), "source")
+    plan.add("cursors", _many(changed, "change"), sources_now, sources_then)
 
 
 def _many(count: int, noun: str) -> str:

@@ -181,12 +181,7 @@ class SegmentEncoder:
         }
         self._notes |= {"lakelog.zstd": str(level)} if layout == "sorted" else {}
         self._dictionary = [n for n in _DICTIONARY if n in self._schema.names and not is_short]
-        encodings = dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED")
-        if layout == "sorted":
-            encodings |= dict.fromkeys(_LENGTHS, "DELTA_LENGTH_BYTE_ARRAY")
-        self._column_encodings = {
-            name: encodings[name] for name in self._schema.names if name in encodings
-        }
+        self._column_encodings = _encodings(self._schema.names, layout)
         self._texts = text_encodings
         if fields:
             self._schema = self._schema.append(typed_columns.numbered_structs(fields.schema))
@@ -269,6 +264,13 @@ def text_encodings(table: pa.Table, order: pa.Array) -> dict[str, str]:
         for name, column in values.items()
         if len(column)
     }
+
+
+def _encodings(names: list[str], layout: str) -> dict[str, str]:
+    encodings = dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED")
+    if layout == "sorted":
+        encodings |= dict.fromkeys(_LENGTHS, "DELTA_LENGTH_BYTE_ARRAY")
+    return {name: encodings[name] for name in names if name in encodings}
 
 
 def _is_repetitive(messages: pa.ChunkedArray) -> bool:

@@ -206,13 +206,7 @@ class LakeServer:
                 answer = Answer(error.status, {"error": error.reason}, error.headers)
             # Whatever it is: the caller gets an answer, and the log says more.
             except Exception as error:
-                # The answer to a fault of ours, or of the lake: what it is stands in the log.
-                if isinstance(error, (LakelogError, OSError)):
-                    _LOG.error("%s: %s", request.url.path, error)
-                    answer = Answer(503, {"error": str(error)}, LATER)
-                else:
-                    _LOG.exception("%s %s", request.method, request.url.path)
-                    answer = Answer(500, {"error": "a fault of the server: its log says more"})
+                answer = _failed(error, request)
             self.metrics.count(request.method, answer.status)
             headers = {**SECURITY, **answer.headers}
             if isinstance(answer, StreamedAnswer):
@@ -297,6 +291,15 @@ class LakeServer:
 
     async def _build(self, request: Request, caller: Caller) -> Answer:
         return Answer(200, BUILD)
+
+
+def _failed(error: Exception, request: Request) -> Answer:
+    """The answer to a fault of ours, or of the lake: what it is stands in the log."""
+    if isinstance(error, (LakelogError, OSError)):
+        _LOG.error("%s: %s", request.url.path, error)
+        return Answer(503, {"error": str(error)}, LATER)
+    _LOG.exception("%s %s", request.method, request.url.path)
+    return Answer(500, {"error": "a fault of the server: its log says more"})
 
 
 async def _wrong(request: Request, error: Exception) -> Response:

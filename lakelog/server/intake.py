@@ -191,11 +191,7 @@ class EventIntake(Generic[AnswerType]):
             # there later for those of this request, and not store it when it comes again.
             with suppress(OSError):  # then the disk takes nothing at all
                 self._journal.cancel(self._own.writer().name, [key])
-            # Keep where the events of a request stand that could not be stored, if they may be
-            # there all the same: nobody knows what a write that failed has left (F3.10).
-            _, start, count = self._places.get(key, ("", 0, 0))
-            if not count or self._own.writer().position < start + count:
-                self._places.pop(key, None)
+            self._keep_doubtful(key)
             raise
         self._places.pop(key, None)
         self._journal.remember(key, len(missing.ids))
@@ -226,6 +222,13 @@ class EventIntake(Generic[AnswerType]):
             if key != NO_REQUEST:
                 self._places[key] = writer.name, start, count
             start += count
+
+    def _keep_doubtful(self, key: bytes) -> None:
+        """Keep where the events of a request stand that could not be stored, if they may be there
+        all the same: nobody knows what a write that failed has left (F3.10)."""
+        _, start, count = self._places.get(key, ("", 0, 0))
+        if not count or self._own.writer().position < start + count:
+            self._places.pop(key, None)
 
     def _is_there(self, key: bytes) -> bool:
         """Whether the events of a request that failed are there. Raises OSError, LakelogError."""

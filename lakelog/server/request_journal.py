@@ -147,16 +147,19 @@ class RequestJournal:
         record = head + b"".join(entries)
         # By the minute, so that old records go by removing files, and no file is ever rewritten.
         if moment - self._begun > _FILE_US:
-            Folder(self._directory).make_all()
-            for path in self._files():
-                name = os.path.basename(path).partition("-")[0]
-                # A minute more than the lifetime: the newest record of a file is that much younger
-                # than its name.
-                if int(name) < moment - self._lifetime - _FILE_US:
-                    File(path).remove()
-            name = f"{moment:020d}-{disk.random_hex(4)}"
-            self._path, self._begun = os.path.join(self._directory, name), moment
+            self._begin(moment)
         File(self._path).append(record + struct.pack("<I", zlib.crc32(record)))
+
+    def _begin(self, moment: int) -> None:
+        Folder(self._directory).make_all()
+        for path in self._files():
+            name = os.path.basename(path).partition("-")[0]
+            # A minute more than the lifetime: the newest record of a file is that much younger than
+            # its name.
+            if int(name) < moment - self._lifetime - _FILE_US:
+                File(path).remove()
+        name = f"{moment:020d}-{disk.random_hex(4)}"
+        self._path, self._begun = os.path.join(self._directory, name), moment
 
     def _files(self) -> list[str]:
         names = sorted(Folder(self._directory).names()) if os.path.isdir(self._directory) else []

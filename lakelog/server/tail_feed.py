@@ -344,15 +344,7 @@ class TailFeed:
         ring, before, use = _RingEnd(), None, ProcessorUse()
         patient_until = math.inf
         while not self._is_ended.is_set():
-            # Wait for something to do; one look is enough for all clients that wait for a page.
-            inbox = [self._inbox.get()]
-            self._is_noted = False
-            while not self._inbox.empty():
-                inbox.append(self._inbox.get())
-            self._asked = {}
-            for request in inbox:
-                if request is not None:
-                    self._asked.setdefault(request.position, []).append(request)
+            self._take_requests()
             clock, began = time.monotonic(), time.thread_time()
             pending = pages.pending()
             # Told before it is looked at, so that whoever comes to the end meanwhile notifies.
@@ -374,6 +366,17 @@ class TailFeed:
             before = pending
             if self._is_stale and self._waiting:
                 self.notify()
+
+    def _take_requests(self) -> None:
+        """Wait for something to do; one look is enough for all clients that wait for a page."""
+        inbox = [self._inbox.get()]
+        self._is_noted = False
+        while not self._inbox.empty():
+            inbox.append(self._inbox.get())
+        self._asked = {}
+        for request in inbox:
+            if request is not None:
+                self._asked.setdefault(request.position, []).append(request)
 
     def _read_on(
         self, pages: LivePages, pending: PendingFrames, ring: _RingEnd, *, is_patient: bool

@@ -141,12 +141,15 @@ class _Places:
             self._begin, self._end = self._end, self._end + self._chunk[1]
         # A file of several chunks is rare: then all places are made, once.
         if offset + entry.stored > self._end:
-            if not self._all:
-                self._all = [{e.path: place for e, place in located(i)} for i in self._indices]
-            old, target = self._all
-            return old[entry.path] == target[entry.path]
+            return self._are_all_equal(entry.path)
         old_offset = self._old[before.path] - (offset - self._begin)
         return self._chunks.get(old_offset) == self._chunk
+
+    def _are_all_equal(self, path: bytes) -> bool:
+        if not self._all:
+            self._all = [{e.path: place for e, place in located(i)} for i in self._indices]
+        old, target = self._all
+        return old[path] == target[path]
 
 
 def _is_alike(before: StateEntry, after: StateEntry) -> bool:

@@ -262,21 +262,7 @@ class Extractor:
                 raise StateRefused(unmade([f"{shown(entry.path)}, a {entry.kind}"])) from None
             self._left.append(shown(entry.path))
             return
-        try:
-            os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
-        except (PermissionError, OverflowError):
-            self._owners += 1
-        path = b"/proc/self/fd/%d/%s" % (folder, name)
-        for key, value in entry.xattrs.items():
-            with contextlib.suppress(OSError):
-                os.setxattr(path, key, value, follow_symlinks=False)
-                continue
-            self._xattrs += 1
-        if entry.kind != "link":
-            # A link has no mode of its own on Linux.
-            os.chmod(path, entry.mode & ~_SPECIAL_BITS)
-        times = (entry.mtime, entry.mtime)
-        os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+        self._set_metadata_by_name(folder, name, entry)
 
     def _write(self, entry: StateEntry, folder: int, name: bytes, place: Placement) -> None:
         with OpenFile.closing(os.open(name, _NEW_FILE, 0o600, dir_fd=folder)) as fd:
@@ -319,6 +305,23 @@ class Extractor:
             self._xattrs += 1
             return False
         return True
+
+    def _set_metadata_by_name(self, folder: int, name: bytes, entry: StateEntry) -> None:
+        try:
+            os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+        except (PermissionError, OverflowError):
+            self._owners += 1
+        path = b"/proc/self/fd/%d/%s" % (folder, name)
+        for key, value in entry.xattrs.items():
+            with contextlib.suppress(OSError):
+                os.setxattr(path, key, value, follow_symlinks=False)
+                continue
+            self._xattrs += 1
+        if entry.kind != "link":
+            # A link has no mode of its own on Linux.
+            os.chmod(path, entry.mode & ~_SPECIAL_BITS)
+        times = (entry.mtime, entry.mtime)
+        os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
 
 
 def _without_acl(mode: int, acl: bytes) -> int:

@@ -98,12 +98,7 @@ class Rollbacks:
         path = path or self._store.paths.rollback
         # Read by its own name, or by that of a finished one.
         try:
-            body = document.decode(File(path).read())
-            for name in ("parts", "labels"):
-                body[name] = tuple(body[name])
-            body["steps"] = tuple(map(exchange.parse_step, body["steps"]))
-            body["cluster"] = body["cluster"] and ClusterStep(**body["cluster"])
-            return Intent(**body)
+            return _parse(document.decode(File(path).read()))
         except FileNotFoundError:
             return None
         except (NotIntact, KeyError, TypeError) as error:
@@ -264,6 +259,14 @@ class Rollbacks:
             if current is None or not current.is_current:
                 self.take_back(intent)
                 raise DeploymentFailed(f"{error}; nothing was changed") from None
+
+
+def _parse(body: dict[str, Any]) -> Intent:
+    for name in ("parts", "labels"):
+        body[name] = tuple(body[name])
+    body["steps"] = tuple(map(exchange.parse_step, body["steps"]))
+    body["cluster"] = body["cluster"] and ClusterStep(**body["cluster"])
+    return Intent(**body)
 
 
 def _body(intent: Intent) -> dict[str, Any]:

@@ -71,23 +71,7 @@ class Policy:
             data = File(paths.policy).read(DOCUMENT_MAX)
             if len(data) > _BYTES_MAX:
                 raise ValueError(f"it has {len(data):,} bytes")
-            body = tomllib.loads(data.decode())
-            if unknown := body.keys() - {"allow"}:
-                raise ValueError(f"there is no section {min(unknown)!r}, only [allow]")
-            rules = body.get("allow", {})
-            if not isinstance(rules, dict):
-                raise ValueError("[allow] is a section of operations")
-            allow = {}
-            for name, users in rules.items():
-                if name not in Policy.OPERATIONS and name != DEFAULT:
-                    near = did_you_mean(name, [*Policy.OPERATIONS, DEFAULT])
-                    raise ValueError(
-                        f"no operation {name!r}: {near or 'see `lakelog policy show`'}"
-                    )
-                if not isinstance(users, list) or not all(isinstance(u, str) and u for u in users):
-                    raise ValueError(f'{name} needs a list of users, such as ["ada@*"]')
-                allow[name] = tuple(users)
-            return cls(allow)
+            return cls(_allowed(tomllib.loads(data.decode())))
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError) as error:
@@ -106,3 +90,20 @@ class Policy:
                 f"{user} may not {cls.OPERATIONS[operation]} ({operation!r} in {paths.policy}):"
                 " see `lakelog policy show`"
             )
+
+
+def _allowed(body: dict[str, object]) -> dict[str, tuple[str, ...]]:
+    if unknown := body.keys() - {"allow"}:
+        raise ValueError(f"there is no section {min(unknown)!r}, only [allow]")
+    rules = body.get("allow", {})
+    if not isinstance(rules, dict):
+        raise ValueError("[allow] is a section of operations")
+    allow = {}
+    for name, users in rules.items():
+        if name not in Policy.OPERATIONS and name != DEFAULT:
+            near = did_you_mean(name, [*Policy.OPERATIONS, DEFAULT])
+            raise ValueError(f"no operation {name!r}: {near or 'see `lakelog policy show`'}")
+        if not isinstance(users, list) or not all(isinstance(u, str) and u for u in users):
+            raise ValueError(f'{name} needs a list of users, such as ["ada@*"]')
+        allow[name] = tuple(users)
+    return allow

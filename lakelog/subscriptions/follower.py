@@ -84,16 +84,19 @@ class Follower:
         yield from self._read(PendingFrames(head, {}, {}))
         self._position, self._seen = replace(self._position, marks=marks), None
 
-    def _read(self, pending: PendingFrames) -> Iterator[pa.Table | BranchRewound]:
-        # Go on at a head, and yield what that is, if the branch never was where it was seen.
+    def _replaced(self, head: Head) -> Iterator[BranchRewound]:
+        """Go on at a head, and yield what that is, if the branch never was where it was seen."""
         position, refs = self._position, self._access.store.refs
         assert position is not None
-        if not refs.was_at(pending.head, position.move, position.commit):
+        if not refs.was_at(head, position.move, position.commit):
             # An older copy of the lake took its place: its numbers mean other events. What its tail
             # has of the events that were given is known by its writers.
-            self._position = replace(self._pages.end_of(pending.head), marks=position.marks)
-            state = self._access.state(pending.head)
+            self._position = replace(self._pages.end_of(head), marks=position.marks)
+            state = self._access.state(head)
             yield BranchRewound("restore", state.digest, state.totals.events)
+
+    def _read(self, pending: PendingFrames) -> Iterator[pa.Table | BranchRewound]:
+        yield from self._replaced(pending.head)
         is_end = False
         while not is_end:
             assert self._position is not None

@@ -80,21 +80,25 @@ class GroupRunner:
             return once and not self._members.wanted()
         try:
             head = self._access.settle()
-            state = self._access.state(head)
-            earlier, self._head = self._head, head
-            is_rewound = not only_grew(self._access.store.refs, head, earlier)
-            if is_rewound and find(self._access.store, state, self._name) is None:
-                # The branch went back to where the subscription was not yet: nothing of that state
-                # was handled by it. One that was removed ends instead.
-                registry.register(self._access, self._name, self._condition_sql, self._start)
-                raise PositionMoved
-            self._record = registry.require(self._access, state, self._name)
-            self._committed_at = time.monotonic()
-            self._committed = {number: self._record.positions[number] for number in partitions}
-            self._reached = dict(self._committed)
+            state = self._load(head, partitions)
             return self._catch_up(state) and self._live(head, once=once)
         except PositionMoved:  # another member was faster, or the branch was rewound
             return False
+
+    def _load(self, head: Head, partitions: frozenset[int]) -> Manifest:
+        state = self._access.state(head)
+        earlier, self._head = self._head, head
+        is_rewound = not only_grew(self._access.store.refs, head, earlier)
+        if is_rewound and find(self._access.store, state, self._name) is None:
+            # The branch went back to where the subscription was not yet: nothing of that state was
+            # handled by it. One that was removed ends instead.
+            registry.register(self._access, self._name, self._condition_sql, self._start)
+            raise PositionMoved
+        self._record = registry.require(self._access, state, self._name)
+        self._committed_at = time.monotonic()
+        self._committed = {number: self._record.positions[number] for number in partitions}
+        self._reached = dict(self._committed)
+        return state
 
     # Partitions of the record as it is read now: others may have moved theirs.
     def _condition(self, partitions: frozenset[int]) -> str:

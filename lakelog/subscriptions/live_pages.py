@@ -174,41 +174,7 @@ class LivePages:
             position = page.place
         if is_patient and _awaits_seal(position, pending):
             return LivePage(self._none, position, awaits_seal=True)
-        end = self._end(pending)
-        position = position.after(pending.head.move)
-        count = limit + 1 if self._where is None else max(limit, _TAIL_EVENTS)
-        ends = {w: position.marks.get(writer_mark(w), 0) for w in pending.frames}
-        tail_slice = self._rows.behind(pending, state, ends, count)
-        if tail_slice is None:
-            if not pending.frames:
-                self._memory.forget_ids()
-            return LivePage(self._none, end, is_end=True)
-        table = tail_slice.rows
-        fresh = self._fresh(position, table)
-        if fields := sealed_blocks.of_lake(self._access.store.paths):
-            fresh = fields.events(fresh)
-        if self._wants_all(fresh) and _is_in_order(fresh):
-            events = fresh  # as the most are, and the engine would take as long as all the others
-        else:
-            events = self._matching(fresh, limit + 1)
-        # One more than is wanted was asked for: then there is more.
-        is_whole = events.num_rows <= limit
-        events = events.slice(0, limit)
-
-        def positions() -> list[str]:
-            stem = position.stem()
-            return [stem + mark for _, mark in marks_behind(position, events)]
-
-        rows = events.select(NewestEvents.COLUMNS)
-        if is_whole and tail_slice.is_end:
-            self._ended = end, table
-            return LivePage(rows, end, positions, is_end=True)
-        if is_whole:
-            ends = {writer_mark(w): end for w, end in tail_slice.ends.items()}
-            marks = {**position.marks, **ends}
-        else:
-            *_, (marks, _) = marks_behind(position, events)
-        return LivePage(rows, replace(position, marks=marks), positions)
+        return self._of_tail(position, pending, state, limit)
 
     def interrupt(self) -> None:
         """Stop the running query; any thread may ask for it."""
@@ -311,6 +277,45 @@ class LivePages:
         if not events.num_rows:
             return None
         return LivePage(events, replace(position, place=place), positions)
+
+    def _of_tail(
+        self, position: LivePosition, pending: PendingFrames, state: Manifest, limit: int
+    ) -> LivePage:
+        end = self._end(pending)
+        position = position.after(pending.head.move)
+        count = limit + 1 if self._where is None else max(limit, _TAIL_EVENTS)
+        ends = {w: position.marks.get(writer_mark(w), 0) for w in pending.frames}
+        tail_slice = self._rows.behind(pending, state, ends, count)
+        if tail_slice is None:
+            if not pending.frames:
+                self._memory.forget_ids()
+            return LivePage(self._none, end, is_end=True)
+        table = tail_slice.rows
+        fresh = self._fresh(position, table)
+        if fields := sealed_blocks.of_lake(self._access.store.paths):
+            fresh = fields.events(fresh)
+        if self._wants_all(fresh) and _is_in_order(fresh):
+            events = fresh  # as the most are, and the engine would take as long as all the others
+        else:
+            events = self._matching(fresh, limit + 1)
+        # One more than is wanted was asked for: then there is more.
+        is_whole = events.num_rows <= limit
+        events = events.slice(0, limit)
+
+        def positions() -> list[str]:
+            stem = position.stem()
+            return [stem + mark for _, mark in marks_behind(position, events)]
+
+        rows = events.select(NewestEvents.COLUMNS)
+        if is_whole and tail_slice.is_end:
+            self._ended = end, table
+            return LivePage(rows, end, positions, is_end=True)
+        if is_whole:
+            ends = {writer_mark(w): end for w, end in tail_slice.ends.items()}
+            marks = {**position.marks, **ends}
+        else:
+            *_, (marks, _) = marks_behind(position, events)
+        return LivePage(rows, replace(position, marks=marks), positions)
 
     def _fresh(self, position: LivePosition, table: pa.Table) -> pa.Table:
         """The rows of the tail that a position does not have."""

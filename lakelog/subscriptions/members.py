@@ -75,20 +75,7 @@ class Membership:
 
     def wanted(self) -> frozenset[int]:
         """The partitions that this member shall handle: its share of all, among those that live."""
-        clock, peers = time.monotonic(), dict[str, _Peer]()
-        for entry in Folder(self._directory).names():
-            member, ending = os.path.splitext(entry)
-            # Other files are those of members, which are found by their lock.
-            if ending != ".lock" or member == self._id:
-                continue
-            if LockFile(f"{self._directory}/{entry}").is_held():
-                # One that is seen for the first time counts as alive for a lease.
-                peers[member] = self._read(member, self._seen.get(member, _Peer()), clock)
-            else:
-                self._bury(member)
-        # Silent ones stay among those seen: their count has to change before they are back.
-        self._seen = peers
-        self._peers = {m: p for m, p in peers.items() if clock - p.seen_at <= self._lease}
+        self._look()
         # In the order of joining, since ids begin with the time.
         members = sorted([self._id, *self._peers])
         place = members.index(self._id)
@@ -120,9 +107,13 @@ class Membership:
             # A full disk must not end the member: others merely take over its partitions.
             with contextlib.suppress(OSError):
                 # Alone, a process writes nothing.
-                own = f"{self._id}.lock"
-                if any(e.endswith(".lock") and e != own for e in Folder(self._directory).names()):
+                if self._has_company():
                     self._write()
+
+    def _has_company(self) -> bool:
+        """Whether somebody may look for signs of life; whoever joins waits for a whole lease."""
+        own = f"{self._id}.lock"
+        return any(e.endswith(".lock") and e != own for e in Folder(self._directory).names())
 
     def _write(self) -> None:
         with self._mutex:
@@ -130,6 +121,23 @@ class Membership:
             content = orjson.dumps({"beat": self._beat, "holds": sorted(self.holds)})
             # Not synced: after a power cut no member is alive.
             File(f"{self._directory}/{self._id}.json").replace(content, sync=False)
+
+    def _look(self) -> None:
+        """See who else lives."""
+        clock, peers = time.monotonic(), dict[str, _Peer]()
+        for entry in Folder(self._directory).names():
+            member, ending = os.path.splitext(entry)
+            # Other files are those of members, which are found by their lock.
+            if ending != ".lock" or member == self._id:
+                continue
+            if LockFile(f"{self._directory}/{entry}").is_held():
+                # One that is seen for the first time counts as alive for a lease.
+                peers[member] = self._read(member, self._seen.get(member, _Peer()), clock)
+            else:
+                self._bury(member)
+        # Silent ones stay among those seen: their count has to change before they are back.
+        self._seen = peers
+        self._peers = {m: p for m, p in peers.items() if clock - p.seen_at <= self._lease}
 
     def _read(self, member: str, before: _Peer, clock: float) -> _Peer:
         try:

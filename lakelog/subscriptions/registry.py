@@ -46,13 +46,7 @@ def register(
     processes that create it at once, the position of the first counts. Raises InvalidSetting for a
     name that is none, and for another `condition` than it has.
     """
-    # Raise InvalidSetting for what is no name.
-    is_text = isinstance(name, str) and 0 < len(name) <= _NAME_MAX and name == name.strip()
-    # Control characters and surrogates: names stand in files' names and in terminals.
-    if not is_text or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-        raise InvalidSetting(
-            f"{str(name)[:80]!r} is no name of a subscription: use 1 to {_NAME_MAX} characters"
-        )
+    check_name(name)
     created = SubscriptionRecord(
         name, disk.random_hex(4), condition, disk.now_us(), (Position(),) * PARTITIONS
     )
@@ -107,6 +101,16 @@ def require(access: BranchAccess, state: Manifest, name: str) -> SubscriptionRec
             " after the state that the branch was taken back to; subscribe again to create it"
         )
     return record
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidSetting for what is no name."""
+    is_text = isinstance(name, str) and 0 < len(name) <= _NAME_MAX and name == name.strip()
+    # Control characters and surrogates: names stand in files' names and in terminals.
+    if not is_text or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        raise InvalidSetting(
+            f"{str(name)[:80]!r} is no name of a subscription: use 1 to {_NAME_MAX} characters"
+        )
 
 
 def external_start(access: BranchAccess, start: str) -> Position:

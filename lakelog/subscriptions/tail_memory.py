@@ -8,7 +8,7 @@ in the tail.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from lakelog import arrays
 from lakelog.appends import StreamSubject
@@ -78,24 +78,7 @@ class TailMemory:
         """Which published events were not given from the tail before, to whom is at a position."""
         is_new = np.ones(events.num_rows, bool)
         if self._ids:
-            # Which published events were not given under their id from the tail before.
-            places = (
-                self._ids.get((source or "", name)) if name else None
-                for source, name in zip(
-                    events["source"].to_pylist(), events["id"].to_pylist(), strict=True
-                )
-            )
-            origins = events["origin"].to_pylist()
-            # Given from the tail by another writer, under the same id.
-            is_new &= np.array(
-                [
-                    place is None
-                    or place[0] == origin
-                    or place[1] >= position.marks.get(writer_mark(place[0]), 0)
-                    for place, origin in zip(places, origins, strict=True)
-                ],
-                bool,
-            )
+            is_new &= self._is_new_id(events, position.marks)
         # Versions only matter to whoever was given events of the tail.
         if position.marks:
             is_new &= self._is_new_version(events, position)
@@ -113,6 +96,26 @@ class TailMemory:
                 is_given = number < marks.get(writer_mark(writer), 0)
                 is_new[row] = not is_given and version >= marks.get(stream_mark(origin), 0)
         return is_new
+
+    def _is_new_id(self, events: pa.Table, marks: Mapping[str, int]) -> np.ndarray:
+        """Which published events were not given under their id from the tail before."""
+        places = (
+            self._ids.get((source or "", name)) if name else None
+            for source, name in zip(
+                events["source"].to_pylist(), events["id"].to_pylist(), strict=True
+            )
+        )
+        origins = events["origin"].to_pylist()
+        # Given from the tail by another writer, under the same id.
+        return np.array(
+            [
+                place is None
+                or place[0] == origin
+                or place[1] >= marks.get(writer_mark(place[0]), 0)
+                for place, origin in zip(places, origins, strict=True)
+            ],
+            bool,
+        )
 
 
 def _mark_stream(marks: dict[str, int], origin: str, version: int) -> None:

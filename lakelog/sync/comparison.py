@@ -34,7 +34,7 @@ from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.mapping import Mapping, read_mapping
 from lakelog.sync.plan import target_of
 from lakelog.sync.rows import RowReader, from_quarantine, line_of, python_rows
-from lakelog.sync.target import KEY, REPLACE, Watermark, WatermarkMoved
+from lakelog.sync.target import KEY, REPLACE, TableShape, Watermark, WatermarkMoved
 
 _ROWS, _KEYS_MAX = 1_000_000, 10_000
 _WANTED, _FOUND, _DIFFERING = "lakelog_wanted", "lakelog_found", "lakelog_differing"
@@ -133,9 +133,7 @@ class _Comparison:
         shape = self._target.shape(self._table)
         if shape is None:
             raise SyncRefused(f"{self._target.address}, table {self._table}: the table is gone")
-        names = (name for name, declared in shape.types.items() if not is_comparable(declared))
-        ours = {column.name for column in self._mapping.columns}
-        self._skipped = tuple(sorted(ours.intersection(names)))
+        self._skipped = self._incomparable(shape)
         for name, declared in shape.types.items():
             if canonical := canonical_of(declared):
                 self._canonical[name] = canonical
@@ -149,20 +147,7 @@ class _Comparison:
     def run(self, *, repair: bool) -> CheckResult:
         """Compare, and write again what differs if that is wanted."""
         events = self._events()
-        # Make the digests of the rows that the table should have. Rows without keys that it has
-        # refused are known by their lines in the quarantine.
-        if not self._mapping.is_keyed:
-            query = f"SELECT line {from_quarantine(self._target.address, self._table)}"
-            self._refused_lines = {str(row[0]) for row in self._lake.sql(query).fetchall()}
-        refused = list[pa.Table]()
-        self._digest(_WANTED, self._mapped(events, refused))
-        self._digest(_REFUSED, refused)
-        # Those that the table has taken since are rows like others.
-        query = f"FROM {_REFUSED} WHERE d IN (SELECT d FROM {_FOUND})"
-        lines = [line_of(row) for rows in refused for row in python_rows(rows)]
-        taken_rows = self._cursor.execute(f"SELECT rowid {query}").fetchall()
-        self._refused_lines -= {lines[n] for (n,) in taken_rows}
-        self._cursor.execute(f"INSERT INTO {_WANTED} SELECT k, d {query}")
+        self._digest_wanted(events)
         result = self._compare()
         if result.is_equal:
             return result
@@ -200,6 +185,22 @@ class _Comparison:
         lacking = f"SELECT unnest({positions}::BIGINT[]) AS k EXCEPT SELECT k FROM {_FOUND}"
         return [int(row[0]) for row in self._cursor.execute(f"{lacking} ORDER BY k").fetchall()]
 
+    def _digest_wanted(self, events: str) -> None:
+        """Make the digests of the rows that the table should have. Rows without keys that it has
+        refused are known by their lines in the quarantine."""
+        if not self._mapping.is_keyed:
+            query = f"SELECT line {from_quarantine(self._target.address, self._table)}"
+            self._refused_lines = {str(row[0]) for row in self._lake.sql(query).fetchall()}
+        refused = list[pa.Table]()
+        self._digest(_WANTED, self._mapped(events, refused))
+        self._digest(_REFUSED, refused)
+        # Those that the table has taken since are rows like others.
+        query = f"FROM {_REFUSED} WHERE d IN (SELECT d FROM {_FOUND})"
+        lines = [line_of(row) for rows in refused for row in python_rows(rows)]
+        taken_rows = self._cursor.execute(f"SELECT rowid {query}").fetchall()
+        self._refused_lines -= {lines[n] for (n,) in taken_rows}
+        self._cursor.execute(f"INSERT INTO {_WANTED} SELECT k, d {query}")
+
     def _mapped(self, events: str, refused: list[pa.Table]) -> Iterator[pa.Table]:
         """Yield the rows that the table should have; those that it refuses are added to a list."""
         for rows in self._reader.mapped(events):
@@ -210,6 +211,11 @@ class _Comparison:
                 rows = rows.filter(mask)
             if rows.num_rows:
                 yield rows
+
+    def _incomparable(self, shape: TableShape) -> tuple[str, ...]:
+        names = (name for name, declared in shape.types.items() if not is_comparable(declared))
+        ours = {column.name for column in self._mapping.columns}
+        return tuple(sorted(ours.intersection(names)))
 
     def _digest(self, name: str, batches: Iterable[pa.Table]) -> None:
         """Make a table of keys and digests of rows, equal ones counted."""

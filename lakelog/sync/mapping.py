@@ -104,10 +104,7 @@ def read_mapping(
         has_key = KEY in [row[0] for row in described]
         # The key is added where it is plain where from; else the user has to name it.
         if rows and not has_key and _reads_events_alone(tree):
-            key = {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "query_location": 0}
-            # As a syntax tree: text could be changed in a comment or a string.
-            tree["statements"][0]["node"]["select_list"].append(key | {"column_names": [KEY]})
-            query_text = sql_of(cursor, tree)
+            query_text = _keyed(cursor, tree)
             described = cursor.execute(f"DESCRIBE {query_text}").fetchall()
         # A column of that name with other values would make rows replace each other.
         elif rows and has_key and not rows.has_key:
@@ -191,16 +188,7 @@ def _parsed(cursor: duckdb.DuckDBPyConnection, query_text: str) -> Node:
 def _row_mapping(tree: Node) -> RowMapping:
     """Return what the rows of a query are, each of one event. Raises QueryFailed."""
     try:
-        node = tree["statements"][0]["node"]
-        # At any depth first, so that what follows may take a SELECT for plain.
-        _require_plain(node)
-        source = _select(node, {})
-        if source is None:
-            raise Dependent("rows that come from no event")
-        names = {call.name for child in nodes(node) if (call := FunctionCall.of(child))}
-        # A join with values repeats an event; so do functions that give several rows.
-        is_joined = any(child.get("type") == "JOIN" for child in nodes(node))
-        return RowMapping(source.has_key, is_joined or bool(names & _SEVERAL))
+        return row_mapping(tree)
     except Dependent as what:
         raise QueryFailed(
             f"the mapping makes one row of several events, by {what}: leave it out and ask for it"
@@ -222,6 +210,14 @@ def _reads_events_alone(tree: Node) -> bool:
     node = tree["statements"][0]["node"]
     # WITH may have another table of that name.
     return Query.is_events(node.get("from_table")) and not (node.get("cte_map") or {}).get("map")
+
+
+def _keyed(cursor: duckdb.DuckDBPyConnection, tree: Node) -> str:
+    """Return the query with KEY as its last column."""
+    key = {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "query_location": 0}
+    # As a syntax tree: text could be changed in a comment or a string.
+    tree["statements"][0]["node"]["select_list"].append(key | {"column_names": [KEY]})
+    return sql_of(cursor, tree)
 
 
 TABLE_FUNCTIONS = frozenset(
@@ -258,6 +254,20 @@ class RowMapping:
 
 
 _RowSources = dict[str, "RowSource | None"]
+
+
+def row_mapping(tree: Node) -> RowMapping:
+    """Return what the rows of a query are. Raises Dependent."""
+    node = tree["statements"][0]["node"]
+    # At any depth first, so that what follows may take a SELECT for plain.
+    _require_plain(node)
+    source = _select(node, {})
+    if source is None:
+        raise Dependent("rows that come from no event")
+    names = {call.name for child in nodes(node) if (call := FunctionCall.of(child))}
+    # A join with values repeats an event; so do functions that give several rows.
+    is_joined = any(child.get("type") == "JOIN" for child in nodes(node))
+    return RowMapping(source.has_key, is_joined or bool(names & _SEVERAL))
 
 
 def tables(tree: Node) -> set[str]:
@@ -360,20 +370,24 @@ def _table(table: Node, scope: _RowSources) -> RowSource | None:
             raise Dependent(f"{called_name}()")
         return None
     if table_type == "JOIN":
-        left_source, right = _table(table["left"], scope), _table(table["right"], scope)
-        if left_source and right:
-            raise Dependent("a join of events with others")
-        if not left_source and not right:
-            return None
-        how = table["join_type"]
-        keeps = how in _LEFT if left_source else how in ("INNER", "RIGHT")
-        if table["ref_type"] not in _JOINS or not keeps:
-            # A RIGHT or FULL join also gives rows of the other side, which belong to no event.
-            raise Dependent(f"a {table['ref_type']} {how} JOIN")
-        return left_source or right
+        return _join(table, scope)
     if table_type in ("EMPTY", "EXPRESSION_LIST"):
         return None
     raise Dependent(f"{table_type}")
+
+
+def _join(table: Node, scope: _RowSources) -> RowSource | None:
+    left_source, right = _table(table["left"], scope), _table(table["right"], scope)
+    if left_source and right:
+        raise Dependent("a join of events with others")
+    if not left_source and not right:
+        return None
+    how = table["join_type"]
+    keeps = how in _LEFT if left_source else how in ("INNER", "RIGHT")
+    if table["ref_type"] not in _JOINS or not keeps:
+        # A RIGHT or FULL join also gives rows of the other side, which belong to no event.
+        raise Dependent(f"a {table['ref_type']} {how} JOIN")
+    return left_source or right
 
 
 def _hands_up_key(items: list[Node], source: RowSource, *, is_joined: bool) -> bool:
@@ -383,10 +397,7 @@ def _hands_up_key(items: list[Node], source: RowSource, *, is_joined: bool) -> b
         expression_class, alias = item.get("class"), str(item.get("alias") or "").lower()
         if expression_class == "STAR":
             # COLUMNS(...) may choose one of the other side.
-            changes = ("replace_list", "rename_list", "exclude_list", "qualified_exclude_list")
-            if not (
-                not alias and not any(KEY in str(item.get(name) or "").lower() for name in changes)
-            ) or (is_joined and item.get("columns")):
+            if not _is_plain_star(item, alias) or (is_joined and item.get("columns")):
                 return False
             relation = str(item.get("relation_name") or "").lower()
             has_key |= source.has_key and relation in ("", source.name)
@@ -398,6 +409,12 @@ def _hands_up_key(items: list[Node], source: RowSource, *, is_joined: bool) -> b
         elif any(child.get("class") == "STAR" for child in nodes(item)):
             return False
     return has_key
+
+
+def _is_plain_star(item: Node, alias: str) -> bool:
+    """Whether `*` or COLUMNS(...) gives KEY as it is."""
+    changes = ("replace_list", "rename_list", "exclude_list", "qualified_exclude_list")
+    return not alias and not any(KEY in str(item.get(name) or "").lower() for name in changes)
 
 
 def _name(item: Node) -> str:

@@ -78,21 +78,7 @@ class SyncPlan:
 
         The path of a file becomes absolute. Raises InvalidSetting.
         """
-        target_of(self.target)
-        scheme, _, location = self.target.partition(":")
-        match = _URL.fullmatch(self.target)
-        if scheme in ("sqlite", "duckdb") or match is None:
-            path = location[3:] if location.startswith("///") else location
-            return f"{scheme}:{os.path.abspath(path)}", ""
-        userinfo, separator, hosts = match[2].rpartition("@")
-        # Options stay, but for those that hold secrets: a unit file is readable by everybody.
-        options = [o for o in (match[4] or "").split("&") if not _SECRET.fullmatch(o.split("=")[0])]
-        suffix = f"?{'&'.join(options)}" if any(options) else ""
-        public_url = (
-            f"{match[1]}://{userinfo.partition(':')[0]}{separator}{hosts}{match[3]}{suffix}"
-        )
-        variables = (name for start, name in _VARIABLES.items() if scheme.startswith(start))
-        return public_url, next(variables, "")
+        return _public(self.target)
 
 
 _KINDS: dict[str, type] = {
@@ -100,6 +86,22 @@ _KINDS: dict[str, type] = {
     "batch_rows": int,
     "columns": dict,
 }
+
+
+def _public(url: str) -> tuple[str, str]:
+    target_of(url)
+    scheme, _, location = url.partition(":")
+    match = _URL.fullmatch(url)
+    if scheme in ("sqlite", "duckdb") or match is None:
+        path = location[3:] if location.startswith("///") else location
+        return f"{scheme}:{os.path.abspath(path)}", ""
+    userinfo, separator, hosts = match[2].rpartition("@")
+    # Options stay, but for those that hold secrets: a unit file is readable by everybody.
+    options = [o for o in (match[4] or "").split("&") if not _SECRET.fullmatch(o.split("=")[0])]
+    suffix = f"?{'&'.join(options)}" if any(options) else ""
+    public_url = f"{match[1]}://{userinfo.partition(':')[0]}{separator}{hosts}{match[3]}{suffix}"
+    variables = (name for start, name in _VARIABLES.items() if scheme.startswith(start))
+    return public_url, next(variables, "")
 
 
 def _plan(place: str, values: dict[str, Any]) -> SyncPlan:

@@ -26,6 +26,7 @@ from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb, pa
 from lakelog.query import SegmentMap
+from lakelog.sync.column_types import Conversion
 from lakelog.sync.mapping import NO_ROWS, Mapping, set_events
 from lakelog.sync.target import KEY, RowRefused, SyncTarget, Watermark
 
@@ -118,15 +119,7 @@ class RowReader:
         source = f"{self._mapping.query}\n"
         if conversions := self._mapping.conversions:
             expressions.append(_UNCONVERTED)
-            # SQL for rows of a query with values converted, and those that cannot be.
-            values = ", ".join(f"{c.value} AS {sql.identifier(c.column)}" for c in conversions)
-            failed = ", ".join(
-                f"{sql.literal(c.column)}: CASE WHEN {c.has_failed} THEN {c.source}::VARCHAR END"
-                for c in conversions
-            )
-            any_failed = " OR ".join(c.has_failed for c in conversions)
-            unconverted = f"CASE WHEN {any_failed} THEN to_json({{{failed}}})::VARCHAR END"
-            source = f"SELECT * REPLACE ({values}), {unconverted} AS {_UNCONVERTED} FROM ({source})"
+            source = _converting(source, conversions)
         nested = [sql.identifier(name) for name in sorted(self._mapping.nested)]
         as_json = ", ".join(f"to_json({name}) AS {name}" for name in nested)
         columns = f"* REPLACE ({as_json})" if nested else "*"
@@ -163,6 +156,18 @@ class RowReader:
             raise QueryFailed(f"the mapping: {EngineMessage(error).gist()}") from None
         finally:
             cursor.close()
+
+
+def _converting(query: str, conversions: tuple[Conversion, ...]) -> str:
+    """SQL for rows of a query with values converted, and those that cannot be."""
+    values = ", ".join(f"{c.value} AS {sql.identifier(c.column)}" for c in conversions)
+    failed = ", ".join(
+        f"{sql.literal(c.column)}: CASE WHEN {c.has_failed} THEN {c.source}::VARCHAR END"
+        for c in conversions
+    )
+    any_failed = " OR ".join(c.has_failed for c in conversions)
+    unconverted = f"CASE WHEN {any_failed} THEN to_json({{{failed}}})::VARCHAR END"
+    return f"SELECT * REPLACE ({values}), {unconverted} AS {_UNCONVERTED} FROM ({query})"
 
 
 def _gathered(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:

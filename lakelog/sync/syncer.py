@@ -358,13 +358,7 @@ class Syncer:
     def _change(self, mark: Watermark, state: Manifest, head: Head, rebuilt: str) -> Delta:
         """What is to be done, as far as it is allowed; `rebuilt` is why the table is filled again
         whatever it lacks. Raises SyncRefused."""
-        ours = self._store.lake_id, self._lake.branch_name
-        if (mark.lake_id, mark.branch) != ours:
-            difference = "lake" if mark.lake_id != ours[0] else f"branch, {mark.branch}"
-            raise SyncRefused(
-                f"{self.address}: table {self.table} is synced from another {difference}:"
-                " choose another table with --table"
-            )
+        self._require_same_lake(mark)
         entries = self._store.manifests.segments(state, "events")
         before = mark.mapping, mark.columns
         is_kept = before == (self._mapping.query, self._mapping.column_types)
@@ -404,6 +398,15 @@ class Syncer:
             f"{self.address}, table {self.table}: {reason} since the last sync: run it"
             " with --on-rewind propagate, which removes or rebuilds rows, or sync to another table"
         )
+
+    def _require_same_lake(self, mark: Watermark) -> None:
+        ours = self._store.lake_id, self._lake.branch_name
+        if (mark.lake_id, mark.branch) != ours:
+            difference = "lake" if mark.lake_id != ours[0] else f"branch, {mark.branch}"
+            raise SyncRefused(
+                f"{self.address}: table {self.table} is synced from another {difference}:"
+                " choose another table with --table"
+            )
 
     def _schema_changes(
         self, mark: Watermark | None, shape: TableShape | None

@@ -67,9 +67,7 @@ class Words:
         # Of what the engine cut it is not known what was between: there all are joined.
         side_by_side, parted = np.flatnonzero(is_same_row & (gaps == 0)), is_same_row & (gaps == 1)
         candidates = np.flatnonzero(parted)
-        table = np.zeros(256, bool)
-        table[np.frombuffer(_JOINTS.encode(), np.uint8)] = True
-        is_joint = table[self.content[self.ends[candidates]]]
+        is_joint = _is_joint()[self.content[self.ends[candidates]]]
         return np.concatenate([side_by_side, candidates[is_joint]])
 
     def word(self, place: int) -> bytes:
@@ -242,9 +240,7 @@ def _of_ascii(strings: pa.Array, start: int) -> Words:
     padded = np.zeros(8 + size + 24, np.uint8)
     if size:
         padded[8 : 8 + size] = np.frombuffer(strings.buffers()[2], np.uint8, size, begin)
-    table = np.zeros(256, bool)
-    table[48:58] = table[97:123] = True
-    is_of_word = table[padded]
+    is_of_word = _is_of_word()[padded]
     changes = np.diff(is_of_word.view(np.int8))
     starts, ends = changes == 1, changes == -1
     places = offsets - begin + 8
@@ -256,6 +252,20 @@ def _of_ascii(strings: pa.Array, start: int) -> Words:
     counts = np.diff(np.searchsorted(starts_at, places))
     rows = np.repeat(np.arange(start, start + len(strings)), counts)
     return Words(_hashes(padded, starts_at, ends_at), rows, starts_at, ends_at, padded)
+
+
+def _is_of_word() -> np.ndarray:
+    """Which bytes of ASCII, without capitals, are of words."""
+    table = np.zeros(256, bool)
+    table[48:58] = table[97:123] = True
+    return table
+
+
+def _is_joint() -> np.ndarray:
+    """Which bytes join words."""
+    table = np.zeros(256, bool)
+    table[np.frombuffer(_JOINTS.encode(), np.uint8)] = True
+    return table
 
 
 def _by_engine(

@@ -59,19 +59,7 @@ class LiveFeed:
             self.figures.clear()
             before_head = None
         if before_head is None:
-            # Count what is there: by the statistics of segments, and what the tail has.
-            _measure(self.figures, self._lake)
-            self._marks, live = {}, SecondCounts(0.0)
-            is_known = {column: bool(values) for column, values in self.figures.totals.items()}
-            self._frames(pending, live)
-            self._totals = {
-                column: Counter(values) + live.counts[column]
-                for column, values in self.figures.totals.items()
-                # Known counts of segments without those of the tail would be wrong by that much.
-                if is_known[column] or self.figures.events == self.figures.pending
-            }
-            self.figures.totals = dict(self._totals)
-            self._newest()
+            self._begin(pending)
         else:
             self._frames(pending, counts)
             is_bulk = self._bulk(before_head, pending.head, counts)
@@ -81,10 +69,7 @@ class LiveFeed:
         self.figures.look(counts)
         for column, counter in self._totals.items():
             counter.update(counts.counts[column])
-        figures = self.figures
-        figures.events = state.totals.events + pending.events
-        figures.pending, figures.quarantined = pending.events, state.totals.quarantined
-        figures.bytes, figures.segments = state.totals.bytes, state.totals.segments
+        self._sums(state, pending)
         # A listing of files takes longer than all else.
         if moment - self._measured >= _STORAGE_EVERY:
             self._measured = moment
@@ -161,6 +146,27 @@ class LiveFeed:
         for event in self._lake.tail(_NEWEST):
             self.figures.newest.append(_newest_of(dict(event)))
 
+    def _begin(self, pending: PendingFrames) -> None:
+        """Count what is there: by the statistics of segments, and what the tail has."""
+        _measure(self.figures, self._lake)
+        self._marks, live = {}, SecondCounts(0.0)
+        is_known = {column: bool(values) for column, values in self.figures.totals.items()}
+        self._frames(pending, live)
+        self._totals = {
+            column: Counter(values) + live.counts[column]
+            for column, values in self.figures.totals.items()
+            # Known counts of segments without those of the tail would be wrong by that much.
+            if is_known[column] or self.figures.events == self.figures.pending
+        }
+        self.figures.totals = dict(self._totals)
+        self._newest()
+
+    def _sums(self, state: Manifest, pending: PendingFrames) -> None:
+        figures = self.figures
+        figures.events = state.totals.events + pending.events
+        figures.pending, figures.quarantined = pending.events, state.totals.quarantined
+        figures.bytes, figures.segments = state.totals.bytes, state.totals.segments
+
 
 def of_state(lake: Lake, ref: str) -> LakeFigures:
     """The figures of a past state: its totals and its newest events. Raises UnknownRef."""
@@ -235,15 +241,19 @@ def _newest_of(event: JsonObject) -> NewestEvent:
         data = event.get("data")
         message = data if isinstance(data, str) else orjson.dumps(data, default=str).decode()
         message = "" if data is None else message
-    # The time of day of a time as an event has it.
-    spelled = moment.isoformat() if hasattr(moment, "isoformat") else str(moment)
-    if isinstance(moment, (int, float)):
-        seconds = moment / 1000 if moment > 1e11 else moment
-        spelled = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return NewestEvent(
-        spelled[11:19] if len(spelled) >= 19 else spelled[:8],
+        _clock(moment),
         _value(event, "level"),
         _value(event, "source"),
         _value(event, "type"),
         str(message)[:_LENGTH_MAX],
     )
+
+
+def _clock(moment: object) -> str:
+    """The time of day of a time as an event has it."""
+    spelled = moment.isoformat() if hasattr(moment, "isoformat") else str(moment)
+    if isinstance(moment, (int, float)):
+        seconds = moment / 1000 if moment > 1e11 else moment
+        spelled = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return spelled[11:19] if len(spelled) >= 19 else spelled[:8]

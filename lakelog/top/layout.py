@@ -54,26 +54,8 @@ def frame(
 ) -> list[FrameLine]:
     """Return the lines of a frame, as many as the height, each at most as wide as the width."""
     width = max(options.width, WIDTH_LEAST)
-    style = "green" if options.mode == "live" else "yellow"
-    right = f"{options.mode}  {options.clock}"
-    room = width - len("lakelog  ") - rich_cells.cell_len(right) - _GAP
-    title = _fitted(visible(options.title), max(room, 0))
-    gap = " " * max(width - 9 - rich_cells.cell_len(title) - rich_cells.cell_len(right), 1)
-    lines = [
-        [
-            ("lakelog  ", "bold"),
-            (title, ""),
-            (gap, ""),
-            (options.mode, style),
-            (f"  {options.clock}", "dim"),
-        ]
-    ]
-    items = [_figure("events", f"{figures.events:,}")]
-    if figures.pending:
-        items.append(_figure("in the WAL", f"{figures.pending:,}"))
-    if figures.quarantined:
-        items.append([("quarantine ", "dim"), (f"{figures.quarantined:,}", "yellow")])
-    lines += _wrapped(items, width)
+    lines = [_title(options, width)]
+    lines += _wrapped(_events(figures), width)
     if figures.is_live:
         lines += _wrapped(_rates(figures), width)
         if len(figures.looks) > 2:
@@ -142,6 +124,30 @@ def size(count: float) -> str:
             )
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def _title(options: FrameOptions, width: int) -> FrameLine:
+    style = "green" if options.mode == "live" else "yellow"
+    right = f"{options.mode}  {options.clock}"
+    room = width - len("lakelog  ") - rich_cells.cell_len(right) - _GAP
+    title = _fitted(visible(options.title), max(room, 0))
+    gap = " " * max(width - 9 - rich_cells.cell_len(title) - rich_cells.cell_len(right), 1)
+    return [
+        ("lakelog  ", "bold"),
+        (title, ""),
+        (gap, ""),
+        (options.mode, style),
+        (f"  {options.clock}", "dim"),
+    ]
+
+
+def _events(figures: LakeFigures) -> list[FrameLine]:
+    items = [_figure("events", f"{figures.events:,}")]
+    if figures.pending:
+        items.append(_figure("in the WAL", f"{figures.pending:,}"))
+    if figures.quarantined:
+        items.append([("quarantine ", "dim"), (f"{figures.quarantined:,}", "yellow")])
+    return items
 
 
 def _rates(figures: LakeFigures) -> list[FrameLine]:

@@ -120,17 +120,7 @@ def splits_of(numbers: Array, recipe: Recipe) -> Array:
 def stratified_splits(strata: list[str | None], order: list[int], recipe: Recipe) -> Array:
     """Return each group's split in blocks by stratum; `order` is that of the groups' first
     events."""
-    # The shortest block, of at most 100, that contains each split in proportion to its share.
-    shares = [recipe.split[split] for split in SPLITS]
-    for size in range(1, 101):
-        counts = [round(share * size) for share in shares]
-        if all(abs(c - p * size) < 1e-6 for c, p in zip(counts, shares, strict=True)):
-            break
-    else:
-        # Shares with more than two decimals have no exact block of 100; the rounding error goes
-        # to train.
-        counts[0] += 100 - sum(counts)
-    pattern = [split for split, count in enumerate(counts) for _ in range(count)]
+    pattern = _pattern(recipe)
     splits = np.empty(len(strata), np.int8)
     places: dict[str, int] = {}
     shuffled: dict[tuple[str, int], list[int]] = {}
@@ -143,16 +133,28 @@ def stratified_splits(strata: list[str | None], order: list[int], recipe: Recipe
         block, slot = divmod(place, len(pattern))
         if slot == 0:
             shuffled = {k: v for k, v in shuffled.items() if k[0] != stratum}
-            seed = f"{recipe.salt}\x1f{stratum}\x1f{block}"
-            keys = [
-                hashlib.sha256(f"{seed}\x1f{slot}".encode()).digest()
-                for slot in range(len(pattern))
-            ]
-            shuffled[stratum, block] = [
-                pattern[slot] for slot in sorted(range(len(pattern)), key=keys.__getitem__)
-            ]
+            shuffled[stratum, block] = _shuffle(pattern, f"{recipe.salt}\x1f{stratum}\x1f{block}")
         splits[group] = shuffled[stratum, block][slot]
     return splits
+
+
+def _pattern(recipe: Recipe) -> list[int]:
+    """The shortest block, of at most 100, that contains each split in proportion to its share."""
+    shares = [recipe.split[split] for split in SPLITS]
+    for size in range(1, 101):
+        counts = [round(share * size) for share in shares]
+        if all(abs(c - p * size) < 1e-6 for c, p in zip(counts, shares, strict=True)):
+            break
+    else:
+        # Shares with more than two decimals have no exact block of 100; the rounding error goes
+        # to train.
+        counts[0] += 100 - sum(counts)
+    return [split for split, count in enumerate(counts) for _ in range(count)]
+
+
+def _shuffle(pattern: list[int], seed: str) -> list[int]:
+    keys = [hashlib.sha256(f"{seed}\x1f{slot}".encode()).digest() for slot in range(len(pattern))]
+    return [pattern[slot] for slot in sorted(range(len(pattern)), key=keys.__getitem__)]
 
 
 def splits_before(rows: RowTable, earlier: Array, earlier_splits: Array) -> Array:

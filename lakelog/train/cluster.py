@@ -137,16 +137,7 @@ class _NearSearch:
                     # code paths for one batch of pairs.
                     cached = [*cached, shingles] if hash_count <= _WORDS_CACHED else None
         self._cached = cached
-        # Concatenate arrays vertically, freeing each once it is copied.
-        # Popping from the end frees each chunk while the array fills, so the peak is one copy and a
-        # chunk and not two copies.
-        stacked = np.empty((sum(map(len, signed)), places), np.uint32)
-        start = len(stacked)
-        while signed:
-            array = signed.pop()
-            stacked[start - len(array) : start] = array
-            start -= len(array)
-        self._signed = stacked
+        self._signed = _stack(signed, places)
         self._rows = np.flatnonzero(np.concatenate(full)) if full else np.zeros(0, np.int64)
         self.forest = Forest(len(self._signed))
 
@@ -272,6 +263,19 @@ class _NearSearch:
         return _concatenate(sets)
 
 
+def _stack(arrays: list[Array], places: int) -> Array:
+    """Concatenate arrays vertically, freeing each once it is copied."""
+    # Popping from the end frees each chunk while the array fills, so the peak is one copy and a
+    # chunk and not two copies.
+    stacked = np.empty((sum(map(len, arrays)), places), np.uint32)
+    start = len(stacked)
+    while arrays:
+        array = arrays.pop()
+        stacked[start - len(array) : start] = array
+        start -= len(array)
+    return stacked
+
+
 def _concatenate(sets: list[ShingleSets]) -> ShingleSets:
     lengths = np.concatenate([shingles.lengths for shingles in sets])
     starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -351,14 +355,7 @@ def signatures(sets: ShingleSets, places: int) -> Array:
     # Texts of similar length share a block, so that padding to the longest wastes little.
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
-    # The (odd) multipliers and the XOR masks of the hash family; deterministic.
-    # SplitMix64 over a counter instead of a random generator: the family must be equal in every run
-    # and version of numpy, or rebuilds would differ.
-    state = np.arange(1, 2 * places + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    numbers = ((state ^ (state >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
-    multipliers, flips = numbers[:places] | np.uint32(1), numbers[places:]
+    multipliers, flips = _family(places)
     # 32-bit numbers halve the memory traffic; the upper bits of the mixed hash are as good as any.
     small = (sets.hashes >> np.uint64(32)).astype(np.uint32)
     for start in range(0, len(order), _TEXTS):
@@ -377,6 +374,17 @@ def signatures(sets: ShingleSets, places: int) -> Array:
             np.minimum.reduce(spare, axis=0, out=block[place])
         out[rows] = block.T
     return out
+
+
+def _family(places: int) -> tuple[Array, Array]:
+    """The (odd) multipliers and the XOR masks of the hash family; deterministic."""
+    # SplitMix64 over a counter instead of a random generator: the family must be equal in every run
+    # and version of numpy, or rebuilds would differ.
+    state = np.arange(1, 2 * places + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    numbers = ((state ^ (state >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
+    return numbers[:places] | np.uint32(1), numbers[places:]
 
 
 def band_keys(signed: Array, band: int, width: int) -> Array:

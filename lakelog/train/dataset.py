@@ -99,20 +99,7 @@ def load(path: str) -> tuple[Dataset | None, Inventory, list[SetFault]]:
     if faults:
         return None, directory, faults
     try:
-        # The recipe of a set, with the name of the set.
-        data = directory.read(RECIPE, _RECIPE_BYTES)
-        if data is None:
-            raise InvalidRecipe(f"{RECIPE} is missing")
-        # `read` returns one byte more than allowed, which is how a longer file shows.
-        if len(data) > _RECIPE_BYTES:
-            raise InvalidRecipe(f"{RECIPE}: more than {_RECIPE_BYTES:,} bytes")
-        try:
-            parsed = recipes.parse(data.decode(), RECIPE)
-        except UnicodeDecodeError:
-            raise InvalidRecipe(f"{RECIPE}: it is not UTF-8 text") from None
-        except RecursionError:
-            raise InvalidRecipe(f"{RECIPE}: nested too deeply") from None
-        recipe = dataclasses.replace(parsed, name=facts["name"])
+        recipe = _recipe(directory, facts)
     except InvalidRecipe as error:
         return None, directory, [SetFault("recipe", str(error))]
     # Files are those really in the directory, not those the manifest lists; `inspection` compares
@@ -163,6 +150,23 @@ def roles_of(recipe: Recipe, columns: tuple[str, ...]) -> JsonMap:
     roles = shape.roles(recipe, list(columns))
     plain: JsonMap = json.loads(json.dumps(dataclasses.asdict(roles)))
     return plain
+
+
+def _recipe(directory: Inventory, facts: JsonMap) -> Recipe:
+    """The recipe of a set, with the name of the set."""
+    data = directory.read(RECIPE, _RECIPE_BYTES)
+    if data is None:
+        raise InvalidRecipe(f"{RECIPE} is missing")
+    # `read` returns one byte more than allowed, which is how a longer file shows.
+    if len(data) > _RECIPE_BYTES:
+        raise InvalidRecipe(f"{RECIPE}: more than {_RECIPE_BYTES:,} bytes")
+    try:
+        parsed = recipes.parse(data.decode(), RECIPE)
+    except UnicodeDecodeError:
+        raise InvalidRecipe(f"{RECIPE}: it is not UTF-8 text") from None
+    except RecursionError:
+        raise InvalidRecipe(f"{RECIPE}: nested too deeply") from None
+    return dataclasses.replace(parsed, name=facts["name"])
 
 
 def _footers(directory: Inventory) -> tuple[dict[str, Footer], list[SetFault]]:

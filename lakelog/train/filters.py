@@ -95,8 +95,7 @@ def _repeats(document: _Document) -> bool:
     """Whether lines, paragraphs or word sequences repeat too often."""
     paragraphs = [p for p in re.split(r"\n{2,}", document.text) if p.strip()]
     for passages in (document.lines, paragraphs):
-        earlier: set[str] = set()
-        repeated = [p for p in passages if p in earlier or earlier.add(p)]  # type: ignore[func-returns-value]
+        repeated = _repeated_pieces(passages)
         if len(repeated) > 0.3 * len(passages) or _size(repeated) > 0.2 * _size(passages):
             return True
     terms, total = document.words, max(_size(document.words), 1)
@@ -117,6 +116,12 @@ def _repeats(document: _Document) -> bool:
         if sum(len(terms[place]) for place in covered) > share_max * total:
             return True
     return False
+
+
+def _repeated_pieces(passages: list[str]) -> list[str]:
+    """The pieces that repeat an earlier one."""
+    earlier: set[str] = set()
+    return [p for p in passages if p in earlier or earlier.add(p)]  # type: ignore[func-returns-value]
 
 
 def _size(strings: Iterable[str]) -> int:

@@ -230,7 +230,11 @@ def with_recipe(dataset: Dataset) -> Iterator[str]:
             yield f"{MANIFEST}: redaction.{key} is not what {RECIPE} says"
     if set(manifest["splits"]) != set(recipe.splits):
         yield f"{MANIFEST}: splits are not those of {RECIPE}"
-    # Yield the missing columns without which the promises of the recipe cannot be checked.
+    yield from _missing_columns(dataset)
+
+
+def _missing_columns(dataset: Dataset) -> Iterator[str]:
+    """Yield the missing columns without which the promises of the recipe cannot be checked."""
     split, columns = dataset.recipe.split, dataset.columns
     if split["group"] and not dataset.roles["group"]:
         yield f"{RECIPE} groups by {split['group']}, and the rows have no such column"
@@ -275,12 +279,26 @@ def with_files(dataset: Dataset, inventory: Inventory) -> Iterator[str]:
 
 def with_rows(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:
     """Yield where the rows contradict recipe and manifest."""
+    yield from _nulls(con, dataset)
+    yield from _repeated_rows(con, dataset)
+    yield from _misplaced_rows(con, dataset)
+    yield from _wrong_figures(con, dataset)
+
+
+def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    return int(con.sql(f"SELECT count(*) FROM ({query})").fetchall()[0][0])
+
+
+def _nulls(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:
     for role in ("group", "time", "until"):
         name = dataset.roles[role]
         all_rows = f"SELECT * FROM ({dataset.source(quoted(name))})" if name else ""
         if name and (n := _count(con, f"{all_rows} WHERE {quoted(name)} IS NULL")):
             yield f"{quantity(n, 'row', 'has', 'have')} no {name}, which is the {role} of a row"
-    # Repeated rows: by content where the recipe deduplicates, and by event.
+
+
+def _repeated_rows(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:
+    """Repeated rows: by content where the recipe deduplicates, and by event."""
     if dataset.recipe.dedupe["exact"]:
         hashes = dataset.source(content_hashes(dataset.roles["content"]))
         n = _count(con, f"SELECT h1, h2 FROM ({hashes}) GROUP BY ALL HAVING count(*) > 1")
@@ -296,29 +314,6 @@ def with_rows(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]
         events = f"SELECT unnest(events) AS e FROM {parquet(lineage)}"
         if n := _count(con, f"SELECT e FROM ({events}) GROUP BY e HAVING count(*) > 1"):
             yield f"lineage: {quantity(n, 'event', 'occurs', 'occur')} more than once"
-    yield from _misplaced_rows(con, dataset)
-    # Figures and samples of the manifest that are not those of the rows.
-    stated = dataset.manifest.get("quality")
-    if stated is None:
-        yield f"{MANIFEST}: quality is missing"
-        return
-    actual = json.loads(json.dumps(quality.measure(con, dataset)))
-    for key, value in actual.items():
-        if stated[key] != value:
-            yield f"{MANIFEST}: quality.{key} is not what the rows give"
-    counts = {split: sum(n) for split, n in stated["lengths"]["counts"].items()}
-    if counts != {split: s["rows"] for split, s in dataset.manifest["splits"].items() if s["rows"]}:
-        yield f"{MANIFEST}: quality.lengths does not count every row"
-    # Drift can be recomputed from figures in the manifest itself; the earlier export may be gone.
-    before = dataset.manifest["previous"]
-    if stated["drift"] != quality.drift(
-        {**stated, **actual}, before["quality"] if before else None
-    ):
-        yield f"{MANIFEST}: quality.drift is not what the figures give"
-
-
-def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
-    return int(con.sql(f"SELECT count(*) FROM ({query})").fetchall()[0][0])
 
 
 def _misplaced_rows(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:
@@ -350,3 +345,24 @@ def _misplaced_rows(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterato
         yield (
             f"{quantity(wrong, 'row', 'is', 'are')} not in the split that the hash of {group} gives"
         )
+
+
+def _wrong_figures(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:
+    """Figures and samples of the manifest that are not those of the rows."""
+    stated = dataset.manifest.get("quality")
+    if stated is None:
+        yield f"{MANIFEST}: quality is missing"
+        return
+    actual = json.loads(json.dumps(quality.measure(con, dataset)))
+    for key, value in actual.items():
+        if stated[key] != value:
+            yield f"{MANIFEST}: quality.{key} is not what the rows give"
+    counts = {split: sum(n) for split, n in stated["lengths"]["counts"].items()}
+    if counts != {split: s["rows"] for split, s in dataset.manifest["splits"].items() if s["rows"]}:
+        yield f"{MANIFEST}: quality.lengths does not count every row"
+    # Drift can be recomputed from figures in the manifest itself; the earlier export may be gone.
+    before = dataset.manifest["previous"]
+    if stated["drift"] != quality.drift(
+        {**stated, **actual}, before["quality"] if before else None
+    ):
+        yield f"{MANIFEST}: quality.drift is not what the figures give"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import orjson
 
@@ -46,10 +47,7 @@ class Losses:
             reasons = batch.column(batch.schema.get_field_index(REASON))
             complete = pc.is_null(reasons)
             if reasons.null_count < len(reasons):
-                names = batch.column(batch.schema.get_field_index("conversation"))
-                for reason, name in zip(reasons.to_pylist(), names.to_pylist(), strict=True):
-                    if reason is not None:
-                        self.add(reason, 1, f"conversation {name}" if name is not None else None)
+                self._count_rows(batch, reasons)
                 batch = batch.filter(complete)
             # After the filter: parts of rows that are dropped anyway are not counted a second time.
             lost_parts = batch.column(batch.schema.get_field_index(LOST))
@@ -57,6 +55,12 @@ class Losses:
                 for reason, count in orjson.loads(counts_json).items():
                     self.add(reason, count)
             yield batch
+
+    def _count_rows(self, batch: pa.RecordBatch, reasons: Any) -> None:
+        names = batch.column(batch.schema.get_field_index("conversation"))
+        for reason, name in zip(reasons.to_pylist(), names.to_pylist(), strict=True):
+            if reason is not None:
+                self.add(reason, 1, f"conversation {name}" if name is not None else None)
 
     def require_consent(self, consent: list[str], section: str, reasons: dict[str, str]) -> None:
         """Raise ExportRefused where whole rows would be lost for a reason that `consent` lacks,

@@ -192,15 +192,7 @@ def _own_export(lake: Lake, path: str) -> tuple[JsonMap, recipes.Recipe]:
     manifest = provenance.read(path)
     # Both checks come before any SQL of the recipe is run: the directory may come from somebody
     # else.
-    # The recipe of an export, with the name of the export.
-    text_path = f"{path}/recipe.toml"
-    if not os.path.isfile(text_path):
-        raise ExportRefused(f"{text_path} is missing: it is needed to make the export again")
-    with open(text_path, encoding="utf-8") as file:
-        content = file.read()
-    if hashlib.sha256(content.encode()).hexdigest() != manifest["recipe"]["sha256"]:
-        raise ExportRefused(f"{text_path} was changed since the export: put it back")
-    recipe = replace(recipes.parse(content, text_path), name=manifest["name"])
+    recipe = _recipe(path, manifest)
     own_exports = {(e["export"], e["recipe"]) for e in provenance.exports(lake)}
     if (manifest["id"], manifest["recipe"]["sha256"]) not in own_exports:
         raise ExportRefused(
@@ -223,6 +215,18 @@ def _refusing_lost(manifest: JsonMap) -> Iterator[None]:
         yield
     except (Damaged, SnapshotGone) as error:
         raise ExportRefused(f"snapshot {manifest['snapshot'][:12]} is gone: {error}") from error
+
+
+def _recipe(path: str, manifest: JsonMap) -> recipes.Recipe:
+    """The recipe of an export, with the name of the export."""
+    text_path = f"{path}/recipe.toml"
+    if not os.path.isfile(text_path):
+        raise ExportRefused(f"{text_path} is missing: it is needed to make the export again")
+    with open(text_path, encoding="utf-8") as file:
+        content = file.read()
+    if hashlib.sha256(content.encode()).hexdigest() != manifest["recipe"]["sha256"]:
+        raise ExportRefused(f"{text_path} was changed since the export: put it back")
+    return replace(recipes.parse(content, text_path), name=manifest["name"])
 
 
 def _same_rows(exported: str, rebuilt: str, folder: str) -> dict[str, bool]:

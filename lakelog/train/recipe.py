@@ -108,25 +108,7 @@ def check(document: JsonMap, toml: str, origin: str) -> Recipe:
     # The kind comes first: it decides which keys are valid and what their defaults are.
     shape = sections["shape"].get("kind")
     for name, section in sections.items():
-        # Check names and types; fill in defaults.
-        keys = KEYS[name]
-        for key, value in section.items():
-            if key not in keys:
-                raise InvalidRecipe(f"{origin}: unknown key [{name}] {key}{_near(key, list(keys))}")
-            spec = keys[key]
-            if not spec.accepts(value):
-                raise InvalidRecipe(f"{origin}: [{name}] {key} is {spec.values}, not {value!r}")
-            # An unknown kind has its own error; complaining about its keys first would mislead.
-            if spec.shapes and shape in SHAPES and shape not in spec.shapes:
-                listing = ", ".join(spec.shapes)
-                raise InvalidRecipe(
-                    f"{origin}: [{name}] {key} belongs to {listing}, not to {shape}"
-                )
-        for key, spec in keys.items():
-            if key not in section:
-                if spec.is_needed(shape):
-                    raise InvalidRecipe(f"{origin}: [{name}] {key} is missing: {spec.meaning}")
-                section[key] = spec.default_for(shape)
+        _check_section(name, section, shape, origin)
     stem = os.path.splitext(os.path.basename(origin))[0] if origin != "recipe" else ""
     family = document.get("name") or sections["card"]["title"] or stem or "dataset"
     if not isinstance(family, str):
@@ -140,21 +122,8 @@ def check(document: JsonMap, toml: str, origin: str) -> Recipe:
     _check_split(sections["split"], origin)
     _check_keep(sections["shape"], sections["split"], origin)
     _check_dedupe(sections["dedupe"], sections["shape"], origin)
-    redact = sections["redact"]
-    redact["kinds"] = _names_of(redact["kinds"], list(REDACTIONS), f"{origin}: [redact] kinds")
-    if redact["mode"] == "pseudonym" and not redact["key_env"]:
-        raise InvalidRecipe(
-            f"{origin}: [redact] key_env is missing: the variable that holds the key of pseudonyms"
-        )
-    # A key pasted here would be published with the set in recipe.toml.
-    if redact["key_env"] and not re.fullmatch(r"[A-Za-z_]\w*", redact["key_env"]):
-        raise InvalidRecipe(
-            f"{origin}: [redact] key_env is the name of a variable, never the key itself"
-        )
-    budget = sections["budget"]
-    for key in ("rows", "tokens"):
-        if budget[key] is not None and budget[key] < 1:
-            raise InvalidRecipe(f"{origin}: [budget] {key} is a number above 0, not {budget[key]}")
+    _check_redact(sections["redact"], origin)
+    _check_budget(sections["budget"], origin)
     return Recipe(family, toml, where=origin, **sections)
 
 
@@ -163,6 +132,26 @@ def _section(document: JsonMap, name: str, origin: str) -> JsonMap:
     if not isinstance(section, dict):
         raise InvalidRecipe(f"{origin}: [{name}] is a table of keys, not {section!r}")
     return section
+
+
+def _check_section(name: str, section: JsonMap, shape: object, origin: str) -> None:
+    """Check names and types; fill in defaults."""
+    keys = KEYS[name]
+    for key, value in section.items():
+        if key not in keys:
+            raise InvalidRecipe(f"{origin}: unknown key [{name}] {key}{_near(key, list(keys))}")
+        spec = keys[key]
+        if not spec.accepts(value):
+            raise InvalidRecipe(f"{origin}: [{name}] {key} is {spec.values}, not {value!r}")
+        # An unknown kind has its own error; complaining about its keys first would mislead.
+        if spec.shapes and shape in SHAPES and shape not in spec.shapes:
+            listing = ", ".join(spec.shapes)
+            raise InvalidRecipe(f"{origin}: [{name}] {key} belongs to {listing}, not to {shape}")
+    for key, spec in keys.items():
+        if key not in section:
+            if spec.is_needed(shape):
+                raise InvalidRecipe(f"{origin}: [{name}] {key} is missing: {spec.meaning}")
+            section[key] = spec.default_for(shape)
 
 
 def _near(name: str, names: list[str]) -> str:
@@ -227,20 +216,7 @@ def _check_split(split: JsonMap, origin: str) -> None:
         raise InvalidRecipe(f"{origin}: [split] {sums} is {sum(shares.values()):g}, it must be 1")
     split.update({name: float(shares.get(name, 0)) for name in SPLITS})
     if split["before"] is not None:
-        # A time as ISO text in UTC, to the microsecond.
-        value = split["before"]
-        try:
-            moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-            # TOML also has dates without a time; they mean midnight UTC.
-            if not isinstance(moment, datetime):
-                moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
-        except (ValueError, AttributeError):
-            raise InvalidRecipe(
-                f"{origin}: [split] before is a time such as 2026-11-20T08:00:00Z, not {value!r}"
-            ) from None
-        # Local time would make the same recipe split differently on another machine.
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        split["before"] = moment.isoformat(timespec="microseconds")
+        split["before"] = _instant(split["before"], origin)
         if not split["test"]:
             raise InvalidRecipe(f"{origin}: [split] before needs a test part: what comes after it")
     if split["stratify"] is not None and split["stratify"] == split["group"]:
@@ -281,6 +257,22 @@ def _clash(column: str) -> str:
     return f"rows have another column {column!r}: give this one another name in [select] sql"
 
 
+def _instant(value: Any, origin: str) -> str:
+    """Return a time as ISO text in UTC, to the microsecond."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        # TOML also has dates without a time; they mean midnight UTC.
+        if not isinstance(moment, datetime):
+            moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
+    except (ValueError, AttributeError):
+        raise InvalidRecipe(
+            f"{origin}: [split] before is a time such as 2026-11-20T08:00:00Z, not {value!r}"
+        ) from None
+    # Local time would make the same recipe split differently on another machine.
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")
+
+
 def _check_dedupe(dedupe: JsonMap, shape: JsonMap, origin: str) -> None:
     near = dedupe["near"]
     if near is True:
@@ -289,6 +281,25 @@ def _check_dedupe(dedupe: JsonMap, shape: JsonMap, origin: str) -> None:
         raise InvalidRecipe(f"{origin}: [dedupe] near is a Jaccard index from 0.5 to 1, not {near}")
     if near and shape["kind"] == "events" and shape["text"] is None:
         raise InvalidRecipe(f"{origin}: [dedupe] near needs [shape] text, the column to compare")
+
+
+def _check_redact(redact: JsonMap, origin: str) -> None:
+    redact["kinds"] = _names_of(redact["kinds"], list(REDACTIONS), f"{origin}: [redact] kinds")
+    if redact["mode"] == "pseudonym" and not redact["key_env"]:
+        raise InvalidRecipe(
+            f"{origin}: [redact] key_env is missing: the variable that holds the key of pseudonyms"
+        )
+    # A key pasted here would be published with the set in recipe.toml.
+    if redact["key_env"] and not re.fullmatch(r"[A-Za-z_]\w*", redact["key_env"]):
+        raise InvalidRecipe(
+            f"{origin}: [redact] key_env is the name of a variable, never the key itself"
+        )
+
+
+def _check_budget(budget: JsonMap, origin: str) -> None:
+    for key in ("rows", "tokens"):
+        if budget[key] is not None and budget[key] < 1:
+            raise InvalidRecipe(f"{origin}: [budget] {key} is a number above 0, not {budget[key]}")
 
 
 def _as_toml(document: JsonMap) -> str:

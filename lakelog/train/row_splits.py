@@ -16,6 +16,7 @@ from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.recipe_schema import NEEDS, SHAPES
 from lakelog.train.selection import column_of, content_hashes, quoted, text_of
 from lakelog.train.staging import Stage
+from lakelog.train.tables import Array
 from lakelog.values import to_micros
 
 _TEXTS = 16_384
@@ -32,16 +33,7 @@ def split_keys(
 
     Raises ExportRefused for an empty stage, or where a group or a time is missing.
     """
-    # Raise ExportRefused for an empty stage, while the reason is still known.
-    if not stage.rows:
-        lost_rows = sentence(stage.losses)
-        other_shapes = ", ".join(name for name in SHAPES if name != recipe.kind)
-        raise ExportRefused(
-            f"no row of the selection fits the shape {recipe.kind}, which needs"
-            f" {NEEDS[recipe.kind]}{f'; there are {lost_rows}' if lost_rows else ''};"
-            f" check [select] sql and [shape] in {recipe.where},"
-            f" or choose another shape: {other_shapes}"
-        )
+    _require_rows(stage, recipe)
     _require_groups(con, stage, recipe)
     content = ", ".join(map(quoted, stage.roles.content))
     text_columns = [quoted(n) for n, t in stage.columns.items() if t in ("VARCHAR", "JSON")]
@@ -87,6 +79,19 @@ def split_keys(
         text_sql = stage.roles.near or f"concat_ws(' ', {', '.join(text_columns) or repr('')})"
         tokens = _token_counts(con, stage, text_sql, counter)
     return RowTable(pair, unit_n, rank, time, until, tokens, split)
+
+
+def _require_rows(stage: Stage, recipe: Recipe) -> None:
+    """Raise ExportRefused for an empty stage, while the reason is still known."""
+    if not stage.rows:
+        lost_rows = sentence(stage.losses)
+        other_shapes = ", ".join(name for name in SHAPES if name != recipe.kind)
+        raise ExportRefused(
+            f"no row of the selection fits the shape {recipe.kind}, which needs"
+            f" {NEEDS[recipe.kind]}{f'; there are {lost_rows}' if lost_rows else ''};"
+            f" check [select] sql and [shape] in {recipe.where},"
+            f" or choose another shape: {other_shapes}"
+        )
 
 
 def _require_keys(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe) -> None:
@@ -173,11 +178,7 @@ def assign_splits(
         splits = assign.splits_by_time(rows, numbers[rows.unit], recipe, before)
     if earlier is not None and (settings["stratify"] is not None or not is_grouped):
         # A split that hangs on what else is there: on the groups before it, or on a duplicate.
-        hashes = earlier.source(content_hashes(stage.roles.content))
-        table = con.sql(f"SELECT h1, h2, {SPLIT} FROM ({hashes})").to_arrow_table()
-        pairs = np.stack([table["h1"].to_numpy(), table["h2"].to_numpy()], axis=1)
-        numbers = np.array([SPLITS.index(split) for split in table[SPLIT].to_pylist()], np.int8)
-        splits = assign.splits_before(rows, pairs, numbers)
+        splits = _splits_before(con, stage, rows, earlier)
         rows.drop(np.flatnonzero(splits < 0), "one_side")
     rows.split[rows.split >= 0] = splits[rows.split >= 0]
     if before is not None:
@@ -195,6 +196,16 @@ def assign_splits(
     _budget(con, stage, recipe, rows)
     assign.require_rows(rows, recipe)
     return near
+
+
+def _splits_before(
+    con: duckdb.DuckDBPyConnection, stage: Stage, rows: RowTable, earlier: Dataset
+) -> Array:
+    hashes = earlier.source(content_hashes(stage.roles.content))
+    table = con.sql(f"SELECT h1, h2, {SPLIT} FROM ({hashes})").to_arrow_table()
+    pairs = np.stack([table["h1"].to_numpy(), table["h2"].to_numpy()], axis=1)
+    numbers = np.array([SPLITS.index(split) for split in table[SPLIT].to_pylist()], np.int8)
+    return assign.splits_before(rows, pairs, numbers)
 
 
 def _separate_crowds(con: duckdb.DuckDBPyConnection, stage: Stage, rows: RowTable) -> None:

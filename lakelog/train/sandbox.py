@@ -79,19 +79,22 @@ def _out_of_memory(memory_max: int) -> Certificate:
     return Certificate(FILE_CHECKS, (Leak("files", 1, finding),))
 
 
-def main() -> None:
-    """Check what standard input names; the certificate goes to standard output."""
-    request = json.loads(sys.stdin.read())
-    path, against = (*request["paths"], None)[:2]
-    # Before the first byte of the set is read.
-    # Bound what this process may allocate; libraries and files that are mapped do not count.
-    memory_max = request["memory"]
+def _bound(memory_max: int) -> None:
+    """Bound what this process may allocate; libraries and files that are mapped do not count."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     # RLIMIT_DATA and not RLIMIT_AS: libraries and memory-mapped files take address space and no
     # memory.
     soft = memory_max if hard == resource.RLIM_INFINITY else min(memory_max, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main() -> None:
+    """Check what standard input names; the certificate goes to standard output."""
+    request = json.loads(sys.stdin.read())
+    path, against = (*request["paths"], None)[:2]
+    # Before the first byte of the set is read.
+    _bound(request["memory"])
     answer: JsonMap
     try:
         answer = inspection.inspect(path, against, request["near"], request["spill"]).record()

@@ -133,22 +133,7 @@ def at_state(session: Session, recipe: Recipe, digest: str) -> RowQuery:
     if hidden:
         raise ExportRefused(f"[select] sql: the name {hidden[0]!r} is reserved; rename the column")
     _prepare_repeatable(session, query, recipe.where)
-    # The query with `__seq` and `__time` added, if its rows are events one by one.
-    cursor = session.connect().cursor()
-    tree = _plain_tree(cursor, query)
-    if tree is None:
-        traced = None
-    else:
-        node = tree["statements"][0]["node"]
-        # Edited as a syntax tree and serialized by DuckDB, so that no user query is changed by text
-        # replacement.
-        node["select_list"] += [_column("seq", "__seq"), _column("time", "__time")]
-        for modifier in node["modifiers"]:
-            # Rows that are alike in order get one, or each number of threads would have its own.
-            orders = modifier.get("orders") or ()
-            if orders and orders[0]["expression"]["class"] != "STAR":
-                orders.append({**orders[0], "expression": _column("seq", "")})
-        traced = sql_of(cursor, tree)
+    traced = with_trace_columns(session, query)
     try:
         session.sql(f"SELECT * FROM ({traced}) LIMIT 0", digest=digest) if traced else None
     except LakelogError:
@@ -206,6 +191,24 @@ def _prepare_repeatable(session: Session, query: str, origin: str) -> None:
         )
     if not is_steady:
         cursor.execute("SET threads = 1")
+
+
+def with_trace_columns(session: Session, query: str) -> str | None:
+    """Return the query with `__seq` and `__time` added, if its rows are events one by one."""
+    cursor = session.connect().cursor()
+    tree = _plain_tree(cursor, query)
+    if tree is None:
+        return None
+    node = tree["statements"][0]["node"]
+    # Edited as a syntax tree and serialized by DuckDB, so that no user query is changed by text
+    # replacement.
+    node["select_list"] += [_column("seq", "__seq"), _column("time", "__time")]
+    for modifier in node["modifiers"]:
+        # Rows that are alike in order get one, or each number of threads would have its own.
+        orders = modifier.get("orders") or ()
+        if orders and orders[0]["expression"]["class"] != "STAR":
+            orders.append({**orders[0], "expression": _column("seq", "")})
+    return sql_of(cursor, tree)
 
 
 def is_traceable(cursor: duckdb.DuckDBPyConnection, query: str) -> bool:

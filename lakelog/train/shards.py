@@ -53,14 +53,8 @@ class Shards:
     def _write_group(self, table: pa.Table) -> None:
         if self._writer is None:
             path = f"{self._folder}/{self._name}-{len(self.rows_by_shard):05d}.parquet"
-            candidates = [
-                f for f in self._schema if pa.types.is_string(f.type) or pa.types.is_boolean(f.type)
-            ]
             self._writer = pq.ParquetWriter(
-                path,
-                self._schema,
-                use_dictionary=([f.name for f in candidates if f.name not in _LONG] or False),
-                **COMPRESSION,
+                path, self._schema, use_dictionary=dictionary_columns(self._schema), **COMPRESSION
             )
             self.rows_by_shard.append(0)
         # Chunks are combined first, so that the bytes do not depend on how the rows arrived.
@@ -89,16 +83,7 @@ class Shards:
             self._write_group(self._schema.empty_table())
         self._end_shard()
         self._pending = []
-        # Rename `NAME-00000.parquet` and its followers to names with their number; return these.
-        count = len(self.rows_by_shard)
-        names = []
-        for number in range(count):
-            final = f"{self._name}-{number:05d}-of-{count:05d}.parquet"
-            os.replace(
-                f"{self._folder}/{self._name}-{number:05d}.parquet", f"{self._folder}/{final}"
-            )
-            names.append(final)
-        self.names = names
+        self.names = _number_files(self._folder, self._name, len(self.rows_by_shard))
 
     def __enter__(self) -> Shards:
         return self
@@ -110,3 +95,19 @@ class Shards:
             # After an error the files are abandoned with their directory; the handle is closed all
             # the same.
             self._writer.close()
+
+
+def dictionary_columns(schema: pa.Schema) -> list[str] | bool:
+    """The columns that are worth dictionary encoding."""
+    candidates = [f for f in schema if pa.types.is_string(f.type) or pa.types.is_boolean(f.type)]
+    return [f.name for f in candidates if f.name not in _LONG] or False
+
+
+def _number_files(folder: str, name: str, count: int) -> list[str]:
+    """Rename `NAME-00000.parquet` and its followers to names with their number; return these."""
+    names = []
+    for number in range(count):
+        final = f"{name}-{number:05d}-of-{count:05d}.parquet"
+        os.replace(f"{folder}/{name}-{number:05d}.parquet", f"{folder}/{final}")
+        names.append(final)
+    return names

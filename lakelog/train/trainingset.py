@@ -462,14 +462,15 @@ def undecided(
     with closing(
         session_of(lake, checked, scratch.MEMORY_BYTES, keeps_sealed=keeps_sealed)
     ) as session:
-        selection = choose(lake, checked, session)
-        sql = windows.undecided(selection, checked)
-        relation = selection.session.sql(f"SELECT * FROM ({sql}) LIMIT 0", digest=selection.digest)
-        types = dict(zip(relation.columns, map(str, relation.types), strict=True))
-        kinds = checked.redact["kinds"]
-        columns = redact.text_columns(types) if kinds else []
-        query = selection.session.sql(
-            redact.with_hints(sql, columns, kinds), digest=selection.digest
-        )
-        cleaner = redact.Cleaner(scratch.connect(), types, columns, checked, key)
-        yield from cleaner.batches(query.to_arrow_reader(_UNDECIDED_BATCH))
+        yield from _redacted(choose(lake, checked, session), checked, key)
+
+
+def _redacted(selection: RowQuery, recipe: Recipe, key: bytes) -> Iterator[pa.RecordBatch]:
+    sql = windows.undecided(selection, recipe)
+    relation = selection.session.sql(f"SELECT * FROM ({sql}) LIMIT 0", digest=selection.digest)
+    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    kinds = recipe.redact["kinds"]
+    columns = redact.text_columns(types) if kinds else []
+    query = selection.session.sql(redact.with_hints(sql, columns, kinds), digest=selection.digest)
+    cleaner = redact.Cleaner(scratch.connect(), types, columns, recipe, key)
+    yield from cleaner.batches(query.to_arrow_reader(_UNDECIDED_BATCH))

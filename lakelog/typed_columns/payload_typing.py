@@ -99,12 +99,7 @@ class PayloadTyping:
         Structs keep the schema that they have where an earlier group got it, without a sample.
         """
         near = dict.fromkeys(near)
-        # How structs were stored in an earlier group, if nearly all payloads are some.
-        is_first = next(iter(near), None) == stored_schema
-        if stored_schema is None or not is_first or rows["data"].null_count < _ENOUGH * len(rows):
-            expected = None
-        else:
-            expected = self.learnt.columns.get(stored_schema.key)
+        expected = self._expected(rows, stored_schema, near)
         if expected:
             return expected
         sample, payloads = self._sample(rows, stored_schema, order), rows["data"]
@@ -155,6 +150,15 @@ class PayloadTyping:
         structs = pa.nulls(len(rows), schema.arrow_type())
         size = _length(rows["data"]) - _length(restored_rows["data"])
         return restored_rows.append_column(COLUMN, structs), size
+
+    def _expected(
+        self, rows: pa.Table, stored_schema: Schema | None, near: dict[Schema, None]
+    ) -> FieldColumns | None:
+        """Return how structs were stored in an earlier group, if nearly all payloads are some."""
+        is_first = next(iter(near), None) == stored_schema
+        if stored_schema is None or not is_first or rows["data"].null_count < _ENOUGH * len(rows):
+            return None
+        return self.learnt.columns.get(stored_schema.key)
 
     def _sample(
         self, rows: pa.Table, stored_schema: Schema | None, order: pa.Array | None
@@ -231,28 +235,13 @@ def prove(
                 coalesce({built} <> data, true) AS is_text
             FROM (SELECT data, {read_sql.format(parse)} AS fields FROM texts)"""
         try:
-            # Texts as chunks of about _BYTES, since a vector of the engine lies within one.
-            ends = np.cumsum(_lengths(payloads, 0))
-            cuts = [0, *(np.flatnonzero(np.diff(ends // _BYTES)) + 1), len(payloads)]
-            slices = (payloads.slice(a, b - a) for a, b in itertools.pairwise(cuts))
-            rows = _run(
-                cursor,
-                query,
-                pa.table(
-                    {
-                        "data": pa.chunked_array(
-                            [chunk for chunked in slices for chunk in chunked.chunks], payloads.type
-                        )
-                    }
-                ),
-            )
+            rows = _run(cursor, query, pa.table({"data": _in_pieces(payloads)}))
         except duckdb.InvalidInputException as error:
             failure = error
             continue
         masks = rows["is_text"].combine_chunks()
         structs = rows["fields"].cast(schema.arrow_type()).combine_chunks()
-        children = [structs.field(n) for n in range(structs.type.num_fields)]
-        return pa.StructArray.from_arrays(children, fields=list(structs.type), mask=masks), masks
+        return _masked(structs, masks), masks
     raise failure or ValueError(query)
 
 
@@ -316,6 +305,14 @@ def _stored_bytes(rows: pa.Table) -> int:
     return int(rows.select(names).nbytes)
 
 
+def _in_pieces(strings: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return texts as chunks of about _BYTES, since a vector of the engine lies within one."""
+    ends = np.cumsum(_lengths(strings, 0))
+    cuts = [0, *(np.flatnonzero(np.diff(ends // _BYTES)) + 1), len(strings)]
+    slices = (strings.slice(a, b - a) for a, b in itertools.pairwise(cuts))
+    return pa.chunked_array([chunk for chunked in slices for chunk in chunked.chunks], strings.type)
+
+
 def _step(rows: pa.Table) -> int:
     """Return how many rows are about _BYTES; all of them where 2,048 are less."""
     step = _BYTES * len(rows) // max(rows.nbytes, 1)
@@ -338,6 +335,11 @@ def _sql_type(member: Member) -> str:
     if member.kind == "list":
         return f"{_sql_type(member.members[0])}[]"
     return SCALARS[member.kind].replace("JSON", "VARCHAR")
+
+
+def _masked(structs: pa.StructArray, nulls: pa.Array) -> pa.StructArray:
+    children = [structs.field(n) for n in range(structs.type.num_fields)]
+    return pa.StructArray.from_arrays(children, fields=list(structs.type), mask=nulls)
 
 
 def _run(cursor: duckdb.DuckDBPyConnection, query: str, payload_rows: pa.Table) -> pa.Table:

@@ -204,13 +204,7 @@ _schemas: dict[str, Schema] = {}
 
 def _from_footer(path: str, key: str) -> Schema:
     try:
-        source = VAULT.file(path)
-        with open(File(path).open(), "rb") if source is path else source as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - 8, 0))
-            length = int.from_bytes(file.read(4), "little")
-            file.seek(max(size - 8 - length, 0))
-            footer = bytes(file.read(length))
+        footer = _footer(path)
     except FileNotFoundError:
         raise DamagedSegment(path, "the segment is missing") from None
     # In Thrift's compact protocol a text is its length and its bytes; one whose digest is the key
@@ -218,15 +212,7 @@ def _from_footer(path: str, key: str) -> Schema:
     marker = bytes((0x18, len(Schema.NOTE))) + Schema.NOTE.encode() + b"\x18"
     marker_at = footer.find(marker)
     while marker_at >= 0:
-        # The number that begins at a byte, and where it ends.
-        position = marker_at + len(marker)
-        value = shift = 0
-        for byte in footer[position : position + 5]:
-            value, position = value | (byte & 0x7F) << shift, position + 1
-            if byte < 0x80:
-                break
-            shift += 7
-        length, begin = value, position
+        length, begin = _varint(footer, marker_at + len(marker))
         schema_json = footer[begin : begin + length].decode("utf-8", "replace")
         if Schema.key_of(schema_json) == key:
             try:
@@ -235,6 +221,27 @@ def _from_footer(path: str, key: str) -> Schema:
                 raise DamagedSegment(path, f"its fields cannot be read: {error}") from None
         marker_at = footer.find(marker, marker_at + 1)
     raise DamagedSegment(path, "it does not have the schema of fields that its entry names")
+
+
+def _footer(path: str) -> bytes:
+    source = VAULT.file(path)
+    with open(File(path).open(), "rb") if source is path else source as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 8, 0))
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(max(size - 8 - length, 0))
+        return bytes(file.read(length))
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return the number that begins at a byte, and where it ends."""
+    value = shift = 0
+    for byte in data[position : position + 5]:
+        value, position = value | (byte & 0x7F) << shift, position + 1
+        if byte < 0x80:
+            break
+        shift += 7
+    return value, position
 
 
 def _to_json(member: Member) -> dict[str, object]:
@@ -320,15 +327,7 @@ def _value_sql(member: Member, value: str, spaced: bool, depth: int) -> str:
         object_text = _object_sql(member.members, value, spaced, depth)
         return f"CASE WHEN {value} IS NOT NULL THEN {object_text} END"
     if member.kind == "list":
-        element = member.members[0]
-        # The engine's own function is several times as fast, where it writes as _SCALAR_SQL does.
-        if element.kind in ("text", "int", "bool") and not spaced:
-            return f"to_json({value})::VARCHAR"
-        name = f"e{depth}"
-        element_text = _value_sql(element, name, spaced, depth + 1)
-        element_texts = f"list_transform({value}, lambda {name}: coalesce({element_text}, 'null'))"
-        comma = ", " if spaced else ","
-        return f"'[' || array_to_string({element_texts}, '{comma}') || ']'"
+        return _list_sql(member.members[0], value, spaced, depth)
     if member.kind == "numbers":
         # Digits need no escapes, and the other pieces get theirs here.
         escaped = (
@@ -338,6 +337,17 @@ def _value_sql(member: Member, value: str, spaced: bool, depth: int) -> str:
     if member.is_text:
         return f"to_json({member.plain_sql(value)})::VARCHAR"
     return _SCALAR_SQL[member.kind](value)
+
+
+def _list_sql(element: Member, value: str, spaced: bool, depth: int) -> str:
+    # The engine's own function is several times as fast, where it writes as _SCALAR_SQL does.
+    if element.kind in ("text", "int", "bool") and not spaced:
+        return f"to_json({value})::VARCHAR"
+    name = f"e{depth}"
+    element_text = _value_sql(element, name, spaced, depth + 1)
+    element_texts = f"list_transform({value}, lambda {name}: coalesce({element_text}, 'null'))"
+    comma = ", " if spaced else ","
+    return f"'[' || array_to_string({element_texts}, '{comma}') || ']'"
 
 
 def _numbers_sql(template: Iterable[str | int], value: str) -> str:

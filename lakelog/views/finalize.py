@@ -20,7 +20,7 @@ from lakelog.query import Relation
 from lakelog.sql import identifier
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, ViewDefinition
-from lakelog.views.layers import Layer, LayerBuilder, LayerTable, given, named, view
+from lakelog.views.layers import Layer, LayerBuilder, LayerChange, LayerTable, given, named, view
 
 # A larger answer is computed again: it would hold more memory than the state that it is of.
 _KEPT_BYTES = 32 << 20
@@ -132,30 +132,38 @@ def _sums(
         columns = dict(zip(empty.columns, map(str, empty.types), strict=True))
     else:
         before, columns = _sums(builder, cursor, change.layer, final)
-        groups = "".join(f"{identifier(name)}, " for name in final.by)
-        amounts = [identifier(name) for name in columns if name not in final.by]
-        plus, minus = ", ".join(amounts), ", ".join(f"-{name} AS {name}" for name in amounts)
-        changes = [
-            f"SELECT {groups}{plus} FROM {before.name}",
-            f"SELECT {groups}{plus} FROM {_totals(layer, final, change.come)}",
-        ]
-        if change.gone is not None:
-            changes.append(f"SELECT {groups}{minus} FROM {_totals(layer, final, change.gone)}")
-        added = ", ".join(
-            f"coalesce(sum({identifier(n)}), 0)::{type_} AS {identifier(n)}"
-            for n, type_ in columns.items()
-            # Without groups the totals are one row, which is there even when it is zero.
-            if n not in final.by
-        )
-        # A group whose rows are all gone sums up to zero, and has to vanish.
-        some = f" HAVING {' OR '.join(f'sum({name}) <> 0' for name in amounts)}" if groups else ""
-        table = builder.table(
-            cursor,
-            f"SELECT {groups}{added} FROM ({' UNION ALL '.join(changes)}) GROUP BY ALL{some}",
-        )
+        table = builder.table(cursor, _changed(layer, final, change, before, columns))
         change.layer.change = None  # it has its totals, so what was before it need not stay
     _remember(layer.sums, final.totals, (table, columns))
     return table, columns
+
+
+def _changed(
+    layer: Layer,
+    final: FinalQuery,
+    change: LayerChange,
+    before: LayerTable,
+    columns: dict[str, str],
+) -> str:
+    """SQL for the totals after a change."""
+    groups = "".join(f"{identifier(name)}, " for name in final.by)
+    amounts = [identifier(name) for name in columns if name not in final.by]
+    plus, minus = ", ".join(amounts), ", ".join(f"-{name} AS {name}" for name in amounts)
+    changes = [
+        f"SELECT {groups}{plus} FROM {before.name}",
+        f"SELECT {groups}{plus} FROM {_totals(layer, final, change.come)}",
+    ]
+    if change.gone is not None:
+        changes.append(f"SELECT {groups}{minus} FROM {_totals(layer, final, change.gone)}")
+    added = ", ".join(
+        f"coalesce(sum({identifier(n)}), 0)::{type_} AS {identifier(n)}"
+        for n, type_ in columns.items()
+        # Without groups the totals are one row, which is there even when it is zero.
+        if n not in final.by
+    )
+    # A group whose rows are all gone sums up to zero, and has to vanish.
+    some = f" HAVING {' OR '.join(f'sum({name}) <> 0' for name in amounts)}" if groups else ""
+    return f"SELECT {groups}{added} FROM ({' UNION ALL '.join(changes)}) GROUP BY ALL{some}"
 
 
 def _totals(layer: Layer, final: FinalQuery, table: LayerTable) -> str:

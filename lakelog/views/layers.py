@@ -331,14 +331,7 @@ class LayerBuilder:
         else:
             if table.index is None:
                 table.index = _index(_column(cursor, f"SELECT {_HASH} FROM {table.name}"))
-            # The rows that an index has for hashes, sorted.
-            low = hashes.astype(np.uint64) << np.uint64(32)
-            starts = np.searchsorted(table.index, low)
-            # Ranges in place of single places: several rows may have a hash.
-            counts = np.searchsorted(table.index, low | np.uint64(0xFFFFFFFF), "right") - starts
-            ends = np.cumsum(counts)
-            places = np.repeat(starts + counts - ends, counts) + np.arange(counts.sum())
-            rows = np.sort((table.index[places] & np.uint64(0xFFFFFFFF)).astype(np.int64))
+            rows = _indexed(table.index, hashes)
         if layer_part.hidden is None or not len(rows):
             return rows
         # Hidden rows have been replaced by a later part, where they will be found themselves.
@@ -420,6 +413,17 @@ def _index(hashes: np.ndarray) -> np.ndarray:
     numbers |= np.arange(len(hashes), dtype=np.uint64)
     numbers.sort()
     return numbers
+
+
+def _indexed(index: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """The rows that an index has for hashes, sorted."""
+    low = hashes.astype(np.uint64) << np.uint64(32)
+    starts = np.searchsorted(index, low)
+    # Ranges in place of single places: several rows may have a hash.
+    counts = np.searchsorted(index, low | np.uint64(0xFFFFFFFF), "right") - starts
+    ends = np.cumsum(counts)
+    places = np.repeat(starts + counts - ends, counts) + np.arange(counts.sum())
+    return np.sort((index[places] & np.uint64(0xFFFFFFFF)).astype(np.int64))
 
 
 def view(cursor: duckdb.DuckDBPyConnection, name: str, query: str) -> None:

@@ -140,14 +140,7 @@ class Partials:
             f'"{n}"::DECIMAL(38,0) AS "{n}"' if type_ == "HUGEINT" else f'"{n}"'
             for n, type_ in shape.columns
         )
-        rows = cursor.sql(f"SELECT {columns} FROM ({query}\n)")
-        out = io.BytesIO()
-        reader = rows.to_arrow_reader(_BATCH_ROWS)
-        options = {"compression": "zstd", "compression_level": 1}
-        with pq.ParquetWriter(out, reader.schema, **options) as writer:
-            for batch in reader:
-                writer.write_batch(batch)
-        body = out.getbuffer()
+        body = _parquet(cursor.sql(f"SELECT {columns} FROM ({query}\n)"))
         digest = hashlib.sha256(body).hexdigest()
         header = orjson.dumps(
             {"state": state, "cover": cover, "columns": shape.columns, "digest": digest}
@@ -238,3 +231,13 @@ class Partials:
 def _events(cover: Cover) -> int:
     """Rows of the segments of a cover."""
     return sum(int(info[0]) for info in cover.values())
+
+
+def _parquet(rows: duckdb.DuckDBPyRelation) -> memoryview:
+    out = io.BytesIO()
+    reader = rows.to_arrow_reader(_BATCH_ROWS)
+    options = {"compression": "zstd", "compression_level": 1}
+    with pq.ParquetWriter(out, reader.schema, **options) as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+    return out.getbuffer()

@@ -124,31 +124,9 @@ class ViewTables:
         definition = self._definition(name, self.own_views(state))
         values = params.values(definition.name, definition.params, arguments)
         moment = disk.now_us() if read_at is None else _micros("now", read_at)
-        if since is None and until is None:
-            window = None
-        else:
-            low = -_HIGHEST if since is None else _micros("since", since)
-            high = _HIGHEST if until is None else _micros("until", until)
-            # Microseconds outside of these overflow in the engine.
-            window = max(low, _FIRST), min(high, _LAST)
+        window = _window(since, until)
         if not definition.is_projection:
-            # Run a view without sections over all events.
-            if window is not None:
-                raise InvalidView(
-                    f"view {definition.name} is plain SQL: give it parameters for times,"
-                    " --since and --until are for incremental views"
-                )
-            query = definition.filled("query", values, moment)
-            cursor = self._tables.connect().cursor()
-            try:
-                rows = cursor.sql(self._over_events(cursor, query, source))
-                return Relation.for_arrow(rows).to_arrow_table()
-            except duckdb.Error as error:
-                raise QueryFailed(
-                    f"view {definition.name}: {self.session.failures.in_one_line(str(error))}"
-                ) from None
-            finally:
-                cursor.close()
+            return self._plain(definition, values, source, moment, window)
         tail, opens = self._tables.tail_rows(pending, state), self._tables.opens_fields
         if opens:
             self._tables.connect()  # knows how, if fields became protected meanwhile
@@ -240,6 +218,32 @@ class ViewTables:
             self._checked[name] = definition
         return definition
 
+    def _plain(
+        self,
+        definition: ViewDefinition,
+        values: params.Values,
+        source: str | BranchSchema | None,
+        moment: int,
+        window: tuple[int, int] | None,
+    ) -> pa.Table:
+        """Run a view without sections over all events."""
+        if window is not None:
+            raise InvalidView(
+                f"view {definition.name} is plain SQL: give it parameters for times,"
+                " --since and --until are for incremental views"
+            )
+        query = definition.filled("query", values, moment)
+        cursor = self._tables.connect().cursor()
+        try:
+            rows = cursor.sql(self._over_events(cursor, query, source))
+            return Relation.for_arrow(rows).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryFailed(
+                f"view {definition.name}: {self.session.failures.in_one_line(str(error))}"
+            ) from None
+        finally:
+            cursor.close()
+
     def _over_events(
         self, cursor: duckdb.DuckDBPyConnection, query: str, source: str | BranchSchema | None
     ) -> str:
@@ -284,14 +288,9 @@ class ViewTables:
         if name == origin_table.ORIGINS:
             return self._origins(pinned, source)
         if name == pattern_tables.PATTERNS:
-            with self._tables.connect().cursor() as cursor:
-                return pattern_tables.patterns_table(cursor, *self._templates(pinned))
+            return self._patterns(pinned)
         if name == _EVENT_PATTERNS:
-            _, templates = self._templates(pinned)
-            with self._tables.connect().cursor() as cursor:
-                cursor.register(_TEMPLATES, templates)
-                query = pattern_tables.event_patterns_sql(_TEMPLATES)
-                return cursor.sql(self._over_events(cursor, query, source)).to_arrow_table()
+            return self._event_patterns(pinned, source)
         return self._view_of(pinned, name, None, source)
 
     def _templates(self, pinned: Pinned) -> tuple[pa.Table, pa.Table]:
@@ -306,6 +305,17 @@ class ViewTables:
             templates = pattern_tables.templates(ranking)
             cached = self._mined = state.key, tail, (shapes, templates)
         return cached[2]
+
+    def _patterns(self, pinned: Pinned) -> pa.Table:
+        with self._tables.connect().cursor() as cursor:
+            return pattern_tables.patterns_table(cursor, *self._templates(pinned))
+
+    def _event_patterns(self, pinned: Pinned, source: str | BranchSchema | None) -> pa.Table:
+        _, templates = self._templates(pinned)
+        with self._tables.connect().cursor() as cursor:
+            cursor.register(_TEMPLATES, templates)
+            query = pattern_tables.event_patterns_sql(_TEMPLATES)
+            return cursor.sql(self._over_events(cursor, query, source)).to_arrow_table()
 
     def _origins(self, pinned: Pinned, source: str | BranchSchema | None) -> pa.Table:
         with self._tables.connect().cursor() as cursor:
@@ -430,6 +440,15 @@ _FIELDS = """SELECT DISTINCT unnest(json_keys(data)) AS name FROM
 def _is_taken(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
     """Whether a user's own table or view has the name."""
     return EngineCatalog(cursor).has_relation(name, "lakelog_", _OFFERED)
+
+
+def _window(since: object, until: object) -> tuple[int, int] | None:
+    if since is None and until is None:
+        return None
+    low = -_HIGHEST if since is None else _micros("since", since)
+    high = _HIGHEST if until is None else _micros("until", until)
+    # Microseconds outside of these overflow in the engine.
+    return max(low, _FIRST), min(high, _LAST)
 
 
 _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_800_000_000

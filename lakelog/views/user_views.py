@@ -123,37 +123,7 @@ def check(
             # `place` belongs to projections alone.
             view(database, "events", "SELECT * EXCLUDE (place) FROM sample")
             return _run(database, definition, PLAIN, definition.filled(PLAIN, values, _NOW))
-        maps, merges = (definition.filled(s, values) for s in ("map", "merge"))
-        final = finalize.asked(definition, values)
-        view(database, "segment", "SELECT * FROM sample")
-        # Each section is run alone first, so that an error names the section that it is in.
-        mapped = _run(database, definition, "map", maps)
-        database.register("mapped", mapped)
-        try:
-            shape = shape_of(database.cursor(), definition, values)
-        except Exception as error:
-            raise guard.engine_error(definition.sections["map"], str(error)) from None
-        columns = ", ".join(f'"{n}"::{type_} AS "{n}"' for n, type_ in shape.columns)
-        view(database, "partials", f"SELECT {columns} FROM mapped")
-        merge_columns = _run(database, definition, "merge", merges)
-        _same_columns(definition, mapped.column_names, merge_columns.column_names)
-        view(database, "state", f"SELECT {columns} FROM partials")
-        if final.totals:
-            _check_totals(database, definition, final, f"SELECT {columns} FROM partials")
-        _run(database, definition, "finish", params.filled(final.finish, (), {}, _NOW))
-        # With a limit of 0 no state is small: every way of merging that large ones take is tried.
-        builder = LayerBuilder(database, 0)
-        try:
-            whole = _rows(builder, Layer(shape, LayerPart(_mapped(builder, shape, "true"))), final)
-            for how, layer in _ways(builder, shape):
-                _compare(definition, how, whole, _rows(builder, layer, final))
-        except InvalidView:
-            raise
-        except Exception as error:
-            raise guard.engine_error(definition.sections["merge"], str(error)) from None
-        return finalize.finish(
-            builder, Layer(shape, LayerPart(_mapped(builder, shape, "true"))), final, _NOW
-        )
+        return _both_ways(database, definition, values)
 
 
 def _fill(database: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
@@ -173,6 +143,42 @@ def _fill(database: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
         FROM (SELECT *, row_number() OVER (ORDER BY seq) AS n FROM sample LIMIT 400) a
         JOIN (SELECT subject, type, seq, row_number() OVER (ORDER BY seq DESC) AS n FROM sample
             LIMIT 400) b USING (n)""".replace("SELECT * REPLACE", "SELECT * EXCLUDE (n) REPLACE")
+    )
+
+
+def _both_ways(
+    database: duckdb.DuckDBPyConnection, definition: ViewDefinition, values: params.Values
+) -> pa.Table:
+    maps, merges = (definition.filled(s, values) for s in ("map", "merge"))
+    final = finalize.asked(definition, values)
+    view(database, "segment", "SELECT * FROM sample")
+    # Each section is run alone first, so that an error names the section that it is in.
+    mapped = _run(database, definition, "map", maps)
+    database.register("mapped", mapped)
+    try:
+        shape = shape_of(database.cursor(), definition, values)
+    except Exception as error:
+        raise guard.engine_error(definition.sections["map"], str(error)) from None
+    columns = ", ".join(f'"{n}"::{type_} AS "{n}"' for n, type_ in shape.columns)
+    view(database, "partials", f"SELECT {columns} FROM mapped")
+    merge_columns = _run(database, definition, "merge", merges)
+    _same_columns(definition, mapped.column_names, merge_columns.column_names)
+    view(database, "state", f"SELECT {columns} FROM partials")
+    if final.totals:
+        _check_totals(database, definition, final, f"SELECT {columns} FROM partials")
+    _run(database, definition, "finish", params.filled(final.finish, (), {}, _NOW))
+    # With a limit of 0 no state is small: every way of merging that large ones take is tried.
+    builder = LayerBuilder(database, 0)
+    try:
+        whole = _rows(builder, Layer(shape, LayerPart(_mapped(builder, shape, "true"))), final)
+        for how, layer in _ways(builder, shape):
+            _compare(definition, how, whole, _rows(builder, layer, final))
+    except InvalidView:
+        raise
+    except Exception as error:
+        raise guard.engine_error(definition.sections["merge"], str(error)) from None
+    return finalize.finish(
+        builder, Layer(shape, LayerPart(_mapped(builder, shape, "true"))), final, _NOW
     )
 
 

@@ -236,19 +236,21 @@ class SqlCompleter(Completer):
         yield from _matching(prefix, offers)
         yield from self._refs(prefix, quote='"')
         if prefix:  # there are hundreds of them
-            # Complete keywords and functions; where a table is expected, only table functions.
-            taken_names = {name for name, _ in offers}
-            if not table_comes:
-                keywords = [w.lower() if prefix.islower() else w for w in self._names.keywords]
-                yield from _matching(
-                    prefix, [(w, "keyword") for w in keywords if w not in taken_names]
-                )
-            functions = [
-                (f"{name}(", function_kind)
-                for name, function_kind in self._names.functions
-                if not table_comes or function_kind.startswith("table")
-            ]
-            yield from _matching(prefix, functions)
+            yield from self._engine_names(prefix, {name for name, _ in offers}, table_comes)
+
+    def _engine_names(
+        self, prefix: str, taken_names: set[str], table_comes: bool
+    ) -> Iterator[Completion]:
+        """Complete keywords and functions; where a table is expected, only table functions."""
+        if not table_comes:
+            keywords = [w.lower() if prefix.islower() else w for w in self._names.keywords]
+            yield from _matching(prefix, [(w, "keyword") for w in keywords if w not in taken_names])
+        functions = [
+            (f"{name}(", function_kind)
+            for name, function_kind in self._names.functions
+            if not table_comes or function_kind.startswith("table")
+        ]
+        yield from _matching(prefix, functions)
 
     def _members(self, owner: str, types: list[str]) -> list[Named]:
         """Return what may follow a name and a dot: types, a ref's tables, a table's columns, any

@@ -282,15 +282,7 @@ def _values(member_kind: str, literals: pa.Array) -> tuple[pa.Array, np.ndarray]
     if not len(values):
         return _read(member_kind, literals)
     if member_kind == "int":
-        # A mask of the numbers that are written without zeros in front.
-        begin, end = arrays.ends(literals)
-        is_negative = arrays.characters(literals)[begin - begin[0]] == _MINUS
-        size = np.abs(arrays.numbers(values))
-        # A number of so many digits is at least this large, unless the first one is zero.
-        least_sizes = np.array([0, 0, *(10**n for n in range(1, 19)), 2**63 - 1])
-        digits = np.minimum(end - begin - is_negative, len(least_sizes) - 1)
-        is_canonical: np.ndarray = (size >= least_sizes[digits]) & ~(is_negative & (size == 0))
-        return values, is_canonical
+        return values, _are_whole(literals, values)
     is_good = (
         _are_decimals(literals, values) if member_kind == "float" else np.zeros(len(literals), bool)
     )
@@ -299,6 +291,18 @@ def _values(member_kind: str, literals: pa.Array) -> tuple[pa.Array, np.ndarray]
     if len(undecided):
         is_good[undecided] = _read(member_kind, literals.take(arrays.integers(undecided)))[1]
     return values, is_good
+
+
+def _are_whole(literals: pa.Array, values: pa.Array) -> np.ndarray:
+    """Return a mask of the numbers that are written without zeros in front."""
+    begin, end = arrays.ends(literals)
+    is_negative = arrays.characters(literals)[begin - begin[0]] == _MINUS
+    size = np.abs(arrays.numbers(values))
+    # A number of so many digits is at least this large, unless the first one is zero.
+    least_sizes = np.array([0, 0, *(10**n for n in range(1, 19)), 2**63 - 1])
+    digits = np.minimum(end - begin - is_negative, len(least_sizes) - 1)
+    is_canonical: np.ndarray = (size >= least_sizes[digits]) & ~(is_negative & (size == 0))
+    return is_canonical
 
 
 def _are_decimals(literals: pa.Array, values: pa.Array) -> np.ndarray:

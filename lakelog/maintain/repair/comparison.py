@@ -257,16 +257,7 @@ class Comparison:
         if not fresh:
             return []
         known_files = [*self._files(self.there, old), *self._files(self._store, own_entries)]
-        # By writer the positions of the lines in WALs.
-        files = Tail(self._store.paths, self._store.refs, branch).scan()
-        waiting = {
-            writer: [
-                (f.position, f.position + f.events)
-                for file in group
-                for f in (*file.frames, *file.resumed)
-            ]
-            for writer, group in files.items()
-        }
+        waiting = self._waiting(branch)
         tables = []
         with contextlib.closing(self._connect().cursor()) as engine:
             for key in fresh:
@@ -289,6 +280,18 @@ class Comparison:
     def _files(self, store: Store, keys: Any) -> list[str]:
         paths = (store.paths.object("segments", key) for key in keys)
         return [path for path in paths if File(path).exists()]
+
+    def _waiting(self, branch: str) -> dict[str, list[tuple[int, int]]]:
+        """By writer the positions of the lines in WALs."""
+        files = Tail(self._store.paths, self._store.refs, branch).scan()
+        return {
+            writer: [
+                (f.position, f.position + f.events)
+                for file in group
+                for f in (*file.frames, *file.resumed)
+            ]
+            for writer, group in files.items()
+        }
 
     def _marks(self, branch: str, lead: _Ahead) -> dict[str, int]:
         """Return the copy's watermarks, but those of writers whose WALs have frames below."""

@@ -276,10 +276,9 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
         outcome.lost.append(f"{os.path.basename(file.path)}: no frame of it can be read")
         return
     # It says nothing of doubtful frames; one that is missing is passed over as a gap.
-    folder = os.path.dirname(file.path)
     header = Header(
         store.lake_id,
-        next(b for b in store.refs.all_branches() if store.paths.wal_dir(b) == folder),
+        _branch_of(store, file.path),
         file.writer,
         file.n,
         frames[0].sequence,
@@ -293,6 +292,11 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
     )
     outcome.replace(store, file.path, encoded + data[frames[0].offset :])
     outcome.done.append(f"{os.path.basename(file.path)}: a new header for its frames")
+
+
+def _branch_of(store: Store, path: str) -> str:
+    folder = os.path.dirname(path)
+    return next(b for b in store.refs.all_branches() if store.paths.wal_dir(b) == folder)
 
 
 def _gap(store: Store, branch: str, tail: Tail) -> tuple[str, int, int] | None:

@@ -53,29 +53,8 @@ def free(
     """Write the id runs of a state without the keys of lost segments, but for those of events in
     the segments that are `present`. Call it before the files of the lost ones are set aside."""
     keys = {entry.key for entry in lost_segments if entry.kind == "events"}
-    # The runs that moves added together with segments, as far as both states are kept.
-    published: set[IdRun] = set()
-    for branch in store.refs.all_branches() if keys else ():
-        moves = [move for _, (move, _) in sorted(recover.moves(store, branch)[0].items())]
-        for previous, move in itertools.pairwise(moves):
-            # Over a gap the runs of other segments would count as well.
-            if move.op not in _PUBLISHING or move.number != previous.number + 1:
-                continue
-            try:
-                before, after = map(store.manifests.of, (previous, move))
-                old, new = ({e.key for e in store.manifests.segments(s)} for s in (before, after))
-            except Damaged:
-                continue
-            if keys & new - old:
-                published |= set(after.ids) - set(before.ids)
-    # The commits of the attempts that wrote segments, as far as these can tell.
-    commits = set()
-    for key in keys:
-        try:
-            commits.add(Segment(store.paths, key).metadata()["commit"])
-        except Exception:  # whatever Arrow says of a damaged footer: that segment names no commit
-            continue
-    published |= {run for _, run in recover.runs_of(store, commits)}
+    published = _published_with(store, keys)
+    published |= {run for _, run in recover.runs_of(store, _commits(store, keys))}
     runs = [run for run in published if recover.is_intact(store, "ids", run.digest)]
     if not runs:
         return Freed()
@@ -96,6 +75,36 @@ def _without(store: Store, state: Manifest, keys_lost: IdentityKeys) -> Freed:
             dropped.append(run.digest)
             added += keys.where(~is_lost).write(store.paths, disk.random_hex())
     return Freed(tuple(dropped), tuple(added))
+
+
+def _published_with(store: Store, keys: set[str]) -> set[IdRun]:
+    """Return the runs that moves added together with segments, as far as both states are kept."""
+    runs: set[IdRun] = set()
+    for branch in store.refs.all_branches() if keys else ():
+        moves = [move for _, (move, _) in sorted(recover.moves(store, branch)[0].items())]
+        for previous, move in itertools.pairwise(moves):
+            # Over a gap the runs of other segments would count as well.
+            if move.op not in _PUBLISHING or move.number != previous.number + 1:
+                continue
+            try:
+                before, after = map(store.manifests.of, (previous, move))
+                old, new = ({e.key for e in store.manifests.segments(s)} for s in (before, after))
+            except Damaged:
+                continue
+            if keys & new - old:
+                runs |= set(after.ids) - set(before.ids)
+    return runs
+
+
+def _commits(store: Store, keys: set[str]) -> set[str]:
+    """Return the commits of the attempts that wrote segments, as far as these can tell."""
+    commits = set()
+    for key in keys:
+        try:
+            commits.add(Segment(store.paths, key).metadata()["commit"])
+        except Exception:  # whatever Arrow says of a damaged footer: that segment names no commit
+            continue
+    return commits
 
 
 def complete_streams(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:

@@ -72,16 +72,7 @@ def _trace(lake: _Lake, key: str) -> Trace | None:
     except Exception:  # whatever Arrow says of one that is damaged or gone: it proves nothing
         return None
     if not ranges:
-        # Compaction notes its segments before they are published, and they hold no new rows.
-        if notes.get("layout") != "arrival":
-            return None
-        path = lake.store.paths.object("segments", key)
-        try:
-            was_published = lake.store.verified.holds(key, path)
-            is_young = os.stat(path).st_mtime_ns // 1000 > lake.newest_time
-        except FileNotFoundError:
-            return None
-        return Trace(key, "", {}) if was_published and is_young and key not in lake.named else None
+        return _ingested_trace(lake, key, notes)
     # Arrow checks no footer: a flipped bit would name another branch, or commits that never were.
     with contextlib.suppress(InvalidName):
         trace = _sealed_trace(lake, key, notes, ranges)
@@ -191,3 +182,16 @@ def _sealed_trace(lake: _Lake, key: str, notes: dict[str, str], ranges: Ranges) 
         # A second lake with the same id, made from a copy, may have exchanged states with this one.
         is_own = not lake.has_objects_of_others or (bool(owner) and key not in lake.named)
     return Trace(key, name, uncovered) if is_own else None
+
+
+def _ingested_trace(lake: _Lake, key: str, notes: dict[str, str]) -> Trace | None:
+    # Compaction notes its segments before they are published, and they hold no new rows.
+    if notes.get("layout") != "arrival":
+        return None
+    path = lake.store.paths.object("segments", key)
+    try:
+        was_published = lake.store.verified.holds(key, path)
+        is_young = os.stat(path).st_mtime_ns // 1000 > lake.newest_time
+    except FileNotFoundError:
+        return None
+    return Trace(key, "", {}) if was_published and is_young and key not in lake.named else None

@@ -57,17 +57,7 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
     refs = Refs(store.volume)  # fresh, as caches hide what is damaged
     for attempts_left in reversed(range(_LOOKS)):
         try:
-            # The bytes of moves by number, and the highest that a file of packed ones names.
-            files, newest = dict[int, bytes](), 0
-            for name in Folder(folder).names():
-                if span := FileName(name).packed:
-                    newest = max(newest, span[1])
-                    # A move is in a file of its own too until it is unlinked: that one is
-                    # preferred.
-                    files = {**MovePack.readable(File(f"{folder}/{name}").read()), **files}
-                number = FileName(name).move
-                if number is not None:
-                    files[number] = File(f"{folder}/{name}").read()
+            files, newest = _files(folder)
             break
         except FileNotFoundError:  # gc packed it since it was listed
             if not attempts_left:
@@ -82,6 +72,20 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
                 break
     bad = {n: b"" if is_whole(d) else d for n, d in files.items() if n not in good}
     return good, bad, max([top, *files], default=0)
+
+
+def _files(folder: str) -> tuple[dict[int, bytes], int]:
+    """Return the bytes of moves by number, and the highest that a file of packed ones names."""
+    files, newest = dict[int, bytes](), 0
+    for name in Folder(folder).names():
+        if span := FileName(name).packed:
+            newest = max(newest, span[1])
+            # A move is in a file of its own too until it is unlinked: that one is preferred.
+            files = {**MovePack.readable(File(f"{folder}/{name}").read()), **files}
+        number = FileName(name).move
+        if number is not None:
+            files[number] = File(f"{folder}/{name}").read()
+    return files, newest
 
 
 def is_whole(data: bytes) -> bool:
@@ -177,11 +181,7 @@ def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, 
 def named_segments(store: Store) -> dict[str, set[str]]:
     """Return every segment that a state which opens names, of any kept move or tag, with the
     branches of these."""
-    names: dict[tuple[str, str], None] = {}
-    for branch in store.refs.all_branches():
-        for _, (move, _) in sorted(moves(store, branch)[0].items()):
-            names[branch, move.snapshot] = None
-    return _named_segments(store, [*list(names), *_tagged_states(store)])
+    return _named_segments(store, [*_moved_states(store), *_tagged_states(store)])
 
 
 def segments_of(store: Store, published: Iterable[Move]) -> set[str]:
@@ -223,6 +223,14 @@ def _added(entries: Iterable[Entry]) -> set[str]:
     # A state had what one of its segments was compacted from, even if that state is lost.
     segments = [e for e in entries if isinstance(e, SegmentEntry)]
     return {key for e in segments for key in (e.key, *e.made_from)}
+
+
+def _moved_states(store: Store) -> list[tuple[str, str]]:
+    names: dict[tuple[str, str], None] = {}
+    for branch in store.refs.all_branches():
+        for _, (move, _) in sorted(moves(store, branch)[0].items()):
+            names[branch, move.snapshot] = None
+    return list(names)
 
 
 def _tagged_states(store: Store) -> list[tuple[str, str]]:

@@ -35,26 +35,8 @@ def mend_moves(
     was_there = was_there or bool(Folder(store.paths.wal_dir(branch)).names())
     if not top and (was_there or len(store.refs.all_branches()) == 1):
         top = 1  # it had at least its first
-    # The spans of damaged packed files by path, and the spans of files from which moves may have
-    # been dropped: nobody can tell these from moves that are lost.
-    torn, thinned = dict[str, range](), list[range]()
-    for low, high, path in store.refs.packs(branch):
-        span = range(low, high + 1)
-        try:
-            MovePack.read(path)
-        except DamagedRef:
-            torn[path] = span
-            # A name with a flipped bit may claim a span of billions.
-            if len(span) <= MovePack.MOVES_MAX and not MovePack.is_thinned(File(path).read()):
-                continue
-        thinned.append(span)
-    # The numbers up to the highest that are in no readable file, nor dropped.
-    missing, following = list[int](), 1
-    for number in [*sorted(good), top + 1]:
-        gap = range(following, number)
-        if not any(gap.start in span and gap[-1] in span for span in thinned if gap):
-            missing += [n for n in gap if not any(n in span for span in thinned)]
-        following = number + 1
+    torn, thinned = _packed(store, branch)
+    missing = _missing(good, top, thinned)
     stateless = _stateless(store, branch, good)
     if not missing and not torn and not stateless:
         return
@@ -79,6 +61,34 @@ def mend_moves(
     store.refs.forget()  # what was read before the repair may be wrong
     if missing:
         outcome.lost.append(f"branch {branch}: {_move_list(missing)} of its log")
+
+
+def _packed(store: Store, branch: str) -> tuple[dict[str, range], list[range]]:
+    """Return the spans of damaged packed files by path, and the spans of files from which moves
+    may have been dropped: nobody can tell these from moves that are lost."""
+    torn, thinned = dict[str, range](), list[range]()
+    for low, high, path in store.refs.packs(branch):
+        span = range(low, high + 1)
+        try:
+            MovePack.read(path)
+        except DamagedRef:
+            torn[path] = span
+            # A name with a flipped bit may claim a span of billions.
+            if len(span) <= MovePack.MOVES_MAX and not MovePack.is_thinned(File(path).read()):
+                continue
+        thinned.append(span)
+    return torn, thinned
+
+
+def _missing(good: Moves, top: int, thinned: list[range]) -> list[int]:
+    """Return the numbers up to the highest that are in no readable file, nor dropped."""
+    missing, following = list[int](), 1
+    for number in [*sorted(good), top + 1]:
+        gap = range(following, number)
+        if not any(gap.start in span and gap[-1] in span for span in thinned if gap):
+            missing += [n for n in gap if not any(n in span for span in thinned)]
+        following = number + 1
+    return missing
 
 
 def _stateless(store: Store, branch: str, good: Moves) -> list[int]:

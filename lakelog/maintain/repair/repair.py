@@ -98,17 +98,7 @@ def repair(
     while _bring_back(store, outcome, copy, fetched) or (comparison and comparison.fetch(outcome)):
         _clear_caches(store)
     # From the top down: data can only be judged by a state, a state only by the moves.
-    # The branches that segments show to have had moves which are lost, and those of which WALs
-    # are left and no moves; make the directories of those that have none. A directory alone may
-    # be of somebody who died before the first move.
-    existing = store.refs.all_branches()
-    traces = lost_moves.find(store, store.paths.digests("segments"))
-    used = {trace.branch for trace in traces if trace.ranges}
-    used |= set(lost_moves.branches(store)).difference(existing)
-    if not existing and not used:
-        used = {"main"}
-    for name in used.difference(existing):
-        store.make_branch_dirs(name)
+    used = _used_branches(store)
     for branch in sorted({*used, *store.refs.all_branches()}):
         refs.mend_moves(store, branch, outcome, was_there=branch in used)
         with contextlib.suppress(UnknownRef):  # one deleted, or never finished, needs no more
@@ -129,6 +119,21 @@ def repair(
     if outcome.after.intact:
         outcome.kept += [_describe(store, branch) for branch in store.refs.branches()]
     return outcome
+
+
+def _used_branches(store: Store) -> set[str]:
+    """Return the branches that segments show to have had moves which are lost, and those of which
+    WALs are left and no moves; make the directories of those that have none. A directory alone may
+    be of somebody who died before the first move."""
+    existing = store.refs.all_branches()
+    traces = lost_moves.find(store, store.paths.digests("segments"))
+    used = {trace.branch for trace in traces if trace.ranges}
+    used |= set(lost_moves.branches(store)).difference(existing)
+    if not existing and not used:
+        used = {"main"}
+    for name in used.difference(existing):
+        store.make_branch_dirs(name)
+    return used
 
 
 def _describe(store: Store, branch: str) -> str:
@@ -209,23 +214,7 @@ def _fetch_neighbours(store: Store, path: str, copy: str, outcome: RepairOutcome
     folder, name = os.path.split(path)
     copy_folder = os.path.join(os.path.abspath(copy), os.path.relpath(folder, store.paths.root))
     if FileName(name).wal:
-        # Fetch earlier WAL files of a writer that are missing here, if nothing of them was
-        # sealed.
-        count = len(outcome.fetched)
-        moves = recover.moves(store, FileName.of(folder).ref)[0].values()
-        # Of all moves, as a finished writer has no watermark in the newest: sealed frames must not
-        # return.
-        sealed = max((move.wal.get(name[:32], -1) for move, _ in moves), default=-1)
-        for earlier in sorted(
-            n for n in Folder(copy_folder).names() if n[:32] == name[:32] and n < name
-        ):
-            data = File(f"{copy_folder}/{earlier}").read()
-            decoded = Header.decode(data)
-            is_needed = decoded is not None and decoded[0].first > sealed
-            if is_needed and not File(f"{folder}/{earlier}").exists():
-                outcome.replace(store, f"{folder}/{earlier}", data)
-                outcome.fetched.append(f"{folder}/{earlier}")
-        return len(outcome.fetched) > count
+        return _fetch_before(store, folder, name, copy_folder, outcome)
     if FileName(name).move is not None and not File(path).exists():
         return _fetch_packed(store, folder, FileName(name).move or 0, copy_folder, outcome)
     return False
@@ -252,6 +241,25 @@ def _leads_to(store: Store, path: str, copy_path: str) -> bool:
     high = max(packed_moves := MovePack.read(copy_path))
     good = recover.moves(store, FileName.of(os.path.dirname(path)).ref)[0]
     return high + 1 in good and good[high + 1][0].prev == Ref.digest_of(packed_moves[high])
+
+
+def _fetch_before(
+    store: Store, folder: str, name: str, copy_path: str, outcome: RepairOutcome
+) -> bool:
+    """Fetch earlier WAL files of a writer that are missing here, if nothing of them was sealed."""
+    count = len(outcome.fetched)
+    moves = recover.moves(store, FileName.of(folder).ref)[0].values()
+    # Of all moves, as a finished writer has no watermark in the newest: sealed frames must not
+    # return.
+    sealed = max((move.wal.get(name[:32], -1) for move, _ in moves), default=-1)
+    for earlier in sorted(n for n in Folder(copy_path).names() if n[:32] == name[:32] and n < name):
+        data = File(f"{copy_path}/{earlier}").read()
+        decoded = Header.decode(data)
+        is_needed = decoded is not None and decoded[0].first > sealed
+        if is_needed and not File(f"{folder}/{earlier}").exists():
+            outcome.replace(store, f"{folder}/{earlier}", data)
+            outcome.fetched.append(f"{folder}/{earlier}")
+    return len(outcome.fetched) > count
 
 
 def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
@@ -373,14 +381,18 @@ def _state_losses(store: Store, damaged: set[str]) -> list[str]:
             for record in chunks.StateRecord.all_of(
                 store.manifests, store.manifests.load(snapshot)
             ):
-                # The names of an index and, if it can be read, of its chunks.
-                names = [KEYS.state_file(record.index, INDEX)]
-                with contextlib.suppress(Damaged):
-                    digests = chunks.StateFiles(store.paths).chunks_of(record.index)
-                    names += [KEYS.state_file(digest, CHUNK) for digest in digests]
-                if not damaged.isdisjoint(names):
+                if not damaged.isdisjoint(_files_of(store, record.index)):
                     lines.append(f"state {record.label!r} of {name}: files of it")
     return lines or [f"{name}: older states that need it" for name in sorted(damaged)]
+
+
+def _files_of(store: Store, index: str) -> list[str]:
+    """Return the names of an index and, if it can be read, of its chunks."""
+    names = [KEYS.state_file(index, INDEX)]
+    with contextlib.suppress(Damaged):
+        digests = chunks.StateFiles(store.paths).chunks_of(index)
+        names += [KEYS.state_file(digest, CHUNK) for digest in digests]
+    return names
 
 
 def _renew_tag(store: Store, path: str, outcome: RepairOutcome) -> None:

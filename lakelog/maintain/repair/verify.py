@@ -185,18 +185,7 @@ def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
     paths = checker.store.paths
     refs = Refs(checker.store.volume)
     hinted = refs.hint_number(branch)
-    # Moves in files of their own; read before packed ones, since gc packs, then unlinks.
-    directory = paths.head_dir(branch)
-    own_moves = {}
-    for name in Folder(directory).names():
-        number = FileName(name).move
-        if number is not None:
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    data = File(f"{directory}/{name}").read(DOCUMENT_MAX)
-                except NotRegular:
-                    data = b""
-                own_moves[number] = _without_manifest(data)
+    own_moves = _own_moves(paths.head_dir(branch))
     packed_moves, spans = _check_packed(checker, branch)
     moves_at = {**packed_moves, **own_moves}
     # The hint counts: it is written after its move was durable, so a move below it was lost.
@@ -240,6 +229,21 @@ def _numbers(moves_at: MoveBytes, newest: int, spans: list[tuple[int, int]]) -> 
         if number <= newest:
             yield number
         following = number + 1
+
+
+def _own_moves(directory: str) -> MoveBytes:
+    """Moves in files of their own; read before packed ones, since gc packs, then unlinks."""
+    moves = {}
+    for name in Folder(directory).names():
+        number = FileName(name).move
+        if number is not None:
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    data = File(f"{directory}/{name}").read(DOCUMENT_MAX)
+                except NotRegular:
+                    data = b""
+                moves[number] = _without_manifest(data)
+    return moves
 
 
 def _without_manifest(data: bytes) -> tuple[bytes, int]:
@@ -337,11 +341,7 @@ def _check_writer(checker: Checker, branch: str, group: list[WalFile], sealed: i
             and _misses(file, follows.header, sealed)
         ):
             checker.add(file.path, "frames before the next file are missing", offset=file.end)
-        for frame in (*file.frames, *file.resumed):
-            try:
-                frame.lines()
-            except Exception as error:
-                checker.add(file.path, f"a frame does not open: {error}", offset=frame.offset)
+        _check_frames(checker, file)
 
 
 def _misses(file: WalFile, header: Header, sealed: int) -> bool:
@@ -349,22 +349,33 @@ def _misses(file: WalFile, header: Header, sealed: int) -> bool:
     return bool(set(missing) - set(header.doubtful))
 
 
+def _check_frames(checker: Checker, file: WalFile) -> None:
+    for frame in (*file.frames, *file.resumed):
+        try:
+            frame.lines()
+        except Exception as error:
+            checker.add(file.path, f"a frame does not open: {error}", offset=frame.offset)
+
+
 def _is_suspect(checker: Checker, branch: str, file: WalFile, follows: WalFile | None) -> bool:
     """Whether a torn end may be damage: not where the next file has that frame, or names it as one
     of an append that failed."""
     if follows is None or follows.header is None:
-        # Whether a torn frame is not just being written: a living writer completes it in a
-        # moment.
-        if not LockFile(file.path).is_held():
-            return True
-        for _ in range(3):
-            time.sleep(_TORN_WAIT)
-            second_scan = Tail(checker.store.paths, checker.store.refs, branch).scan()
-            same_files = [f for f in second_scan.get(file.writer, []) if f.n == file.n]
-            if not same_files or not same_files[0].torn or same_files[0].end != file.end:
-                return False
-        return True
+        return _stays_torn(checker, branch, file)
     return file.torn <= END_BYTES or _misses(file, follows.header, -1)
+
+
+def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
+    """Whether a torn frame is not just being written: a living writer completes it in a moment."""
+    if not LockFile(file.path).is_held():
+        return True
+    for _ in range(3):
+        time.sleep(_TORN_WAIT)
+        second_scan = Tail(checker.store.paths, checker.store.refs, branch).scan()
+        same_files = [f for f in second_scan.get(file.writer, []) if f.n == file.n]
+        if not same_files or not same_files[0].torn or same_files[0].end != file.end:
+            return False
+    return True
 
 
 def _check_rollbacks(checker: Checker) -> None:

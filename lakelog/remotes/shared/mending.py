@@ -37,15 +37,7 @@ class BucketMending:
         self._store.manifests.forget()
         # Pages first: without them nobody knows which segments there are.
         for object_type in ("manifests", "segments", "ids"):
-            # The objects of the newest state of each branch, and of each tag, as far as they can
-            # be read.
-            store, needed = self._store, Sizes()
-            heads = [store.refs.head(branch).move.snapshot for branch in store.refs.branches()]
-            for snapshot in dict.fromkeys([*heads, *(tag.snapshot for tag in store.refs.tags())]):
-                # What cannot be read yet is known once its pages are mended.
-                with contextlib.suppress(DamagedRef):
-                    needed |= self._pages(snapshot) | objects_of(store, snapshot)
-            names = [name for name in needed if name[0] == object_type]
+            names = [name for name in self._needed() if name[0] == object_type]
             list(remotes.in_parallel(self._mend_object, names))
             self._store.manifests.forget()
 
@@ -74,6 +66,17 @@ class BucketMending:
                 continue
             outcome.replace(store, path, data)
             outcome.fetched.append(key)
+
+    def _needed(self) -> Sizes:
+        """The objects of the newest state of each branch, and of each tag, as far as they can be
+        read."""
+        store, needed = self._store, Sizes()
+        heads = [store.refs.head(branch).move.snapshot for branch in store.refs.branches()]
+        for snapshot in dict.fromkeys([*heads, *(tag.snapshot for tag in store.refs.tags())]):
+            # What cannot be read yet is known once its pages are mended.
+            with contextlib.suppress(DamagedRef):
+                needed |= self._pages(snapshot) | objects_of(store, snapshot)
+        return needed
 
     def _pages(self, snapshot: str) -> Sizes:
         pages = {

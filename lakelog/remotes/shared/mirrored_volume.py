@@ -167,8 +167,13 @@ class MirroredVolume(DirectoryVolume):
         path = self.location(key)
         size = os.path.getsize(path)
         remotes.retrying(lambda: self.remote.put(key, lambda: _pieces(path), size))
-        digest = FileName.of(key).digest if key.startswith("segments/") else None
-        if digest and size >= name_file.FILE_LEAST and (data := name_file.of_segment(path, digest)):
+        digest = FileName.of(key).digest
+        if digest and key.startswith("segments/") and size >= name_file.FILE_LEAST:
+            self._upload_names(path, digest)
+
+    def _upload_names(self, path: str, digest: str) -> None:
+        """Put down which ids and subjects a segment has, so that others need not fetch it."""
+        if data := name_file.of_segment(path, digest):
             remotes.put(self.remote, name_file.key_of(digest), self.sealed(data))
 
     def link(self, file: Begun, key: str) -> None:

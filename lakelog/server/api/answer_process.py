@@ -109,16 +109,20 @@ def main() -> None:
     is_confined = confine(store.paths, store.paths.cache, limits.memory, limits.spill, of_lake=[""])
     lake = Lake(store, plan["branch"])
     if plan["is_warm"]:
-        # Answer what the first page asks, so that it finds engine, modules and counts ready.
-        # Of what is published: a server that starts under load has a tail that grows meanwhile.
-        for name in _FIRST:
-            with contextlib.suppress(Exception):  # who asks for it is told
-                request = AnswerRequest(0, name, {"at": lake.branch_name}, "", [], "")
-                answered(QUESTIONS[name], request.question(lake))
+        _warm(lake)
     output.send(wire.HEAD, orjson.dumps({"confined": is_confined, "spill": ""}))
     # What is there now lives as long as the process: later collections need not look at it.
     gc.freeze()
     answer_requests(AnswerProcess(lake, limits, output), needs)
+
+
+def _warm(lake: Lake) -> None:
+    """Answer what the first page asks, so that it finds engine, modules and counts ready."""
+    # Of what is published: a server that starts under load has a tail that grows meanwhile.
+    for name in _FIRST:
+        with contextlib.suppress(Exception):  # who asks for it is told
+            request = AnswerRequest(0, name, {"at": lake.branch_name}, "", [], "")
+            answered(QUESTIONS[name], request.question(lake))
 
 
 if __name__ == "__main__":

@@ -86,6 +86,12 @@ def range_of(question: DashboardQuestion, span: TimeSpan) -> TimeSpan:
     return TimeSpan(low, max(high, low), span.events)
 
 
+def chart_width(length: int) -> int:
+    """A width (us) of which about so many as a chart has buckets make up a length."""
+    fitting = [width for width in _CHART_WIDTHS if width * _CHART_BUCKETS >= length]
+    return fitting[0] if fitting else _CHART_WIDTHS[-1]
+
+
 def moment_sql(micros: int) -> str:
     """SQL of a time."""
     return f"TIMESTAMPTZ {sql.literal(from_micros(micros).isoformat())}"
@@ -206,10 +212,7 @@ def counts(question: DashboardQuestion) -> dict[str, object]:
     """
     whole = span_of(question)
     span = range_of(question, whole)
-    # A width (us) of which about so many as a chart has buckets make up a length.
-    length = span.until - span.since
-    fitting = [width for width in _CHART_WIDTHS if width * _CHART_BUCKETS >= length]
-    width = fitting[0] if fitting else _CHART_WIDTHS[-1]
+    width = chart_width(span.until - span.since)
     event_slice = slice_of(question, width, whole, span)
     bar = f"epoch_us(time) // {width} * {width}"
     # One scan for the bars and for the values of four columns.

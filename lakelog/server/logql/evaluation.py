@@ -49,20 +49,7 @@ def aggregated(aggregation: VectorAggregation, series: SeriesMap) -> SeriesMap:
         return dict(ordered)
     grouping = aggregation.grouping
     if function in ("topk", "bottomk", "approx_topk"):
-        # The highest or lowest series at each step, of each group.
-        is_lowest = function == "bottomk"
-        count = aggregation.parameter or 1
-        at_steps: dict[tuple[LabelSet, int], list[tuple[float, LabelSet]]] = {}
-        for labels, values in series.items():
-            for step, value in values.items():
-                at_steps.setdefault((grouped(labels, grouping), step), []).append((value, labels))
-        result: SeriesMap = {}
-        for (_, step), candidates in sorted(at_steps.items()):
-            sign = 1 if is_lowest else -1
-            candidates.sort(key=lambda item: (sign * item[0], item[1]))
-            for value, labels in candidates[:count]:
-                result.setdefault(labels, {})[step] = value
-        return result
+        return _extreme(series, function == "bottomk", aggregation.parameter or 1, grouping)
     reduce = _REDUCTIONS[function]
     groups: dict[LabelSet, dict[int, list[float]]] = {}
     for labels, values in series.items():
@@ -80,6 +67,23 @@ def grouped(labels: LabelSet, grouping: Grouping | None) -> LabelSet:
     if grouping is None:
         return ()
     return tuple(pair for pair in labels if (pair[0] in grouping.names) != grouping.is_without)
+
+
+def _extreme(
+    series: SeriesMap, is_lowest: bool, count: int, grouping: Grouping | None
+) -> SeriesMap:
+    """The highest or lowest series at each step, of each group."""
+    at_steps: dict[tuple[LabelSet, int], list[tuple[float, LabelSet]]] = {}
+    for labels, values in series.items():
+        for step, value in values.items():
+            at_steps.setdefault((grouped(labels, grouping), step), []).append((value, labels))
+    result: SeriesMap = {}
+    for (_, step), candidates in sorted(at_steps.items()):
+        sign = 1 if is_lowest else -1
+        candidates.sort(key=lambda item: (sign * item[0], item[1]))
+        for value, labels in candidates[:count]:
+            result.setdefault(labels, {})[step] = value
+    return result
 
 
 def replaced(replacement: LabelReplacement, series: SeriesMap) -> SeriesMap:
@@ -257,40 +261,29 @@ class Evaluation:
         if isinstance(expression, RangeAggregation):
             return await self._range(expression, None)
         if isinstance(expression, VectorAggregation):
-            operand, grouping = expression.operand, expression.grouping
-            if (
-                # Made by the engine in one step: the series of single streams, of which there may
-                # be many more, need not leave it.
-                isinstance(operand, RangeAggregation)
-                and operand.grouping is None
-                and _PUSHED.get(operand.function) == expression.function
-                and not (grouping and grouping.is_without)
-            ):
-                return await self._range(operand, grouping or Grouping(()))
-            return aggregated(expression, await self._series(operand))
+            return await self._vector(expression)
         if isinstance(expression, LabelReplacement):
             return replaced(expression, await self._series(expression.operand))
-        left_side, right_side = (
-            await self.value(expression.left_side),
-            await self.value(expression.right_side),
-        )
-        if isinstance(left_side, float) or isinstance(right_side, float):
-            if expression.operator in _SETS:
-                raise LogQLFault(f"{expression.operator} is of series, not of numbers")
-            if isinstance(left_side, float) and isinstance(right_side, float):
-                return calculate(expression.operator, left_side, right_side)
-            if isinstance(left_side, float):
-                assert isinstance(right_side, dict)
-                return with_scalar(expression, right_side, left_side, is_left=True)
-            assert isinstance(right_side, float)
-            return with_scalar(expression, left_side, right_side, is_left=False)
-        return combined(expression, left_side, right_side)
+        return await self._binary(expression)
 
     async def _series(self, expression: MetricExpression) -> SeriesMap:
         value = await self.value(expression)
         if isinstance(value, float):
             raise LogQLFault("a number stands where series are needed, such as rate({…}[5m])")
         return value
+
+    async def _vector(self, expression: VectorAggregation) -> SeriesMap:
+        operand, grouping = expression.operand, expression.grouping
+        if (
+            # Made by the engine in one step: the series of single streams, of which there may be
+            # many more, need not leave it.
+            isinstance(operand, RangeAggregation)
+            and operand.grouping is None
+            and _PUSHED.get(operand.function) == expression.function
+            and not (grouping and grouping.is_without)
+        ):
+            return await self._range(operand, grouping or Grouping(()))
+        return aggregated(expression, await self._series(operand))
 
     async def _range(self, aggregation: RangeAggregation, grouping: Grouping | None) -> SeriesMap:
         statement = statements.series_sql(aggregation, self._span, grouping)
@@ -323,3 +316,20 @@ class Evaluation:
         return label_set(
             {name: value or "" for name, value in zip(statement.names, values, strict=True)}
         )
+
+    async def _binary(self, operation: BinaryOperation) -> SeriesMap | float:
+        left_side, right_side = (
+            await self.value(operation.left_side),
+            await self.value(operation.right_side),
+        )
+        if isinstance(left_side, float) or isinstance(right_side, float):
+            if operation.operator in _SETS:
+                raise LogQLFault(f"{operation.operator} is of series, not of numbers")
+            if isinstance(left_side, float) and isinstance(right_side, float):
+                return calculate(operation.operator, left_side, right_side)
+            if isinstance(left_side, float):
+                assert isinstance(right_side, dict)
+                return with_scalar(operation, right_side, left_side, is_left=True)
+            assert isinstance(right_side, float)
+            return with_scalar(operation, left_side, right_side, is_left=False)
+        return combined(operation, left_side, right_side)

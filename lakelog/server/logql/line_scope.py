@@ -17,6 +17,7 @@ from lakelog.server.logql.syntax import (
     Decolorize,
     LabelChoice,
     LabelCondition,
+    LabelFormat,
     LabelLogic,
     LabelTest,
     LineFilter,
@@ -45,6 +46,17 @@ def template_parts(template: str) -> list[tuple[str, bool]]:
     if any("{{" in fragment for fragment, is_name in fragments if not is_name):
         raise LogQLFault("a template may have {{.label}} and {{__line__}}, and no functions")
     return [(fragment, is_name) for fragment, is_name in fragments if fragment]
+
+
+def named_groups(pattern: str) -> dict[str, int]:
+    """Return the named groups of a regular expression, by number. Raises LogQLFault."""
+    try:
+        groups = dict(re.compile(pattern).groupindex)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise LogQLFault(f"the regular expression {pattern[:60]!r} is wrong: {error}") from None
+    if not groups:
+        raise LogQLFault("| regexp takes labels from groups with names: (?P<name>…)")
+    return groups
 
 
 def capture_pattern(pattern: str) -> str:
@@ -157,13 +169,7 @@ class LineScope:
                 return scope
             dropped = tuple((name, "NULL") for name in stage.names)
             return dataclasses.replace(scope, overrides=(*self.overrides, *dropped))
-        labels = {}
-        for name, value, is_template in stage.labels:
-            labels[name] = self._filled(value) if is_template else self.label(value)
-            if not is_template:
-                # A rename: the label of the old name is gone.
-                labels.setdefault(value, "NULL")
-        return self._with_labels(labels)
+        return self._formatted(stage)
 
     def _where(self, condition: str) -> LineScope:
         return dataclasses.replace(self, conditions=(*self.conditions, condition))
@@ -186,18 +192,9 @@ class LineScope:
         else:
             is_pattern = stage.name == "pattern"
             pattern = capture_pattern(stage.pattern) if is_pattern else stage.pattern
-            # The named groups of a regular expression, by number.
-            try:
-                groups = dict(re.compile(pattern).groupindex)
-            except (re.error, RecursionError, OverflowError) as error:
-                raise LogQLFault(
-                    f"the regular expression {pattern[:60]!r} is wrong: {error}"
-                ) from None
-            if not groups:
-                raise LogQLFault("| regexp takes labels from groups with names: (?P<name>…)")
             values = {
                 name: f"nullif(regexp_extract({self.line}, {literal(pattern)}, {number}), '')"
-                for name, number in groups.items()
+                for name, number in named_groups(pattern).items()
             }
         labels = {name: _coalesced(_stream_label(name), value) for name, value in values.items()}
         return self._with_labels(labels)
@@ -214,6 +211,15 @@ class LineScope:
             overrides=tuple({**dict(self.overrides), **labels}.items()),
             sources=(*self.sources, *sources),
         )
+
+    def _formatted(self, stage: LabelFormat) -> LineScope:
+        labels = {}
+        for name, value, is_template in stage.labels:
+            labels[name] = self._filled(value) if is_template else self.label(value)
+            if not is_template:
+                # A rename: the label of the old name is gone.
+                labels.setdefault(value, "NULL")
+        return self._with_labels(labels)
 
     def _filled(self, template: str) -> str:
         fragments = [
@@ -250,17 +256,21 @@ def condition_sql(scope: LineScope, condition: LabelCondition) -> str:
         tests = [condition_sql(scope, test) for test in condition.tests]
         return f"({f' {condition.operator.upper()} '.join(tests)})"
     if isinstance(condition.value, str):
-        value = f"coalesce({scope.label(condition.name)}, '')"
-        operand = literal(condition.value)
-        if condition.operator in ("=~", "!~"):
-            is_not = "NOT " if condition.operator == "!~" else ""
-            return f"{is_not}regexp_full_match({value}, {operand})"
-        return f"{value} {'<>' if condition.operator == '!=' else '='} {operand}"
+        return _matcher_sql(scope, condition, condition.value)
     number = number_sql(scope.label(condition.name), condition.unit)
     operator = "=" if condition.operator == "==" else condition.operator
     # To the engine NaN is above all numbers.
     most = f" AND {number} <= 'Infinity'::DOUBLE" if operator in (">", ">=") else ""
     return f"coalesce({number} {operator} {condition.value!r}{most}, false)"
+
+
+def _matcher_sql(scope: LineScope, matcher: LabelTest, matched_text: str) -> str:
+    value = f"coalesce({scope.label(matcher.name)}, '')"
+    operand = literal(matched_text)
+    if matcher.operator in ("=~", "!~"):
+        is_not = "NOT " if matcher.operator == "!~" else ""
+        return f"{is_not}regexp_full_match({value}, {operand})"
+    return f"{value} {'<>' if matcher.operator == '!=' else '='} {operand}"
 
 
 def _stream_label(name: str) -> str:
@@ -283,10 +293,16 @@ def _extraction(parser: LabelSource, name: str) -> str:
     json = parser.expression
     paths = [json_path(path) for path in _spellings(name)]
     if "_" in name:
-        keys = literal(_key_pattern(name, "[^A-Za-z0-9]"))
-        key = f"list_filter(json_keys({json}), lambda k: regexp_full_match(k, {keys}))[1]"
-        paths.append(f"'/' || replace(replace({key}, '~', '~0'), '/', '~1')")
+        paths.append(_pointer(json, name))
     return _coalesced(*(f"json_extract_string({json}, {path})" for path in paths))
+
+
+def _pointer(json: str, name: str) -> str:
+    """SQL for a JSON pointer to the member that is a label, NULL for none: http_route may be
+    "http.route"."""
+    keys = literal(_key_pattern(name, "[^A-Za-z0-9]"))
+    key = f"list_filter(json_keys({json}), lambda k: regexp_full_match(k, {keys}))[1]"
+    return f"'/' || replace(replace({key}, '~', '~0'), '/', '~1')"
 
 
 def _key_pattern(name: str, other: str) -> str:

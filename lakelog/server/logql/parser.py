@@ -108,13 +108,7 @@ class _LogQLParser:
             # A chain becomes a tree as deep as it is long, which is evaluated by recursion.
             if self._operations > _OPERATIONS_MAX:
                 raise self._refuse(f"there are more than {_OPERATIONS_MAX} operations")
-            is_bool, matching = self._skip("bool"), None
-            if self._is("on", "ignoring"):
-                matching = Grouping(
-                    is_without=self.expect("name").spelling == "ignoring", names=self._names()
-                )
-            if self._is("group_left", "group_right"):
-                raise self._refuse(f"{self._token.spelling} is not supported")
+            is_bool, matching = self._modifiers()
             right = self.expression(level if operator == "^" else level + 1)
             left = BinaryOperation(
                 operator, self._metric(left), self._metric(right), is_bool, matching
@@ -125,6 +119,16 @@ class _LogQLParser:
         if isinstance(expression, LogSelection):
             raise self._refuse("an operand is a number or made of lines, such as rate({…}[5m])")
         return expression
+
+    def _modifiers(self) -> tuple[bool, Grouping | None]:
+        is_bool, matching = self._skip("bool"), None
+        if self._is("on", "ignoring"):
+            matching = Grouping(
+                is_without=self.expect("name").spelling == "ignoring", names=self._names()
+            )
+        if self._is("group_left", "group_right"):
+            raise self._refuse(f"{self._token.spelling} is not supported")
+        return is_bool, matching
 
     @contextlib.contextmanager
     def _deeper(self) -> Iterator[None]:
@@ -140,16 +144,7 @@ class _LogQLParser:
 
     def _operand(self) -> Expression:
         if self._is("{"):
-            self.expect("{")
-            matchers = []
-            while not self._is("}"):
-                name = self.expect("name").spelling
-                operator = self.expect("=", "!=", "=~", "!~").spelling
-                matchers.append(LabelTest(name, operator, str(self.expect("string").value)))
-                if not self._skip(","):
-                    break
-            self.expect("}")
-            return LogSelection(tuple(matchers), tuple(self._stages()))
+            return self._selection()
         if self._skip("("):
             inner = self.expression()
             self.expect(")")
@@ -164,30 +159,7 @@ class _LogQLParser:
             return float(self.expect("number").value)
         name = self._token.spelling
         if self._is("name") and name in RANGE_FUNCTIONS:
-            function, parameter = self.expect("name").spelling, None
-            if function == "absent_over_time":
-                raise self._refuse("absent_over_time is not supported")
-            grouping = self._grouping()
-            self.expect("(")
-            if self._is("number"):
-                parameter = float(self.expect("number").value)
-                self.expect(",")
-            if (function == "quantile_over_time") != (parameter is not None):
-                raise self._refuse(
-                    "quantile_over_time takes a number from 0 to 1, and no other does"
-                )
-            selection, span, offset, unwrap, conversion = self._range()
-            self.expect(")")
-            needs_number = function.endswith("_over_time") and function[:5] not in (
-                "count",
-                "bytes",
-            )
-            if needs_number and not unwrap:
-                raise self._refuse(f"{function} is of numbers: | unwrap NAME says of which label")
-            return RangeAggregation(
-                *(function, selection, span, offset, unwrap, conversion, parameter),
-                grouping or self._grouping(),
-            )
+            return self._range_aggregation()
         if self._is("name") and name in VECTOR_FUNCTIONS:
             return self._vector_aggregation()
         if self._skip("vector"):
@@ -200,21 +172,25 @@ class _LogQLParser:
         expected = 'a selector such as {source="web"}, or a function of one, is expected'
         raise self._refuse(f"{expected}, not {name!r}" if name else expected)
 
+    def _selection(self) -> LogSelection:
+        self.expect("{")
+        matchers = []
+        while not self._is("}"):
+            name = self.expect("name").spelling
+            operator = self.expect("=", "!=", "=~", "!~").spelling
+            matchers.append(LabelTest(name, operator, str(self.expect("string").value)))
+            if not self._skip(","):
+                break
+        self.expect("}")
+        return LogSelection(tuple(matchers), tuple(self._stages()))
+
     def _stages(self) -> list[PipelineStage]:
         stages: list[PipelineStage] = []
         while self._is(*_LINE_FILTERS, "|"):
             if len(stages) >= _STAGES_MAX:
                 raise self._refuse(f"there are more than {_STAGES_MAX} stages")
             if self._is(*_LINE_FILTERS):
-                operator = self.expect(*_LINE_FILTERS).spelling
-                if operator in ("|>", "!>"):
-                    raise self._refuse(
-                        f"{operator} is not supported: use |~ with a regular expression"
-                    )
-                values = [self._filter_text()]
-                while self._skip("or"):
-                    values.append(self._filter_text())
-                stages.append(LineFilter(operator, tuple(values)))
+                stages.append(self._line_filter())
             # It belongs to a range, which reads it, and is no stage.
             elif self._tokens[self._place + 1].spelling == "unwrap":
                 break
@@ -222,6 +198,15 @@ class _LogQLParser:
                 self.expect("|")
                 stages.append(self._stage())
         return stages
+
+    def _line_filter(self) -> LineFilter:
+        operator = self.expect(*_LINE_FILTERS).spelling
+        if operator in ("|>", "!>"):
+            raise self._refuse(f"{operator} is not supported: use |~ with a regular expression")
+        values = [self._filter_text()]
+        while self._skip("or"):
+            values.append(self._filter_text())
+        return LineFilter(operator, tuple(values))
 
     def _filter_text(self) -> str:
         if self._is("ip"):
@@ -324,6 +309,27 @@ class _LogQLParser:
         unit = "" if token.category == "number" else token.category
         return LabelTest(
             name, "==" if operator == "=" else operator, sign * float(token.value), unit
+        )
+
+    def _range_aggregation(self) -> RangeAggregation:
+        function, parameter = self.expect("name").spelling, None
+        if function == "absent_over_time":
+            raise self._refuse("absent_over_time is not supported")
+        grouping = self._grouping()
+        self.expect("(")
+        if self._is("number"):
+            parameter = float(self.expect("number").value)
+            self.expect(",")
+        if (function == "quantile_over_time") != (parameter is not None):
+            raise self._refuse("quantile_over_time takes a number from 0 to 1, and no other does")
+        selection, span, offset, unwrap, conversion = self._range()
+        self.expect(")")
+        needs_number = function.endswith("_over_time") and function[:5] not in ("count", "bytes")
+        if needs_number and not unwrap:
+            raise self._refuse(f"{function} is of numbers: | unwrap NAME says of which label")
+        return RangeAggregation(
+            *(function, selection, span, offset, unwrap, conversion, parameter),
+            grouping or self._grouping(),
         )
 
     def _range(self) -> tuple[LogSelection, int, int, str, str]:

@@ -115,10 +115,7 @@ def series_sql(
         f"SELECT unnest(range({first_step}, {end_step})) AS step, epoch_us(time) AS moment,"
         f" {value} AS value{columns} FROM events {filter_sql}"
     )
-    if names is not None:
-        keys = [f"label_{number}" for number in range(len(names))]
-    else:
-        keys = [*STREAM_COLUMNS, *_PUSHED, *(f"source_{n}" for n in range(len(scope.sources)))]
+    keys = _keys(scope, names)
     grouped = "".join(f", {key}" for key in keys)
     condition = "WHERE value IS NOT NULL" if aggregation.unwrap else ""
     return SeriesStatement(
@@ -126,6 +123,12 @@ def series_sql(
         f" GROUP BY step{grouped} ORDER BY step{grouped}",
         *(scope, names),
     )
+
+
+def _keys(scope: LineScope, names: tuple[str, ...] | None) -> list[str]:
+    if names is not None:
+        return [f"label_{number}" for number in range(len(names))]
+    return [*STREAM_COLUMNS, *_PUSHED, *(f"source_{n}" for n in range(len(scope.sources)))]
 
 
 def _value(aggregation: RangeAggregation, scope: LineScope) -> tuple[str, str]:

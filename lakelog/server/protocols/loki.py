@@ -162,11 +162,7 @@ def _push_class() -> Any:
 
 def _of_protobuf(body: bytes) -> Arrivals:
     try:
-        # The bytes of the number that a body begins with.
-        end = next((n for n, byte in enumerate(body[:_VARINT_BYTES], 1) if not byte & 0x80), 0)
-        if not end:
-            raise ValueError("a number without an end")
-        size = sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(body[:end]))
+        size = sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(_varint(body)))
         if size > _TEXT_MAX:
             raise RequestRefused(
                 413, f"the body has more than {_TEXT_MAX:,} bytes: send it in parts"
@@ -190,6 +186,14 @@ def _of_protobuf(body: bytes) -> Arrivals:
     except (OSError, pa.ArrowException, message.DecodeError, ValueError):
         raise RequestRefused(400, "the body is neither JSON nor protobuf in snappy") from None
     return arrivals_of(events)
+
+
+def _varint(body: bytes) -> bytes:
+    """The bytes of the number that a body begins with. Raises ValueError where it has no end."""
+    end = next((n for n, byte in enumerate(body[:_VARINT_BYTES], 1) if not byte & 0x80), 0)
+    if not end:
+        raise ValueError("a number without an end")
+    return body[:end]
 
 
 def unescaped(spelling: str) -> str:

@@ -19,6 +19,7 @@ import orjson
 from lakelog import formats
 from lakelog.event import EncodedBatch, Severity
 from lakelog.runtime.lazy import Lazy
+from lakelog.values import JsonObject
 
 _PROTO, _PACKAGE = "google.protobuf", "opentelemetry.proto"
 descriptor_pb2 = Lazy(f"{_PROTO}.descriptor_pb2")
@@ -205,8 +206,12 @@ def _plain(value: Any) -> Any:
     if member == "array_value":
         return [_plain(item) for item in value.array_value.values]
     if member == "kvlist_value":
-        members = {pair.key: _plain(pair.value) for pair in value.kvlist_value.values}
-        if len(members) < len(value.kvlist_value.values) or "" in members:
-            raise NotPlain
-        return members
+        return _attributes(value.kvlist_value.values)
     raise NotPlain
+
+
+def _attributes(pairs: Any) -> JsonObject:
+    members = {pair.key: _plain(pair.value) for pair in pairs}
+    if len(members) < len(pairs) or "" in members:
+        raise NotPlain
+    return members

@@ -67,20 +67,25 @@ class SqlEndpoint:
                     sql, options.get("params"), at=ref, limit=limit, format=query_format
                 ),
             )
-            # The whole answer if it is short, or else one that goes on.
-            headers = {"X-Lakelog-Snapshot": running.snapshot} if running.snapshot else {}
-            media_type, buffer = MEDIA_TYPES[query_format], bytearray()
-            # So much is awaited that most answers have a status that says whether they are whole.
-            while len(buffer) < _BUFFER:
-                try:
-                    buffer += await while_connected(request, anext(running.chunks))
-                except StopAsyncIteration:
-                    return Answer(200, bytes(buffer), headers, media_type)
-            return StreamedAnswer(running, bytes(buffer), headers, media_type)
+            return await self._buffered(request, running, query_format)
         except QueryRefused as error:
             return refused(error)
         except ClientLeft:
             return Answer(499)
+
+    async def _buffered(
+        self, request: Request, running: RunningQuery, query_format: QueryFormat
+    ) -> Answer | StreamedAnswer:
+        """The whole answer if it is short, or else one that goes on."""
+        headers = {"X-Lakelog-Snapshot": running.snapshot} if running.snapshot else {}
+        media_type, buffer = MEDIA_TYPES[query_format], bytearray()
+        # So much is awaited that most answers have a status that says whether they are whole.
+        while len(buffer) < _BUFFER:
+            try:
+                buffer += await while_connected(request, anext(running.chunks))
+            except StopAsyncIteration:
+                return Answer(200, bytes(buffer), headers, media_type)
+        return StreamedAnswer(running, bytes(buffer), headers, media_type)
 
 
 class StreamedAnswer:

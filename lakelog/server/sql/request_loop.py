@@ -95,14 +95,17 @@ def answer_requests(answerer: RequestAnswerer, needs: BucketNeeds) -> None:
         elif frame_type == wire.GIVEN:
             needs.give(content)
         else:
-            # Stop the request of that number; the server ends the process if that takes long.
-            number = int(content)
-            # Again and again while it is this request: the number is 0 once it has ended.
-            while answerer.number == number:
-                with contextlib.suppress(Exception):  # it may have ended this moment
-                    answerer.interrupt()
-                time.sleep(_AGAIN)
+            _interrupt(answerer, int(content))
     os._exit(0)  # what the engine still does is of no use
+
+
+def _interrupt(answerer: RequestAnswerer, number: int) -> None:
+    """Stop the request of that number; the server ends the process if that takes long."""
+    # Again and again while it is this request: the number is 0 once it has ended.
+    while answerer.number == number:
+        with contextlib.suppress(Exception):  # it may have ended this moment
+            answerer.interrupt()
+        time.sleep(_AGAIN)
 
 
 def resident_bytes() -> int:

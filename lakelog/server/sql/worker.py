@@ -68,18 +68,7 @@ class AnswerWriter:
         elif self._format is QueryFormat.JSON:
             yield from self._json(nested)
         else:
-            # An object would keep one of the columns that have a name: numbered, as `lakelog sql`
-            # has them, where it is not unique.
-            is_object = self._format is QueryFormat.NDJSON
-            names = list(self._relation.limit(0).columns) if is_object else self.names
-            lines = TextLineEncoder(self._format.value, names, nested)
-            yield lines.header()
-            try:
-                for batch in self._batches(self._reader()):
-                    yield from lines.add(ColumnBatch(batch))
-                yield from lines.rest()
-            finally:
-                lines.cancel()
+            yield from self._lines(nested)
 
     def _batches(self, reader: Any) -> Iterator[pa.RecordBatch]:
         row_bound = self._rows_max if self._limit is None else min(self._limit, self._rows_max)
@@ -117,6 +106,20 @@ class AnswerWriter:
                 sink.truncate()
         yield sink.getvalue()
 
+    def _lines(self, nested: tuple[int, ...]) -> Iterator[bytes | memoryview]:
+        # An object would keep one of the columns that have a name: numbered, as `lakelog sql` has
+        # them, where it is not unique.
+        is_object = self._format is QueryFormat.NDJSON
+        names = list(self._relation.limit(0).columns) if is_object else self.names
+        lines = TextLineEncoder(self._format.value, names, nested)
+        yield lines.header()
+        try:
+            for batch in self._batches(self._reader()):
+                yield from lines.add(ColumnBatch(batch))
+            yield from lines.rest()
+        finally:
+            lines.cancel()
+
     def _json(self, nested: tuple[int, ...]) -> Iterator[bytes]:
         """Rows are lists, for two columns may have one name."""
         yield b'{"columns":' + orjson.dumps(self.columns()) + b',"rows":['
@@ -132,6 +135,16 @@ class AnswerWriter:
             mark = b",\n"
         ending = {"row_count": self.rows, "truncated": self.is_cut}
         yield b"\n]," + orjson.dumps(ending)[1:] + b"\n"
+
+
+def nested_columns(session: Session, query: str, writer: AnswerWriter) -> tuple[int, ...]:
+    """The columns that hold JSON: those of that type, and the payloads of events."""
+    has_payload = Query.gives_payload(session.tables.engine().cursor(), query)
+    return tuple(
+        place
+        for place, (name, column_type) in enumerate(zip(writer.names, writer.types, strict=True))
+        if column_type == "JSON" or (has_payload and name == "data" and column_type == "VARCHAR")
+    )
 
 
 _TOO_MUCH = "aggregate, ask for a shorter time, or select fewer columns"
@@ -173,15 +186,7 @@ class QueryProcess:
         digest = request.ref and resolve(store, session.tables.branch, request.ref)
         query = expanded(request.sql)
         if not request.is_trusted:
-            store, tables = self._session.store, self._session.tables
-            state, _ = tables.state(digest)
-            schemas = {"main", *store.refs.tag_names(), *store.refs.branches()}
-            require_readable(
-                tables.engine().cursor(),
-                query,
-                {"events", "quarantine", *(name.lower() for name in self._views.names(state))},
-                {schema.lower() for schema in schemas},
-            )
+            self._require_allowed(query, digest)
         relation = session.ask(query, request.params, digest)
         if relation is None:
             raise QueryRefused("not_a_select", "the statement gives no rows")
@@ -190,17 +195,7 @@ class QueryProcess:
         self._output.send(wire.HEAD, orjson.dumps({"snapshot": digest}))
         # Counted on the way, because nobody knows the size of an answer before its last row.
         size = 0
-        has_payload = Query.gives_payload(session.tables.engine().cursor(), query)
-        for chunk in writer.pieces(
-            tuple(
-                place
-                for place, (name, column_type) in enumerate(
-                    zip(writer.names, writer.types, strict=True)
-                )
-                if column_type == "JSON"
-                or (has_payload and name == "data" and column_type == "VARCHAR")
-            )
-        ):
+        for chunk in writer.pieces(nested_columns(session, query, writer)):
             size += len(chunk)
             if size > self._limits.result:
                 raise QueryRefused(
@@ -214,6 +209,17 @@ class QueryProcess:
             "truncated": writer.is_cut,
             "seconds": round(time.monotonic() - started_at, 6),
         }
+
+    def _require_allowed(self, query: str, digest: str | None) -> None:
+        store, tables = self._session.store, self._session.tables
+        state, _ = tables.state(digest)
+        schemas = {"main", *store.refs.tag_names(), *store.refs.branches()}
+        require_readable(
+            tables.engine().cursor(),
+            query,
+            {"events", "quarantine", *(name.lower() for name in self._views.names(state))},
+            {schema.lower() for schema in schemas},
+        )
 
     def interrupt(self) -> None:
         """Stop the query that runs, from another thread."""

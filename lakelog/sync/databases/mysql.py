@@ -136,20 +136,23 @@ class MysqlTarget(SqlTarget):
                     " COLLATE utf8mb4_bin PRIMARY KEY, version BIGINT NOT NULL,"
                     " watermark LONGTEXT CHARACTER SET utf8mb4 NOT NULL)"
                 )
-            # Refuse tables whose rows would stay where a batch fails.
-            names = ", ".join(map(sql.literal, (table, WATERMARKS)))
-            rows = self._fetch(
-                "SELECT t.table_name, t.engine FROM information_schema.tables t"
-                " JOIN information_schema.engines e ON e.engine = t.engine"
-                f" WHERE t.table_schema = database() AND t.table_name IN ({names})"
-                " AND coalesce(e.transactions, '') <> 'YES'"
-            )
-            for name, engine in rows:
-                raise SyncRefused(
-                    f"{self.address}: table {name} is of the engine {engine}, which has no"
-                    f" transactions: ALTER TABLE {name} ENGINE = InnoDB"
-                )
+            self._require_transactions(table)
         super().begin(table, version)
+
+    def _require_transactions(self, table: str) -> None:
+        """Refuse tables whose rows would stay where a batch fails. Raises SyncRefused."""
+        names = ", ".join(map(sql.literal, (table, WATERMARKS)))
+        rows = self._fetch(
+            "SELECT t.table_name, t.engine FROM information_schema.tables t"
+            " JOIN information_schema.engines e ON e.engine = t.engine"
+            f" WHERE t.table_schema = database() AND t.table_name IN ({names})"
+            " AND coalesce(e.transactions, '') <> 'YES'"
+        )
+        for name, engine in rows:
+            raise SyncRefused(
+                f"{self.address}: table {name} is of the engine {engine}, which has no"
+                f" transactions: ALTER TABLE {name} ENGINE = InnoDB"
+            )
 
     def create(self, table: str, columns: Sequence[TargetColumn], keyed: bool) -> None:
         """Create the table; the transaction begins after it, so an empty one may be left."""

@@ -155,14 +155,7 @@ class PostgresTarget(SqlTarget):
         self._declared = None
 
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
-        # Raise RowRefused for an infinite time: the driver sends the year 294247 in its place.
-        for name in (f.name for f in rows.schema if pa.types.is_timestamp(f.type)):
-            bounds = pc.min_max(rows[name].cast(pa.int64())).as_py()
-            if bounds["max"] == 2**63 - 1 or (bounds["min"] or 0) < _FROM_2000 - 2**63:
-                raise RowRefused(
-                    f"{self.address}, table {table}: column {name} has an infinite time, which"
-                    f" cannot be sent{_ADVICE['22P02']}"
-                )
+        self._require_finite(table, rows)
         if self._declared is None:
             # Looked up once in a transaction, which nobody else can change within.
             self._declared = self._columns(table)[0]
@@ -181,6 +174,16 @@ class PostgresTarget(SqlTarget):
         values = ", ".join(column.cast or column.name for column in columns)
         into = f"INSERT INTO {self._name(table)} ({names})"
         self._fetch(f"{into} SELECT {values} FROM {_STAGED}{ending}")
+
+    def _require_finite(self, table: str, rows: pa.Table) -> None:
+        """Raise RowRefused for an infinite time: the driver sends the year 294247 in its place."""
+        for name in (f.name for f in rows.schema if pa.types.is_timestamp(f.type)):
+            bounds = pc.min_max(rows[name].cast(pa.int64())).as_py()
+            if bounds["max"] == 2**63 - 1 or (bounds["min"] or 0) < _FROM_2000 - 2**63:
+                raise RowRefused(
+                    f"{self.address}, table {table}: column {name} has an infinite time, which"
+                    f" cannot be sent{_ADVICE['22P02']}"
+                )
 
     def _delete(self, table: str, keys: pa.Table) -> int:
         self._stage(_KEYS, f"AS SELECT NULL::bigint AS {KEY} WITH NO DATA")

@@ -131,11 +131,7 @@ class ElasticsearchTarget(IntentTarget):
 
     def shape(self, table: str) -> TableShape | None:
         """An index as it is, None where there is none."""
-        if not _NAME.fullmatch(table) or table in (".", ".."):
-            raise InvalidSetting(
-                f"{table!r} cannot be an index: write it in lower case, without spaces and"
-                ' \\ / * ? " < > | , # :'
-            )
+        _require_name(table)
         mappings = self._json("GET", f"/{_quoted(table)}/_mapping", accept=(404,))
         if "error" in mappings:
             return None
@@ -210,11 +206,7 @@ class ElasticsearchTarget(IntentTarget):
     def _store(self, table: str, record: IntentRecord) -> IntentRecord:
         if record.token is None:
             # The record's index first: `_create` would else make it with mapped fields.
-            # Have the index of the records. Its fields are not searched.
-            body = orjson.dumps({"mappings": {"dynamic": False}})
-            reply = self._link.request("PUT", f"/{WATERMARKS}", body, accept=(400,))
-            if reply.status == 400 and b"resource_already_exists" not in reply.body:
-                raise SyncRefused(f"{self._where(WATERMARKS)}: {reason_of(reply)}")
+            self._create_records()
             path = f"/{WATERMARKS}/_create/{_quoted(table)}"
         else:
             number, term = record.token
@@ -226,6 +218,13 @@ class ElasticsearchTarget(IntentTarget):
         answer = orjson.loads(reply.body)
         token = answer["_seq_no"], answer["_primary_term"]
         return dataclasses.replace(record, token=token)
+
+    def _create_records(self) -> None:
+        """Have the index of the records. Its fields are not searched."""
+        body = orjson.dumps({"mappings": {"dynamic": False}})
+        reply = self._link.request("PUT", f"/{WATERMARKS}", body, accept=(400,))
+        if reply.status == 400 and b"resource_already_exists" not in reply.body:
+            raise SyncRefused(f"{self._where(WATERMARKS)}: {reason_of(reply)}")
 
     def _truncate(self, table: str, start: int) -> int:
         index = _quoted(table)
@@ -320,6 +319,14 @@ def _parsed(reply: Reply) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise LakelogError("the server does not answer as Elasticsearch does: check host and port")
     return answer
+
+
+def _require_name(table: str) -> None:
+    if not _NAME.fullmatch(table) or table in (".", ".."):
+        raise InvalidSetting(
+            f"{table!r} cannot be an index: write it in lower case, without spaces and"
+            ' \\ / * ? " < > | , # :'
+        )
 
 
 def _documents(rows: pa.Table, depth: int) -> Iterator[BulkItem]:

@@ -35,10 +35,7 @@ def measure(con: duckdb.DuckDBPyConnection, folder: Dataset) -> JsonMap:
     all_rows = folder.source("*")
     probe = con.sql(f"SELECT * EXCLUDE {SPLIT} FROM ({all_rows}) LIMIT 0")
     types = dict(zip(probe.columns, map(str, probe.types), strict=True))
-    names = list(probe.columns)
-    counts = ", ".join(f"count(*) - count({quoted(n)})" for n in names)
-    row = con.sql(f"SELECT {counts} FROM ({all_rows})").fetchall()[0]
-    missing = dict(zip(names, map(int, row), strict=True))
+    missing = _missing(con, all_rows, list(probe.columns))
     return {
         "balance": _balance(con, all_rows, column) if column in probe.columns else None,
         "classes": _classes(con, folder, types),
@@ -54,6 +51,12 @@ def _balance_column(folder: Dataset) -> str | None:
     if column is None and "type" in folder.columns:
         column = "type"
     return column_of(column) if column else None
+
+
+def _missing(con: duckdb.DuckDBPyConnection, all_rows: str, names: list[str]) -> dict[str, int]:
+    counts = ", ".join(f"count(*) - count({quoted(n)})" for n in names)
+    row = con.sql(f"SELECT {counts} FROM ({all_rows})").fetchall()[0]
+    return dict(zip(names, map(int, row), strict=True))
 
 
 def _classes(

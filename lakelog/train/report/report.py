@@ -24,7 +24,16 @@ ReportSection = tuple[str, str, ReportTable | None]
 
 def texts(manifest: JsonMap, certificate: JsonMap) -> dict[str, str]:
     """Return report.md, report.html and the plots, by file name."""
-    quality = manifest["quality"]
+    charts = _charts(manifest["quality"])
+    sections = _sections(manifest, certificate)
+    return {
+        **{f"{name}.svg": svg for name, svg in charts.items()},
+        "report.md": _markdown(manifest, sections, list(charts)),
+        "report.html": _html(manifest, sections, charts),
+    }
+
+
+def _charts(quality: JsonMap) -> dict[str, str]:
     charts = {}
     edges, counts = quality["lengths"]["edges"], quality["lengths"]["counts"]
     rows = []
@@ -40,12 +49,7 @@ def texts(manifest: JsonMap, certificate: JsonMap) -> dict[str, str]:
     if quality["balance"]:
         values = list(quality["balance"]["values"].items())
         charts["balance"] = bars(f"Rows by {quality['balance']['column']}", values)
-    sections = _sections(manifest, certificate)
-    return {
-        **{f"{name}.svg": svg for name, svg in charts.items()},
-        "report.md": _markdown(manifest, sections, list(charts)),
-        "report.html": _html(manifest, sections, charts),
-    }
+    return charts
 
 
 def _sections(manifest: JsonMap, certificate: JsonMap) -> list[ReportSection]:

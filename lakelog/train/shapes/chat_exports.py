@@ -52,15 +52,7 @@ def of_chatgpt(payload: Payload, losses: Counter[str]) -> list[ChatMessage]:
     turns: list[ChatMessage] = []
     for node in _branch(payload["mapping"], payload.get("current_node")):
         turns += _turn(node.get("message"), losses)
-    # Turns of which no two of the assistant follow each other: tools stood between them.
-    joined: list[ChatMessage] = []
-    for turn in turns:
-        if joined and turn["role"] == joined[-1]["role"] == "assistant":
-            content = "\n\n".join(filter(None, (joined[-1]["content"], turn["content"])))
-            joined[-1] = {**joined[-1], "content": content}
-        else:
-            joined.append(turn)
-    return joined
+    return _joined(turns)
 
 
 def _branch(mapping: Payload, current: object) -> list[Payload]:
@@ -118,6 +110,18 @@ def _part(item: object) -> Any:
         return str(item.get("text", ""))
     medium = next((m for m in ("image", "audio", "video") if m in content_type), "file")
     return {"type": medium}
+
+
+def _joined(turns: list[ChatMessage]) -> list[ChatMessage]:
+    """Turns of which no two of the assistant follow each other: tools stood between them."""
+    joined: list[ChatMessage] = []
+    for turn in turns:
+        if joined and turn["role"] == joined[-1]["role"] == "assistant":
+            content = "\n\n".join(filter(None, (joined[-1]["content"], turn["content"])))
+            joined[-1] = {**joined[-1], "content": content}
+        else:
+            joined.append(turn)
+    return joined
 
 
 def is_session(payload: Payload) -> bool:

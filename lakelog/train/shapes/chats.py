@@ -248,12 +248,7 @@ def _of_body(payload: Payload, losses: Counter[str]) -> _Exchange | None:
         response = _answers(payload, losses)
         if not response and _is_text(request) and not _names_model(payload):
             return None  # any record may have a field that is called prompt or input
-        bodies = (payload, *(from_json(payload.get(key)) for key in _REQUESTS))
-        return (
-            request,
-            response,
-            not any(isinstance(b, dict) and b.get("previous_response_id") for b in bodies),
-        )
+        return request, response, not _follows(payload)
     return ([], _answers(payload, losses), False) if _is_answer(payload) else None
 
 
@@ -264,6 +259,12 @@ def _is_text(request: JsonList) -> bool:
 def _names_model(payload: Payload) -> bool:
     bodies = (payload, *(from_json(payload.get(key)) for key in _REQUESTS))
     return any(isinstance(b, dict) and ("model" in b or "messages" in b) for b in bodies)
+
+
+def _follows(payload: Payload) -> bool:
+    """Whether a request says only what is new since the answer that it names."""
+    bodies = (payload, *(from_json(payload.get(key)) for key in _REQUESTS))
+    return any(isinstance(b, dict) and b.get("previous_response_id") for b in bodies)
 
 
 def _is_answer(payload: Payload) -> bool:

@@ -107,11 +107,7 @@ def from_payloads(selection: RowQuery, recipe: Recipe, losses: Losses) -> pa.Rec
     if "data" not in selection.columns:
         raise ExportRefused("[shape] messages needs the column data, or role and content")
     # The group and the time come from the conversation, not from its first event.
-    # Columns that a conversation has from its first event, besides its group and its time.
-    own_columns = {"conversation", "messages", "tools", "time"}
-    if recipe.split["group"]:
-        own_columns.add(column_of(recipe.split["group"]))
-    carry = carry_columns(selection, recipe, own_columns)
+    carry = _first_event_columns(selection, recipe)
     # Sorted by key in SQL, so that Python holds one conversation at a time.
     query = (
         f"SELECT {text_member(selection, recipe, 'by')} AS k, {_group(selection, recipe)} AS g,"
@@ -121,13 +117,7 @@ def from_payloads(selection: RowQuery, recipe: Recipe, losses: Losses) -> pa.Rec
     )
     reader = selection.session.sql(query, digest=selection.digest).to_arrow_reader(_BATCH)
     extra = [reader.schema.field(place) for place in range(_FIXED, len(reader.schema))]
-    has_weight = "regexp_matches(data::VARCHAR, '\"weight\\\\?\" *: *0')"
-    sql = f"SELECT coalesce(bool_or({has_weight}), false) FROM ({selection.sql})"
-    schema = _schema(
-        recipe,
-        extra,
-        weighted=bool(selection.session.sql(sql, digest=selection.digest).fetchall()[0][0]),
-    )
+    schema = _schema(recipe, extra, weighted=_has_weights(selection))
 
     def batches() -> Iterator[pa.RecordBatch]:
         rows: list[Payload] = []
@@ -144,8 +134,23 @@ def from_payloads(selection: RowQuery, recipe: Recipe, losses: Losses) -> pa.Rec
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
+def _first_event_columns(selection: RowQuery, recipe: Recipe) -> list[str]:
+    """Columns that a conversation has from its first event, besides its group and its time."""
+    own_columns = {"conversation", "messages", "tools", "time"}
+    if recipe.split["group"]:
+        own_columns.add(column_of(recipe.split["group"]))
+    return carry_columns(selection, recipe, own_columns)
+
+
 def _is_timed(recipe: Recipe) -> bool:
     return recipe.split["before"] is not None or "time" in map(column_of, recipe.shape["keep"])
+
+
+def _has_weights(selection: RowQuery) -> bool:
+    """Whether some message may be one that is not to be learnt."""
+    has_weight = "regexp_matches(data::VARCHAR, '\"weight\\\\?\" *: *0')"
+    sql = f"SELECT coalesce(bool_or({has_weight}), false) FROM ({selection.sql})"
+    return bool(selection.session.sql(sql, digest=selection.digest).fetchall()[0][0])
 
 
 def _schema(recipe: Recipe, extra: list[pa.Field], *, weighted: bool) -> pa.Schema:
@@ -216,16 +221,7 @@ class _Conversation:
         # the longer of the two is kept. A chat that begins with a tool result can only continue
         # one.
         if chat.line is not None:
-            # Add a line of a session to its tree; each side chain has its own.
-            thread = next(
-                (t for t in self._threads if t.lines and t.side_chain == chat.side_chain), None
-            )
-            if thread is None:
-                thread = _Thread([], [], [], Counter(), carry, chat.side_chain)
-                self._threads.append(thread)
-            thread.lines.append(chat.line)
-            thread.events.append(event)
-            thread.losses = thread.losses + chat.losses
+            self._add_line(chat.line, chat, event, carry)
             return
         if chat.whole and chat.messages[0]["role"] != "tool":
             for thread in self._threads:
@@ -242,6 +238,18 @@ class _Conversation:
             self._extend(thread, chat, event)
             return
         self._threads.append(_Thread(chat.messages, [event], chat.tools, chat.losses, carry))
+
+    def _add_line(self, line: Line, chat: Chat, event: object, carry: Payload) -> None:
+        """Add a line of a session to its tree; each side chain has its own."""
+        thread = next(
+            (t for t in self._threads if t.lines and t.side_chain == chat.side_chain), None
+        )
+        if thread is None:
+            thread = _Thread([], [], [], Counter(), carry, chat.side_chain)
+            self._threads.append(thread)
+        thread.lines.append(line)
+        thread.events.append(event)
+        thread.losses = thread.losses + chat.losses
 
     def _extend(self, thread: _Thread, chat: Chat, event: object) -> None:
         thread.events = [*thread.events, event]

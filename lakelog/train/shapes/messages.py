@@ -206,11 +206,14 @@ class _Turns:
             for inner_part in inner:
                 self._take(inner_part)
         elif part_type != "silent":
-            self.losses[part_type] += 1
-            if part_type in ("image", "audio", "video", "file"):
-                self.passages.append(f"<{part_type}>")
-                if isinstance(item.get("transcript"), str):
-                    self.passages.append(item["transcript"])
+            self._lose(part_type, item)
+
+    def _lose(self, loss: str, item: Payload) -> None:
+        self.losses[loss] += 1
+        if loss in ("image", "audio", "video", "file"):
+            self.passages.append(f"<{loss}>")
+            if isinstance(item.get("transcript"), str):
+                self.passages.append(item["transcript"])
 
     def _reply(self, result_part: Payload) -> None:
         """Put a tool's result behind what was said before it."""

@@ -78,6 +78,10 @@ def kind_of(item: Payload) -> tuple[str, Any]:
         return "builtin_call", None
     if medium := _medium_of(item, part_type):
         return medium, None
+    return _textual(item, part_type)
+
+
+def _textual(item: Payload, part_type: str) -> tuple[str, Any]:
     if part_type in _TEXTS or not part_type:
         for key in ("text", "content", "refusal"):
             if isinstance(item.get(key), str):

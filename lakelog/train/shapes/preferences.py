@@ -34,15 +34,7 @@ def preference(selection: RowQuery, recipe: Recipe) -> str:
 def preference_lost(selection: RowQuery, recipe: Recipe) -> str:
     """SQL that counts, by reason, the events and prompts that `preference` leaves out."""
     if recipe.shape["response"]:
-        prompt, response = (text_member(selection, recipe, name) for name in ("prompt", "response"))
-        is_complete = f"{_are_given(prompt, response)} AND {_score(selection, recipe)} IS NOT NULL"
-        group = f", {group_sql(selection, recipe)}" if recipe.split["group"] else ""
-        return (
-            f"SELECT (SELECT count(*) FROM ({selection.sql}) WHERE NOT ({is_complete})) AS no_pair,"
-            f" (SELECT count(*) FROM (SELECT DISTINCT {prompt} AS prompt{group}"
-            f" FROM ({selection.sql}) WHERE {is_complete}))"
-            f" - (SELECT count(*) FROM ({_from_scores(selection, recipe)})) AS equal_answers"
-        )
+        return _lost_scores(selection, recipe)
     if _is_conversational(selection, recipe):
         source, is_complete = _conversations(selection, recipe), _IS_PAIR
         are_equal = "chosen = rejected"
@@ -53,6 +45,18 @@ def preference_lost(selection: RowQuery, recipe: Recipe) -> str:
     return (
         f"SELECT count(*) FILTER (NOT ({is_complete})) AS no_pair,"
         f" count(*) FILTER (({is_complete}) AND {are_equal}) AS equal_answers FROM ({source})"
+    )
+
+
+def _lost_scores(selection: RowQuery, recipe: Recipe) -> str:
+    prompt, response = (text_member(selection, recipe, name) for name in ("prompt", "response"))
+    is_complete = f"{_are_given(prompt, response)} AND {_score(selection, recipe)} IS NOT NULL"
+    group = f", {group_sql(selection, recipe)}" if recipe.split["group"] else ""
+    return (
+        f"SELECT (SELECT count(*) FROM ({selection.sql}) WHERE NOT ({is_complete})) AS no_pair,"
+        f" (SELECT count(*) FROM (SELECT DISTINCT {prompt} AS prompt{group}"
+        f" FROM ({selection.sql}) WHERE {is_complete}))"
+        f" - (SELECT count(*) FROM ({_from_scores(selection, recipe)})) AS equal_answers"
     )
 
 

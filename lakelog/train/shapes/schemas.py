@@ -27,14 +27,18 @@ def schemas(value: object) -> list[ToolSchema]:
     """Return the definitions in a list of tools of any dialect, or in its JSON text."""
     value = from_json(value)
     if isinstance(value, dict):
-        # Whether it maps names to definitions, as Langfuse keeps them.
-        names = "name type function toolSpec functionDeclarations function_declarations"
-        is_by_name = set(names.split()).isdisjoint(value) and all(
-            isinstance(from_json(v), dict) for v in value.values()
-        )
+        is_by_name = _is_by_name(value)
         value = [{"name": n, **from_json(v)} for n, v in value.items()] if is_by_name else [value]
     return (
         [s for tool in value for s in _schema(from_json(tool))] if isinstance(value, list) else []
+    )
+
+
+def _is_by_name(fields: Payload) -> bool:
+    """Whether it maps names to definitions, as Langfuse keeps them."""
+    names = "name type function toolSpec functionDeclarations function_declarations"
+    return set(names.split()).isdisjoint(fields) and all(
+        isinstance(from_json(v), dict) for v in fields.values()
     )
 
 

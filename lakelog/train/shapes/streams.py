@@ -23,43 +23,17 @@ def merge(value: object) -> Any:
     # Told apart by marks that only one API has, since recorded streams do not name it.
     kinds = {str(chunk.get("type", "")) for chunk in chunks}
     if any(map(_is_delta, chunks)):
-        messages: dict[str, Payload] = {}
-        for choice in [c for chunk in chunks for c in list_from_json(chunk.get("choices"))]:
-            if isinstance(choice, dict):
-                target = messages.setdefault(str(choice.get("index", 0)), {"role": "assistant"})
-                delta = choice.get("delta") or choice.get("message")
-                _add(target, delta if isinstance(delta, dict) else {})
-        # Calls were collected by index; the readers expect a list.
-        for message in messages.values():
-            if isinstance(message.get("tool_calls"), dict):
-                message["tool_calls"] = list(message["tool_calls"].values())
-        return {"choices": [{"message": message} for message in messages.values()]}
+        return _of_chunks(chunks)
     if "message_start" in kinds or "content_block_delta" in kinds:
         return _of_blocks(chunks)
     if any(event_type.startswith("response.") for event_type in kinds):
-        # The complete response of the last event, or the finished items of an aborted stream.
-        repeated = [p["response"] for p in chunks if isinstance(p.get("response"), dict)]
-        if repeated and repeated[-1].get("output"):
-            return repeated[-1]
-        items = [p["item"] for p in chunks if p.get("type") == "response.output_item.done"]
-        return {"object": "response", "output": items} if items else value
+        return _of_responses(chunks, value)
     if any(not _BEDROCK.isdisjoint(chunk) for chunk in chunks):
         return _of_bedrock(chunks)
     if chunks and all(isinstance(chunk.get("candidates"), list) for chunk in chunks):
         return _of_candidates(chunks)
     if len(chunks) > 1 and all("done" in chunk for chunk in chunks):
-        answer: Payload = {"role": "assistant", "content": ""}
-        for chunk in chunks:
-            message = chunk.get("message")
-            message = (
-                dict(message) if isinstance(message, dict) else {"content": chunk.get("response")}
-            )
-            answer["tool_calls"] = [
-                *answer.get("tool_calls", []),
-                *list_from_json(message.pop("tool_calls", None)),
-            ]
-            _add(answer, message)
-        return {"message": answer}
+        return _of_ollama(chunks)
     return value
 
 
@@ -100,6 +74,20 @@ _WHOLE = ("role", "id", "type", "name")
 """Members that some servers repeat with each piece."""
 
 
+def _of_chunks(chunks: list[Payload]) -> Payload:
+    messages: dict[str, Payload] = {}
+    for choice in [c for chunk in chunks for c in list_from_json(chunk.get("choices"))]:
+        if isinstance(choice, dict):
+            target = messages.setdefault(str(choice.get("index", 0)), {"role": "assistant"})
+            delta = choice.get("delta") or choice.get("message")
+            _add(target, delta if isinstance(delta, dict) else {})
+    # Calls were collected by index; the readers expect a list.
+    for message in messages.values():
+        if isinstance(message.get("tool_calls"), dict):
+            message["tool_calls"] = list(message["tool_calls"].values())
+    return {"choices": [{"message": message} for message in messages.values()]}
+
+
 def _of_blocks(chunks: list[Payload]) -> Payload:
     blocks: dict[str, Payload] = {}
     for chunk in chunks:
@@ -126,6 +114,15 @@ def _with_input(block: Payload, key: str) -> Payload:
     """Parse the arguments of a call whose JSON arrived in fragments."""
     json_text = block.pop("json", None)
     return {**block, key: from_json(json_text)} if json_text else block
+
+
+def _of_responses(chunks: list[Payload], value: object) -> Any:
+    """The complete response of the last event, or the finished items of an aborted stream."""
+    repeated = [p["response"] for p in chunks if isinstance(p.get("response"), dict)]
+    if repeated and repeated[-1].get("output"):
+        return repeated[-1]
+    items = [p["item"] for p in chunks if p.get("type") == "response.output_item.done"]
+    return {"object": "response", "output": items} if items else value
 
 
 def _of_bedrock(chunks: list[Payload]) -> Payload:
@@ -164,3 +161,16 @@ def _goes_on(previous: object, item: object) -> bool:
         return False
     are_texts = isinstance(previous.get("text"), str) and isinstance(item.get("text"), str)
     return are_texts and bool(previous.get("thought")) == bool(item.get("thought"))
+
+
+def _of_ollama(chunks: list[Payload]) -> Payload:
+    answer: Payload = {"role": "assistant", "content": ""}
+    for chunk in chunks:
+        message = chunk.get("message")
+        message = dict(message) if isinstance(message, dict) else {"content": chunk.get("response")}
+        answer["tool_calls"] = [
+            *answer.get("tool_calls", []),
+            *list_from_json(message.pop("tool_calls", None)),
+        ]
+        _add(answer, message)
+    return {"message": answer}
