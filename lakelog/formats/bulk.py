@@ -17,7 +17,7 @@ from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.values import JsonObject, parse_line
 
 ACTIONS = ("index", "create", "update", "delete")
-_ECS = NAMED["ecs"]
+_ECS, _FLUENT_BIT = NAMED["ecs"], NAMED["fluent-bit-document"]
 
 
 class BulkAction(NamedTuple):
@@ -51,7 +51,7 @@ class BulkAction(NamedTuple):
                 raise InvalidEvent("an update without a doc object")
             document = document["doc"]
         level = _ECS.level_of(document) if _ECS.is_one(document) else None
-        event = jsonl.FORM.typed(document)
+        event = _FLUENT_BIT.event(document)  # any other is a plain line
         if level is not None and event.get("level") in (None, ""):
             event["level"] = level
         own_id, index = properties.get("_id"), properties.get("_index")

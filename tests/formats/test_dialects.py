@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lakelog
 from lakelog.formats import dialects, jsonl
 from lakelog.formats.dialect import Dialect
 from lakelog.formats.registry import FORMATS
@@ -340,3 +343,24 @@ def test_a_number_of_any_digits_is_the_time_of_a_record(digits: str) -> None:
     line = f'{{"date":1691063424.{digits},"log":"GET /"}}'.encode()
     event = dialects.NAMED["fluent-bit"].parse(line)
     assert (event["message"], "data" in event) == ("GET /", False)
+
+
+def test_fluent_bit_sends_documents(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Their `log` is the message; where it is more than text, or beside one, it stays a field."""
+    documents = [
+        {"@timestamp": "2026-11-24T10:00:01.123Z", "log": "hello\n", "container_name": "c"},
+        {"@timestamp": "2026-11-24T10:00:02Z", "log": {"level": "warn"}, "message": "of Elastic"},
+        {"@timestamp": "2026-11-24T10:00:03Z", "log": "app.log", "message": "both"},
+        {"@timestamp": "2026-11-24T10:00:04Z", "log": "l", "type": "ORDER", "subject": "s"},
+    ]
+    lines = [orjson.dumps(part) for document in documents for part in ({"index": {}}, document)]
+    path = tmp_path / "bulk.ndjson"
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    assert lake.ingest(str(path)).files[0].format == "bulk"
+    query = "SELECT message, type, source, subject, data FROM events ORDER BY time"
+    assert lake.sql(query).fetchall() == [
+        ("hello\n", "log", "c", None, '{"container_name":"c"}'),
+        ("of Elastic", "event", None, None, '{"log":{"level":"warn"}}'),
+        ("both", "event", None, None, '{"log":"app.log"}'),
+        (None, "ORDER", None, "s", '{"log":"l"}'),
+    ]
