@@ -51,6 +51,11 @@ class Settings:
         """Bytes for work that is not a query: compaction, and what is kept between queries."""
         return self.memory_bytes or _TASK_MEMORY
 
+    def unlike(self, other: Settings) -> dict[str, object]:
+        """Return the settings that differ from those of another lake, or of another time."""
+        pairs = ((name, getattr(self, name)) for name in NAMES)
+        return {name: value for name, value in pairs if value != getattr(other, name)}
+
     def require_memory(self) -> None:
         """Raise InvalidSetting where the SQL engine could answer nothing, as with 8 for 8GB."""
         # Not where a lake is opened: one that has less must open, so that it can be changed.
@@ -83,7 +88,13 @@ def unknown_setting(name: str) -> InvalidSetting:
 
 def to_dict(settings: Settings) -> dict[str, object]:
     """Return the settings that differ from the defaults, so that later defaults reach old lakes."""
-    return {n: getattr(settings, n) for n in NAMES if getattr(settings, n) != getattr(DEFAULTS, n)}
+    return settings.unlike(DEFAULTS)
+
+
+def renew(present: dict[str, object], before: Settings, after: Settings) -> dict[str, object]:
+    """Return the settings that a lake has at present with those changed that differ `after` from
+    `before`: somebody else may have changed others. Raises InvalidSetting."""
+    return to_dict(parse(after.unlike(before), parse(present)))
 
 
 def span_us(span: str) -> int:

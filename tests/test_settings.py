@@ -162,6 +162,16 @@ def test_changed_settings_are_there_at_the_next_opening(lake: lakelog.Lake) -> N
     assert lakelog.open(lake.path).store.settings == Settings(seal="never", gc_grace_hours=1)
 
 
+def test_changes_of_two_at_once_are_both_there(lake: lakelog.Lake) -> None:
+    """Whoever changes one setting keeps what others have set since it opened the lake."""
+    with lakelog.open(lake.path) as other:
+        other.store.change_settings(parse({"threads": 1}, other.store.settings))
+    lake.store.change_settings(parse({"gc_grace_hours": 1}, lake.store.settings))
+    with lakelog.open(lake.path) as third:
+        settings = third.store.settings
+        assert (settings.threads, settings.gc_grace_hours, settings.seal) == (1, 1, "never")
+
+
 def test_memory_that_answers_nothing_is_refused(lake: lakelog.Lake) -> None:
     """As 8 for 8GB is; a lake that has it, of an older lakelog, can be opened and changed."""
     with pytest.raises(InvalidSetting, match="8MB or more, or 0"):
