@@ -56,6 +56,11 @@ class Settings:
         pairs = ((name, getattr(self, name)) for name in NAMES)
         return {name: value for name, value in pairs if value != getattr(other, name)}
 
+    def over(self, present: dict[str, object], before: Settings) -> dict[str, object]:
+        """Return the settings that a lake has at present with those changed that differ from
+        `before`: somebody else may have changed others. Raises InvalidSetting."""
+        return to_dict(parse(self.unlike(before), parse(present)))
+
     def require_memory(self) -> None:
         """Raise InvalidSetting where the SQL engine could answer nothing, as with 8 for 8GB."""
         # Not where a lake is opened: one that has less must open, so that it can be changed.
@@ -89,12 +94,6 @@ def unknown_setting(name: str) -> InvalidSetting:
 def to_dict(settings: Settings) -> dict[str, object]:
     """Return the settings that differ from the defaults, so that later defaults reach old lakes."""
     return settings.unlike(DEFAULTS)
-
-
-def renew(present: dict[str, object], before: Settings, after: Settings) -> dict[str, object]:
-    """Return the settings that a lake has at present with those changed that differ `after` from
-    `before`: somebody else may have changed others. Raises InvalidSetting."""
-    return to_dict(parse(after.unlike(before), parse(present)))
 
 
 def span_us(span: str) -> int:

@@ -36,7 +36,7 @@ from lakelog.manifest import Manifest, Manifests, empty
 from lakelog.paths import FORMAT, KEYS, PLAIN_FORMAT, FileNames, Paths
 from lakelog.protect import PROTECTIONS, Protection
 from lakelog.refs import Head, Move, Refs, author, escape_text
-from lakelog.settings import DEFAULTS, Settings, parse, renew
+from lakelog.settings import DEFAULTS, Settings, parse
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.lake_config import LakeConfig
 from lakelog.store.new_directory import make_directories, refuse_orphan, require_unicode
@@ -291,7 +291,7 @@ class Store:
         """Change what differs from the settings as opened. Raises DamagedLake, InvalidSetting."""
         settings.require_memory()
         # All else stays: a setting must not lock out a reader of an earlier format.
-        self.config.change(lambda b: {"settings": renew(b["settings"], self.settings, settings)})
+        self.config.change(lambda b: {"settings": settings.over(b["settings"], self.settings)})
         self.settings = settings
 
     def raise_format(self, number: int = PLAIN_FORMAT) -> None:
