@@ -21,6 +21,7 @@ import orjson
 from lakelog import arrays, history
 from lakelog.alerts.question import ALERT, DELIVERY
 from lakelog.disk import File
+from lakelog.entries import SegmentEntry
 from lakelog.erased import copies
 from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
@@ -231,14 +232,15 @@ def read_standing(lake: Lake, earlier: Iterable[str] | None = None) -> AlertStan
     store, entries = lake.store, list[tuple[str, JsonObject]]()
     newest = NewestEvents(store, lake.engine, lake.engine().cursor(), OWN)
     # Each segment is read once, however many states have it.
-    keys = _keys(lake, store.state(lake.branch_name))
+    keys = {segment.key for segment in _segments(lake, store.state(lake.branch_name))}
     for snapshot in earlier_states(lake) if earlier is None else earlier:
         # Nothing else says it any more where gc took the state.
         with contextlib.suppress(LakelogError):
-            state = store.manifests.load(snapshot)
-            for table in newest.last(state, _ALL, keys):
+            all_segments = _segments(lake, store.manifests.load(snapshot))
+            segments = [segment for segment in all_segments if segment.key not in keys]
+            for table in newest.last_of(segments, _ALL):
                 entries += map(_entry, arrays.records(table))
-            keys |= _keys(lake, state)
+            keys.update(segment.key for segment in segments)
     standing = AlertStanding()
     by_key = {_key(*entry): entry for entry in (*entries, *documents(lake)) if entry[1]}
     for event_type, document in sorted(by_key.values(), key=_order):
@@ -248,10 +250,9 @@ def read_standing(lake: Lake, earlier: Iterable[str] | None = None) -> AlertStan
     return standing
 
 
-def _keys(lake: Lake, state: Manifest) -> set[str]:
-    """Return the keys of the segments of a state that may have events of alerts."""
-    segments = NewestEvents.matching_segments(lake.store, lake.engine, state, OWN)
-    return {entry.key for entry in segments}
+def _segments(lake: Lake, state: Manifest) -> list[SegmentEntry]:
+    """Return the segments of a state that may have events of alerts."""
+    return NewestEvents.matching_segments(lake.store, lake.engine, state, OWN)
 
 
 def earlier_states(lake: Lake) -> Iterator[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
-
 from lakelog.database import Connect
 from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import SyntaxFault, parse
@@ -45,19 +43,24 @@ class NewestEvents:
         self._condition = condition
         self._clause = f"WHERE (\n{condition}\n)" if condition is not None else ""
 
-    def last(self, state: Manifest, count: int, omitted: Set[str] = frozenset()) -> list[pa.Table]:
-        """Return the newest `count` events of a state that match, in order of seq; none of segments
-        with keys that are `omitted`.
+    def last(self, state: Manifest, count: int) -> list[pa.Table]:
+        """Return the newest `count` events of a state that match, in order of seq.
 
         Raises QueryFailed, Damaged.
         """
         if count <= 0:
             return []
-        tables: list[pa.Table] = []
         self._connect()  # knows how, if fields became protected meanwhile
         segments = self.matching_segments(self._store, self._connect, state, self._condition)
-        entries = [entry for entry in segments if entry.key not in omitted]
-        entries.sort(key=lambda e: -int(e.seq[1]))
+        return self.last_of(segments, count)
+
+    def last_of(self, segments: list[SegmentEntry], count: int) -> list[pa.Table]:
+        """Return the newest `count` events of segments that match, in order of seq.
+
+        Raises QueryFailed, Damaged.
+        """
+        tables: list[pa.Table] = []
+        entries = sorted(segments, key=lambda e: -int(e.seq[1]))
         step, columns = 1, ", ".join(self.COLUMNS)
         # One segment, then four times as many: most conditions match soon, and some never.
         while entries and count > 0:
