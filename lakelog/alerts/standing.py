@@ -230,17 +230,21 @@ def read_standing(lake: Lake, earlier: Iterable[str] | None = None) -> AlertStan
     """Return where the alerts of a branch stand, by its events, and by those that it lost since:
     what was told is not unsaid by a rollback. `earlier` are the states that rollbacks left."""
     store, entries = lake.store, list[tuple[str, JsonObject]]()
-    newest = NewestEvents(store, lake.engine, lake.engine().cursor(), OWN)
     # Each segment is read once, however many states have it.
     keys = {segment.key for segment in _segments(lake, store.state(lake.branch_name))}
+    groups = list[list[SegmentEntry]]()
     for snapshot in earlier_states(lake) if earlier is None else earlier:
         # Nothing else says it any more where gc took the state.
         with contextlib.suppress(LakelogError):
-            all_segments = _segments(lake, store.manifests.load(snapshot))
-            segments = [segment for segment in all_segments if segment.key not in keys]
-            for table in newest.last_of(segments, _ALL):
-                entries += map(_entry, arrays.records(table))
+            segments = _segments(lake, store.manifests.load(snapshot))
+            groups.append([segment for segment in segments if segment.key not in keys])
             keys.update(segment.key for segment in segments)
+    try:
+        entries += _entries_of(lake, [segment for group in groups for segment in group])
+    except LakelogError:  # one of them is gone or damaged
+        for group in groups:
+            with contextlib.suppress(LakelogError):
+                entries += _entries_of(lake, group)
     standing = AlertStanding()
     by_key = {_key(*entry): entry for entry in (*entries, *documents(lake)) if entry[1]}
     for event_type, document in sorted(by_key.values(), key=_order):
@@ -253,6 +257,12 @@ def read_standing(lake: Lake, earlier: Iterable[str] | None = None) -> AlertStan
 def _segments(lake: Lake, state: Manifest) -> list[SegmentEntry]:
     """Return the segments of a state that may have events of alerts."""
     return NewestEvents.matching_segments(lake.store, lake.engine, state, OWN)
+
+
+def _entries_of(lake: Lake, segments: list[SegmentEntry]) -> list[tuple[str, JsonObject]]:
+    newest = NewestEvents(lake.store, lake.engine, lake.engine().cursor(), OWN)
+    tables = newest.last_of(segments, _ALL, step=len(segments))
+    return [_entry(row) for table in tables for row in arrays.records(table)]
 
 
 def earlier_states(lake: Lake) -> Iterator[str]:

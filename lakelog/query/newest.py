@@ -54,14 +54,15 @@ class NewestEvents:
         segments = self.matching_segments(self._store, self._connect, state, self._condition)
         return self.last_of(segments, count)
 
-    def last_of(self, segments: list[SegmentEntry], count: int) -> list[pa.Table]:
-        """Return the newest `count` events of segments that match, in order of seq.
+    def last_of(self, segments: list[SegmentEntry], count: int, step: int = 1) -> list[pa.Table]:
+        """Return the newest `count` events of segments that match, in order of seq; so many of them
+        are opened at first.
 
         Raises QueryFailed, Damaged.
         """
         tables: list[pa.Table] = []
         entries = sorted(segments, key=lambda e: -int(e.seq[1]))
-        step, columns = 1, ", ".join(self.COLUMNS)
+        columns = ", ".join(self.COLUMNS)
         # One segment, then four times as many: most conditions match soon, and some never.
         while entries and count > 0:
             group, entries = entries[:step], entries[step:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -529,6 +530,28 @@ def test_what_was_told_is_not_unsaid_by_a_rollback(make_lake: MakeLake, is_resta
             lines = alerts.round()
             assert sorted(map(_told, lines)) == told
             assert not alerts.round()
+
+
+@pytest.mark.damaged
+def test_a_state_whose_rows_are_gone_hides_no_other(make_lake: MakeLake) -> None:
+    """Of the states that rollbacks left, each says what was told as far as it can be read."""
+    lake, keys = make_lake(), list[set[str]]()
+    with watched(lake) as alerts:
+        alerts.add(window=60 * MINUTE)
+        for source in ("gone", "there"):
+            lake.tag(f"before-{source}")
+            alerts.errors(1, source)
+            alerts.round(MINUTE)
+            lake.settle()
+            entries = lake.store.manifests.segments(lake.store.state("main"), "events")
+            keys.append({entry.key for entry in entries})
+            lake.rollback(f"before-{source}")
+        time = alerts.time
+    for key in keys[0] - keys[1]:
+        os.remove(lake.store.paths.object("segments", key))
+    with watched(lake) as alerts:
+        alerts.time = time + MINUTE
+        assert ("there", "resolved") in map(_told, alerts.round())
 
 
 def test_an_alert_ends_whose_rule_a_rollback_takes_back(alerts: AlertLake) -> None:
