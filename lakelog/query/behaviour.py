@@ -84,11 +84,11 @@ class Behaviour:
     @staticmethod
     def looking(store: Store, connect: Connect) -> Callable[[Diff], Behaviour]:
         """Return what a Diff asks for its behaviour."""
-        return lambda found: compare(store, found, connect)
+        return lambda diff: compare(store, diff, connect)
 
 
 @dataclass
-class _Side:
+class _Population:
     """One side: where its rows are, and what was counted of them."""
 
     query: str
@@ -112,7 +112,7 @@ class _Source:
 
     events: int = 0
     failed: int = 0
-    done: int = 0
+    successes: int = 0
     example: int = 0
     failing: int | None = None
 
@@ -120,9 +120,9 @@ class _Source:
 def compare(store: Store, diff: Diff, connect: Connect) -> Behaviour:
     """Compare the behaviour of two states. Raises Damaged."""
     with closing(connect().cursor()) as cursor:
-        before, after = _sides(store, diff, cursor)
-        for side in (before, after):
-            _count(cursor, side)
+        before, after = _populations(store, diff, cursor)
+        for population in (before, after):
+            _count(cursor, population)
         examples = _Examples(store, cursor, (before, after))
         # Twice: at first only to learn of which events there are examples, for one query for all.
         _findings(before, after, examples)
@@ -130,9 +130,11 @@ def compare(store: Store, diff: Diff, connect: Connect) -> Behaviour:
         return Behaviour(_told(before), _told(after), *_findings(before, after, examples))
 
 
-def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple[_Side, _Side]:
+def _populations(
+    store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection
+) -> tuple[_Population, _Population]:
     """Return what is compared: the rows of its own of either state, or else all of it."""
-    sides = []
+    populations = []
     segments = [
         [e for e in entries if e.kind == "events"] for entries in (diff.removed, diff.added)
     ]
@@ -159,41 +161,41 @@ def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple
             store.verified.require(entries_of_side)
             query = rows_sql(store.paths, entries_of_side) if entries_of_side else ""
         query = query and f"SELECT * FROM ({query}) WHERE {BookkeepingEvent.IS_DATA}"
-        sides.append(_Side(query, entries_of_side, whole))
-    return sides[0], sides[1]
+        populations.append(_Population(query, entries_of_side, whole))
+    return populations[0], populations[1]
 
 
-def _count(cursor: duckdb.DuckDBPyConnection, side: _Side) -> None:
+def _count(cursor: duckdb.DuckDBPyConnection, population: _Population) -> None:
     """Count types, sources, outcomes and fields of a side."""
-    if not side.query:
+    if not population.query:
         return
     # At most so many groups, the largest first: sources may be ids by mistake.
     rows = cursor.execute(f"""SELECT type, source, count(*), count(*) FILTER ({_FAILED}),
             count(*) FILTER ({_DONE}), min(epoch_us(time)), max(epoch_us(time)), min(seq),
             min(seq) FILTER ({_FAILED})
-        FROM ({side.query}) GROUP BY 1, 2 ORDER BY 3 DESC LIMIT {_GROUPS_MAX}""").fetchall()
+        FROM ({population.query}) GROUP BY 1, 2 ORDER BY 3 DESC LIMIT {_GROUPS_MAX}""").fetchall()
     for name, source, events, failed, successes, low, high, seq, failing in rows:
-        side.events += events
-        span = side.span or (low, high)
-        side.span = min(span[0], low), max(span[1], high)
-        kind = side.types.setdefault(name, [0, seq])
-        kind[0], kind[1] = kind[0] + events, min(kind[1], seq)
+        population.events += events
+        span = population.span or (low, high)
+        population.span = min(span[0], low), max(span[1], high)
+        counts = population.types.setdefault(name, [0, seq])
+        counts[0], counts[1] = counts[0] + events, min(counts[1], seq)
         if source is not None:
             # A source is counted over all types; rows come by size, so its first examples are of
             # the type that it logs most.
-            counted = side.sources.setdefault(source, _Source(example=seq))
+            counted = population.sources.setdefault(source, _Source(example=seq))
             counted.events += events
             counted.failed += failed
-            counted.done += successes
+            counted.successes += successes
             counted.failing = failing if counted.failing is None else counted.failing
     # Payloads are grouped by structure first: a type has a handful of them, and only those are
     # walked in Python.
     shapes = cursor.execute(f"""SELECT type, json_structure(data)::VARCHAR, count(*), min(seq)
-        FROM ({side.query}) WHERE json_valid(data) GROUP BY 1, 2
+        FROM ({population.query}) WHERE json_valid(data) GROUP BY 1, 2
         ORDER BY 3 DESC LIMIT {SHAPES_MAX}""").fetchall()
     for name, shape, events, seq in shapes:
         for path, value in set(_walk(orjson.loads(shape), "", 0)):
-            counts = side.fields.setdefault((name, path), {}).setdefault(value, [0, seq])
+            counts = population.fields.setdefault((name, path), {}).setdefault(value, [0, seq])
             counts[0] += events
 
 
@@ -219,23 +221,26 @@ class _Examples:
     """Events of the sides by their seq: noted when they are asked for, there once loaded."""
 
     def __init__(
-        self, store: Store, cursor: duckdb.DuckDBPyConnection, sides: tuple[_Side, _Side]
+        self,
+        store: Store,
+        cursor: duckdb.DuckDBPyConnection,
+        populations: tuple[_Population, _Population],
     ) -> None:
-        self._store, self._cursor, self._sides = store, cursor, sides
+        self._store, self._cursor, self._populations = store, cursor, populations
         self._events: tuple[dict[int, JsonObject | None], ...] = ({}, {})
 
-    def __call__(self, side: int, seq: int) -> JsonObject | None:
+    def __call__(self, index: int, seq: int) -> JsonObject | None:
         """Return an event's columns, its data as the JSON it is; None before it is loaded."""
-        return self._events[side].setdefault(seq, None)
+        return self._events[index].setdefault(seq, None)
 
     def load(self) -> None:
         """Read what was asked for."""
-        for side, events in zip(self._sides, self._events, strict=True):
+        for population, events in zip(self._populations, self._events, strict=True):
             numbers = sorted(events)
             # Only the segments whose numbers include one of them are opened.
             near = [
                 entry
-                for entry in side.entries
+                for entry in population.entries
                 if bisect_right(numbers, entry.seq[1]) > bisect_left(numbers, entry.seq[0])
             ]
             if not near:
@@ -248,7 +253,7 @@ class _Examples:
 
 
 def _findings(
-    before: _Side, after: _Side, looks: _Examples
+    before: _Population, after: _Population, looks: _Examples
 ) -> tuple[tuple[Finding, ...], tuple[Finding, ...], tuple[Finding, ...]]:
     return (
         tuple(_types(before, after, looks)),
@@ -257,7 +262,7 @@ def _findings(
     )
 
 
-def _types(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:
+def _types(before: _Population, after: _Population, looks: _Examples) -> Iterator[Finding]:
     for name, (count, seq) in _ranked(after.types):
         if name not in before.types and before.events:
             yield Finding("new", name, 0, count, example=looks(1, seq))
@@ -266,12 +271,12 @@ def _types(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:
             yield Finding("vanished", name, count, 0, example=looks(0, seq))
 
 
-def _fields(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:
+def _fields(before: _Population, after: _Population, looks: _Examples) -> Iterator[Finding]:
     shared = before.types.keys() & after.types.keys()
     for name, path in sorted(after.fields.keys() | before.fields.keys()):
         if name not in shared or _stem_is_missing(name, path, before, after):
             continue
-        old, new = (side.fields.get((name, path), {}) for side in (before, after))
+        old, new = (population.fields.get((name, path), {}) for population in (before, after))
         counts = [sum(n for n, _ in kinds.values()) for kinds in (old, new)]
         old_kinds, new_kinds = (sorted(kinds.keys() - {"null"}) for kinds in (old, new))
         detail: JsonObject = {"kinds_before": old_kinds, "kinds_after": new_kinds}
@@ -295,15 +300,17 @@ def _fields(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:
             yield Finding("changed", path, counts[0], counts[1], name, detail, example)
 
 
-def _stem_is_missing(name: str, path: str, before: _Side, after: _Side) -> bool:
+def _stem_is_missing(name: str, path: str, before: _Population, after: _Population) -> bool:
     """Whether a path lies in a field that is itself new or vanished: then that says it all."""
     stem = path.removesuffix("[]") if path.endswith("[]") else path.rpartition(".")[0]
     if not stem:
         return False
-    return any((name, stem) not in side.fields for side in (before, after)) or stem.endswith("[]")
+    return any(
+        (name, stem) not in population.fields for population in (before, after)
+    ) or stem.endswith("[]")
 
 
-def _sources(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:
+def _sources(before: _Population, after: _Population, looks: _Examples) -> Iterator[Finding]:
     for name, new in sorted(after.sources.items(), key=lambda pair: -pair[1].events):
         old = before.sources.get(name)
         if old is None:
@@ -321,7 +328,7 @@ def _sources(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]
             yield Finding("vanished", name, old.events, 0, example=looks(0, old.example))
 
 
-def _rate(old: _Source, new: _Source, before: _Side, after: _Side) -> JsonObject:
+def _rate(old: _Source, new: _Source, before: _Population, after: _Population) -> JsonObject:
     """What to say of a rate that is another one, or nothing."""
     if not before.hours or not after.hours or max(old.events, new.events) < LEAST:
         return {}
@@ -339,8 +346,8 @@ def _outcome(old: _Source, new: _Source) -> JsonObject:
 
     The share is of outcomes; of all events where a source names no success.
     """
-    has_outcomes = old.done + new.done > 0
-    totals = [s.failed + s.done if has_outcomes else s.events for s in (old, new)]
+    has_outcomes = old.successes + new.successes > 0
+    totals = [s.failed + s.successes if has_outcomes else s.events for s in (old, new)]
     if min(totals) < LEAST:
         return {}
     shares = old.failed / totals[0], new.failed / totals[1]
@@ -357,7 +364,7 @@ def _outcome(old: _Source, new: _Source) -> JsonObject:
     }
 
 
-def _is_due(count: int, before: _Side, after: _Side) -> bool:
+def _is_due(count: int, before: _Population, after: _Population) -> bool:
     """Whether something that is not there should be, by its share of what was."""
     if (before.whole and after.whole) or not before.whole:
         return after.events > 0
@@ -368,5 +375,9 @@ def _ranked(types: dict[str, list[int]]) -> Iterable[tuple[str, list[int]]]:
     return sorted(types.items(), key=lambda pair: (-pair[1][0], pair[0]))
 
 
-def _told(side: _Side) -> JsonObject:
-    return {"events": side.events, "whole": side.whole, "time": side.span and list(side.span)}
+def _told(population: _Population) -> JsonObject:
+    return {
+        "events": population.events,
+        "whole": population.whole,
+        "time": population.span and list(population.span),
+    }

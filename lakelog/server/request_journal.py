@@ -42,14 +42,14 @@ Runs = list[tuple[int, int]]
 @dataclass(frozen=True)
 class _Record:
     magic: bytes
-    first: int
+    start: int
     time: int
     writer: str
     requests: tuple[tuple[bytes, int], ...]
 
     @property
     def end(self) -> int:
-        return self.first + sum(count for _, count in self.requests)
+        return self.start + sum(count for _, count in self.requests)
 
 
 class RequestJournal:
@@ -76,10 +76,10 @@ class RequestJournal:
         records = [r for content in contents for r in _records(content) if r.time >= oldest]
         runs = {
             writer: runs_of(writer, oldest)
-            for writer in {record.writer for record in records if record.end > record.first}
+            for writer in {record.writer for record in records if record.end > record.start}
         }
         for record in records:
-            position = record.first
+            position = record.start
             for key, count in record.requests:
                 # Its events only move the positions of those that follow in the same record.
                 if key == NO_REQUEST:
@@ -121,9 +121,9 @@ class RequestJournal:
         self._recent[key] = (self.stored(key) or 0) + count
         self._quarantined_since.pop(key, None)
 
-    def announce(self, writer: str, first: int, requests: Requests) -> None:
+    def announce(self, writer: str, start: int, requests: Requests) -> None:
         """Say which requests are stored next, from a position on. Raises OSError."""
-        self._write(_STORED, writer, first, requests)
+        self._write(_STORED, writer, start, requests)
 
     def announce_quarantine(self, key: bytes) -> int | None:
         """Say that lines of a request are quarantined next; return since when (us) they may be, if
@@ -140,10 +140,10 @@ class RequestJournal:
         """Say that requests were not stored. Raises OSError."""
         self._write(_CANCELED, writer, 0, [(key, 0) for key in keys])
 
-    def _write(self, magic: bytes, writer: str, first: int, requests: Requests) -> None:
+    def _write(self, magic: bytes, writer: str, start: int, requests: Requests) -> None:
         entries = [_ENTRY.pack(key, count) for key, count in requests]
         moment = disk.now_us()
-        head = _HEAD.pack(magic, len(entries), first, moment, writer.encode())
+        head = _HEAD.pack(magic, len(entries), start, moment, writer.encode())
         record = head + b"".join(entries)
         # By the minute, so that old records go by removing files, and no file is ever rewritten.
         if moment - self._begun > _FILE_US:
@@ -170,23 +170,23 @@ class RequestJournal:
         ]
 
 
-def _reached(runs: Runs, first: int, count: int) -> int:
+def _reached(runs: Runs, start: int, count: int) -> int:
     """How many of the events from a position on are there: a kill, or a rollback, takes the last
     ones. One that is missing before was there by its id already, or has been erased."""
-    place = bisect.bisect_left(runs, (first + count, 0)) - 1
-    return max(min(runs[place][1], first + count) - first, 0) if place >= 0 else 0
+    place = bisect.bisect_left(runs, (start + count, 0)) - 1
+    return max(min(runs[place][1], start + count) - start, 0) if place >= 0 else 0
 
 
 def _records(data: bytes) -> Iterator[_Record]:
     """The records of a file, up to one that was cut off."""
     place = 0
     while place + _HEAD.size <= len(data):
-        magic, count, first, moment, writer = _HEAD.unpack_from(data, place)
+        magic, count, start, moment, writer = _HEAD.unpack_from(data, place)
         end = place + _HEAD.size + count * _ENTRY.size
         if magic not in (_STORED, _CANCELED, _QUARANTINED) or end + 4 > len(data):
             return
         if zlib.crc32(data[place:end]) != struct.unpack_from("<I", data, end)[0]:
             return
         requests = tuple(_ENTRY.iter_unpack(data[place + _HEAD.size : end]))
-        yield _Record(magic, first, moment, writer.rstrip(b"\0").decode("latin-1"), requests)
+        yield _Record(magic, start, moment, writer.rstrip(b"\0").decode("latin-1"), requests)
         place = end + 4

@@ -70,12 +70,12 @@ class LakeConfig:
 
     def change(self, members: Callable[[JsonObject], JsonObject]) -> None:
         """Replace it by one with what `members` makes of it. Raises DamagedLake."""
-        with self.held():
+        with self._alone():
             body = self.read_to_change()
             self.renew(document.encode({**body, **members(body)}))
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def _alone(self) -> Iterator[None]:
         """Keep other processes from changing it: of two at once, the one that read it before the
         other wrote it would take back a data key under which events were written meanwhile."""
         Folder(self._paths.cache).make_all()

@@ -149,8 +149,8 @@ class LakeTools:
     async def _schema(self, arguments: Arguments) -> JsonObject:
         columns = "type, path, kind, drift, events, round(share, 4) AS share, first_seen, last_seen"
         chosen_type = arguments.get("type")
-        where = "" if chosen_type is None else "WHERE type = $1"
-        query = f"SELECT {columns} FROM schema {where} ORDER BY type, path, kind"
+        clause = "" if chosen_type is None else "WHERE type = $1"
+        query = f"SELECT {columns} FROM schema {clause} ORDER BY type, path, kind"
         params = None if chosen_type is None else [chosen_type]
         return await self._rows(query, params, arguments.get("at"), ROWS_MAX)
 
@@ -271,13 +271,13 @@ def _check(tool: ReadingTool, arguments: Arguments) -> None:
 
 def _bounded(items: Iterable[_Item], size_max: int = _ANSWER_MAX) -> list[_Item]:
     """The first items, up to a size as JSON: an agent has to read all of it."""
-    kept, size = [], 0
+    shorter, size = list[_Item](), 0
     for item in items:
         size += len(orjson.dumps(item))
         if size > size_max:
             break
-        kept.append(item)
-    return kept
+        shorter.append(item)
+    return shorter
 
 
 def _listed(findings: queries.Behaviour | None) -> tuple[JsonObject | None, bool]:
@@ -288,9 +288,9 @@ def _listed(findings: queries.Behaviour | None) -> tuple[JsonObject | None, bool
     behaviour: JsonObject = orjson.loads(encoded)
     is_cut = False
     for name in _FINDINGS:
-        found = behaviour[name]
-        behaviour[name] = _bounded(map(_finding, found[:ROWS]), _ANSWER_MAX // len(_FINDINGS))
-        is_cut = is_cut or len(behaviour[name]) < len(found)
+        entries = behaviour[name]
+        behaviour[name] = _bounded(map(_finding, entries[:ROWS]), _ANSWER_MAX // len(_FINDINGS))
+        is_cut = is_cut or len(behaviour[name]) < len(entries)
     return behaviour, is_cut
 
 
@@ -317,6 +317,6 @@ def _short(value: Any) -> Any:
         is_long = len(value) > _CELL_MAX
         return f"{value[:_CELL_MAX]}… ({len(value):,} characters)" if is_long else value
     if isinstance(value, (dict, list)):
-        text = orjson.dumps(value).decode()
-        return value if len(text) <= _CELL_MAX else _short(text)
+        as_json = orjson.dumps(value).decode()
+        return value if len(as_json) <= _CELL_MAX else _short(as_json)
     return value
