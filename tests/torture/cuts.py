@@ -25,6 +25,10 @@ _ACK = struct.Struct("<qq")
 WRITERS, CUTS = 3, 6
 
 
+class KernelCrash(Exception):
+    """A killed process does not end: the kernel crashed while it worked for it."""
+
+
 def cuts(case: Case) -> None:
     """Cut the power of one file system several times while processes write."""
     kind = KINDS[case.number % len(KINDS)]
@@ -43,6 +47,9 @@ def cuts(case: Case) -> None:
             case.verified()
             case.tally.notes[f"cuts of {kind}"] += 1
         case.tally.notes["acks"] += len(acked)
+    except KernelCrash:
+        case.tally.notes[f"SKIPPED: the kernel crashed below {kind} ({options})"] += 1
+        case.tally.skipped += 1
     finally:
         volume.close()
 
@@ -66,12 +73,26 @@ def _cut(case: Case, volume: mounts.Volume, path: str, turn: int) -> set[str]:
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        crashed = [pid for pid in pids if not _ended(pid)]
         os.close(ours)
         os.close(theirs)
+    if crashed:
+        raise KernelCrash
     volume.umount()
     volume.mount()
     return {f"{me}-{n}" for me, n in _ACK.iter_unpack(told[: len(told) // 16 * 16])}
+
+
+def _ended(pid: int) -> bool:
+    """Whether a killed process ends. Linux 6.18 stops in jbd2_journal_dirty_metadata (BUG at
+    transaction.c:1517) where ext4 with data=journal is shut down under a page that is being
+    written, and keeps the process, and the mount, until the machine starts again."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return True
+        time.sleep(0.005)
+    return False
 
 
 def _start(work: Callable[[], object], me: int) -> int:
