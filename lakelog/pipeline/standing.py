@@ -86,6 +86,11 @@ class Standing:
         failure = self.failed.get(self.attempt, {}) if self.attempt > self.reset else {}
         return _number(failure.get("retry_at"))
 
+    def is_due(self, clock: float, longest: float) -> bool:
+        """Whether it may be tried again now, where an item waits so many seconds at most."""
+        # A clock that was ahead when it failed must not make it wait for as long.
+        return not 0 < self.retry_at - clock <= longest
+
 
 def key_of(fact: Fact) -> ItemKey:
     """Return source and id of the item that a fact is about."""

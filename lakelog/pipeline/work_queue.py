@@ -444,7 +444,8 @@ class _QueueWorker:
             if len(selection) >= count:
                 break
             # Failed a moment ago, it waits.
-            if state_of(standing) == "waiting" and standing.retry_at <= clock:
+            is_due = standing.is_due(clock, self._work._backoff_max)
+            if is_due and state_of(standing) == "waiting":
                 selection.append(Item(source, id, standing.data, standing.attempt + 1))
         return selection
 
@@ -468,8 +469,9 @@ class _QueueWorker:
             if standing.is_claimed:
                 times += [clock + _LOOK] if standing.worker != self._name else []
             else:
-                times.append(standing.retry_at)
-                if times[-1] <= clock:
+                is_due = standing.is_due(clock, self._work._backoff_max)
+                times.append(clock if is_due else standing.retry_at)
+                if is_due:
                     break
         return min(times, default=None)
 

@@ -118,6 +118,29 @@ def test_retries_wait_longer_each_time(home: Path) -> None:
         queue._learn([fact])
 
 
+def test_a_clock_that_was_ahead_makes_no_item_wait(
+    log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An item that failed in a year that was none is tried again, and does not wait for it."""
+    queue = WorkQueue(log, "thumbnails", backoff=0.01, backoff_max=1.0)
+    add(queue, 1)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 31_557_600)
+    stop = threading.Event()
+
+    def fail(item: Item) -> None:
+        stop.set()
+        raise OSError("not yet")
+
+    assert queue.run(fail, stop=stop).failed == 1
+    monkeypatch.undo()
+    stop.clear()
+    timer = threading.Timer(20, stop.set)
+    timer.start()
+    assert WorkQueue(log, "thumbnails", backoff_max=1.0).run(lambda _: None, stop=stop).completed
+    timer.cancel()
+
+
 class Facts:
     """A log in memory, whose facts come in the reverse of their order."""
 
