@@ -42,6 +42,7 @@ FALSE_ALARMS = 1.0
 THRESHOLD_DEVIATIONS = 4.5
 """What stands for the deviations of what is no number."""
 _HISTORY_US = 14 * DAY_US
+_EARLIEST_US = to_micros(datetime.datetime(1, 1, 1, tzinfo=datetime.UTC))
 _SPANS_MAX = 20_000
 _TOGETHER = 256
 """Series whose spans are in memory at once."""
@@ -125,17 +126,23 @@ def _spans(
         raise InvalidSetting(f"every: from 1s to 6h, not {every!r}")
     # Neither a clock that was ahead once nor what was recorded of an old log now may make all else
     # the past.
-    oldest, latest, due = state.sql(
-        "SELECT epoch_us(min(time)), epoch_us(max(time)),"
-        " epoch_us(max(time) FILTER (time < now() + INTERVAL 1 DAY)) FROM events"
-        f" WHERE {BookkeepingEvent.IS_OBSERVED}"
-    ).fetchone() or (None, None, None)
-    if oldest is None:
+    latest, due = state.sql(
+        "SELECT epoch_us(max(time)), epoch_us(max(time) FILTER (time < now() + INTERVAL 1 DAY))"
+        f" FROM events WHERE {BookkeepingEvent.IS_OBSERVED}"
+    ).fetchone() or (None, None)
+    if latest is None:
         return None, 0
     newest = latest if due is None else due
     end = newest if until is None else _moment(until, newest)
     since_us = end - DAY_US if since is None else _moment(since, newest)
-    start = max(oldest, since_us - _HISTORY_US) // length * length
+    # From the first event of these days on: before it nothing was usual, whatever a clock that was
+    # once in 1970 says.
+    begin = max(since_us - _HISTORY_US, _EARLIEST_US)
+    ((oldest,),) = state.sql(
+        "SELECT epoch_us(min(time)) FROM events"
+        f" WHERE time >= make_timestamptz({begin}) AND {BookkeepingEvent.IS_OBSERVED}"
+    ).fetchall()
+    start = (end if oldest is None else oldest) // length * length
     # The last span is not over yet.
     count = (min(end, newest) - start) // length
     if count > _SPANS_MAX:

@@ -199,6 +199,16 @@ def test_a_clock_that_was_ahead_hides_no_incident(make_lake: MakeLake) -> None:
     assert [f.series for i in seen(lake) for f in i.findings][:1] == ["error of web"]
 
 
+def test_a_clock_that_was_in_1970_hides_no_incident(make_lake: MakeLake) -> None:
+    """Before the first event of the days that teach nothing was usual, and not none at all."""
+    events, lakes = days(6, during(BEGIN, {"requests": 0})), (make_lake("a"), make_lake("b"))
+    for lake in lakes:
+        lake.append(events)
+    lakes[1].append({"type": "request", "source": "web", "time": "1970-01-01T00:00:00Z"})
+    assert finding_records(seen(lakes[0]))
+    assert finding_records(seen(lakes[1])) == finding_records(seen(lakes[0]))
+
+
 def test_many_sources_cost_no_series_each(make_lake: MakeLake) -> None:
     """Only the frequent ones have a series, and the errors of a rare one are not lost."""
     lake = make_lake()
