@@ -224,6 +224,29 @@ def test_overview_counts_errors_types_and_silence(tmp_path: Path) -> None:
         assert [row["source"] for row in answer["silent"]] == ["gone"]
 
 
+def test_a_clock_that_was_ahead_makes_no_source_silent(tmp_path: Path) -> None:
+    with lakelog.open(tmp_path / "lake") as lake:
+        now = datetime.now(UTC)
+        days = {"steady": range(15), "gone": range(7, 15), "ahead": range(-300, -299)}
+        lake.append(
+            {"type": "log", "source": name, "time": now - timedelta(days=day)}
+            for name, each in days.items()
+            for day in each
+        )
+        assert [row["source"] for row in ask(lake, "overview")["silent"]] == ["gone"]
+
+
+def test_a_lake_of_the_future_has_silent_sources(tmp_path: Path) -> None:
+    with lakelog.open(tmp_path / "lake") as lake:
+        begin = datetime.now(UTC) + timedelta(days=500)
+        lake.append(
+            {"type": "log", "source": name, "time": begin + timedelta(hours=hour)}
+            for name, hours in {"a": range(49), "gone": range(19)}.items()
+            for hour in hours
+        )
+        assert [row["source"] for row in ask(lake, "overview")["silent"]] == ["gone"]
+
+
 def test_traces_are_listed_and_shown(lake: Lake) -> None:
     [row] = ask(lake, "traces")["traces"]
     assert (row["id"], row["events"]) == (TRACE, 360)

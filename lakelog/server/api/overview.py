@@ -13,9 +13,11 @@ from lakelog.server.api.counts import (
     COARSE,
     ERRORS,
     FINE,
+    LATEST,
     SECOND,
     CountTable,
     TimeSpan,
+    moment_sql,
     range_of,
     span_of,
 )
@@ -46,7 +48,7 @@ def overview(question: DashboardQuestion) -> dict[str, object]:
         "reference": reference / 1000,
         "errors": _errors(question, coarse, reference),
         **_top(question, fine, span, whole),
-        "silent": _silent(question, fine, whole),
+        "silent": _silent(question, fine, present_time),
     }
 
 
@@ -103,21 +105,27 @@ def _top(
 
 
 def _silent(
-    question: DashboardQuestion, table: CountTable, whole: TimeSpan
+    question: DashboardQuestion, table: CountTable, present_time: int
 ) -> list[dict[str, object]]:
     """Sources that had events in most spans of time and have had none since: the gap is five times
     as long as the mean one between their busy spans."""
-    if whole.events == 0:
+    if table.whole.events == 0:
         return []
+    ahead = moment_sql(min(present_time + _DAY, LATEST))
+    # A clock that was ahead once must not make all others silent; a lake may be of the future as a
+    # whole.
     rows = question.sql(
         f"""
-        WITH busy AS (
+        WITH due AS (
+            FROM counted WHERE last < {ahead} OR (SELECT min(last) FROM counted) >= {ahead}
+        ), busy AS (
             SELECT source, count(DISTINCT bucket) AS spans, epoch_us(min(bucket)) AS first,
                 epoch_us(max(last)) AS last, sum(events)::BIGINT AS events
-            FROM counted WHERE source IS NOT NULL GROUP BY 1)
-        SELECT source, last, events FROM busy
-        WHERE spans >= {_LEAST} AND {whole.until} - last > {5 * table.width}::BIGINT
-            AND {whole.until} - last > 5 * ((last - first) / spans)
+            FROM due WHERE source IS NOT NULL GROUP BY 1
+        ), ended AS (SELECT *, (SELECT epoch_us(max(last)) FROM due) - last AS gap FROM busy)
+        SELECT source, last, events FROM ended
+        WHERE spans >= {_LEAST} AND gap > {5 * table.width}::BIGINT
+            AND gap > 5 * ((last - first) / spans)
         ORDER BY last DESC LIMIT {_SILENT_MAX}""",
         variables={"counted": table.rows},
     ).fetchall()
