@@ -46,8 +46,9 @@ _DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
 _DELTA = ("time", "ingested_at", "position", "seq")
 _LENGTHS = ("subject", "data", "id", "line")
 """Texts whose lengths are stored apart in sorted segments, unless another encoding was chosen."""
-_TRIED = 8_192
-"""Encodings of texts are tried on so many rows."""
+_TRIED, _TRIED_BYTES = 8_192, 1 << 20
+"""Encodings of texts are tried on so many rows, or on more where they are short: a dictionary of
+what comes 25 times looks longer than it gets by a few rows."""
 TEXTS = ("subject", "message", "id")
 """Columns of texts of any kind, whose encodings are chosen by trial in sorted segments."""
 _REPEATS = 4
@@ -254,16 +255,19 @@ class SegmentEncoder:
 
 def text_encodings(table: pa.Table, order: pa.Array) -> dict[str, str]:
     """Return the encodings of `TEXTS` for a segment of the rows of a table in this order, by
-    trial."""
-    rows = order.take(column_encodings.sample(len(order), _TRIED))
-    columns = table.select(TEXTS).take(rows)
-    values = {name: columns[name].combine_chunks().drop_null() for name in columns.column_names}
-    scale = len(order) / max(len(rows), 1)
-    return {
-        name: column_encodings.choose(column, scale)
-        for name, column in values.items()
-        if len(column)
-    }
+    trial on one row group, for each has a dictionary of its own."""
+    size = SegmentEncoder.ROW_GROUP
+    group = table.select(TEXTS).take(order.slice(len(order) // size // 2 * size, size))
+    encodings = {}
+    for name in group.column_names:
+        row_bytes = group[name].nbytes / max(len(group), 1)
+        rows_max = max(_TRIED, int(_TRIED_BYTES / max(row_bytes, 1)))
+        values = group[name].take(column_encodings.sample(len(group), rows_max))
+        scale = len(group) / max(len(values), 1)
+        values = values.combine_chunks().drop_null()
+        if len(values):
+            encodings[name] = column_encodings.choose(values, scale)
+    return encodings
 
 
 def _encodings(names: list[str], layout: str) -> dict[str, str]:

@@ -81,6 +81,22 @@ def test_a_sample_is_even_and_of_neighbours(length: int) -> None:
     assert max(gaps) <= length / 10 + 1
 
 
+def test_subjects_of_some_events_are_a_dictionary(lake: lakelog.Lake) -> None:
+    """A dictionary is a row group's, of few subjects by the order: they are named once in each."""
+    random, count = Random(7), 100_000
+    numbers = [random.randrange(count // 25) for _ in range(count)]
+    subjects = [f"user-{number}" for number in numbers]
+    lake.append(pa.table({"type": ["order"] * count, "subject": subjects}))
+    lake.compact()
+    state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
+    [entry] = lake.store.manifests.segments(state)
+    metadata = pq.read_metadata(lake.store.paths.object("segments", entry.key))
+    for number in range(metadata.num_row_groups):
+        columns = map(metadata.row_group(number).column, range(metadata.num_columns))
+        encodings = {column.path_in_schema: column.encodings for column in columns}
+        assert "RLE_DICTIONARY" in encodings["subject"]
+
+
 def test_a_log_whose_agents_repeat_gets_small(lake: lakelog.Lake) -> None:
     """A long text that comes again costs a few bytes in a compacted lake, as in a dictionary."""
     random = Random(7)
