@@ -300,5 +300,5 @@ def _silence(silence: Silence, moment: int) -> JsonObject:
         **silence.entry().members,
         "start": micros(silence.start),
         "end": micros(silence.end),
-        "active": silence.start <= moment < silence.end,
+        "active": silence.is_active(moment),
     }

@@ -17,7 +17,7 @@ from lakelog.libraries import pa, pc
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
 from lakelog.refs import Head
-from lakelog.store import Store
+from lakelog.store import Clock, Store
 
 ENTRY = "silence"
 OP = "alert"
@@ -81,10 +81,15 @@ class Silence:
     comment: str = ""
     author: str = ""
 
+    def is_active(self, time_us: int) -> bool:
+        """Whether it holds at a time, by whatever clock."""
+        # It begins when it is published: whoever evaluates may have a clock that is behind the one
+        # that it was made by, or that was set back since.
+        return self.start - Clock.AHEAD <= time_us < self.end
+
     def covers(self, labels: Mapping[str, str], time_us: int) -> bool:
         """Whether nobody is told of an alert with these labels at a time."""
-        # Half-open: a silence that begins where another ends leaves no gap.
-        return self.start <= time_us < self.end and all(m.holds(labels) for m in self.matchers)
+        return self.is_active(time_us) and all(m.holds(labels) for m in self.matchers)
 
     def entry(self) -> Record:
         """The entry of the manifest."""

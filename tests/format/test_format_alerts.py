@@ -54,9 +54,13 @@ def test_rules_are_entries_of_the_manifest(make_lake: MakeLake) -> None:
 
 
 def test_silences_are_entries_of_the_manifest(make_lake: MakeLake) -> None:
-    """F6.22: a silence has its matchers as texts, and is removed by its key."""
+    """F6.22: a silence has its matchers as texts, holds by a clock that is behind, and is removed
+    by its key."""
     lake = make_lake()
     silence = RuleBook(lake).silence(["rule=a", "source=~web.*"], 60_000_000, "why")
+    ends = (silence.start - 3_600_000_000, silence.end)
+    held = [silence.is_active(moment) for end in ends for moment in (end - 1, end)]
+    assert held == [False, True, True, False]
     ((key, members),) = entries(lake, "silence").items()
     assert key == silence.id
     assert members["matchers"] == ["rule=a", "source=~web.*"]
