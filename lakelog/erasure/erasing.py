@@ -260,6 +260,7 @@ class ErasureRun:
                 store.attachment.erasures.share(erasure.swept())
             self._erasures[number] = erasure.swept()
             self._erasures[number].save(store.paths)
+            leftovers.renew_earlier(store, self._selectors[number].subjects, remnants[number])
         return self._erasures
 
     def _end_arrivals(self, shares: list[ChosenRows]) -> None:

@@ -8,11 +8,12 @@ about it; an erasure is done only when nothing is found.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -22,6 +23,7 @@ from lakelog import chunks
 from lakelog.database import SPILL
 from lakelog.disk import File, Folder, NotIntact
 from lakelog.entries import Record
+from lakelog.erased import records
 from lakelog.erasure.rewriting import History
 from lakelog.erasure.selection import Chooser, frames_by_file, spellings
 from lakelog.errors import Damaged, LakelogError
@@ -43,6 +45,7 @@ _HASHED = (
     "erased_rows.json",
 )
 """What in cache/ has no text of events but of segments that are there."""
+_AFTERWARDS = "then run the erasure again, as `lakelog gc` deletes them later"
 _MEMBERS = ("author", "message", "name", "branch")
 _ADVICE = {
     "wal": "append to it or end that process: its next file is a new one; then run status again",
@@ -97,6 +100,14 @@ def named(findings: list[Leftover]) -> list[JsonObject]:
     """Return what is kept of leftovers with an erasure: all but WAL files, which `status` looks at
     each time."""
     return [vars(leftover) for leftover in findings if not leftover.place.startswith("wal/")]
+
+
+def renew_earlier(store: Store, subjects: Collection[str], remnants: Sequence[JsonObject]) -> None:
+    """Say with the earlier erasures of subjects what is left of these now: of a place that is no
+    file only an erasure can tell."""
+    for earlier in records.listing(store.paths):
+        if earlier.is_swept and earlier.leftovers and any(map(earlier.is_of, subjects)):
+            dataclasses.replace(earlier, leftovers=list(remnants)).save(store.paths)
 
 
 def _needles(subject: str) -> list[re.Pattern[bytes]]:
@@ -204,11 +215,15 @@ def _in_definitions(history: History, needles: list[re.Pattern[bytes]]) -> Itera
             # A name that is the subject itself must not be shown.
             names[label if is_named else f"{label} {key}"] = None
     for name in names:
-        advice = "drop it, then `lakelog expire` gives up the states that still have it"
+        advice = (
+            f"drop it, then `lakelog expire` gives up the states that still have it; {_AFTERWARDS}"
+        )
         yield Leftover(f"definition: {name}", advice)
     for digest, state in history.states.items():
         if _in(f"{state.author}\0{state.message}", needles):
-            yield Leftover(f"manifests/{digest[:12]}", "its message says it: `lakelog expire`")
+            yield Leftover(
+                f"state {digest[:12]}", f"its message says it: `lakelog expire`; {_AFTERWARDS}"
+            )
 
 
 def _in(content: str, needles: list[re.Pattern[bytes]]) -> bool:

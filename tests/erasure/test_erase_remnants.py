@@ -255,6 +255,38 @@ def test_what_people_wrote_is_named(tmp_path: Path) -> None:
         assert places == ["definition:", "move", "states"]
 
 
+def test_an_earlier_erasure_ends_with_the_same_one_again(tmp_path: Path) -> None:
+    """A view that was dropped since is no file, of which `status` could see that it is gone."""
+    with opened(tmp_path) as lake:
+        lake.append([{"type": "A", "subject": name} for name in (ADA, "bob")])
+        query = f"SELECT count(*) AS n FROM events WHERE subject = '{ADA}'"
+        LakeViews(lake).create("hers", query)
+        (left,) = lake.erase(subject=ADA, why="asked").leftovers
+        assert left.place == "definition: view hers"
+        LakeViews(lake).drop("hers")
+        for number in range(101):  # until its move is packed, which has the text of the state
+            publish.note(lake.store, "main", "later", f"note {number}")
+        lake.expire()
+        lake.gc()
+        assert found(tmp_path) == []
+        lake.erase(subject="bob", why="asked")
+        assert not lake.erasures()[0].is_done
+        lake.erase(subject=[ADA, "bob"], why="asked again")
+        assert all(status.is_done for status in lake.erasures())
+
+
+def test_the_message_of_a_state_without_a_move_is_named(tmp_path: Path) -> None:
+    """A tag has the state of another clone, whose move is not here."""
+    with opened(tmp_path) as lake:
+        lake.append({"type": "A", "subject": ADA})
+        head = lake.store.state("main")
+        state = dataclasses.replace(head, time=head.time - 1, message=f"a call of {ADA}")
+        known.track(lake.store, "home", "main", lake.store.manifests.write(state).digest)
+        lake.erase(subject=ADA, why="asked")
+        (left,) = lake.erasures()[0].leftovers
+        assert left.place.startswith("state ")
+
+
 def test_a_preview_names_what_has_any_of_the_subjects(tmp_path: Path) -> None:
     """Each place once."""
     with opened(tmp_path) as lake:
