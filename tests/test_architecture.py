@@ -182,7 +182,7 @@ ORDER = {
         stream search anomalies patterns forecast decisions predict replay top subscriptions
         alerts query views export sync signatures train stats schema dedupe deploy remotes state
         machine omega oos events follow history rewind refs policy maintenance shared erase seal
-        doctor setup demo""",
+        doctor setup completion demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "objects complete magics live",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
+from click.shell_completion import CompletionItem
 
 from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_branch
@@ -44,6 +46,14 @@ class Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the verbs that help and completion show."""
         return [verb for verbs in SECTIONS.values() for verb in verbs]
+
+    # Their words stand in SECTIONS: click would load every verb for them, and somebody waits.
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the verbs and options that begin with what was typed."""
+        summaries = {v: words for verbs in SECTIONS.values() for v, (_, words) in verbs.items()}
+        matching = [name for name in summaries if name.startswith(incomplete)]
+        verbs = [CompletionItem(name, help=summaries[name]) for name in matching]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
     # Looked up and imported on demand: a run loads the modules of its own verb only.
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -83,6 +93,9 @@ class Verbs(click.Group):
         **extra: object,
     ) -> Any:
         """Run; with `standalone_mode` every error becomes one line and an exit code."""
+        # Its import tells click how our scripts are answered.
+        if "_LAKELOG_COMPLETE" in os.environ:
+            importlib.import_module("lakelog.cli.completion")
         run = functools.partial(
             super().main, args, "lakelog", complete_var, standalone_mode=False, **extra
         )

@@ -7,7 +7,7 @@ import click
 import lakelog.alerts as alerting
 from lakelog.alerts import CLOCKS, SEVERITIES, AlertRule, RuleBook
 from lakelog.cli import exits
-from lakelog.cli.app import App, completing, verb_group
+from lakelog.cli.app import App, complete_table, completing, verb_group
 from lakelog.cli.arguments import pair_of
 from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
@@ -82,7 +82,11 @@ _RULE = combined(
     wording=combined(
         lambda **options: {name: value or "" for name, value in options.items()},
         search=option("--search WORDS", "Count what a search finds, in place of SQL."),
-        view=option("--view NAME", "Compare the rows of a view, in place of SQL."),
+        view=option(
+            "--view NAME",
+            "Compare the rows of a view, in place of SQL.",
+            shell_complete=complete_table,
+        ),
         value=option("--value COLUMN", "The number that is compared; `value` by default."),
         severity=option(
             "--severity NAME",

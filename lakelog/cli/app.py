@@ -15,8 +15,9 @@ from click.shell_completion import CompletionItem
 
 from lakelog import lake as lakes
 from lakelog import views
-from lakelog.cli.options import bind, option, output_files
+from lakelog.cli.options import bind, complete_directory, option, output_files
 from lakelog.cli.render import terminal
+from lakelog.entries import Counts
 from lakelog.erased import copies
 from lakelog.errors import LakelogError
 from lakelog.runtime.tables import ModuleFiles
@@ -24,6 +25,8 @@ from lakelog.settings import NAMES
 from lakelog.store import Store
 
 DEFAULT_LAKE = "lake"
+_VALUES_MAX = 200
+_EVENTS_MAX = 200_000
 
 
 @dataclass
@@ -180,8 +183,8 @@ def _run_alone(
 def everywhere() -> list[click.Parameter]:
     """Return the global options as a verb accepts them: hidden, and effective only when given."""
     return [
-        _hidden_option(["--lake"], "path", type=click.Path()),
-        _hidden_option(["--branch"], "branch"),
+        _hidden_option(["--lake"], "path", type=click.Path(), shell_complete=complete_directory),
+        _hidden_option(["--branch"], "branch", shell_complete=complete_branch),
         _hidden_option(["-q", "--quiet"], "quiet", is_flag=True, default=None),
         _hidden_option(["-v", "--verbose"], "verbose", is_flag=True, default=None),
     ]
@@ -199,9 +202,11 @@ def names_in(
     ctx: click.Context, names: Callable[[lakes.Lake], Iterable[CompletionItem | str]]
 ) -> list[CompletionItem]:
     """Return what the lake of a command line has to offer, nothing where it cannot be opened."""
-    # Completion parses the line but runs no verb, so there is no App to ask.
+    # Completion parses the line but runs no verb, so there is no App to ask; and what is typed has
+    # not been through the shell.
     params = ctx.find_root().params
-    app = App(params.get("lake") or DEFAULT_LAKE, params.get("branch") or "main")
+    path = os.path.expandvars(os.path.expanduser(params.get("lake") or DEFAULT_LAKE))
+    app = App(path, params.get("branch") or "main")
     with contextlib.suppress(LakelogError, OSError), app.open() as lake:
         return [CompletionItem(name) if isinstance(name, str) else name for name in names(lake)]
     return []
@@ -221,7 +226,22 @@ def _refs(lake: lakes.Lake) -> Iterator[CompletionItem]:
     yield from (CompletionItem(name, help="branch") for name in lake.store.refs.branches())
 
 
+def counted_values(store: Store, branch: str, column: str) -> list[str]:
+    """Return values of type, source or level that the published segments count.
+
+    Raises LakelogError, OSError.
+    """
+    values: set[str] = set()
+    for entry in store.manifests.segments(store.state(branch)):
+        counts: Counts = getattr(entry, f"{column}s")
+        # A segment with too many values counts none of them.
+        values |= counts.keys() if isinstance(counts, dict) else set()
+    return sorted(values)[:_VALUES_MAX]
+
+
 complete_ref = completing(_refs)
+complete_type = completing(lambda lake: counted_values(lake.store, lake.branch_name, "type"))
+complete_source = completing(lambda lake: counted_values(lake.store, lake.branch_name, "source"))
 complete_branch = completing(lambda lake: lake.store.refs.branches())
 
 
@@ -259,6 +279,19 @@ def complete_table(ctx: click.Context, _: click.Parameter, prefix: str) -> list[
     return [name for name in ("events", "quarantine", *_views(ctx)) if name.startswith(prefix)]
 
 
+def complete_subject(ctx: click.Context, _: click.Parameter, prefix: str) -> list[CompletionItem]:
+    """Subjects that begin with what was typed, of a lake that is small enough to look."""
+
+    def subjects(lake: lakes.Lake) -> list[str]:
+        if lake.store.state(lake.branch_name).totals.events > _EVENTS_MAX:
+            return []
+        query = "SELECT DISTINCT subject FROM events WHERE starts_with(subject, $p) ORDER BY 1"
+        rows = lake.sql(f"{query} LIMIT {_VALUES_MAX}", {"p": prefix}).fetchall()
+        return [subject for (subject,) in rows]
+
+    return names_in(ctx, subjects)
+
+
 def complete_setting(_: click.Context, __: click.Parameter, prefix: str) -> list[str]:
     """Names of settings that begin with what was typed."""
     return [name for name in NAMES if name.startswith(prefix)]
@@ -293,5 +326,9 @@ def _hidden_option(names: list[str], attribute: str, **attributes: Any) -> click
 def _set(attribute: str, ctx: click.Context, _: click.Parameter, value: object) -> None:
     app = ctx.find_object(App)
     # Only what was given after the verb changes what was given before it.
-    if value is not None and app is not None:
+    if value is None:
+        return
+    if app is not None:
         setattr(app, attribute, value)
+    else:  # while a shell completes
+        ctx.find_root().params["lake" if attribute == "path" else attribute] = value

@@ -11,7 +11,7 @@ import click
 from lakelog import erasure as erasures
 from lakelog import export
 from lakelog.cli import exits
-from lakelog.cli.app import App, verb
+from lakelog.cli.app import App, complete_subject, verb
 from lakelog.cli.options import YES, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import cell, clock
@@ -29,7 +29,9 @@ def erase(
     ),
     key: str | None = argument("[KEY]", required=False),
     subject: tuple[str, ...] = option(
-        "--subject TEXT", "Erase the events of this subject, or its key; repeatable."
+        "--subject TEXT",
+        "Erase the events of this subject, or its key; repeatable.",
+        shell_complete=complete_subject,
     ),
     predicate: str | None = option("--where SQL", "Erase the events for which this holds."),
     why: str = option("--why TEXT", "The reason, which is kept.", default=""),

@@ -10,7 +10,7 @@ import click
 
 import lakelog.export as exports
 import lakelog.open_tables as tables
-from lakelog.cli.app import App, complete_table, state_option, verb, verb_group
+from lakelog.cli.app import App, complete_table, complete_type, state_option, verb, verb_group
 from lakelog.cli.arguments import pair_of, value_of
 from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, FormatChoice, OutputTarget, emit_record
@@ -107,7 +107,9 @@ def _source(type: str | None, query: str | None, at: str | None) -> tables.Table
 
 _SOURCE = combined(
     _source,
-    type=option("--type TYPE", "The events of a type, with fields as columns."),
+    type=option(
+        "--type TYPE", "The events of a type, with fields as columns.", shell_complete=complete_type
+    ),
     query=option("--query SQL", "The rows of a query."),
     at=state_option("Publish a tag, branch, snapshot or time."),
 )

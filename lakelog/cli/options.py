@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 _COUNT_MAX = 10**15
 """Of numbers that options take: what is added to one is still an integer to every library."""
@@ -41,6 +42,8 @@ class Declaration:
             attributes.pop("default", None)
         if attributes["metavar"] in ("FILE", "DIR"):
             attributes.setdefault("type", click.Path())
+        if attributes["metavar"] == "DIR":
+            attributes.setdefault("shell_complete", complete_directory)
         value_type = attributes.get("type")
         if value_type is int or isinstance(value_type, click.IntRange):
             attributes.setdefault("callback", _counted)
@@ -95,6 +98,11 @@ def flag(spec: str, help: str, **attributes: object) -> Any:
 def combined(combine: Callable[..., object], **members: Any) -> Any:
     """Declare arguments and options of which a verb gets what `combine` returns for them."""
     return Combination(combine, members)
+
+
+def complete_directory(_: click.Context, __: click.Parameter, prefix: str) -> list[CompletionItem]:
+    """Let the shell offer directories."""
+    return [CompletionItem(prefix, type="dir")]
 
 
 def bind(function: Callable[..., None]) -> tuple[Callable[..., None], list[click.Parameter]]:

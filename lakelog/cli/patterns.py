@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from lakelog import pictures, views
-from lakelog.cli.app import App, complete_ref, state_option, verb_group
+from lakelog.cli.app import (
+    App,
+    complete_ref,
+    complete_source,
+    complete_type,
+    state_option,
+    verb_group,
+)
 from lakelog.cli.arguments import moment
 from lakelog.cli.options import ON, argument, flag, option
 from lakelog.cli.render import terminal
@@ -33,8 +40,12 @@ _SECONDS = "%Y-%m-%d %H:%M:%S"
 @verb_group(invoke_without_command=True)
 def patterns(
     app: App,
-    source: str | None = option("--source S", "Only messages of this source."),
-    type_: str | None = option("--type T", "Only messages of events of this type."),
+    source: str | None = option(
+        "--source S", "Only messages of this source.", shell_complete=complete_source
+    ),
+    type_: str | None = option(
+        "--type T", "Only messages of events of this type.", shell_complete=complete_type
+    ),
     since: str | None = option("--since TIME", "Since TIME: a time, or 2h for two hours ago."),
     until: str | None = option("--until TIME", "Before TIME."),
     new: str | None = option(

@@ -10,7 +10,7 @@ import click
 
 from lakelog import outcomes, pictures
 from lakelog.cli import exits
-from lakelog.cli.app import App, state_option, verb_group
+from lakelog.cli.app import App, complete_type, completing, state_option, verb_group
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_record, emit_words
@@ -22,6 +22,7 @@ from lakelog.values import JsonObject
 _ROWS = 20
 _FEATURES, _BARS = 8, 30
 _AT = state_option("Of a tag, branch, snapshot or time.")
+complete_model = completing(lambda lake: [model.name for model in outcomes.models(lake)])
 
 
 @verb_group(fallback="apply", subcommand_metavar="MODEL | VERB ...")
@@ -39,7 +40,9 @@ def train(
     recipe: str = argument("RECIPE.toml", type=click.Path()),
     name: str | None = option("--name NAME", "The model's name; the recipe's by default."),
     outcome: str | None = option(
-        "--outcome TYPE", "The outcome to predict; by default the rarer one of two."
+        "--outcome TYPE",
+        "The outcome to predict; by default the rarer one of two.",
+        shell_complete=complete_type,
     ),
     as_json: bool = flag("--json", "Print the model's figures as JSON."),
 ) -> None:
@@ -58,7 +61,7 @@ def train(
 @predict.verb()
 def apply(
     app: App,
-    model: str = argument("MODEL"),
+    model: str = argument("MODEL", shell_complete=complete_model),
     ref: str | None = state_option("Model and decisions of a tag, branch, snapshot or time."),
     count: int | None = option("-n N", "At most N.", type=click.IntRange(min=1)),
     record: bool = flag("--record", "Append each once, as an event of type PREDICTION."),
@@ -125,7 +128,7 @@ def list_(app: App, ref: str | None = _AT, target: OutputTarget = OUTPUT) -> Non
 @predict.verb()
 def show(
     app: App,
-    model: str = argument("MODEL"),
+    model: str = argument("MODEL", shell_complete=complete_model),
     ref: str | None = _AT,
     plot: str | None = PLOT,
     recipe: bool = flag("--recipe", "Print the recipe that it was trained by."),

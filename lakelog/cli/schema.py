@@ -13,7 +13,7 @@ import click
 
 from lakelog import views
 from lakelog.cli import exits
-from lakelog.cli.app import App, complete_ref, state_option, verb_group
+from lakelog.cli.app import App, complete_ref, complete_type, state_option, verb_group
 from lakelog.cli.options import flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_words
 from lakelog.cli.render.results import result_of
@@ -28,7 +28,7 @@ _BREACH = ("type", "path", "breach", "kind", "events", "first_seen", "on_breach"
 _KIND, _SHARE, _DAY = 14, 6, 10
 """Widths of columns: a kind, a share, a day or a time of day."""
 _PATH_MIN = 20
-_TYPE = option("--type T", "Only events of this type.")
+_TYPE = option("--type T", "Only events of this type.", shell_complete=complete_type)
 _AT = state_option("Use a tag, branch, snapshot or time.")
 
 

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from lakelog.cli.app import App, verb, verb_group
+from lakelog.cli.app import App, completing, verb, verb_group
 from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.rounds import stop_at_signals, unit
 from lakelog.errors import UnknownRef
@@ -163,8 +163,11 @@ def list_(app: App) -> None:
             click.echo(f"{entry.name}  {scopes}  {micros(entry.made_at)}")
 
 
+complete_token = completing(lambda lake: [entry.name for entry in TokenFile(lake.path).entries()])
+
+
 @token.verb()
-def revoke(app: App, name: str = argument("NAME")) -> None:
+def revoke(app: App, name: str = argument("NAME", shell_complete=complete_token)) -> None:
     """Revoke a token: what uses it is refused from now on."""
     with app.open() as lake:
         if not TokenFile(lake.path).revoke(name):

@@ -1,21 +1,20 @@
-"""help, config, completion: what verbs do, the lake's settings, and shell completion."""
+"""help, config: what verbs do, and the lake's settings."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-import sys
 import textwrap
 from typing import Any
 
 import click
-from click.shell_completion import get_completion_class
 
 from lakelog import settings as settings
 from lakelog.cli.app import (
     App,
     complete_pair,
     complete_setting,
+    complete_type,
     complete_verb,
     everywhere,
     verb,
@@ -30,13 +29,6 @@ from lakelog.cli.render.tables import Count
 from lakelog.errors import AlreadyExists, NotAllowed
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import Store
-
-_SHELLS = ("bash", "zsh", "fish")
-_HINTS = {
-    "bash": 'eval "$(lakelog completion bash)" in ~/.bashrc',
-    "zsh": 'eval "$(lakelog completion zsh)" in ~/.zshrc',
-    "fish": "lakelog completion fish > ~/.config/fish/completions/lakelog.fish",
-}
 
 
 @verb()
@@ -127,7 +119,9 @@ def encrypt_lake(
 def protect_fields(
     app: App,
     fields: tuple[str, ...] = argument("FIELD...", required=True),
-    types: tuple[str, ...] = option("--type NAME", "Only of events of this type; repeatable."),
+    types: tuple[str, ...] = option(
+        "--type NAME", "Only of events of this type; repeatable.", shell_complete=complete_type
+    ),
     subject: str = option("--subject FIELD", "The field that has the subject.", default=""),
 ) -> None:
     """Seal fields of payloads from now on, each by its subject's key.
@@ -150,20 +144,6 @@ def protect_fields(
 
 # A group is no `verb`, so it has to get the global options here.
 config.params += everywhere()
-
-
-@verb()
-def completion(app: App, shell: str = argument(type=click.Choice(_SHELLS))) -> None:
-    """Print the completion script for a shell.
-
-    It completes verbs, options, tags, branches, views and settings.
-    """
-    maker = get_completion_class(shell)
-    assert maker is not None
-    root = click.get_current_context().find_root()
-    click.echo(maker(root.command, {}, "lakelog", "_LAKELOG_COMPLETE").source())
-    if terminal.is_terminal(sys.stdout):
-        app.say(f"to have it always: {_HINTS[shell]}", dim=True)
 
 
 def meanings_of(module: Any) -> dict[str, str]:

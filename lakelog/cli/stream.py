@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lakelog.cli.app import App, state_option, verb
+from lakelog.cli.app import App, complete_subject, state_option, verb
 from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.terminal import many
@@ -14,7 +14,7 @@ from lakelog.values import parse_value
 @verb()
 def stream(
     app: App,
-    subject: str = argument("SUBJECT"),
+    subject: str = argument("SUBJECT", shell_complete=complete_subject),
     after: int = option(
         "--after N", "Only versions above N.", type=click.IntRange(min=0), default=0, shown="0"
     ),

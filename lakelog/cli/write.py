@@ -14,7 +14,7 @@ from types import FrameType
 import click
 
 from lakelog.cli import exits
-from lakelog.cli.app import App, complete_pair, verb
+from lakelog.cli.app import App, complete_pair, complete_source, complete_type, verb
 from lakelog.cli.arguments import event_of, pair_of, utf8
 from lakelog.cli.keys import new_ring
 from lakelog.cli.options import argument, flag, option
@@ -69,8 +69,15 @@ def append(
     dedupe: str | None = option(
         "--dedupe", "Store an event only if no equal one is stored.", type=click.Choice(["content"])
     ),
-    kind: str | None = option("--type NAME", "Type of events that name none.", type=utf8),
-    source: str | None = option("--source NAME", "Source of events that name none.", type=utf8),
+    kind: str | None = option(
+        "--type NAME", "Type of events that name none.", type=utf8, shell_complete=complete_type
+    ),
+    source: str | None = option(
+        "--source NAME",
+        "Source of events that name none.",
+        type=utf8,
+        shell_complete=complete_source,
+    ),
     expect: tuple[str, ...] = option(
         "--expect SUBJECT=N",
         "Store all events, or none unless the stream of SUBJECT is at version N.",

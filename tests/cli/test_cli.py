@@ -477,7 +477,7 @@ def test_retention_says_before_it_does(tmp_path: Path) -> None:
     assert "no event" in run(lake, "retention", "--older-than", "999w", "--format", "table").stdout
 
 
-# --- doctor, completion, seal, demo ---------------------------------------------------------------
+# --- doctor, seal, demo ---------------------------------------------------------------------------
 
 
 def test_doctor_looks_at_everything(lake: Path) -> None:
@@ -506,45 +506,6 @@ def test_doctor_fails_on_an_unreadable_head(lake: Path) -> None:
         move.write_bytes(b"{}")
     states = {c["check"]: c["state"] for c in answer(lake, "doctor", code=1)}
     assert states["head"] == "failed"
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_prints_a_script(tmp_path: Path, shell: str) -> None:
-    """completion prints the shell's script, which calls lakelog back."""
-    assert "_LAKELOG_COMPLETE" in run(tmp_path, "completion", shell).stdout
-
-
-@pytest.mark.matrix
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        ("lakelog roll", ["rollback"]),
-        ("lakelog --lake LAKE rollback v", ["v1"]),
-        ("lakelog --lake LAKE diff m", ["main"]),
-        ("lakelog --lake LAKE --branch m", ["main"]),
-        ("lakelog config get se", ["seal", "segment_rows", "segment_bytes"]),
-        ("lakelog init --setting se", ["seal=", "segment_rows=", "segment_bytes="]),
-        ("lakelog --lake /nowhere show v", []),
-        ("lakelog --lake LAKE tag v", ["v1"]),
-        ("lakelog --lake LAKE view rel", ["reliability"]),
-        ("lakelog --lake LAKE view slo", ["slow"]),
-        ("lakelog --lake LAKE view drop s", ["slow"]),
-        ("lakelog --lake LAKE export slo", ["slow"]),
-        ("lakelog help exp", ["export", "expire"]),
-        ("lakelog help train ch", ["check"]),
-    ],
-)
-def test_names_are_completed(lake: Path, words: str, found: list[str]) -> None:
-    """Verbs, refs, views and settings are completed; an absent lake completes nothing."""
-    run(lake, "view", "create", "slow", "-", input="SELECT type FROM events")
-    typed = words.replace("LAKE", str(lake)).split()
-    environment = {
-        "_LAKELOG_COMPLETE": "bash_complete",
-        "COMP_CWORD": str(len(typed) - 1),
-        "COMP_WORDS": " ".join(typed),
-    }
-    result = CliRunner().invoke(cli, [], env=environment)
-    assert [line.split(",")[1] for line in result.stdout.split()] == found
 
 
 def test_seal_publishes_quietly(lake: Path) -> None:

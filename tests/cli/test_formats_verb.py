@@ -17,7 +17,7 @@ import lakelog
 from lakelog.cli import cli
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest import Preview
-from tests.support.cli import answer, run
+from tests.support.cli import answer, offers, run
 from tests.support.kept_formats import PATTERN, ROWS, TEXT, rows
 
 ADD = (
@@ -275,14 +275,7 @@ def test_names_of_formats_are_completed(tmp_path: Path, words: str, found: list[
     """Those that lakelog brings and those of the lake."""
     lake = tmp_path / "lake"
     run(lake, *ADD)
-    typed = words.replace("LAKE", str(lake)).split()
-    environment = {
-        "_LAKELOG_COMPLETE": "bash_complete",
-        "COMP_CWORD": str(len(typed) - 1),
-        "COMP_WORDS": " ".join(typed),
-    }
-    result = CliRunner().invoke(cli, [], env=environment)
-    assert [line.split(",")[1] for line in result.stdout.split()] == found
+    assert offers(words.replace("LAKE", str(lake))) == found
 
 
 def test_help_fits_a_terminal(tmp_path: Path) -> None:

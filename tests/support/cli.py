@@ -39,6 +39,13 @@ def lines(count: int, name: str = "PING", **more: Any) -> str:
     return "".join(json.dumps(e) + "\n" for e in events)
 
 
+def offers(line: str, shell: str = "fish", **environment: str) -> list[str]:
+    """Return the values that a shell is offered for a line, as its script gets them."""
+    environment |= {"COMP_LINE": line, "_LAKELOG_COMPLETE": f"{shell}_complete"}
+    shown = CliRunner().invoke(cli, [], env=environment).stdout
+    return [offer.split("\t")[1] for offer in shown.splitlines() if offer]
+
+
 def flip(path: Path) -> None:
     """Flip two bits of a file, which repair cannot guess."""
     data = bytearray(path.read_bytes())

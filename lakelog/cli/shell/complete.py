@@ -14,10 +14,10 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 
 from lakelog import sql, typed_columns
+from lakelog.cli.app import counted_values
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.compat import omega
 from lakelog.engine.catalog import EngineCatalog
-from lakelog.entries import Counts
 from lakelog.errors import LakelogError
 from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb
@@ -42,7 +42,6 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 _STEP = re.compile(r'\.(?:"([^"]*)"|(\w+))')
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*")
 _TYPE_TABLE = re.compile(r'\btypes\s*\.\s*(?:"((?:[^"]|"")*)"|(\w+))', re.I)
-_VALUES_MAX = 200
 _READ_MAX = 200_000
 """Payloads of so many events are read for the names of fields while somebody waits."""
 Named = tuple[str, str]
@@ -129,15 +128,9 @@ class CompletionNames:
 
     def values(self, column: str) -> list[str]:
         """Values of type, source or level that the published segments count."""
-        values: set[str] = set()
         with contextlib.suppress(LakelogError, OSError):
-            manifests = self._store.manifests
-            state = self._store.state(self._branch)
-            for entry in manifests.segments(state):
-                counts: Counts = getattr(entry, f"{column}s")
-                # A segment with too many values counts none of them.
-                values |= counts.keys() if isinstance(counts, dict) else set()
-        return sorted(values)[:_VALUES_MAX]
+            return counted_values(self._store, self._branch, column)
+        return []
 
     def _ask(self, query: str) -> list[tuple[str, ...]]:
         # Completion never complains: a running transaction may have failed.
