@@ -12,7 +12,8 @@ without a sync: it outlives the process, not the machine.
 
 Numbers are little-endian. A record "LLRX" has the same form, and takes requests back whose events
 could not be stored; "LLRS" says that lines of a request are quarantined next. Files are begun by
-the minute, and removed when they are old.
+the minute, and removed when they are old. What a clock that was ahead wrote is of no known age, and
+not read: to store a request twice is better than not to store one that is equal to it.
 """
 
 from __future__ import annotations
@@ -20,17 +21,20 @@ from __future__ import annotations
 import bisect
 import os
 import struct
+import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lakelog.disk import File, Folder, disk
 
 _HEAD, _ENTRY = struct.Struct("<4sIQQ40s"), struct.Struct("<16sI")
 _STORED, _CANCELED, _QUARANTINED = b"LLRQ", b"LLRX", b"LLRS"
 _FILE_US = 60_000_000
-_REQUESTS_MAX = 500_000
-"""Requests of each of the two generations that are remembered."""
+_GENERATIONS_MAX, _GENERATION_MAX = 20, 50_000
+"""Generations of requests that are remembered, and requests of each."""
+_QUARANTINED_MAX = 500_000
 _SIZE_MAX = 1 << 28
 NO_REQUEST = bytes(16)
 """The key of events that no request brought, and that cannot come again."""
@@ -52,6 +56,19 @@ class _Record:
         return self.start + sum(count for _, count in self.requests)
 
 
+@dataclass(frozen=True)
+class _Generation:
+    """The events of requests that came within a minute by their keys, and when it began (us)."""
+
+    begun: int
+    counts: dict[bytes, int] = field(default_factory=dict)
+
+
+def _uptime() -> int:
+    # A clock that nobody sets, and that goes on while the machine sleeps.
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
 class RequestJournal:
     """The requests of one lake, in memory and in `server/requests`."""
 
@@ -59,21 +76,26 @@ class RequestJournal:
         # In the server's own folder, which copies of the lake leave out.
         self._directory = os.path.join(root, "server", "requests")
         self._lifetime = int(seconds * 1_000_000)
-        self._recent: dict[bytes, int] = {}
-        self._older: dict[bytes, int] = {}
+        self._generations: deque[_Generation] = deque(maxlen=_GENERATIONS_MAX)
         self._absent: set[bytes] = set()
-        self._turned = disk.now_us()
         self._quarantined_since: dict[bytes, int] = {}
         self._path, self._begun = "", 0
 
     def load(self, runs_of: Callable[[str, int], Runs]) -> None:
         """Read what this server and earlier ones left; `runs_of` says where the events stand that
         a writer stored since a time in us. Raises OSError, LakelogError."""
-        oldest = disk.now_us() - self._lifetime
-        self._recent, self._older, self._absent = {}, {}, set()
+        moment = disk.now_us()
+        oldest = moment - self._lifetime
+        self._generations.clear()
+        self._absent = set()
         # Oldest first, as their names begin with their times: a cancel comes after what it cancels.
         contents = (File(path).read(_SIZE_MAX) for path in self._files())
-        records = [r for content in contents for r in _records(content) if r.time >= oldest]
+        records = [
+            record
+            for content in contents
+            for record in _records(content)
+            if abs(moment - record.time) <= self._lifetime
+        ]
         runs = {
             writer: runs_of(writer, oldest)
             for writer in {record.writer for record in records if record.end > record.start}
@@ -89,17 +111,18 @@ class RequestJournal:
                     self._quarantined_since.setdefault(key, record.time)
                     continue
                 if record.magic == _CANCELED:
-                    self._recent.pop(key, None)
+                    for generation in self._generations:
+                        generation.counts.pop(key, None)
                     continue
                 stored = _reached(runs.get(record.writer, []), position, count)
                 position += count
                 if stored or not count:
                     # An empty request is remembered, too: it was answered, and may be asked again.
-                    self.remember(key, stored)
+                    self.remember(key, stored, max(moment - record.time, 0))
                 else:
                     self._absent.add(key)
         # Of one that was stored again after a rollback, the events of either time may be there.
-        self._absent -= self._recent.keys()
+        self._absent.difference_update(*(each.counts for each in self._generations))
 
     def is_known(self, key: bytes) -> bool:
         """Whether a request was stored, also one whose events a rollback took back by now, which
@@ -108,18 +131,28 @@ class RequestJournal:
 
     def stored(self, key: bytes) -> int | None:
         """How many events of a request are stored; None for one that is not known."""
-        count = self._recent.get(key)
-        return self._older.get(key) if count is None else count
+        generations = self._generations
+        # A minute more than the lifetime: a request is that much younger than its generation.
+        oldest = _uptime() - self._lifetime - _FILE_US
+        while generations and generations[0].begun < oldest:
+            generations.popleft()
+        counts = (each.counts[key] for each in reversed(generations) if key in each.counts)
+        return next(counts, None)
 
-    def remember(self, key: bytes, count: int) -> None:
-        """So many more events of a request are stored."""
-        moment = disk.now_us()
-        # Two generations: forgetting is one assignment, and what is asked again within a lifetime
-        # is known.
-        if moment - self._turned > self._lifetime or len(self._recent) >= _REQUESTS_MAX:
-            self._older, self._recent, self._turned = self._recent, {}, moment
-        self._recent[key] = (self.stored(key) or 0) + count
+    def remember(self, key: bytes, count: int, age: int = 0) -> None:
+        """So many more events of a request are stored, since a time (us)."""
+        total, moment = (self.stored(key) or 0) + count, _uptime() - age
+        if not self._has_room(moment):
+            self._generations.append(_Generation(moment))
+        self._generations[-1].counts[key] = total
         self._quarantined_since.pop(key, None)
+
+    def _has_room(self, moment: int) -> bool:
+        """Whether the newest generation takes a request that came at a time by `_uptime`."""
+        if not self._generations:
+            return False
+        newest = self._generations[-1]
+        return moment - newest.begun <= _FILE_US and len(newest.counts) < _GENERATION_MAX
 
     def announce(self, writer: str, start: int, requests: Requests) -> None:
         """Say which requests are stored next, from a position on. Raises OSError."""
@@ -130,7 +163,7 @@ class RequestJournal:
         that was said before. Raises OSError."""
         since = self._quarantined_since.get(key)
         if since is None:
-            if len(self._quarantined_since) >= _REQUESTS_MAX:
+            if len(self._quarantined_since) >= _QUARANTINED_MAX:
                 self._quarantined_since.clear()
             self._quarantined_since[key] = disk.now_us()
             self._write(_QUARANTINED, "", 0, [(key, 0)])
@@ -146,7 +179,7 @@ class RequestJournal:
         head = _HEAD.pack(magic, len(entries), start, moment, writer.encode())
         record = head + b"".join(entries)
         # By the minute, so that old records go by removing files, and no file is ever rewritten.
-        if moment - self._begun > _FILE_US:
+        if not 0 <= moment - self._begun <= _FILE_US:
             self._begin(moment)
         File(self._path).append(record + struct.pack("<I", zlib.crc32(record)))
 
@@ -156,7 +189,7 @@ class RequestJournal:
             name = os.path.basename(path).partition("-")[0]
             # A minute more than the lifetime: the newest record of a file is that much younger than
             # its name.
-            if int(name) < moment - self._lifetime - _FILE_US:
+            if abs(moment - int(name)) > self._lifetime + _FILE_US:
                 File(path).remove()
         name = f"{moment:020d}-{disk.random_hex(4)}"
         self._path, self._begun = os.path.join(self._directory, name), moment

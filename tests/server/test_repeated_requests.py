@@ -7,11 +7,14 @@ import contextlib
 import errno
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.event import EncodedBatch
 from lakelog.server.arrivals import Arrivals
 from lakelog.server.intake import EventIntake
@@ -51,6 +54,57 @@ def test_what_a_write_that_failed_left_is_not_stored_again(
         asyncio.run(turns(lake))
         rows = lake.sql("SELECT data->>'n', count(*) FROM events GROUP BY 1 ORDER BY 1").fetchall()
         assert rows == [("0", 1), ("1", 1), ("2", 1), ("3", 1)]
+
+
+def _stored_of(lake: lakelog.Lake, *moves: Callable[[], None]) -> list[int]:
+    """How often a request is stored that comes before and after each of some moves of a clock, to
+    one server, and then to the next one."""
+
+    async def turns() -> list[int]:
+        counts = list[int]()
+        intake: EventIntake[int] = EventIntake(lake, ServerLimits())
+        intake.load()
+        arrivals = Arrivals(EncodedBatch.of([{"type": "beat"}]))
+        for move in (lambda: None, *moves):
+            move()
+            await intake.once(("x",), "", b"beat", lambda: arrivals, lambda a: a.stored)
+            counts.append(intake.stored)
+        intake.close()
+        return counts
+
+    return asyncio.run(turns())
+
+
+def test_an_equal_request_after_ten_minutes_is_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A beat that comes once an hour is stored each time, also where nothing else comes; a server
+    that starts in between knows how old the one before is."""
+    real, wall, shift = time.clock_gettime_ns, disk.now_us, [0]
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: real(clock) + shift[0] * 10**9)
+    monkeypatch.setattr(disk, "now_us", lambda: wall() + shift[0] * 10**6)
+
+    def later(seconds: int) -> Callable[[], None]:
+        return lambda: shift.__setitem__(0, shift[0] + seconds)
+
+    with lakelog.open(tmp_path / "lake") as lake:
+        assert _stored_of(lake, later(590), later(3600), later(3600)) == [1, 1, 2, 3]
+        shift[0] += 400
+        assert _stored_of(lake, later(100), later(200)) == [0, 0, 1]
+
+
+def test_a_clock_that_was_ahead_hides_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says of requests of next week is not believed when that is over."""
+    real, shift = disk.now_us, [7 * 86_400]
+    monkeypatch.setattr(disk, "now_us", lambda: real() + shift[0] * 10**6)
+    with lakelog.open(tmp_path / "lake") as lake:
+        assert _stored_of(lake) == [1]
+        shift[0] = 0
+        assert _stored_of(lake, lambda: None) == [1, 1]
+        assert len(os.listdir(tmp_path / "lake/server/requests")) == 1
+        assert _stored_of(lake) == [0]
 
 
 KEYED = {"idempotency-key": "one"}
