@@ -212,7 +212,7 @@ class ErasureRun:
         self._replaced_elsewhere = replaced_elsewhere
         self._erasures, self._selectors = list(erasures), list(selectors)
         self._rewritten: Rewritten = {}
-        self._told = set[str]()
+        self._fresh, self._told = Rewritten(), set[str]()
         self._rows = [erasure.rows(store.paths) for erasure in erasures]
 
     def run(self, progress: ProgressCallback | None) -> list[Erasure]:
@@ -293,9 +293,14 @@ class ErasureRun:
             store.attachment.refresh(store)
         for branch in _branches(store):
             self._move(branch)
-        # A state that another machine published meanwhile is read once more in the next round.
-        if store.attachment is None:
+        # A state that others published meanwhile is read once more in the next round: until another
+        # stands in its place nothing may go that it names.
+        if store.attachment is None and not self._is_named():
             derived.clean(store)
+
+    def _is_named(self) -> bool:
+        """Whether a state names what was replaced."""
+        return self._redactor(rewriting.history_of(self._store), ()).is_needed()
 
     def _subjects(self) -> set[str]:
         return {subject for selector in self._selectors for subject in selector.subjects}
@@ -320,9 +325,11 @@ class ErasureRun:
     def _replace(self, findings: ChosenRows, shares: list[ChosenRows]) -> None:
         """Write the new segments and states, then say durably what they stand for."""
         store, subjects = self._store, self._subjects()
-        in_states, fresh = findings.history.segments(), Rewritten()
+        in_states, fresh = findings.history.segments(), self._fresh
         for key, (entry, rows) in findings.rows.items():
-            if store.attachment is not None and key in self._rewritten:
+            if entry.kind == "events":
+                subjects.update(filter(None, rows["subject"].to_pylist()))
+            if fresh.get(key) or (store.attachment is not None and key in self._rewritten):
                 continue
             # One that no state names was left by a publish that lost its race.
             fresh[key] = (
@@ -330,8 +337,6 @@ class ErasureRun:
                 if key in in_states
                 else None
             )
-            if entry.kind == "events":
-                subjects.update(filter(None, rows["subject"].to_pylist()))
         self._rewritten |= fresh
         own_events = recorded.own_events(store, self._connect, findings.history)
         for number, share in enumerate(shares):

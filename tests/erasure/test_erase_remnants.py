@@ -343,6 +343,36 @@ def test_what_is_derived_meanwhile(
     assert found(tmp_path) == []
 
 
+def test_pages_that_are_published_meanwhile_stay_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publish spills entries of segments of before into a page, after the states were read."""
+    monkeypatch.setattr(manifest, "FAN", 4)
+    published = list[bool]()
+
+    def settle_before(name: str, real: seam.Hook, *args: Any, **kwargs: Any) -> Any:
+        if name == "replace_whole" and args[0].endswith("/erasures/states.json") and not published:
+            published.append(True)
+            with opened(tmp_path) as other:
+                for number in range(6):
+                    other.append({"type": "A", "subject": f"later-{number}"})
+                    other.settle()
+        return real(*args, **kwargs)
+
+    with opened(tmp_path) as lake:
+        for number in range(3):
+            lake.append([{"type": "A", "subject": name} for name in (ADA, f"u{number}")])
+            lake.settle()
+        with monkeypatch.context() as patch:
+            seam.install(patch, settle_before)
+            lake.erase(subject=ADA, why="asked")
+        assert published
+        assert lake.verify().intact
+        assert lake.count() == 9
+        assert lake.erasures()[0].is_done
+        assert found(tmp_path) == []
+
+
 def test_a_word_across_two_chunks_of_a_saved_file_is_named(tmp_path: Path) -> None:
     """The content of a directory is cut anywhere."""
     with opened(tmp_path) as lake:
