@@ -86,8 +86,8 @@ ORDER = {
         lost_rows lost_ids data comparison repair""",
     "lines": "inflate pieces binary columnar checksum source",
     "files": "rotation scan file_cursor cursors cursor_paths file_copies identity",
-    "formats": """sqltext uniform format narrow_queries zones local_time line_encoding pattern
-        line_starts container_levels moments jsonl dialect lakelog_json dialects winevent
+    "formats": """sqltext uniform format narrow_queries zones engine_zone local_time line_encoding
+        pattern line_starts container_levels moments jsonl dialect lakelog_json dialects winevent
         docker journal documents otlp oos bulk pattern_format pattern_tables styles
         columns hash_headers grok re2 definition custom access logformat cef logfmt cri auditd
         compose zeek w3c date_orders leading_times delimited plain mixture registry""",

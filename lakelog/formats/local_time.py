@@ -7,26 +7,20 @@ two moments that a local time may mean it is the later one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, timedelta, timezone, tzinfo
-from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event import Severity
 from lakelog.formats import sqltext
+from lakelog.formats.engine_zone import EngineZone
 from lakelog.formats.format import EventMembers, Format, FormatWrapper
 from lakelog.formats.zones import ZONES
-from lakelog.runtime.lazy import Lazy
 from lakelog.values import parse_time
-
-if TYPE_CHECKING:
-    import zoneinfo
-else:
-    zoneinfo = Lazy("zoneinfo")
-
 
 _WORD = re.compile(rb"\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)? ?([A-Z]{2,5})(?![A-Za-z0-9_])")
 """A word after a time that may be a time zone."""
@@ -104,10 +98,8 @@ def zone_of(name: str) -> tzinfo:
         if offset < timedelta(hours=15):
             return timezone(offset if match[1] == "+" else -offset)
     if "/" in name:  # names such as CET are abbreviations to some and a region to others
-        try:
-            return zoneinfo.ZoneInfo(name)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            pass
+        with contextlib.suppress(KeyError):
+            return EngineZone(name)
     raise InvalidSetting(f"{name!r} is not a known time zone: write Europe/Berlin, UTC or +02:00")
 
 

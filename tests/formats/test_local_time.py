@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,12 +17,13 @@ from lakelog.formats import local_time
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest.transform import FEW, Transformer
 from lakelog.lines.pieces import Chunk
-from lakelog.values import parse_time
+from lakelog.values import parse_time, to_micros
 
 MakeLake = Callable[..., lakelog.Lake]
 BERLIN = "Europe/Berlin"
-NIGHTS = ("2026-03-29", "2026-10-25", "2026-07-01", "1985-09-29")
-"""Two nights in which clocks change, and two others, one of another rule."""
+NIGHTS = ("2026-03-29", "2026-10-25", "2026-07-01", "1985-09-29", "2006-10-29", "2027-01-15")
+"""Nights in which clocks change, one of them a minute after midnight, and others, one of another
+rule, one of a year for which a government may have decided something else since."""
 LINES = {
     "applog": "{} ERROR db: lost",
     "jsonl": '{{"time": "{}", "type": "a"}}',
@@ -37,7 +39,9 @@ def moments() -> list[datetime]:
 
 
 @pytest.mark.parametrize("name", LINES)
-@pytest.mark.parametrize("zone", [BERLIN, "America/St_Johns", "+05:30", "-03:00"])
+@pytest.mark.parametrize(
+    "zone", [BERLIN, "America/St_Johns", "America/Vancouver", "+05:30", "-03:00"]
+)
 def test_both_ways_of_reading_agree_where_clocks_change(
     make_lake: MakeLake, name: str, zone: str
 ) -> None:
@@ -55,6 +59,27 @@ def test_both_ways_of_reading_agree_where_clocks_change(
     got = [t.astimezone(UTC) for t in few.table["time"].to_pylist()]
     assert len(got) > 10
     assert got[:-1] == wanted[: len(got) - 1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_zone_is_as_the_engine_has_it(make_lake: MakeLake, seed: int) -> None:
+    """At random moments, and around them by the minute, whatever tables the system has."""
+    dice, cursor = random.Random(seed), make_lake().engine()
+    query = "SELECT name FROM pg_timezone_names() WHERE contains(name, '/') ORDER BY 1"
+    names = [name for (name,) in cursor.execute(query).fetchall() if not name.startswith("Etc/")]
+    for name in dice.sample(names, 3):
+        begins = [datetime(dice.randint(1, 9999), 1, 1) for _ in range(2)]
+        begins += [datetime(dice.randint(1880, 2040), dice.randint(1, 12), 1) for _ in range(3)]
+        texts = [
+            str(begin + timedelta(seconds=30 * dice.randrange(80_000)))
+            for begin in begins
+            for _ in range(50)
+        ]
+        cursor.execute(f"SET TimeZone = '{name}'")
+        query = "SELECT epoch_us(unnest($1::VARCHAR[])::TIMESTAMPTZ)"
+        wanted = [micros for (micros,) in cursor.execute(query, [texts]).fetchall()]
+        zone = local_time.zone_of(name)
+        assert [to_micros(parse_time(text, zone)) for text in texts] == wanted, name
 
 
 def test_a_zone_stays_with_the_file(make_lake: MakeLake, tmp_path: Path) -> None:
