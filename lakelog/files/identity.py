@@ -301,11 +301,15 @@ class _UnknownFile:
         source, head = self._source, self._head
         if not self._files.follows:
             return self._repeated(cursor, path)
+        # A file that lost its name is reached by a descriptor, and known by the name it had.
+        is_nameless = path.startswith("/dev/fd/")
         with closing(Source(path)) as original:
             size = file_copies.prefix_of(source, original, 0)
             # Equal words of no distinction are a copy only if this file came to be after the other
             # one was read, and that was not written since: both may just begin alike.
-            times = is_as_read(original, cursor)
+            times = is_as_read(original, cursor) and source.mtime > cursor.looked
+            # What is named as one that lost its name may have been begun since then.
+            times = times and (not is_nameless or size >= cursor.bytes)
             # What a file was packed from has its words and its time, to the nanosecond; it may be
             # read later, by a descriptor opened before it went, or since it was unpacked again.
             is_unpacked = (
@@ -318,8 +322,6 @@ class _UnknownFile:
         # A byte differs: two files that merely begin alike.
         if not size:
             return None
-        # A file that lost its name is reached by a descriptor, and known by the name it had.
-        is_nameless = path.startswith("/dev/fd/")
         known_name = cursor.name if is_nameless else path
         name = LogName(source.name)
         is_packing = bool(source.compression) and unpacked(source.name) == known_name
@@ -334,7 +336,7 @@ class _UnknownFile:
                 is_packing
                 or FileCursor.is_distinctive(head)
                 or (not source.compression and file_copies.is_cut(source, size))
-                or (times and source.mtime > cursor.looked)
+                or times
             )
             if not is_copy and not self._is_settled:
                 return UndecidedFile()  # more of it may tell

@@ -201,3 +201,18 @@ def test_a_line_behind_what_a_packer_read_doubles_none(
     for _ in range(3):
         workers.look()
     workers.close()
+
+
+def test_a_banner_beside_a_log_that_is_packed_is_its_own(workers: Workers) -> None:
+    """A log is rotated twice between two looks, the first time packed as well: that the second one
+    begins as the first did, which is open without a name, does not make it a copy of that."""
+    workers.write("app.log", BANNER, *LINES)
+    workers.look()
+    workers.rename("app.log", "app.log-20261129")
+    workers.write("app.log", BANNER)
+    workers.pack("app.log-20261129", "gz")
+    workers.rename("app.log", "app.log-20261130")
+    workers.write("app.log")
+    for _ in range(3):
+        workers.look()
+    workers.close()
