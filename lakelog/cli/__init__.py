@@ -105,8 +105,7 @@ class Verbs(click.Group):
         sys.exit(exits.guard(run))
 
 
-EPILOG = """\b
-REF is a tag, a branch, a snapshot id or its first digits, @N or BRANCH@N for
+EPILOG = """REF is a tag, a branch, a snapshot id or its first digits, @N or BRANCH@N for
 a move, REF~N for N states before, or a time such as 2026-11-20T08:00.
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 a check found problems,
 130 interrupted. Any option can be set in the environment: LAKELOG_LAKE,

@@ -42,6 +42,8 @@ _READ_ONLY = re.compile(
 )
 _LISTS_OF_REFS = "`lakelog tag` and `lakelog branch` list them"
 _NO_COLUMN = re.compile(r'Referenced column "([^"]*)" not found')
+_CANDIDATES = re.compile(r"Candidate bindings: (.*)")
+_NAME = re.compile(r'"([^"]+)"')
 _OLDER_COLUMNS = frozenset(
     "timestamp event_type action data_json data_compressed hash processed created_at".split()
 )
@@ -208,9 +210,13 @@ class EngineMessage(str):
                     f"{message}; only events have data, tables of types have its fields as columns"
                 )
             hint = f"a field of the payload is data->>'{match[1]}'"
+            # Those that the engine has in mind are more than what is near.
+            listed = _CANDIDATES.search(self)
+            if near := did_you_mean(match[1], _NAME.findall(listed[1]) if listed else ()):
+                hint = f"{near} {hint}"
             if match[1] in _OLDER_COLUMNS:
                 hint += f", the older event store's {match[1]} is in omega.events"
-            return f"{message}; {hint}"
+            return f"{message.removesuffix('!')}: {hint}"
         return message
 
     def renumbered(self, query: str) -> EngineMessage:

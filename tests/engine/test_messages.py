@@ -99,6 +99,7 @@ def test_suggestions_are_of_the_lake(own: duckdb.DuckDBPyConnection) -> None:
         ("SELECT fields.x FROM t", "fields are known where FROM names events"),
         ("SELECT data.x FROM t", "write data->>'x'"),
         ("SELECT nosuch FROM t", "a field of the payload is data->>'nosuch'"),
+        ("SELECT sesion FROM (SELECT 1 AS session, 2 AS level)", "did you mean 'session'?"),
         ("SELECT data FROM range(1)", "only events have data"),
         ("FROM nosuch", "see `lakelog views`"),
     ],
