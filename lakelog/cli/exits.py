@@ -36,6 +36,7 @@ from lakelog.errors import (
     NotProven,
     QueryFailed,
 )
+from lakelog.render import visible
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.tables import ModuleFiles
 
@@ -142,7 +143,8 @@ def _report(error: BaseException) -> int:
     elif code == INTERRUPTED:
         click.echo("lakelog: interrupted", err=True)
     else:
-        click.echo(f"lakelog: error: {words_of(error)}", err=True)
+        # It may quote a value of an event, or a name that somebody else chose.
+        click.echo(f"lakelog: error: {visible(words_of(error))}", err=True)
     return code
 
 

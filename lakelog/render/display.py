@@ -113,8 +113,13 @@ class DisplayHead:
 def visible(value: str) -> str:
     """Return text as one line in which characters that act on a terminal are seen."""
     line = value.replace("\r\n", "↵").replace("\n", "↵").replace("\t", " ")
+    return escaped(line)
+
+
+def escaped(value: str, spelling: str = "\\x{:02x}") -> str:
+    """Return text of any number of lines in which characters that act on a terminal are seen."""
     # By number, so that what is shown can be looked up.
-    return _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", line)
+    return _CONTROL.sub(lambda match: spelling.format(ord(match[0])), value)
 
 
 def table_start(columns: Sequence[str], right: Sequence[bool], types: Sequence[str] = ()) -> str:

@@ -365,3 +365,27 @@ def test_the_command_line_runs_out_of_a_zip_file(tmp_path: Path) -> None:
         outputs.append(done.stdout)
     assert "Examples:" in outputs[1]
     assert outputs[2].split() == ["n", "1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("sql", "FROM odd", "--format", "csv"), "\\x1b[2J\\x07"),
+        (("sql", "FROM odd", "--format", "md"), "\\x1b[2J\\x07"),
+        (("sql", "FROM odd", "--format", "ndjson"), "\\u001b[2J\\u0007\\u009b1m"),
+        (("sql", "SELECT v::INT FROM odd"), "Could not convert string '\\x1b[2J\\x07"),
+        (("--lake", "\x1b[2J", "stats"), "/\\x1b[2J: create one"),
+        (("ingest", "\x1b[2J"), "\\x1b[2J: No such file"),
+    ],
+)
+def test_nothing_in_data_or_names_commands_a_terminal(
+    lake: Path, words: tuple[str, ...], shown: str
+) -> None:
+    """In every format and message; what a file or a program gets stays as it is."""
+    odd = "(SELECT chr(27) || '[2J' || chr(7) || chr(155) || '1m' AS v) AS odd"
+    words = tuple(word.replace("FROM odd", f"FROM {odd}") for word in words)
+    _, screen = on_terminal(lake, *words)
+    assert shown in screen
+    assert all(command not in screen for command in ("\x1b[2J", "\x07", "\x9b"))
+    if "csv" in words:
+        assert run(lake, *words).stdout_bytes == b"v\r\n\x1b[2J\x07\xc2\x9b1m\r\n"

@@ -20,7 +20,7 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import ROWS_MAX, render
 from lakelog.errors import ExportRefused
 from lakelog.libraries import alt
-from lakelog.render import FileEnding, OutputFormat, QueryResult, dumps
+from lakelog.render import FileEnding, OutputFormat, QueryResult, dumps, escaped
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def emit(
             # A page is for people, too.
             written = table_result if target.format == "html" else result
             for chunk in written.encode(target.format):
-                out.write(chunk)
+                _write(chunk, out, target)
                 # A reader such as `head` may wait for the first rows while the query still runs.
                 out.flush()
 
@@ -149,7 +149,7 @@ def emit_record(
     """Write one object: as it is in JSON, as text in a table, else as one row."""
     if target.format == "json":
         with open_output(target.path) as out:
-            out.write(dumps(record, indent=True) + b"\n")
+            _write(dumps(record, indent=True) + b"\n", out, target)
     else:
         emit_words([record], target, people)
 
@@ -207,6 +207,15 @@ def write_new(path: str, content: str, advice: str) -> None:
             file.write(content)
     except FileExistsError:
         raise ExportRefused(f"{path} exists: {advice}") from None
+
+
+def _write(chunk: bytes | memoryview, out: BinaryIO, target: OutputTarget) -> None:
+    """Write a piece of a text format: to a file or program as it is, to a terminal without what
+    would control it."""
+    if target.path is None and terminal.is_terminal(sys.stdout):
+        spelling = "\\u{:04x}" if target.format in ("json", "ndjson") else "\\x{:02x}"
+        chunk = escaped(str(chunk, "utf-8", "replace").replace("\r\n", "\n"), spelling).encode()
+    out.write(chunk)
 
 
 def _emit_table(result: QueryResult, out: BinaryIO, target: OutputTarget) -> None:

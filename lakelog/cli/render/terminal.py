@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lakelog.render import escaped, visible
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def paint(message: str, stream: Any, **style: Any) -> str:
 
 
 def say(message: str, **style: object) -> None:
-    """Write a message to stderr."""
+    """Write a message to stderr, in which names of files and events control no terminal."""
+    message = escaped(message)
     painted = paint(message, sys.stderr, **style) if style else message
     click.echo(painted, err=True, color=has_colour(sys.stderr))
 
@@ -99,7 +101,7 @@ class ProgressLine:
         if not self._shown or (time_now < self._next and not 0 < total <= count):
             return
         self._next = time_now + _PAUSE
-        line = f"{self._what}  {self._measure(count, total)}  {note}".rstrip()
+        line = visible(f"{self._what}  {self._measure(count, total)}  {note}".rstrip())
         # One column less than there are: a full line would wrap, and could not be written over.
         sys.stderr.write(f"\r\x1b[K{line[: width() - 1]}")
         sys.stderr.flush()
