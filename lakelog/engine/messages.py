@@ -211,8 +211,8 @@ class EngineMessage(str):
                 )
             hint = f"a field of the payload is data->>'{match[1]}'"
             # Those that the engine has in mind are more than what is near.
-            listed = _CANDIDATES.search(self)
-            if near := did_you_mean(match[1], _NAME.findall(listed[1]) if listed else ()):
+            candidates = _CANDIDATES.search(self)
+            if near := did_you_mean(match[1], _NAME.findall(candidates[1]) if candidates else ()):
                 hint = f"{near} {hint}"
             if match[1] in _OLDER_COLUMNS:
                 hint += f", the older event store's {match[1]} is in omega.events"

@@ -3,7 +3,7 @@
 A `QueryResult` has rows, which it encodes in an `OutputFormat`; a `FileEnding` is what a name says
 of that; `TextLineEncoder` makes lines of batches, of which a `ColumnBatch` is the quick one. A
 `DisplayHead` is what notebooks show, `plot` draws a relation. `dumps`, `text`, `micros` and
-`payload` spell one value, `visible` and, in lines, `escaped` what could control a terminal.
+`payload` spell one value, `visible` what could control a terminal.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +12,6 @@ from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
     from lakelog.render.display import DisplayHead as DisplayHead
-    from lakelog.render.display import escaped as escaped
     from lakelog.render.display import visible as visible
     from lakelog.render.formats import FileEnding as FileEnding
     from lakelog.render.formats import OutputFormat as OutputFormat

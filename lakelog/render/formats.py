@@ -21,7 +21,7 @@ import zstandard
 
 from lakelog.errors import QueryFailed
 from lakelog.libraries import pa, pq
-from lakelog.render.display import TABLE_END, row_html, table_start
+from lakelog.render.display import TABLE_END, escaped, row_html, table_start
 from lakelog.render.values import ValueRow, dumps, records, text
 from lakelog.render.vectors import ColumnBatch, csv_lines, json_lines
 from lakelog.runtime import forks
@@ -117,6 +117,12 @@ class OutputFormat(enum.StrEnum):
     def synonyms(cls) -> dict[str, OutputFormat]:
         """Return other names of formats."""
         return {"jsonl": cls.NDJSON}
+
+    def on_terminal(self, piece: EncodedPiece) -> bytes:
+        """Return a piece of a text format without what would control a terminal."""
+        spelling = "\\u{:04x}" if self in (self.JSON, self.NDJSON) else "\\x{:02x}"
+        lines = str(piece, "utf-8", "replace").replace("\r\n", "\n")
+        return escaped(lines, spelling).encode()
 
 
 _BY_EXTENSION = {f".{form}": form for form in OutputFormat if form != "table"} | {

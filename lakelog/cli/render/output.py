@@ -17,10 +17,10 @@ import click
 from lakelog import export, pictures
 from lakelog.cli.options import combined, flag, option, output_files
 from lakelog.cli.render import terminal
-from lakelog.cli.render.tables import ROWS_MAX, render
+from lakelog.cli.render.tables import ROWS_MAX, names_of, render
 from lakelog.errors import ExportRefused
 from lakelog.libraries import alt
-from lakelog.render import FileEnding, OutputFormat, QueryResult, dumps, escaped
+from lakelog.render import FileEnding, OutputFormat, QueryResult, dumps
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -213,8 +213,7 @@ def _write(chunk: bytes | memoryview, out: BinaryIO, target: OutputTarget) -> No
     """Write a piece of a text format: to a file or program as it is, to a terminal without what
     would control it."""
     if target.path is None and terminal.is_terminal(sys.stdout):
-        spelling = "\\u{:04x}" if target.format in ("json", "ndjson") else "\\x{:02x}"
-        chunk = escaped(str(chunk, "utf-8", "replace").replace("\r\n", "\n"), spelling).encode()
+        chunk = OutputFormat(target.format).on_terminal(chunk)
     out.write(chunk)
 
 
@@ -235,8 +234,8 @@ def _emit_table(result: QueryResult, out: BinaryIO, target: OutputTarget) -> Non
     elif left_out:
         terminal.say(
             f"{len(result.columns) - len(left_out)} of {len(result.columns)} columns shown, not"
-            f" {', '.join(left_out)}; -o or --format csv gives all",
+            f" {names_of(left_out)}; -o or --format csv gives all",
             dim=True,
         )
     if len(rows) > ROWS_MAX:
-        terminal.say(f"{ROWS_MAX} of ? rows shown; -o or --format csv gives all", dim=True)
+        terminal.say(f"the first {ROWS_MAX} rows shown; -o or --format csv gives all", dim=True)

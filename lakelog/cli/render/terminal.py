@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog.render import escaped, visible
+from lakelog.render import visible
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def paint(message: str, stream: Any, **style: Any) -> str:
 
 def say(message: str, **style: object) -> None:
     """Write a message to stderr, in which names of files and events control no terminal."""
-    message = escaped(message)
+    message = "\n".join(map(visible, message.split("\n")))
     painted = paint(message, sys.stderr, **style) if style else message
     click.echo(painted, err=True, color=has_colour(sys.stderr))
 
