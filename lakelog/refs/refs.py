@@ -383,6 +383,9 @@ class Refs(TagRefs):
         newest = max(self._own(branch), default=0)
         if newest < hinted:
             raise self._damaged(KEYS.move(branch, hinted), "the move is missing")  # F11.3
+        if not newest and not self._volume.change_time(KEYS.heads):
+            place = self._volume.location(KEYS.heads)
+            raise UnknownRef(f"no branch {branch!r}: {place} is gone: was the lake moved?")
         if not newest:
             raise UnknownRef(f"no branch {branch!r}: see `lakelog branch --list`")
         return newest

@@ -14,7 +14,14 @@ import lakelog
 from lakelog import document
 from lakelog.cli.exits import FAILED, USAGE
 from lakelog.disk import disk
-from lakelog.errors import AlreadyExists, DamagedLake, InvalidName, LakeNotFound, UnsupportedStore
+from lakelog.errors import (
+    AlreadyExists,
+    DamagedLake,
+    InvalidName,
+    LakeNotFound,
+    UnknownRef,
+    UnsupportedStore,
+)
 from lakelog.settings import DEFAULTS, parse, to_dict
 from lakelog.store import Store
 from tests.support import damage
@@ -189,3 +196,15 @@ def test_settings_are_kept_whole(lake: lakelog.Lake) -> None:
     lake.store.change_settings(parse(wanted))
     with lakelog.open(lake.path) as again:
         assert to_dict(again.store.settings) == wanted
+
+
+def test_a_read_of_a_lake_that_was_moved_says_so(make_lake: MakeLake) -> None:
+    """Not that a branch is missing, which would send somebody to the list of branches."""
+    lake = make_lake()
+    lake.append([{"type": "A"}])
+    lake.settle()
+    os.rename(lake.path, f"{lake.path}-moved")
+    with pytest.raises(UnknownRef, match="is gone: was the lake moved"):
+        lake.count()
+    os.rename(f"{lake.path}-moved", lake.path)
+    assert lake.count() == 1

@@ -22,6 +22,7 @@ ROWS_MAX = 200
 GAP = 2
 # Wider than any terminal, and short enough that a payload of megabytes costs nothing.
 _CELL_MAX = 300
+_NAMES_MAX = 15
 _TEXT_MIN = 8
 _TEXT_GOOD = 20
 _PLAN = ["explain_key", "explain_value"]
@@ -148,6 +149,14 @@ def cell(value: object) -> str:
     if len(line) > _CELL_MAX:
         line = line[:_CELL_MAX] + "…"
     return visible(line)
+
+
+def names_of(columns: Sequence[str]) -> str:
+    """Return the names of columns for a line of text, of many the first ones."""
+    names = [cell(name) for name in columns[:_NAMES_MAX]]
+    if more := len(columns) - len(names):
+        names.append(f"and {more} more")
+    return ", ".join(names)
 
 
 def second(time_us: int) -> datetime.datetime:

@@ -16,7 +16,7 @@ from lakelog.cli import exits
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import is_cancelled
 from lakelog.cli.render.output import OutputTarget, write_text
-from lakelog.cli.render.tables import ROWS_MAX, cell, render
+from lakelog.cli.render.tables import ROWS_MAX, cell, names_of, render
 from lakelog.cli.render.terminal import many
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
@@ -37,7 +37,7 @@ def draw(result: QueryResult) -> tuple[str, str, str]:
     note = ".format csv shows all" if is_cut or left_out else ""
     if left_out:
         shown_columns = f"{len(result.columns) - len(left_out)} of {len(result.columns)} columns"
-        note = f"{shown_columns}, not {', '.join(map(cell, left_out))}; {note}"
+        note = f"{shown_columns}, not {names_of(left_out)}; {note}"
     return drawing, count_words, note
 
 
