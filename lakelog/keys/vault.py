@@ -117,8 +117,9 @@ class Vault:
         secret = self._secrets.get(head[_KEY_ID])
         if secret is None:
             raise InvalidKey(
-                f"the data key {head[_KEY_ID].hex()} is missing, which lakelog.json does not have:"
-                " take that file from a copy of the lake"
+                f"the data key {head[_KEY_ID].hex()} is missing, which lakelog.json does not have"
+                " under this master key: take that file from a copy of the lake, or restart with"
+                " the present master key if it was changed"
             )
         return secret
 

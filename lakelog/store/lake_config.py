@@ -109,8 +109,15 @@ class LakeConfig:
         """Open the data keys that it holds, if the lake is encrypted. Raises InvalidKey."""
         if "encryption" in body:
             VAULT.unlock(self._paths.root, keys.KeyRing.of_json(body["encryption"]))
+            VAULT.finders.setdefault(self._paths.root, self._find)
         elif VAULT.lakes:
             VAULT.forget_lake(self._paths.root)
+
+    def _find(self, key_id: bytes) -> None:
+        """Look for a data key that another process has made. Raises InvalidKey."""
+        ring = keys.KeyRing.of_json(self.read().get("encryption"))
+        if key_id.hex() in ring.keys:
+            VAULT.unlock(self._paths.root, ring)
 
     def protect(self, body: JsonObject) -> None:
         """Note which fields of the lake are protected. Raises InvalidKey."""

@@ -105,7 +105,7 @@ class Attachment(Protocol):
 
     def answer(self, request: JsonObject) -> bytes:
         """Do what `relay` asks for: bring objects here, by their `keys`, or return `length` bytes
-        of the file of names `key` from `start` on, or a `data_key`."""
+        of the file of names `key` from `start` on."""
 
     def by_ranges(self, entries: Iterable[SegmentEntry]) -> set[str]:
         """Have segments that are not here read by ranges where that can be; return their

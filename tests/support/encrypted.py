@@ -47,6 +47,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LAKELOG_KEY", raising=False)
     VAULT.lakes.clear()
     VAULT._secrets.clear()
+    VAULT.finders.clear()
 
 
 def found(root: Path, words: Iterable[str]) -> list[str]:

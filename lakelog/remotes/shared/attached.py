@@ -104,10 +104,7 @@ class BucketAttachment:
 
     def answer(self, request: JsonObject) -> bytes:
         """Do what such a process asks for, which may be in the hands of others: bring objects here,
-        or return bytes of a file of names, or a data key. Raises TransferRefused, Unreachable,
-        InvalidKey, OSError."""
-        if "data_key" in request:
-            return VAULT.secret_of(bytes(8) + bytes.fromhex(request["data_key"]))
+        or return bytes of a file of names. Raises TransferRefused, Unreachable, OSError."""
         if "keys" in request:
             self.fetch([self._file(key) for key in request["keys"]])
             return b""

@@ -104,8 +104,7 @@ def main() -> None:
     with contextlib.suppress(OSError):  # a lake that cannot be written is read all the same
         Folder(store.paths.cache).make()
     needs = BucketNeeds(output)
-    if store.attachment is not None:
-        store.attachment.relay(needs.ask)
+    needs.relay(store)
     is_confined = confine(store.paths, store.paths.cache, limits.memory, limits.spill, of_lake=[""])
     lake = Lake(store, plan["branch"])
     if plan["is_warm"]:

@@ -1,7 +1,8 @@
 """Requests to the bucket of a shared lake, which the server makes for its processes: those reach no
-network, and write nothing of the lake.
+network, and write nothing of the lake. It finds data keys that others have made, too.
 
-    NEED     the number of a request, and what is asked of `BucketAttachment.answer`; as JSON
+    NEED     the number of a request, and what is asked of `BucketAttachment.answer`, or a
+             `data_key`; as JSON
     GIVEN    a line of JSON with the number, and `error` and `message` where it failed; then bytes
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Callable
 import orjson
 
 from lakelog.errors import LakelogError, TransferRefused, Unreachable
+from lakelog.keys import VAULT
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.query_limits import FrameSender, QueryRefused
 from lakelog.store import Store
@@ -39,6 +41,16 @@ class BucketNeeds:
     def __init__(self, output: FrameSender) -> None:
         self._output, self._numbers = output, itertools.count(1)
         self._answers: dict[int, _Answers] = {}
+
+    def relay(self, store: Store) -> None:
+        """Have the server fetch and find what a lake has that is not here."""
+        if store.attachment is not None:
+            store.attachment.relay(self.ask)
+        if store.paths.keys is not None:
+            VAULT.finders[store.paths.root] = self._find
+
+    def _find(self, key_id: bytes) -> None:
+        VAULT.learn({key_id.hex(): self.ask({"data_key": key_id.hex()}).hex()})
 
     def ask(self, request: JsonObject) -> bytes:
         """Have a request made. Raises FileNotFoundError, TransferRefused, Unreachable,
@@ -100,6 +112,8 @@ class BucketRelay:
 
     def _answered(self, request: JsonObject, allowance: FetchAllowance) -> bytes:
         attachment = self._store.attachment
+        if "data_key" in request:
+            return VAULT.secret_of(bytes(8) + bytes.fromhex(request["data_key"]))
         if attachment is None:
             raise FileNotFoundError(self._root)
         if "keys" not in request:

@@ -272,8 +272,7 @@ def main() -> None:
     limits = QueryLimits(**plan["limits"])
     session, is_confined, spill = _session(plan["root"], plan["branch"], limits)
     needs = BucketNeeds(output)
-    if session.store.attachment is not None:
-        session.store.attachment.relay(needs.ask)
+    needs.relay(session.store)
     # The engine is started, so that the first query does not wait for it.
     session.connect().cursor().execute("SELECT 1").fetchall()
     output.send(wire.HEAD, orjson.dumps({"confined": is_confined, "spill": spill}))

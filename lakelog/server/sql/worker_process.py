@@ -11,10 +11,13 @@ import sys
 import orjson
 
 from lakelog.disk import Folder
+from lakelog.errors import LakelogError
 from lakelog.keys import VAULT
+from lakelog.paths import Paths
 from lakelog.runtime import interpreter
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.query_limits import QueryLimits, QueryRefused
+from lakelog.store import LakeConfig
 
 _BUFFER = 1 << 20
 """Bytes of an answer that wait in the server; a process that is ahead of its client waits."""
@@ -70,6 +73,9 @@ class WorkerProcess:
         }
         # By its input and not its environment, which other users of the machine may see.
         if VAULT.lakes:  # it has not the environment from which the server has them
+            config = LakeConfig(Paths(root))
+            with contextlib.suppress(LakelogError):
+                config.open_keys(config.read_to_change())  # others may have made one since
             plan["keys"] = VAULT.secrets()
         try:
             await worker._write(orjson.dumps(plan) + b"\n")
