@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import pytest
 
 import lakelog
 from lakelog.anomalies import AnomalyFinding, Incident, finding_events
+from lakelog.collect import status_path
 from lakelog.errors import InvalidSearch, UnknownRef
 from lakelog.lake import Lake
 from lakelog.search import Search
@@ -234,6 +236,17 @@ def test_a_clock_that_was_ahead_makes_no_source_silent(tmp_path: Path) -> None:
             for day in each
         )
         assert [row["source"] for row in ask(lake, "overview")["silent"]] == ["gone"]
+
+
+@pytest.mark.parametrize(("age", "is_running"), [(5, True), (3600, False), (-3600, False)])
+def test_a_watcher_runs_whose_last_round_is_of_now(
+    tmp_path: Path, age: int, is_running: bool
+) -> None:
+    """One that was killed while the clock was ahead does not run until the clock is there again."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        Path(status_path(lake)).write_text(json.dumps({"last_round": time.time() - age}))
+        (watcher,) = ask(lake, "storage")["watchers"]
+        assert watcher["running"] is is_running
 
 
 def test_a_lake_of_the_future_has_silent_sources(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def watchers(lake: Lake) -> list[dict[str, object]]:
         statuses.append(
             {
                 "watches": name,
-                "running": time.time() - last_round < _FRESH_SECONDS,
+                "running": abs(time.time() - last_round) < _FRESH_SECONDS,
                 "roots": [str(root)[:300] for root in status.get("roots", [])][:20],
                 "files": status.get("files"),
                 "events": status.get("events"),
