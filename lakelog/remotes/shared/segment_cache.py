@@ -73,7 +73,7 @@ class SegmentCache:
     def _note(self, digests: list[str]) -> None:
         """Note that objects are read now."""
         now = time.time()
-        due = [d for d in digests if now - self._read_at.get(d, 0) > _NOTED_AGAIN]
+        due = [d for d in digests if not 0 <= now - self._read_at.get(d, 0) <= _NOTED_AGAIN]
         if len(self._read_at) + len(due) > _READS_MAX:
             self._read_at.clear()  # each costs one more line
         self._read_at.update(dict.fromkeys(due[:_READS_MAX], now))
@@ -98,10 +98,13 @@ class SegmentCache:
         if excess <= 0 and self._log_bytes() <= 2 * _LINE * len(files) + _LOG_SPARE:
             return 0
         read_at, freed, remaining = self._last_reads(), 0, {digest for digest, *_ in files}
-        files = [(d, p, size, max(read_at.get(d, 0), stamp)) for d, p, size, stamp in files]
-        resting = time.time() - _RESTING_SECONDS
-        for digest, path, size, last_read in sorted(files, key=lambda file: file[3]):
-            if freed >= excess or last_read > resting:
+        now = time.time()
+        resting = now - _RESTING_SECONDS
+        last_reads = {d: max(read_at.get(d, 0), stamp) for d, _, _, stamp in files}
+        # What a clock that was ahead wrote must not keep a file for as long.
+        last_reads = {d: last if last <= now else resting for d, last in last_reads.items()}
+        for digest, path, size, _ in sorted(files, key=lambda file: last_reads[file[0]]):
+            if freed >= excess or last_reads[digest] > resting:
                 break
             # What is not published yet is nowhere else.
             if path.startswith(self._paths.cache) or self._volume.bucket.exists(self._key(path)):

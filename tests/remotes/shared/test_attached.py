@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -273,6 +274,24 @@ def test_the_cache_drops_published_segments_that_nobody_reads(
         assert not list((tmp_path / "small" / "segments").glob("*/*.parquet"))
         monkeypatch.undo()
         assert len(numbers(lake)) == 500
+    machines.close()
+
+
+def test_the_cache_drops_what_was_read_by_a_clock_that_was_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = SharedMachines(tmp_path)
+    append(machines["a"], *range(500))
+    machines["a"].exchange()
+    attach(machines.url, str(tmp_path / "small"), cache=1)
+    with lakelog.open(str(tmp_path / "small")) as lake:
+        real = time.time
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: real() + 86_400)
+            assert len(numbers(lake)) == 500
+        monkeypatch.setattr(segment_cache, "_RESTING_SECONDS", 0)
+        lake.exchange()
+        assert not list((tmp_path / "small" / "segments").glob("*/*.parquet"))
     machines.close()
 
 
