@@ -151,6 +151,15 @@ def test_health_counts_what_is_recent_by_now(make_lake: MakeLake) -> None:
     assert (first["events"], first["events_1h"], first["failures_1h"]) == (3, 2, 1)
     assert (later["events_1h"], later["failures_1h"], later["events_24h"]) == (1, 0, 3)
     assert later["quiet_seconds"] == 59 * 60
+    # One of a clock that is years ahead, and one of another that is by seconds.
+    lake.append([event(10**6, "PING"), {"type": "PING", "time": (START + MINUTE * 160) / 1e6}])
+    quiet = [
+        views.read(lake, "health", now=START + m * MINUTE - 1).to_pylist()[0]["quiet_seconds"]
+        for m in (160, 161, 162)
+    ]
+    assert quiet == [pytest.approx(seconds) for seconds in (3600, 60, 120)]
+    (none,) = views.read(lake, "health", now=START - MINUTE).to_pylist()
+    assert (none["events"], none["quiet_seconds"]) == (5, None)
 
 
 def test_since_and_until_cut_the_events(make_lake: MakeLake) -> None:

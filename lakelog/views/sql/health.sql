@@ -14,7 +14,8 @@ FROM partials GROUP BY minute
 WITH recent AS (SELECT *, epoch_us($now) // 60000000 AS present FROM state)
 SELECT coalesce(sum(events), 0)::BIGINT AS events, min(first) AS first, max(last) AS last,
     epoch(max(last)) - epoch(min(first)) AS uptime_seconds,
-    epoch($now) - epoch(max(last)) AS quiet_seconds,
+    -- Of clocks that were ahead nothing is known: their events must not hide that all are silent.
+    epoch($now) - epoch(max(least(last, $now)) FILTER (minute <= present)) AS quiet_seconds,
     coalesce(sum(events) FILTER (minute > present - 60 AND minute <= present), 0)::BIGINT
         AS events_1h,
     coalesce(sum(failures) FILTER (minute > present - 60 AND minute <= present), 0)::BIGINT
