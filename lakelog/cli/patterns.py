@@ -146,13 +146,17 @@ def _record(lake: Lake, ids: set[str]) -> None:
     """Append templates that are not recorded yet, and what the older event store says of all."""
     # Each is recorded once: as it is in the lake, whatever messages were listed.
     rows = views.patterns(lake).to_pylist()
-    # Measured from the newest event and not the clock: logs of last year have a last hour, too.
-    ((total, recent),) = lake.sql(
-        "SELECT count(*), count(*) FILTER (time > (SELECT max(time) FROM events)"
-        " - INTERVAL 1 HOUR) FROM events WHERE NOT starts_with(coalesce(source, ''), 'lakelog ')"
+    # Measured from the newest event and not the clock: logs of last year have a last hour, too. A
+    # clock that was ahead once must not make all else the past.
+    ((total, recent, newest),) = lake.sql(
+        "WITH own AS ("
+        "SELECT time FROM events WHERE NOT starts_with(coalesce(source, ''), 'lakelog ')"
+        "), newest AS (SELECT coalesce(max(time) FILTER (time < now() + INTERVAL 1 DAY), max(time))"
+        " AS due FROM own) SELECT count(*), count(*) FILTER (time > due - INTERVAL 1 HOUR"
+        " AND time <= due), max(due) FROM own, newest"
     ).fetchall()
     stats = lake.stats()
-    statistics = statistics_event(rows, total, recent, stats.bytes + stats.wal_bytes)
+    statistics = statistics_event(rows, total, recent, stats.bytes + stats.wal_bytes, newest)
     templates = (row for row in rows if row["pattern_id"] in ids)
     lake.append([*pattern_events(templates), *([statistics] if statistics else [])])
 

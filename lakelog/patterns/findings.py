@@ -49,16 +49,21 @@ def pattern_events(rows: Iterable[PatternRow]) -> list[dict[str, Any]]:
 
 
 def statistics_event(
-    rows: Iterable[PatternRow], total_events: int, last_hour: int, storage_bytes: int
+    rows: Iterable[PatternRow],
+    total_events: int,
+    last_hour: int,
+    storage_bytes: int,
+    newest_event: datetime.datetime,
 ) -> dict[str, Any] | None:
     """Return an event of type SYSTEM_STATS: `active_embryos` are the templates with a message in
-    the day before the newest one, `avg_fitness` is the mean of their confidence by message. None
-    without templates. One state has one such event, however often it is recorded."""
+    the day before the newest one up to `newest_event`, `avg_fitness` is the mean of their
+    confidence by message. None without templates. One state has one such event, however often it
+    is recorded."""
     templates = list(rows)
     if not templates:
         return None
     # By the newest message and not by the clock: one state has one such event.
-    newest = max(row["last_seen"] for row in templates)
+    newest = min(max(row["last_seen"] for row in templates), newest_event)
     active = [row for row in templates if row["last_seen"] > newest - _ACTIVE]
     messages = sum(row["count"] for row in active)
     fitness = sum(row["count"] * confidence(row["count"]) for row in active) / messages

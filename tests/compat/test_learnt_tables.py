@@ -59,6 +59,19 @@ def test_recorded_templates_are_patterns_of_the_older_store(lake: lakelog.Lake) 
     assert counts[0] == (5, True)
 
 
+def test_a_clock_that_was_ahead_does_not_date_the_statistics(lake: lakelog.Lake) -> None:
+    """Those of a lake with one event of the future are as of the others."""
+    query = (
+        "SELECT time, (data->>'active_embryos')::INT, (data->>'events_per_second')::DOUBLE * 3600"
+        " FROM events WHERE type = 'SYSTEM_STATS' ORDER BY seq"
+    )
+    run(lake, "patterns", "--record")
+    lake.append({"type": "log", "source": "web", "time": "2999-01-01", "message": "took 5 ms"})
+    run(lake, "patterns", "--record")
+    now = BEGIN + datetime.timedelta(days=3)
+    assert lake.sql(query).fetchall() == [(now, 1, 4.0)] * 2
+
+
 def test_what_was_recorded_is_no_pattern_itself(lake: lakelog.Lake) -> None:
     before = lake.sql("SELECT template, count FROM patterns ORDER BY 1").fetchall()
     run(lake, "patterns", "--record")
