@@ -165,8 +165,10 @@ class Intake:
     def run(self) -> None:
         """Store all of standard input, and report the counts at the end."""
         start = time.monotonic()
+        # What is typed would stand in the same line.
+        is_quiet = self._app.quiet or terminal.is_terminal(sys.stdin)
         try:
-            with self._app.progress("storing", "events") as progress:
+            with terminal.ProgressLine("storing", "events", is_quiet) as progress:
                 for line in documents(split(chunks())):
                     if line is not None:
                         self.take(line)

@@ -16,8 +16,9 @@ import sys
 import termios
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -79,8 +80,12 @@ def until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> No
         time.sleep(0.05)
 
 
-def on_terminal(lake: Path, *words: str, typed: bytes = b"") -> tuple[int, str]:
-    """Run on a terminal of 80 columns; type once it asks; return exit code and screen text."""
+def on_terminal(
+    lake: Path, *words: str, typed: Mapping[bytes, bytes] = MappingProxyType({})
+) -> tuple[int, str]:
+    """Run on a terminal of 80 columns; type an answer to each text in turn once it is shown; return
+    exit code and screen text."""
+    answers = list(typed.items())
     child, screen = pty.fork()
     if child == 0:
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -88,10 +93,9 @@ def on_terminal(lake: Path, *words: str, typed: bytes = b"") -> tuple[int, str]:
     shown = b""
     for chunk in _chunks(screen):
         shown += chunk
-        if typed and b"[y/N]" in shown:
+        if answers and answers[0][0] in shown:
             time.sleep(0.2)
-            os.write(screen, typed)
-            typed = b""
+            os.write(screen, answers.pop(0)[1])
     os.close(screen)
     _, status = os.waitpid(child, 0)
     text = shown.decode().replace("\r\n", "\n")
@@ -229,7 +233,7 @@ def test_a_terminal_is_asked_before_repair(lake: Path, typed: bytes, code: int) 
     """repair asks; anything but yes changes nothing."""
     run(lake, "snapshot")
     flip(segments(lake)[0])
-    found, shown = on_terminal(lake, "repair", typed=typed)
+    found, shown = on_terminal(lake, "repair", typed={b"[y/N]": typed})
     assert found == code, shown
     assert "[y/N]" in shown
     assert bool(list((lake / "cache").glob("damaged/*"))) is (code == 0)
@@ -389,3 +393,12 @@ def test_nothing_in_data_or_names_commands_a_terminal(
     assert all(command not in screen for command in ("\x1b[2J", "\x07", "\x9b"))
     if "csv" in words:
         assert run(lake, *words).stdout_bytes == b"v\r\n\x1b[2J\x07\xc2\x9b1m\r\n"
+
+
+def test_lines_typed_at_a_terminal_stand_alone(lake: Path) -> None:
+    """No line of progress stands before what is typed next."""
+    typed = {b"Ctrl-D ends them": b'{"type":"TYPED"}\n', b'"TYPED"}': b"\x04"}
+    code, screen = on_terminal(lake, "append", typed=typed)
+    assert code == 0
+    assert "stored 1 event in" in screen
+    assert "storing" not in screen

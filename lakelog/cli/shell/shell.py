@@ -58,7 +58,7 @@ SYNONYMS = {
 }
 """What people type who know other shells; `\\d` without a name lists the tables."""
 _HELP = """
-psql's \\d, \\d NAME, \\dt, \\timing, \\? and \\q work, too; so do help, quit and exit.
+psql's \\d, \\d NAME, \\dt, \\timing, \\? and \\q work, too; so do help, quit, exit.
 A statement may take many lines and ends with ;  Alt-Enter runs it as it is.
 Tab completes, Ctrl-R searches the history, Ctrl-X Ctrl-E opens $EDITOR.
 Ctrl-C clears the line, or stops the statement that runs. Tables, views, macros
