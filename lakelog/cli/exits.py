@@ -225,10 +225,21 @@ def is_engine(error: BaseException) -> bool:
 
 def _words_of_disk(error: OSError) -> str:
     path = error.filename2 or error.filename
+    if path is None and error.errno == errno.ENOENT and not _has_directory():
+        return "the directory that this shell is in was removed: change to another one"
     reason = _DISK_WORDS.get(error.errno or 0) or EngineMessage(error.strerror or str(error)).gist()
     message = f"{os.fsdecode(path)}: {reason}" if isinstance(path, (str, bytes)) else reason
     # What was interrupted by it, and who goes on.
     return "; ".join([message, *getattr(error, "__notes__", [])])
+
+
+def _has_directory() -> bool:
+    """Whether the current directory is still there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _drop_stdout() -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from lakelog.disk import File, FileSystem, Folder, disk
-from lakelog.errors import AlreadyExists, DamagedLake, InvalidName
+from lakelog.errors import AlreadyExists, DamagedLake, InvalidName, LakeNotFound
 from lakelog.paths import FileNames, Paths
 from lakelog.store.lake_config import LakeConfig
 
@@ -59,6 +59,17 @@ def refuse_orphan(paths: Paths) -> None:
     # In this order, as nobody appends before lakelog.json is there.
     if _has_contents(paths) and not File(paths.config).exists():
         raise DamagedLake(paths.config, "it is missing, though the lake holds moves or events")
+
+
+def not_found(paths: Paths, error: OSError) -> LakeNotFound:
+    """Return the error for a place where no lakelog.json could be read. Raises DamagedLake where a
+    lake lost it."""
+    if isinstance(error, FileNotFoundError):
+        refuse_orphan(paths)
+    # Who works inside of a lake looks for ./lake there.
+    if outer := _lake_above(paths.root):
+        return LakeNotFound(f"no lake at {paths.root}, but at {outer}: name that one")
+    return LakeNotFound(f"no lake at {paths.root}: create one with `lakelog init`")
 
 
 def _has_contents(paths: Paths) -> bool:

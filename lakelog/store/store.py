@@ -39,7 +39,7 @@ from lakelog.refs import Head, Move, Refs, author, escape_text
 from lakelog.settings import DEFAULTS, Settings, parse
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.lake_config import LakeConfig
-from lakelog.store.new_directory import make_directories, refuse_orphan, require_unicode
+from lakelog.store.new_directory import make_directories, not_found, require_unicode
 from lakelog.store.received_segments import ReceivedSegments
 from lakelog.store.verified_files import VerifiedFiles
 from lakelog.volume import DirectoryVolume, ErasedStates, Volume
@@ -420,9 +420,7 @@ class Store:
         except NotRegular as error:
             raise DamagedLake(paths.config, str(error)) from None
         except (FileNotFoundError, NotADirectoryError) as error:
-            if isinstance(error, FileNotFoundError):
-                refuse_orphan(paths)
-            raise LakeNotFound(f"no lake at {paths.root}: create one with `lakelog init`") from None
+            raise not_found(paths, error) from None
         require_unicode(paths.root)
         try:
             body = document.decode(data)

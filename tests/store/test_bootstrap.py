@@ -208,3 +208,23 @@ def test_a_read_of_a_lake_that_was_moved_says_so(make_lake: MakeLake) -> None:
         lake.count()
     os.rename(f"{lake.path}-moved", lake.path)
     assert lake.count() == 1
+
+
+def test_inside_of_a_lake_it_is_named(lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """./lake is not there; the directory that somebody is in is meant."""
+    monkeypatch.chdir(lake.path)
+    said = run("lake", "stats", code=FAILED).stderr
+    assert f"no lake at {lake.path}/lake, but at {lake.path}: name that one" in said
+
+
+def test_a_removed_current_directory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a file of which nobody knows which."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    said = run("lake", "stats", code=FAILED).stderr
+    assert said == (
+        "lakelog: error: the directory that this shell is in was removed: change to another one\n"
+    )
