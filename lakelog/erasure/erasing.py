@@ -134,7 +134,7 @@ def find(store: Store, chooser: Chooser, progress: ProgressCallback | None = Non
 
 def branches_with(store: Store, findings: ChosenRows) -> dict[str, int]:
     """How many chosen events the newest state of each branch has, if any."""
-    heads = {branch: store.refs.head(branch).move.snapshot for branch in _branches(store)}
+    heads = {branch: store.refs.head(branch).move.snapshot for branch in store.refs.branches()}
     counts = {branch: findings.events_in(store, digest) for branch, digest in heads.items()}
     return {branch: count for branch, count in counts.items() if count}
 
@@ -143,10 +143,6 @@ def tags_with(store: Store, findings: ChosenRows) -> dict[str, int]:
     """How many chosen events the state of each tag has, if any."""
     counts = {tag.name: findings.events_in(store, tag.snapshot) for tag in store.refs.tags()}
     return {name: count for name, count in counts.items() if count}
-
-
-def _branches(store: Store) -> list[str]:
-    return store.refs.branches()
 
 
 def erase(
@@ -291,7 +287,7 @@ class ErasureRun:
                 store.attachment.erasures.share(erasure)
             # Of a branch that was made meanwhile nobody knows it yet.
             store.attachment.refresh(store)
-        for branch in _branches(store):
+        for branch in store.refs.branches():
             self._move(branch)
         # A state that others published meanwhile is read once more in the next round: until another
         # stands in its place nothing may go that it names.
@@ -419,7 +415,11 @@ class ErasureRun:
             if is_told and not entries and not self._store.erased.holds(head.move.snapshot):
                 return None  # it never had the rows
             # A state of its own, which needs no record to be read.
-            return Change("erase", message, entries=entries)
+            if self._store.attachment is not None or not entries:
+                return Change("erase", message, entries=entries)
+            # On pages without what was replaced: what is published from now on names none of it.
+            redactor = self._redactor(rewriting.history_of_state(self._store, state), ())
+            return Change("erase", message, onto=redactor.redacted(state))
 
         publish(self._store, branch, plan)
         self._told.add(branch)

@@ -105,6 +105,12 @@ def history_of(store: Store) -> History:
     return history
 
 
+def history_of_state(store: Store, state: Manifest) -> History:
+    """Return one state, with its pages. Raises Damaged."""
+    pages = {page.digest: store.manifests.peek(page) for page in state.pages}
+    return History({state.digest: state}, pages=pages, roots=(state.digest,))
+
+
 def _readable(
     store: Store, tags: Iterable[Tag], digests: Iterable[str]
 ) -> Iterator[tuple[str, Callable[[], Manifest]]]:
@@ -231,18 +237,24 @@ class Redactor:
         """Write the states that name such a segment; return the digest of the new one by each."""
         replaced = {}
         for digest, state in (self._history.states | self._history.incomplete).items():
-            pages = [self._page(page) for page in state.pages]
-            recent = self._entries(state.recent)
-            if pages == list(state.pages) and recent == state.recent:
-                continue
-            new = dataclasses.replace(
-                state,
-                pages=tuple(page for page in pages if page is not None),
-                recent=recent,
-                totals=self._totals(state),
-            )
-            replaced[digest] = self._store.manifests.write(new).digest
+            new = self.redacted(state)
+            if new is not state:
+                replaced[digest] = self._store.manifests.write(new).digest
         return replaced
+
+    def redacted(self, state: Manifest) -> Manifest:
+        """Return a state as it is to be read, which is not written yet, but its pages are; the
+        state itself where it names no such segment."""
+        pages = [self._page(page) for page in state.pages]
+        recent = self._entries(state.recent)
+        if pages == list(state.pages) and recent == state.recent:
+            return state
+        return dataclasses.replace(
+            state,
+            pages=tuple(page for page in pages if page is not None),
+            recent=recent,
+            totals=self._totals(state),
+        )
 
     def _page(self, page: Page) -> Page | None:
         """The page that stands in the place of one, None where nothing is left of it."""
