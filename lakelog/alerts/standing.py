@@ -26,7 +26,6 @@ from lakelog.erased import copies
 from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.lake import Lake
-from lakelog.manifest import Manifest
 from lakelog.query import NewestEvents
 from lakelog.refs import Head, only_grew
 from lakelog.sql import literal
@@ -231,14 +230,16 @@ def read_standing(lake: Lake, earlier: Iterable[str] | None = None) -> AlertStan
     what was told is not unsaid by a rollback. `earlier` are the states that rollbacks left."""
     store, entries = lake.store, list[tuple[str, JsonObject]]()
     # Each segment is read once, however many states have it.
-    keys = {segment.key for segment in _segments(lake, store.state(lake.branch_name))}
+    current = store.manifests.segments(store.state(lake.branch_name), "events")
+    keys = {segment.key for segment in current}
     groups = list[list[SegmentEntry]]()
     for snapshot in earlier_states(lake) if earlier is None else earlier:
         # Nothing else says it any more where gc took the state.
         with contextlib.suppress(LakelogError):
-            segments = _segments(lake, store.manifests.load(snapshot))
-            groups.append([segment for segment in segments if segment.key not in keys])
-            keys.update(segment.key for segment in segments)
+            segments = store.manifests.segments(store.manifests.load(snapshot), "events")
+            others = [segment for segment in segments if segment.key not in keys]
+            groups.append(NewestEvents.matching_segments(lake.engine, others, OWN))
+            keys.update(segment.key for segment in others)
     try:
         entries += _entries_of(lake, [segment for group in groups for segment in group])
     except LakelogError:  # one of them is gone or damaged
@@ -252,11 +253,6 @@ def read_standing(lake: Lake, earlier: Iterable[str] | None = None) -> AlertStan
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError, OverflowError):
             standing.add(event_type, document)
     return standing
-
-
-def _segments(lake: Lake, state: Manifest) -> list[SegmentEntry]:
-    """Return the segments of a state that may have events of alerts."""
-    return NewestEvents.matching_segments(lake.store, lake.engine, state, OWN)
 
 
 def _entries_of(lake: Lake, segments: list[SegmentEntry]) -> list[tuple[str, JsonObject]]:

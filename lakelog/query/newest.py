@@ -51,8 +51,9 @@ class NewestEvents:
         if count <= 0:
             return []
         self._connect()  # knows how, if fields became protected meanwhile
-        segments = self.matching_segments(self._store, self._connect, state, self._condition)
-        return self.last_of(segments, count)
+        segments = self._store.manifests.segments(state, "events")
+        matching = self.matching_segments(self._connect, segments, self._condition)
+        return self.last_of(matching, count)
 
     def last_of(self, segments: list[SegmentEntry], count: int, step: int = 1) -> list[pa.Table]:
         """Return the newest `count` events of segments that match, in order of seq; so many of them
@@ -100,10 +101,9 @@ class NewestEvents:
 
     @staticmethod
     def matching_segments(
-        store: Store, connect: Connect, state: Manifest, condition: str | None
+        connect: Connect, entries: list[SegmentEntry], condition: str | None
     ) -> list[SegmentEntry]:
-        """The segments of events of a state that may hold what matches a condition."""
-        entries = store.manifests.segments(state, "events")
+        """The segments of events that may hold what matches a condition."""
         if condition is None:
             return entries
         mentions = Query.of(connect().cursor(), f"SELECT * FROM events WHERE (\n{condition}\n)")

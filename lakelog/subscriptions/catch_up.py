@@ -47,7 +47,7 @@ def read(
     """
     entries = store.manifests.segments(state, "events")
     entries = sorted((e for e in entries if e.seq[1] >= position.seq), key=lambda e: e.seq)
-    matching = {e.key for e in NewestEvents.matching_segments(store, connect, state, condition)}
+    matching = {e.key for e in NewestEvents.matching_segments(connect, entries, condition)}
     while position.seq < state.next_seq:
         upto = position.upto or _window_end(entries, position.seq, state.next_seq)
         window = [e for e in entries if e.seq[1] >= position.seq and e.seq[0] < upto]
