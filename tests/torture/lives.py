@@ -14,6 +14,8 @@ from tests.torture.case import Case, Row
 STEPS = 20
 ON_DISK = 4
 """Each so many a history is on the disk, where numbers of inodes are used again, not in memory."""
+DISK = "/var/tmp"
+"""What is on a disk even where the usual directory for temporary files is in memory."""
 
 
 def lives(case: Case) -> None:
@@ -24,7 +26,7 @@ def lives(case: Case) -> None:
     case.patch.setattr(watch, "GRACE", 0.0)
     with (
         lakes.opened(str(case.place / "lake")) as lake,
-        tempfile.TemporaryDirectory(dir=None if case.number % ON_DISK == 3 else case.place) as home,
+        tempfile.TemporaryDirectory(dir=DISK if case.number % ON_DISK == 3 else case.place) as home,
     ):
         way = WAYS[case.number // 2 % len(WAYS)] if case.number % 2 else ""
         history = History(lake, Path(home) / "logs", case.dice, way)
