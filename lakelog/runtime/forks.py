@@ -39,7 +39,7 @@ def _call_hooks() -> None:
     _calling = os.getpid()
     # Garbage of the parent may hold results of the engine, which is freed by threads that are not
     # here: a collection would wait for them for ever, or crash. What was there stays.
-    if "duckdb" in sys.modules:
+    if "_duckdb" in sys.modules:
         gc.freeze()
     for hook in list(_HOOKS):
         hook()

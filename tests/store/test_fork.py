@@ -279,6 +279,32 @@ def test_a_child_frees_no_engine_of_its_parent(make_lake: MakeLake) -> None:
     assert found(lake) == ["child", "parent"]
 
 
+def test_a_child_frees_no_engine_that_runs_only_sql(tmp_path: Path) -> None:
+    """Nor one that was loaded without the package of relations, as for counts and verbs."""
+    script = """
+import gc, os, signal, sys, lakelog
+from lakelog import database
+lake = lakelog.open(sys.argv[1])
+gc.disable()
+for _ in range(3):
+    engine = database.connect_engine(lake.store.paths, lake.store.settings).cursor()
+    engine.execute("SELECT i FROM range(10_000_000) t(i)").fetchone()
+    cycle = [engine]
+    cycle.append(cycle)
+del engine, cycle
+assert "duckdb" not in sys.modules
+pid = os.fork()
+if pid == 0:
+    signal.alarm(60)
+    gc.collect()
+    lake.append({"type": "T"})
+    os._exit(7)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "lake")]
+    assert subprocess.run(command, cwd=ROOT, timeout=240, capture_output=True).returncode == 7
+
+
 def _append_in_worker(path: str, name: str) -> str:
     with lakelog.open(path, create=False) as lake:
         lake.append(event(name))
