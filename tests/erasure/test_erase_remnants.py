@@ -346,7 +346,7 @@ def test_what_is_derived_meanwhile(
 def test_pages_that_are_published_meanwhile_stay_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A publish spills entries of segments of before into a page, after the states were read. Others
+    """A publish spills entries of older segments into a page, after the states were read. Others
     that go on publishing do not keep the erasure from its end."""
     monkeypatch.setattr(manifest, "FAN", 4)
     published = list[int]()
