@@ -67,13 +67,13 @@ def _require_same_keys(store: Store, far_protection: Protection | None, site: Si
 def share_with(store: Store, site: Site) -> None:
     """Give a remote the data keys of the lake, and say there which fields are protected, before it
     is pushed to. Raises TransferRefused."""
-    far_protection = _protection_of(site)
+    body = site.config()
     # What a clone learnt since this lake last looked there holds for both, also where this one
     # protected nothing: what it has plain is noted there.
-    _adopt(store, far_protection, site)
+    _adopt(store, _member_of(body, site, *_PROTECTION), site)
     _rings(store, site)
     # The remote has to say it before the first row is there that needs it.
-    if _shared_members(store, site, site.config()):
+    if _shared_members(store, site, body):
         site.change_config(functools.partial(_shared_members, store, site))
 
 

@@ -12,7 +12,8 @@ import contextlib
 import functools
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from lakelog import erasure as erasures
 from lakelog.disk import File
@@ -32,11 +33,14 @@ from lakelog.remotes.objects import Sizes, objects_of, path_of
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.site import Site, key_of, requiring
 from lakelog.store import AttachmentRegistry, Store
+from lakelog.values import JsonObject
 from lakelog.volume import ErasedStates
 
 _FILE = re.compile(r"([0-9a-f]{16})\.(?:json|rows)")
 _HEX, _DIGEST = re.compile(r"[0-9a-f]*"), re.compile(r"[0-9a-f]{64}")
 
+_LOOKS = 10
+"""How often states there are looked at again because others pushed meanwhile."""
 _BROUGHT = "erasing-"
 """What names of tags begin with, below that of the remote, of states that are here to be erased
 from."""
@@ -58,6 +62,7 @@ class RemoteErasures:
 
     def __init__(self, store: Store, site: Site, name: str) -> None:
         self._store, self._site, self._name = store, site, name
+        self._command = f"lakelog push {shlex.quote(name)}"
         self.volume = site.volume
         keys = store.paths.keys
         self.erased = ErasedStates(site.volume, keys.encrypt if keys else None)
@@ -96,10 +101,22 @@ class RemoteErasures:
         if adopted:
             self.erased.refresh()
             erasures.adopt(lake, adopted, self.erased.segments().keys())
-        for record, _ in swept:
-            self._confirm(record.key)
+        if swept and self._is_clean():
+            for record, _ in swept:
+                self._confirm(record.key)
         self.finish(lake)
         return [record.key for record, _ in adopted]
+
+    def _is_clean(self) -> bool:
+        """Whether nothing is there that was replaced here, as a push that began before an erasure
+        brings it."""
+        erased = self._store.erased
+        erased.refresh()
+        states = [state for state in self._states() if erased.holds(state)]
+        if any(digest == state for state, digest in self.stored_as(states).items()):
+            return False
+        segments = {key for key, new in erased.segments().items() if key != new}
+        return segments.isdisjoint(self._segments())
 
     def stored_as(self, snapshots: Iterable[str]) -> dict[str, str]:
         """Return the digests of the manifests that are read there as some states, by one look.
@@ -159,16 +176,7 @@ class RemoteErasures:
             )
         if unfinished := next((key for key in records_here if not records_here[key].is_swept), ""):
             raise TransferRefused(f"erasure {unfinished} is not finished here: erase once more")
-        self._bring(lake)
-        self._store.erased.refresh()
-        erased = self._store.erased
-        replacements = {d: erased.of(d) for d in self._states() if erased.holds(d)}
-        stored_as = self.stored_as(replacements)
-        # What is read there already in the place of a state is there.
-        states = [state for state, digest in replacements.items() if stored_as[state] != digest]
-        for key in fresh:
-            self._write(f"{key}.rows", records_here[key].rows(self._store.paths).encoded())
-        self._replace(states, carried)
+        self._replace_all(lake, fresh, carried)
         advice = ""
         if isinstance(self._site.remote, DirectoryRemote):
             # It may be a lake in use, which derived something from what goes.
@@ -183,6 +191,51 @@ class RemoteErasures:
             self._write(f"{key}.json", records_here[key].without_places().encoded())
             self._confirm(key, advice)
         return fresh
+
+    def _replace_all(self, lake: Lake, fresh: Sequence[str], carried: Carried) -> None:
+        """Refuse there what the erasures refuse, and let each state that moves and tags there name
+        be read without the rows, also of those that others push meanwhile. Raises
+        TransferRefused."""
+        erased, moved, before = self._store.erased, set[str](), set[str]()
+        is_still = False
+        for _ in range(_LOOKS):
+            states = self._states()
+            if is_still and states.keys() <= before:
+                return
+            self._bring(lake, states)
+            erased.refresh()
+            replacements = {d: erased.of(d) for d in states if erased.holds(d)}
+            stored_as = self.stored_as(replacements)
+            # What is read there already in the place of a state is there.
+            news = [state for state, digest in replacements.items() if stored_as[state] != digest]
+            for key, record in self._records().items():
+                if key in fresh:
+                    self._write(f"{key}.rows", record.rows(self._store.paths).encoded())
+            self._replace(news, carried)
+            # Who looked before the rows were refused finds each branch moved, and looks again.
+            before, is_still = set(states), self._move_branches(moved)
+        raise TransferRefused(f"{self._site.url}: it changes all the time: try again")
+
+    def _move_branches(self, moved: set[str]) -> bool:
+        """Make a move `erase` on each branch there that was not `moved` yet, which names the same
+        state; whether nobody else made one."""
+        store, site, is_still = self._store, self._site, True
+        for branch in filter(lambda name: name not in moved, site.branches()):
+            head = site.head(branch)
+            if head is None or head.move.op == "delete":
+                continue
+            snapshot, objects = head.move.snapshot, Sizes()
+            if site.remote.lists_objects:
+                if not self.is_readable(snapshot):
+                    continue  # nobody can say what its move would list
+                objects = objects_of(store, store.manifests.stored_as(snapshot))
+            with site.remote.publishing({key_of(name): size for name, size in objects.items()}):
+                carried_text = b"" if store.erased.holds(snapshot) else head.move.carried
+                if site.advance(branch, head, snapshot, carried_text, rewind=False, op="erase"):
+                    moved.add(branch)
+                else:
+                    is_still = False
+        return is_still
 
     def _purge(self) -> bool:
         """Let each move and tag of a registry list what is read in the place of its state, and
@@ -223,11 +276,11 @@ class RemoteErasures:
                 states[snapshot] = carried_text[:-1] or states.get(snapshot, b"")
         return states
 
-    def _bring(self, lake: Lake) -> None:
+    def _bring(self, lake: Lake, states: dict[str, bytes]) -> None:
         """Erase from the states there that are not known here, by having them here for a while."""
         store = self._store
         store.manifests.forget()  # gc may have deleted what was read before
-        for snapshot, carried_text in self._states().items():
+        for snapshot, carried_text in states.items():
             if self.is_readable(snapshot):
                 continue
             self._mark(lake)
@@ -283,12 +336,16 @@ class RemoteErasures:
         """The segments there that are not here, and were not erased from: what gc deletes some
         day, or what was compacted there."""
         erased, sizes = self._store.erased.segments(), Sizes()
-        for folder in FileNames(self.volume.names("segments")).hex_dirs:
-            for digest in FileNames(self.volume.names(f"segments/{folder}")).digests:
-                name = ("segments", digest)
-                if digest not in erased and not File(path_of(self._store.paths, name)).exists():
-                    sizes[name] = self._site.remote.size(key_of(name)) or 0
+        for digest in self._segments():
+            name = ("segments", digest)
+            if digest not in erased and not File(path_of(self._store.paths, name)).exists():
+                sizes[name] = self._site.remote.size(key_of(name)) or 0
         return sizes
+
+    def _segments(self) -> Iterator[str]:
+        """Yield the digests of the segments there."""
+        for folder in FileNames(self.volume.names("segments")).hex_dirs:
+            yield from FileNames(self.volume.names(f"segments/{folder}")).digests
 
     def _receive(self, objects: Sizes) -> None:
         carry.download(self._store, self._site.remote, objects, Carried())
@@ -313,11 +370,27 @@ class RemoteErasures:
 
     def _is_open(self, record: Erasure) -> bool:
         """Whether nothing is known yet of the rows of an erasure at this remote."""
-        command = f"lakelog push {shlex.quote(self._name)}"
         return any(
-            place["name"] == self._name and place["command"] == command and not place["done"]
+            not place["done"]
+            # It may have been removed, and added again since.
+            and (place["name"] == self._site.url or self._is_waiting(place))
             for place in record.outside
         )
+
+    def _is_waiting(self, place: JsonObject) -> bool:
+        return (place["name"], place["command"]) == (self._name, self._command)
+
+    def reopen(self) -> None:
+        """Let the next push erase there again, as rows are there that were erased here."""
+        open_place = {
+            "place": "remote",
+            "name": self._name,
+            "command": self._command,
+            "done": False,
+        }
+        for record in self._records().values():
+            others = [place for place in record.outside if place["name"] != self._name]
+            replace(record, outside=[*others, open_place]).save(self._store.paths)
 
     def _confirm(self, key: str, advice: str = "") -> None:
         """Note here that the remote is clean, or by which advice it will be."""
@@ -328,8 +401,8 @@ class RemoteErasures:
         ]
         if saved_files:
             advice = _SAVED.format(file=saved_files[0], name="{name}") + (advice and f"; {advice}")
-        if any(place["name"] == self._name for place in record.outside):
-            erasures.confirm(self._store, key, self._name, advice)
+        for name in {self._name, self._site.url} & {place["name"] for place in record.outside}:
+            erasures.confirm(self._store, key, name, advice)
 
 
 def keys_in(volume: RemoteVolume) -> set[str]:

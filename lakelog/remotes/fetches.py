@@ -441,6 +441,7 @@ class _Fetch(Exchange):
         for key in refused:
             File(self._store.paths.object("segments", key)).remove()
         if refused:
+            self._erasures.reopen()
             raise TransferRefused(
                 f"{self._site.url}: {len(refused)} segments there have rows that were erased"
                 " here: `lakelog push` erases them there, too; nothing was taken over"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 
 from lakelog.appends import StreamLock
 from lakelog.disk import DOCUMENT_MAX, File
@@ -266,17 +265,24 @@ class _Push(Exchange):
                 )
         return objects
 
-    def _named(self, objects: Sizes, snapshot: str) -> AbstractContextManager[None]:
-        """Hold off gc there while a ref is made, once all that it names is there."""
+    @contextlib.contextmanager
+    def _named(self, objects: Sizes, snapshot: str) -> Iterator[None]:
+        """Hold off gc there while a ref is made, once all that it names is there. Raises
+        TransferRefused where something was erased there meanwhile."""
         far, carried = self._site.remote, self._result.carried
         stored_as = self._store.manifests.stored_as(snapshot)
         needed = objects_of(self._store, stored_as) if far.lists_objects else objects
         keys = {key_of(name): size for name, size in needed.items()}
-        return carry.gc_held_off(
+        with carry.gc_held_off(
             lambda: far.publishing(keys),
             lambda: carry.missing_at(far, objects) if far.collects else {},
             lambda missing: carry.upload(self._store, far, missing, carried, self._progress),
-        )
+        ):
+            self._erasures.refuse_unknown()
+            yield
+        # The lock of a directory holds an erasure off between that look and the ref.
+        if not isinstance(far, DirectoryRemote):
+            self._erasures.refuse_unknown()
 
     def _head(self, branch: str, start: int) -> Head | None:
         """Return the newest move there; a repair removes one whose file is damaged."""

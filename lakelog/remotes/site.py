@@ -206,7 +206,14 @@ class Site:
         self._put(f"{KEYS.signatures}/{file}", data, replace=replace)
 
     def advance(
-        self, branch: str, head: Head | None, snapshot: str, carried: bytes, *, rewind: bool
+        self,
+        branch: str,
+        head: Head | None,
+        snapshot: str,
+        carried: bytes,
+        *,
+        rewind: bool,
+        op: str = "push",
     ) -> Move | None:
         """Make a state the newest of a branch; None if somebody moved it since `head`."""
         # As a rollback does: the watermarks there stay, for what is sealed there stays sealed.
@@ -218,7 +225,7 @@ class Site:
             commit=disk.random_hex(),
             time=Clock.following(previous.time if previous else 0, disk.now_us()),
             author=author(),
-            op="push",
+            op=op,
             message="",
             snapshot=snapshot,
             generation=previous.generation + rewind if previous else 0,
