@@ -17,6 +17,7 @@ import functools
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -40,6 +41,7 @@ from lakelog.render import visible
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.tables import ModuleFiles
 
+_LOADED_NS = time.time_ns()
 DONE, FAILED, USAGE, WRONG, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -184,9 +186,28 @@ def words_of(error: BaseException) -> str:
     # So codecs and orjson say of an argument that is no UTF-8; most verbs need not look for it.
     if "surrogates not allowed" in message:
         return "an argument is not valid Unicode: write it in UTF-8"
+    # Modules load when they are first used: after an upgrade the new ones meet those of before.
+    if _is_replaced():
+        cause = f"{type(error).__name__}: {message}"
+        return f"lakelog was replaced while this ran: start it again ({cause})"
     # What nobody foresaw is a fault of ours: the class and the way to a traceback belong into a
     # report.
     return f"{type(error).__name__}: {message}; LAKELOG_DEBUG=1 shows where"
+
+
+def _is_replaced() -> bool:
+    """Whether files of modules that this process has loaded were replaced or removed since."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("lakelog.")]
+    for path in filter(None, (getattr(module, "__file__", None) for module in modules)):
+        try:
+            # Not its mtime, which an installer may take from the package.
+            if os.stat(path).st_ctime_ns > _LOADED_NS:
+                return True
+        except FileNotFoundError:
+            return True
+        except NotADirectoryError:  # in a zip file
+            continue
+    return False
 
 
 def _other_words(error: click.UsageError, message: str) -> str:
