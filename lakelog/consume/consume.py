@@ -17,6 +17,7 @@ again.
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -239,7 +240,7 @@ class Consumer:
                 marks=tuple(m.mark(0) for m in marks),
                 identity=state.identity,
             )
-        if self._source.may_rewind:
+        if self._source.may_rewind or self._is_cut(cursor, state):
             return self._rejoined(cursor, state)
         if self._is_recreated(cursor, state):
             # Positions of another stream: with an origin of its own, its rows are not taken for
@@ -262,7 +263,13 @@ class Consumer:
     def _is_recreated(self, cursor: StreamCursor, state: StreamState) -> bool:
         """Whether a stream is another one than was read: by its identity, or as it is shorter."""
         is_other = bool(cursor.identity and state.identity) and cursor.identity != state.identity
-        return is_other or self._source.is_beyond(cursor.position, state.end)
+        is_beyond = self._source.is_beyond(cursor.position, state.end)
+        return is_other or (is_beyond and not self._is_cut(cursor, state))
+
+    def _is_cut(self, cursor: StreamCursor, state: StreamState) -> bool:
+        """Whether a stream is the one that was read, and the server lost the newest of it."""
+        is_same = bool(state.identity) and cursor.identity == state.identity
+        return is_same and self._source.is_beyond(cursor.position, state.end)
 
     def _rejoined(self, cursor: StreamCursor, state: StreamState) -> StreamCursor:
         """The cursor; of a stream that is not what was read, one at the last mark that it has."""
@@ -280,17 +287,19 @@ class Consumer:
         if not present_marks and marks and marks[0].number == 0:
             # Consuming began at the end of then: what is older was not asked for.
             place = min(state.end, marks[0].position, key=order)
+        cause = "is another stream than the one that was read, or it was created again"
+        if present_marks or state.identity:
+            cause = "no longer has all that was read"
+            cause += f" after {place}" * bool(present_marks) + ", as after a crash or a fail-over"
         explanation = (
-            f"no longer has all that was read after {place}, as after a crash or a fail-over: what"
-            " is new since then is read"
+            "what is new since then is read"
             if present_marks
-            else "is another stream than the one that was read, or it was created again: it is read"
-            f" from {'its beginning' if place == state.start else place}, and what the lake has of"
-            " it is not stored again"
+            else f"it is read from {'its beginning' if place == state.start else place}, and what"
+            " the lake has of it is not stored again"
         )
         # One that was taken out of the middle is looked into as well, but is no news.
         if is_shorter or not state.deleted or order(marks[-1].position) > order(state.deleted):
-            self._say(f"{self._source.address}: {state.name} {explanation}")
+            self._say(f"{self._source.address}: {state.name} {cause}: {explanation}")
         return replace(
             cursor,
             position=place,
@@ -310,10 +319,18 @@ class Consumer:
         ]
 
     def _add(self, batch: MessageBatch, messages: list[Message]) -> None:
-        """Add messages to a batch, with marks of them where they may be needed."""
-        if not self._source.may_rewind or not messages:
-            batch.add(messages, self._source.name)
-            return
+        """Add messages to a batch: those of a stream of which the lake may have some by themselves,
+        as they are compared with it."""
+        alone, others = defaultdict[str, list[Message]](list), list[Message]()
+        for message in messages:
+            may_repeat = self._source.may_rewind or _cursor(batch, message.stream).seen
+            (alone[message.stream] if may_repeat else others).append(message)
+        batch.add(others, self._source.name)
+        for stream_messages in alone.values():
+            self._add_again(batch, stream_messages)
+
+    def _add_again(self, batch: MessageBatch, messages: list[Message]) -> None:
+        """Add messages of one stream that may be in the lake, with marks where they are of use."""
         order, key = self._source.order, messages[0].stream
         # After a server has lost messages, those up to the newest that was ever read may be in the
         # lake already; those behind it are new.
@@ -328,15 +345,10 @@ class Consumer:
                 continue
             batch.add(chunk, self._source.name, is_retry=is_again)
             cursor = _cursor(batch, key)
-            # At distances of 1, 2, 4, ... from the end: what a server loses is mostly its newest.
-            places = [len(chunk) - (1 << n) for n in range(len(chunk).bit_length())]
-            fresh = [
-                m.mark(cursor.messages - (len(chunk) - 1 - index))
-                for index, m in ((index, chunk[index]) for index in sorted({0, *places}))
-            ]
+            if self._source.may_rewind:
+                cursor = _marked(cursor, chunk)
             is_past = order(cursor.position) >= newest_seen
-            marks = StreamCursor.thinned([*cursor.marks, *fresh])
-            batch.move(replace(cursor, marks=marks, seen="" if is_past else cursor.seen))
+            batch.move(replace(cursor, seen="" if is_past else cursor.seen))
 
     def _lies_beyond(self, batch: MessageBatch, states: dict[str, StreamState]) -> bool:
         """Whether the lake was read further than these states go."""
@@ -384,6 +396,17 @@ def _cursor(batch: MessageBatch, key: str) -> StreamCursor:
     cursor = batch.cursor(key)
     assert cursor is not None
     return cursor
+
+
+def _marked(cursor: StreamCursor, chunk: list[Message]) -> StreamCursor:
+    """A cursor with marks of some of the messages that were read just now."""
+    # At distances of 1, 2, 4, ... from the end: what a server loses is mostly its newest.
+    places = [len(chunk) - (1 << n) for n in range(len(chunk).bit_length())]
+    fresh = [
+        m.mark(cursor.messages - (len(chunk) - 1 - index))
+        for index, m in ((index, chunk[index]) for index in sorted({0, *places}))
+    ]
+    return replace(cursor, marks=StreamCursor.thinned([*cursor.marks, *fresh]))
 
 
 def _missing(batch: MessageBatch, key: str) -> int:

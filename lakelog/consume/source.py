@@ -65,8 +65,9 @@ class MessageSource(abc.ABC):
     absence: str
     """What to say where the server has no such topic or stream."""
     may_rewind = False
-    """Whether the server may lose the newest messages, and give their positions to others. Kafka
-    keeps what all replicas have, and a journal that begins again has another name."""
+    """Whether the server may lose the newest messages and give their positions to others before
+    it is asked again. A topic of Kafka, which seldom does, is known by being shorter, and a journal
+    that begins again has another name."""
 
     @abc.abstractmethod
     def connect(self, group: str) -> None:

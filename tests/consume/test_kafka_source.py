@@ -20,7 +20,9 @@ import lakelog
 from lakelog.clients import kafka_config
 from lakelog.clients.kafka_config import KafkaConfig
 from lakelog.consume.consume import Consumer, source_of
+from lakelog.consume.source import MessageSource
 from lakelog.errors import InvalidSetting, MissingPackage, Unreachable
+from lakelog.ingest import Message
 from lakelog.ingest.stream_cursor import StreamCursor
 from tests.support.kafka_proxy import kafka_proxy
 from tests.support.kafka_server import PARTITIONS, KafkaServer, kafka_server
@@ -30,6 +32,7 @@ from tests.support.source_suite import SourcePlace, SourceSuite, consumed, numbe
 from tests.support.sync_places import Faulty
 
 PASSWORD = "s3cret-Pa55word"
+REPLACED = b'{"type":"t","n":100}'
 
 
 class KafkaPlace(SourcePlace):
@@ -229,6 +232,47 @@ class TestKafka(SourceSuite):
         ]
         with lakelog.open(path) as lake, contextlib.closing(Consumer(lake, source)) as consumer:
             assert {lag.behind for lag in consumer.lags() if int(lag.position) > 2} == {2}
+
+    def test_topic_that_lost_its_newest_messages(self, path: str, place: KafkaPlace) -> None:
+        """As a broker does that loses its power: it is the topic that was read, by its id. What
+        the lake has of it is not stored again, and what replaced the lost messages is."""
+
+        def named(**changes: Any) -> MessageSource:
+            source = place.source()
+            states = source.states
+            source.states = lambda: [  # type: ignore[method-assign]
+                dataclasses.replace(state, identity="i", **changes) for state in states()
+            ]
+            return source
+
+        def cut() -> MessageSource:
+            source = named(end="7")
+            read = source.read
+
+            def replaced(*asked: Any) -> tuple[list[Message], bool]:
+                messages, is_end = read(*asked)
+                new = [dataclasses.replace(m, value=REPLACED) for m in messages if m.number == 6]
+                return [m for m in messages if m.number < 6] + new, is_end
+
+            source.read = replaced  # type: ignore[method-assign]
+            return source
+
+        place.number(40)
+        assert consumed(path, named()).messages == 40
+        with lakelog.open(path) as lake, contextlib.closing(Consumer(lake, cut())) as consumer:
+            assert {lag.behind for lag in consumer.lags()} == {0}
+        said: list[str] = []
+        result = consumed(path, cut(), batch=100, say=said.append)
+        assert (result.events, result.known) == (PARTITIONS, 6 * PARTITIONS)
+        assert len(said) == PARTITIONS
+        assert "no longer has all that was read, as after a crash or a fail-over" in said[0]
+        assert numbers(path) == Counter([*range(40), *[100] * PARTITIONS])
+        place.number(8)
+        assert consumed(path, named(), say=said.append).events == 8
+        assert len(said) == PARTITIONS
+        assert numbers(path) == Counter([*range(48), *[100] * PARTITIONS])
+        with lakelog.open(path) as lake:
+            assert not lake.verify().problems
 
     def test_topic_that_was_created_again_with_more_messages(
         self, path: str, place: KafkaPlace
