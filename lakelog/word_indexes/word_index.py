@@ -42,7 +42,7 @@ FREQUENT = 32
 LEAST = 8_192
 """Segments of fewer rows are read as fast without an index."""
 _MOST = 0.75
-_MAGIC = b"LKX3"
+_MAGIC, _EARLIER_MAGIC = b"LKX3", b"LKX2"
 _HEAD = struct.Struct("<4sIQIII4x32s")
 _MEMORY = 128 << 20
 
@@ -244,7 +244,9 @@ def encode(digest: str, rows: int, tables: list[tuple[bytes, bytes]]) -> bytes:
 
 def is_whole(data: bytes, digest: str) -> bool:
     """Whether these are the bytes of an index of a segment, intact, by any version of the
-    engine."""
+    engine or of lakelog."""
+    if _is_earlier(data, digest):
+        return True
     try:
         _decoded(data, digest).check()
     except DAMAGE:
@@ -252,6 +254,16 @@ def is_whole(data: bytes, digest: str) -> bool:
     *_, size, frames_crc, _ = _HEAD.unpack_from(data)
     # Not each bit of a frame says something: its own checksum is of what it unpacks to.
     return not frames_crc or zlib.crc32(data[_HEAD.size + size :]) == frames_crc
+
+
+def _is_earlier(data: bytes, digest: str) -> bool:
+    """Whether an earlier version of lakelog wrote it: searches do without until it is rebuilt."""
+    if len(data) < _HEAD.size:
+        return False
+    magic, crc, _, _, size, frames_crc, segment = _HEAD.unpack_from(data)
+    is_intact = segment.hex() == digest and crc == zlib.crc32(data[8 : _HEAD.size + size])
+    # It had no checksum of its frames: one of ours whose magic is damaged has.
+    return magic == _EARLIER_MAGIC and not frames_crc and is_intact
 
 
 def decode(data: bytes, digest: str) -> WordIndex | None:

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import struct
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -368,6 +369,24 @@ def test_an_index_that_is_not_whole_counts_as_none(compacted: lakelog.Lake, harm
         assert indexing.build_missing(lake.store, "main") == 3
         assert lake.explain(query) == (1, 3)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == whole
+
+
+def test_an_index_of_an_earlier_version_is_no_damage(compacted: lakelog.Lake) -> None:
+    """F8.14: what an older lakelog left is rebuilt without a word, unless it is damaged."""
+    file, damaged, *_ = sorted(Path(compacted.store.paths.word_indexes).iterdir())
+    whole = {path: path.read_bytes() for path in (file, damaged)}
+    for path, data in whole.items():
+        end = 64 + int.from_bytes(data[20:24], "little")
+        # It said nothing of its frames.
+        summed = data[8:24] + bytes(4) + data[28:end]
+        path.write_bytes(b"LKX2" + struct.pack("<I", zlib.crc32(summed)) + summed + data[end:])
+    damaged.write_bytes(damaged.read_bytes()[:100] + b"?" + whole[damaged][101:])
+    with lakelog.open(compacted.path, create=False) as lake:
+        assert [Path(problem.path).name for problem in lake.verify().problems] == [damaged.name]
+        query = "SELECT count(*) FROM events WHERE search('n22222')"
+        assert lake.sql(query).fetchall() == [(1,)]
+        assert indexing.build_missing(lake.store, "main") == 2
+    assert {path: path.read_bytes() for path in whole} == whole
 
 
 def test_every_cut_and_flip_is_noticed() -> None:
