@@ -22,7 +22,7 @@ from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, np, pa
 from lakelog.query import stream
-from lakelog.query.stream import Batches, ResultRow, Stream
+from lakelog.query.stream import READING, Batches, ResultRow, Stream
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.sql import identifier
 
@@ -117,6 +117,7 @@ class Relation:
         self._made, self._stream, self._failure = relation, stream, failure
         self._is_whole, self._process = is_whole, os.getpid()
         self._rows: Iterator[ResultRow] | None = None
+        READING.add(self)
 
     @property
     def _relation(self) -> duckdb.DuckDBPyRelation:

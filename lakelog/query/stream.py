@@ -41,12 +41,17 @@ ResultRow = tuple[Any, ...]
 """A row of a query; of which types its values are, the query says."""
 
 
+READING: Living[object] = Living()
+"""What has rows of the engine, perhaps half read. A child of a fork must not free it: it would wait
+for ever for threads of its parent, which make the rest."""
+
+
 class _Run:
     """Rows that a cursor is making. It can do nothing else until they are read or stopped."""
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         self._cursor = cursor
-        self._is_open = True
+        self._is_open, self._pid = True, os.getpid()
         self._rest: list[ResultRow] = []
 
     def read(self, size: int) -> list[ResultRow]:
@@ -66,7 +71,8 @@ class _Run:
 
     def stop(self) -> None:
         """Leave the cursor free; nobody reads the rest."""
-        if self._is_open:
+        # What a parent has begun is its own: in a child nobody would end it.
+        if self._is_open and self._pid == os.getpid():
             self._is_open = False
             # Interrupted first: abort waits for the tasks that still run.
             self._cursor.interrupt()
@@ -79,6 +85,7 @@ class Batches:
     def __init__(self, stream: Stream, next_batch: Callable[[], pa.RecordBatch | None]) -> None:
         """`next_batch` returns the next batch, None at the end."""
         self._stream, self._read, self._is_open = stream, next_batch, True
+        READING.add(self)
         stream.begin()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -120,6 +127,7 @@ class Stream:
         """Gives the cursor its tables whole: so far they are what `rows` needs, and no more."""
         self.held: object = None
         """What the engine reads by name, which nothing else keeps."""
+        READING.add(self)
 
     def rows(self) -> list[ResultRow] | None:
         """Run the query; None where that would run other statements again."""
@@ -212,7 +220,13 @@ def _interrupt_all() -> None:
         stream.interrupt()
 
 
-forks.after_in_child(_BEGUN.clear)
+def _after_fork() -> None:
+    Living.never_free(*READING)
+    READING.clear()
+    _BEGUN.clear()
+
+
+forks.after_in_child(_after_fork)
 
 
 AGAIN = 0.02

@@ -19,6 +19,7 @@ import pytest
 import lakelog
 from lakelog import database
 from lakelog.disk import LockFile, disk
+from lakelog.errors import QueryFailed
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import PendingFrames
 from tests.support.tree import ROOT
@@ -303,6 +304,50 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     command = [sys.executable, "-c", script, str(tmp_path / "lake")]
     assert subprocess.run(command, cwd=ROOT, timeout=240, capture_output=True).returncode == 7
+
+
+HALF_READ: dict[str, Callable[[Any], Any]] = {
+    "rows": lambda relation: relation.iter_rows(10),
+    "row": lambda relation: (relation.fetchone(), relation)[1:],
+    "narrowed": lambda relation: (narrowed := relation.filter("type <> ''"), narrowed.fetchmany(2)),
+    "batches": lambda relation: relation.to_arrow_reader(100),
+}
+
+
+@pytest.mark.parametrize("reading", HALF_READ)
+def test_a_child_leaves_what_its_parent_reads(make_lake: MakeLake, reading: str) -> None:
+    """It may let go of rows that are half read, and ask itself; the parent reads on."""
+    lake = make_lake()
+    lake.append([event(str(number)) for number in range(60_000)])
+    rows = HALF_READ[reading](lake.sql("SELECT * FROM events"))
+    held = [rows]
+    if reading in ("rows", "batches"):
+        next(rows)
+    del rows
+
+    def child() -> None:
+        held.clear()
+        gc.collect()
+        assert len(lake.sql("SELECT * FROM events").fetchall()) == 60_000
+
+    wait(in_child(child))
+    if reading == "rows":
+        assert len([*held[0]]) == 60_000 - 1
+
+
+def test_a_child_does_not_read_on(make_lake: MakeLake) -> None:
+    """Rows that the parent has begun are its own: the child is told so, and does not wait."""
+    lake = make_lake()
+    lake.append([event(str(number)) for number in range(60_000)])
+    rows = lake.sql("SELECT * FROM events").iter_rows(10)
+    next(rows)
+
+    def child() -> None:
+        with pytest.raises(QueryFailed, match="ask again"):
+            list(rows)
+
+    wait(in_child(child))
+    assert len([*rows]) == 60_000 - 1
 
 
 def _append_in_worker(path: str, name: str) -> str:
