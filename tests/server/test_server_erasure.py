@@ -74,6 +74,8 @@ def test_what_was_erased_keeps_no_other_event_away(tmp_path: Path) -> None:
         assert (reply.status, json.loads(reply.body)["accepted"]) == (200, 2)
         assert server.ask("/ingest", lines(*old)).status == 200
         assert server.ask("/ingest", lines(old[1])).status == 200
+        reply = server.ask("/ingest", lines(old[1]) + b"oops\n")
+        assert (reply.status, json.loads(reply.body)["rejected"]) == (200, 1)
         query = b"SELECT string_agg(id, ' ' ORDER BY id) AS ids FROM events"
         assert b'"ada0 ada1"' in server.ask("/sql", query).body
         assert b"bob" not in server.ask("/sql", b"SELECT line FROM quarantine").body

@@ -54,7 +54,9 @@ class JsonIngest(IngestProtocol):
         """Counts; a CloudEvent that is stored is answered with 204, as its senders expect."""
         if (request.attributes or request.media_type == _STRUCTURED) and not arrivals.rejects:
             return Answer(204)
-        status = 400 if arrivals.rejects and not arrivals.stored else 200
+        # What was erased was an event once.
+        is_empty = not (arrivals.stored or arrivals.erased)
+        status = 400 if arrivals.rejects and is_empty else 200
         return Answer(status, counts(arrivals))
 
 
