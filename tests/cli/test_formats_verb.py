@@ -262,7 +262,7 @@ def test_a_unit_holds_the_whole_pattern(tmp_path: Path, log: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("lakelog ingest --format sys", ["syslog"]),
+        ("lakelog ingest --format sys", ["syslog-ng", "syslog"]),
         ("lakelog --lake LAKE watch --format sh", ["shop"]),
         ("lakelog --lake LAKE formats test --format sh", ["shop"]),
         ("lakelog --lake LAKE formats remove s", ["shop"]),
