@@ -65,6 +65,10 @@ def split_line(line: str, breaks: str = "") -> tuple[list[str], TypedWord]:
     return words, TypedWord(value, quote, quoted_from if quote else start)
 
 
+def _script(shell: str) -> str:
+    return ModuleFiles(__file__).text(f"completion.{shell}")
+
+
 class _Offers(ShellComplete):
     """What a shell is offered, as it stands in its script's lines."""
 
@@ -73,7 +77,7 @@ class _Offers(ShellComplete):
 
     def source(self) -> str:
         """Return the script."""
-        return ModuleFiles(__file__).text(f"completion.{self.name}")
+        return _script(self.name)
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """Return the arguments before the word that is completed, and that word."""
@@ -151,7 +155,6 @@ def completion(app: App, shell: str = argument(type=click.Choice([*_HINTS]))) ->
 
     It completes verbs, options, tags, branches, remotes, types, views and settings.
     """
-    script = ModuleFiles(__file__).text(f"completion.{shell}")
-    click.echo(script, nl=False)
+    click.echo(_script(shell), nl=False)
     if terminal.is_terminal(sys.stdout):
         app.say(f"to have it always: {_HINTS[shell]}", dim=True)

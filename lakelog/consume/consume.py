@@ -17,7 +17,6 @@ again.
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -321,13 +320,12 @@ class Consumer:
     def _add(self, batch: MessageBatch, messages: list[Message]) -> None:
         """Add messages to a batch: those of a stream of which the lake may have some by themselves,
         as they are compared with it."""
-        alone, others = defaultdict[str, list[Message]](list), list[Message]()
-        for message in messages:
-            may_repeat = self._source.may_rewind or _cursor(batch, message.stream).seen
-            (alone[message.stream] if may_repeat else others).append(message)
+        streams = dict.fromkeys(message.stream for message in messages)
+        repeating = [s for s in streams if self._source.may_rewind or _cursor(batch, s).seen]
+        others = [m for m in messages if m.stream not in repeating] if repeating else messages
         batch.add(others, self._source.name)
-        for stream_messages in alone.values():
-            self._add_again(batch, stream_messages)
+        for stream in repeating:
+            self._add_again(batch, [m for m in messages if m.stream == stream])
 
     def _add_again(self, batch: MessageBatch, messages: list[Message]) -> None:
         """Add messages of one stream that may be in the lake, with marks where they are of use."""

@@ -118,10 +118,10 @@ class OutputFormat(enum.StrEnum):
         """Return other names of formats."""
         return {"jsonl": cls.NDJSON}
 
-    def on_terminal(self, piece: EncodedPiece) -> bytes:
+    def on_terminal(self, encoded: EncodedPiece) -> bytes:
         """Return a piece of a text format without what would control a terminal."""
         spelling = "\\u{:04x}" if self in (self.JSON, self.NDJSON) else "\\x{:02x}"
-        lines = str(piece, "utf-8", "replace").replace("\r\n", "\n")
+        lines = str(encoded, "utf-8", "replace").replace("\r\n", "\n")
         return escaped(lines, spelling).encode()
 
 

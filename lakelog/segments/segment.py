@@ -257,12 +257,13 @@ def text_encodings(table: pa.Table, order: pa.Array) -> dict[str, str]:
     """Return the encodings of `TEXTS` for a segment of the rows of a table in this order, by
     trial on one row group, for each has a dictionary of its own."""
     size = SegmentEncoder.ROW_GROUP
-    group = table.select(TEXTS).take(order.slice(len(order) // size // 2 * size, size))
+    group = order.slice(len(order) // size // 2 * size, size)
     encodings = {}
-    for name in group.column_names:
-        row_bytes = group[name].nbytes / max(len(group), 1)
+    for name in TEXTS:
+        row_bytes = table[name].nbytes / max(len(table), 1)
         rows_max = max(_TRIED, int(_TRIED_BYTES / max(row_bytes, 1)))
-        values = group[name].take(column_encodings.sample(len(group), rows_max))
+        # Only these rows: long texts of a whole row group would be copied for a few.
+        values = table[name].take(group.take(column_encodings.sample(len(group), rows_max)))
         scale = len(group) / max(len(values), 1)
         values = values.combine_chunks().drop_null()
         if len(values):

@@ -60,7 +60,7 @@ class _Record:
 class _Generation:
     """The events of requests that came within a minute by their keys, and when it began (us)."""
 
-    begun: int
+    begun_us: int
     counts: dict[bytes, int] = field(default_factory=dict)
 
 
@@ -122,7 +122,7 @@ class RequestJournal:
                 else:
                     self._absent.add(key)
         # Of one that was stored again after a rollback, the events of either time may be there.
-        self._absent.difference_update(*(each.counts for each in self._generations))
+        self._absent.difference_update(*(generation.counts for generation in self._generations))
 
     def is_known(self, key: bytes) -> bool:
         """Whether a request was stored, also one whose events a rollback took back by now, which
@@ -134,9 +134,9 @@ class RequestJournal:
         generations = self._generations
         # A minute more than the lifetime: a request is that much younger than its generation.
         oldest = _uptime() - self._lifetime - _FILE_US
-        while generations and generations[0].begun < oldest:
+        while generations and generations[0].begun_us < oldest:
             generations.popleft()
-        counts = (each.counts[key] for each in reversed(generations) if key in each.counts)
+        counts = (g.counts[key] for g in reversed(generations) if key in g.counts)
         return next(counts, None)
 
     def remember(self, key: bytes, count: int, age: int = 0) -> None:
@@ -152,7 +152,7 @@ class RequestJournal:
         if not self._generations:
             return False
         newest = self._generations[-1]
-        return moment - newest.begun <= _FILE_US and len(newest.counts) < _GENERATION_MAX
+        return moment - newest.begun_us <= _FILE_US and len(newest.counts) < _GENERATION_MAX
 
     def announce(self, writer: str, start: int, requests: Requests) -> None:
         """Say which requests are stored next, from a position on. Raises OSError."""

@@ -72,13 +72,13 @@ class SegmentCache:
 
     def _note(self, digests: list[str]) -> None:
         """Note that objects are read now."""
-        now = time.time()
-        due = [d for d in digests if not 0 <= now - self._read_at.get(d, 0) <= _NOTED_AGAIN]
+        time_now = time.time()
+        due = [d for d in digests if not 0 <= time_now - self._read_at.get(d, 0) <= _NOTED_AGAIN]
         if len(self._read_at) + len(due) > _READS_MAX:
             self._read_at.clear()  # each costs one more line
-        self._read_at.update(dict.fromkeys(due[:_READS_MAX], now))
+        self._read_at.update(dict.fromkeys(due[:_READS_MAX], time_now))
         if due:
-            lines = b"".join(orjson.dumps([digest, int(now)]) + b"\n" for digest in due)
+            lines = b"".join(orjson.dumps([digest, int(time_now)]) + b"\n" for digest in due)
             try:
                 File(self._log).append(lines)
             except OSError:
@@ -98,11 +98,14 @@ class SegmentCache:
         if excess <= 0 and self._log_bytes() <= 2 * _LINE * len(files) + _LOG_SPARE:
             return 0
         read_at, freed, remaining = self._last_reads(), 0, {digest for digest, *_ in files}
-        now = time.time()
-        resting = now - _RESTING_SECONDS
+        time_now = time.time()
+        resting = time_now - _RESTING_SECONDS
         last_reads = {d: max(read_at.get(d, 0), stamp) for d, _, _, stamp in files}
         # What a clock that was ahead wrote must not keep a file for as long.
-        last_reads = {d: last if last <= now else resting for d, last in last_reads.items()}
+        last_reads = {
+            d: read_time if read_time <= time_now else resting
+            for d, read_time in last_reads.items()
+        }
         for digest, path, size, _ in sorted(files, key=lambda file: last_reads[file[0]]):
             if freed >= excess or last_reads[digest] > resting:
                 break

@@ -83,6 +83,7 @@ def sources(question: DashboardQuestion) -> dict[str, object]:
     failed = (
         "coalesce(level IN ('ERROR', 'FATAL'), false) OR regexp_matches(type, '(?i)fail|error')"
     )
+    # Bars are made apart and joined: each is of several rows, of other types and levels.
     rows = question.sql(
         f"""
         WITH found AS MATERIALIZED ({source}), barred AS (
