@@ -111,8 +111,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ("a remote not swept", f"{REMOTES}.erasures:RemoteErasures.push", "erasures.clean(", "id("),
     (
         "states of others left there",
-        f"{REMOTES}.erasures:RemoteErasures.push",
-        "self._bring(lake)",
+        f"{REMOTES}.erasures:RemoteErasures._replace_all",
+        "self._bring(lake, states)",
         "pass",
     ),
     (
