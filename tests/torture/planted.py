@@ -9,23 +9,7 @@ import signal
 import sys
 import time
 
-from tests.torture import (
-    calls,
-    clocks,
-    contests,
-    corruptions,
-    followed,
-    full,
-    fuzz,
-    images,
-    kills,
-    leaks,
-    lives,
-    repairs,
-    sequences,
-    trace,
-    viewed,
-)
+from tests.torture import trace
 from tests.torture.case import Case, Row
 from tests.torture.mutants import MUTANTS, Mutant
 from tests.torture.run import play
@@ -35,26 +19,6 @@ PATIENCE = 45
 SLOWED = 5
 """Seconds on the clock for one of work, at most."""
 CAUGHT, MISSED, BROKEN = 0, 3, 4
-PLAYED: dict[str, Row] = {
-    row.name: row
-    for module in (
-        calls,
-        clocks,
-        contests,
-        corruptions,
-        followed,
-        full,
-        fuzz,
-        images,
-        kills,
-        leaks,
-        lives,
-        repairs,
-        sequences,
-        viewed,
-    )
-    for row in module.ROWS
-}
 
 
 def planted(case: Case) -> None:
@@ -97,12 +61,15 @@ def planted(case: Case) -> None:
 
 def noticed(case: Case, mutant: Mutant) -> str:
     """The error of the first case of the mutant's row that goes wrong, "" if none does in time."""
+    # Here: that table has the row of this module, too.
+    from tests.torture import rows
+
     mutant.plant(case.patch)
     case.patch.setattr(trace, "by_strace", lambda *_: None)
     worked, until = time.process_time() + PATIENCE, time.monotonic() + PATIENCE * SLOWED
     number = mutant.first
     while time.process_time() < worked and time.monotonic() < until:
-        _, error = play(PLAYED[mutant.row], case.seed, number, case.size, PATIENCE)
+        _, error = play(rows.ROWS[mutant.row], case.seed, number, case.size, PATIENCE)
         if error:
             return error
         number += mutant.step
