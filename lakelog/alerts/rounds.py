@@ -187,9 +187,9 @@ class Evaluator:
         """The rules of states that a rollback left, as removed ones: of alerts that are told to
         fire, somebody has to hear that they are over."""
         store, earlier_rules = self._lake.store, dict[str, AlertRule]()
-        for snapshot in self._log.earlier_states():
+        for move in self._log.earlier_moves():
             with contextlib.suppress(LakelogError):
-                of_state = rules.of_state(store, store.manifests.load(snapshot))
+                of_state = rules.of_state(store, store.manifests.of(move))
                 earlier_rules = of_state | earlier_rules
         # Asked only now: most lakes have none, and a server of such need not load an engine.
         if not earlier_rules:

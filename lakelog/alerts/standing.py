@@ -27,7 +27,7 @@ from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.lake import Lake
 from lakelog.query import NewestEvents
-from lakelog.refs import Head, only_grew
+from lakelog.refs import Head, Move, only_grew
 from lakelog.sql import literal
 from lakelog.values import JsonObject, from_micros, to_micros
 
@@ -187,7 +187,7 @@ class AlertLog:
         self._lake, self._standing = lake, AlertStanding()
         self._head: Head | None = None
         self._erasures: tuple[int, int, int] | None = None
-        self._earlier: tuple[Head, list[str]] | None = None
+        self._earlier: tuple[Head, list[Move]] | None = None
         self._writing = threading.Lock()
 
     def read(self) -> AlertStanding:
@@ -200,16 +200,16 @@ class AlertLog:
         # the events say who knows what. What was erased must be told, and stored, no more.
         erasures = File(lake.store.paths.erasures).identity()
         if erasures != self._erasures or not only_grew(refs, head, earlier):
-            self._standing = read_standing(lake, self.earlier_states())
+            self._standing = read_standing(lake, self.earlier_moves())
         self._head, self._erasures = head, erasures
         return self._standing
 
-    def earlier_states(self) -> list[str]:
-        """The states that rollbacks left: see `earlier_states`."""
+    def earlier_moves(self) -> list[Move]:
+        """The moves whose states rollbacks left: see `earlier_moves`."""
         head = self._lake.store.refs.head(self._lake.branch_name)
         # Looking for them reads each move that is kept.
         if self._earlier is None or not only_grew(self._lake.store.refs, head, self._earlier[0]):
-            self._earlier = head, [*earlier_states(self._lake)]
+            self._earlier = head, [*earlier_moves(self._lake)]
         return self._earlier[1]
 
     def note_delivery(self, address: str) -> None:
@@ -225,21 +225,24 @@ class AlertLog:
                 self._standing.add(event["type"], cast("JsonObject", event["data"]))
 
 
-def read_standing(lake: Lake, earlier: Iterable[str] | None = None) -> AlertStanding:
+def read_standing(lake: Lake, earlier: Iterable[Move] | None = None) -> AlertStanding:
     """Return where the alerts of a branch stand, by its events, and by those that it lost since:
-    what was told is not unsaid by a rollback. `earlier` are the states that rollbacks left."""
+    what was told is not unsaid by a rollback. `earlier` are the moves whose states rollbacks
+    left."""
     store, entries = lake.store, list[tuple[str, JsonObject]]()
     # Each segment is read once, however many states have it.
     current = store.manifests.segments(store.state(lake.branch_name), "events")
     keys = {segment.key for segment in current}
     groups = list[list[SegmentEntry]]()
-    for snapshot in earlier_states(lake) if earlier is None else earlier:
+    for move in earlier_moves(lake) if earlier is None else earlier:
         # Nothing else says it any more where gc took the state.
         with contextlib.suppress(LakelogError):
-            segments = store.manifests.segments(store.manifests.load(snapshot), "events")
-            others = [segment for segment in segments if segment.key not in keys]
-            groups.append(NewestEvents.matching_segments(lake.engine, others, OWN))
-            keys.update(segment.key for segment in others)
+            segments = store.manifests.segments(store.manifests.of(move), "events")
+            groups.append([segment for segment in segments if segment.key not in keys])
+            keys.update(segment.key for segment in groups[-1])
+    others = [segment for group in groups for segment in group]
+    matching = {e.key for e in NewestEvents.matching_segments(lake.engine, others, OWN)}
+    groups = [[segment for segment in group if segment.key in matching] for group in groups]
     try:
         entries += _entries_of(lake, [segment for group in groups for segment in group])
     except LakelogError:  # one of them is gone or damaged
@@ -257,16 +260,16 @@ def read_standing(lake: Lake, earlier: Iterable[str] | None = None) -> AlertStan
 
 def _entries_of(lake: Lake, segments: list[SegmentEntry]) -> list[tuple[str, JsonObject]]:
     newest = NewestEvents(lake.store, lake.engine, lake.engine().cursor(), OWN)
-    tables = newest.last_of(segments, _ALL, step=len(segments))
+    tables = newest.last_of(segments, _ALL)
     return [_entry(row) for table in tables for row in arrays.records(table)]
 
 
-def earlier_states(lake: Lake) -> Iterator[str]:
-    """Yield the states that the branch had before a rollback or undo, the newest first."""
+def earlier_moves(lake: Lake) -> Iterator[Move]:
+    """Yield the moves whose states the branch had before a rollback or undo, the newest first."""
     store, branch, is_rewind, count = lake.store, lake.branch_name, False, 0
     for move in history.kept_moves(store, store.refs.newest_first(branch)):
         if is_rewind:
-            yield move.snapshot
+            yield move
             count += 1
         # A branch that was not taken back up to here has the generation 0.
         if not move.generation or count == _EARLIER_MAX:

@@ -64,7 +64,10 @@ class NewestEvents:
         tables: list[pa.Table] = []
         entries = sorted(segments, key=lambda e: -int(e.seq[1]))
         columns = ", ".join(self.COLUMNS)
-        # One segment, then four times as many: most conditions match soon, and some never.
+        # One segment, then four times as many: most conditions match soon, and some never. Who
+        # wants all gets them at once.
+        if count >= sum(entry.events for entry in entries):
+            step = len(entries)
         while entries and count > 0:
             group, entries = entries[:step], entries[step:]
             floor = _floor(group, count) if self._condition is None else 0

@@ -12,7 +12,6 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterable
-from itertools import starmap
 
 from lakelog.disk import DOCUMENT_MAX, File, NotRegular, OpenFile
 from lakelog.entries import SegmentEntry
@@ -36,13 +35,15 @@ class VerifiedFiles:
     ) -> None:
         """`fetch` brings objects here, where a bucket has them; it returns those it hashed."""
         self._paths, self._fetch = paths, fetch
-        self._stamps: dict[str, _Stamp] | None = None
+        self._lines: dict[str, bytes] | None = None
+        """The newest line of each digest. Only those that are asked for are compared: a lake has
+        thousands."""
 
     def holds(self, digest: str, path: str) -> bool:
         """Whether `path` was verified as it is now. Raises FileNotFoundError."""
         if self._fetch is not None:
             self.obtain([(digest, path)])
-        return self._load().get(digest) == _stamp(path)
+        return self._load().get(digest) == _line(digest, _stamp(path))
 
     def is_intact(self, digest: str, path: str) -> bool:
         """Whether the content of `path` has this digest; it is read unless it was verified as it is
@@ -99,7 +100,8 @@ class VerifiedFiles:
         records, stamps = self._load(), list[tuple[str, _Stamp]]()
         for digest in digests:
             stamp = _stamp(self._paths.object(object_type, digest))
-            if digest in records and records[digest][:3] == stamp[:3]:
+            record = self.parse(records.get(digest, b""))
+            if record is not None and record[1][:3] == stamp[:3]:
                 stamps.append((digest, stamp))
         self._note(stamps)
 
@@ -109,38 +111,37 @@ class VerifiedFiles:
         What another process adds meanwhile may be lost, and is then verified again.
         """
         # Read again: what other processes added since this one read the file must not be lost too.
-        self._stamps = None
-        stamps = self._load()
-        live = {digest: stamp for digest, stamp in stamps.items() if is_wanted(digest)}
-        if len(stamps) > _SLACK + 2 * len(live):
-            data = "".join(_line(digest, stamp) for digest, stamp in live.items()).encode()
+        self._lines = None
+        lines = self._load()
+        live = {digest: line for digest, line in lines.items() if is_wanted(digest)}
+        if len(lines) > _SLACK + 2 * len(live):
+            intact = {digest: line for digest, line in live.items() if self.parse(line)}
+            data = b"".join(line + b"\n" for line in intact.values())
             File(self._paths.verified).replace(data, sync=False)
-            self._stamps = live
+            self._lines = intact
 
     def _note(self, stamps: list[tuple[str, _Stamp]]) -> None:
         if not stamps:
             return
+        lines = {digest: _line(digest, stamp) for digest, stamp in stamps}
         # Who only adds need not read what is there: a first seal would wait for it.
-        if self._stamps is not None:
-            self._stamps.update(stamps)
+        if self._lines is not None:
+            self._lines.update(lines)
         try:
-            File(self._paths.verified).append("".join(starmap(_line, stamps)).encode())
+            File(self._paths.verified).append(b"".join(line + b"\n" for line in lines.values()))
         except OSError:
             # A read-only or full lake is verified again by the next process.
-            self._load().update(stamps)
+            self._load().update(lines)
 
-    def _load(self) -> dict[str, _Stamp]:
-        if self._stamps is None:
-            self._stamps = {}
+    def _load(self) -> dict[str, bytes]:
+        if self._lines is None:
             try:
-                lines = File(self._paths.verified).read(DOCUMENT_MAX)
+                data = File(self._paths.verified).read(DOCUMENT_MAX)
             except OSError:
-                lines = b""
-            for line in lines.splitlines():
-                parsed = self.parse(line)
-                if parsed:
-                    self._stamps[parsed[0]] = parsed[1]
-        return self._stamps
+                data = b""
+            lines = data.splitlines()
+            self._lines = {line.partition(b" ")[0].decode(errors="replace"): line for line in lines}
+        return self._lines
 
     @staticmethod
     def parse(line: bytes) -> tuple[str, _Stamp] | None:
@@ -168,10 +169,10 @@ class VerifiedFiles:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _line(digest: str, stamp: _Stamp) -> str:
+def _line(digest: str, stamp: _Stamp) -> bytes:
     # With a checksum: a flipped bit in the digest would make another file count as verified.
-    fields = " ".join([digest, *map(str, stamp)])
-    return f"{fields} {zlib.crc32(fields.encode())}\n"
+    fields = b"%s %d %d %d %d" % (digest.encode(), *stamp)
+    return b"%s %d" % (fields, zlib.crc32(fields))
 
 
 def _stamp(path: str) -> _Stamp:
