@@ -223,7 +223,7 @@ EDITS = [
         "a mark believed though the file changed",
         "corrupt",
         f"{STORE}.verified_files:VerifiedFiles.holds",
-        "return self._load().get(digest) == _stamp(path)",
+        "return self._load().get(digest) == _line(digest, _stamp(path))",
         "_stamp(path)\n    return digest in self._load()",
     ),
     _edited(
