@@ -10,24 +10,29 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import orjson
 
 from lakelog import arrays, formats, subscriptions
 from lakelog import lake as lakes
-from lakelog.disk import OpenFile
+from lakelog.appends import KnownKeys
+from lakelog.disk import OpenFile, disk
 from lakelog.errors import InvalidEvent
-from lakelog.event import EncodedBatch, payload_of
+from lakelog.event import EncodedBatch, identity_key, payload_of
 from lakelog.lake import Lake
 from lakelog.sql import literal
 from lakelog.store import Store
+from lakelog.values import from_micros
 
 Fact = dict[str, Any]
 DISCOVER, PROCESS, COMPLETE, FAIL, FETCH = TYPES = (
     *("DISCOVER", "PROCESS", "COMPLETE", "FAIL", "FETCH"),
 )
+ADDED = "discover"
+"""The step of an item that is added."""
 _ALL = 2**31
 
 
@@ -76,7 +81,15 @@ class LakeLog:
         return [{**row, "data": _parsed(row["data"])} for row in rows], is_new
 
     def append(self, facts: list[Fact]) -> None:
-        """Store facts in one write."""
+        """Store facts in one write. The id of one that adds an item is changed if the lake has it:
+        retention or an erasure has removed the facts of the item and left their ids."""
+        added = [fact for fact in facts if fact["id"].endswith(f"/{ADDED}")]
+        if added:
+            store = self.lake.store
+            known_keys = KnownKeys(store).of(store.state(self.lake.branch_name).ids)
+            for fact in added:
+                if known_keys.holds(bytes.fromhex(identity_key(fact["source"], fact["id"]))):
+                    fact["id"] += f"~{disk.random_hex(4)}"
         self.lake.append(facts)
 
     def check(self, fact: Fact) -> None:
@@ -175,6 +188,25 @@ def open_log(log: Lake | FactLog | str | os.PathLike[str]) -> FactLog:
         # there yet.
         return LakeLog(lakes.open(path)) if Store.is_lake(path) else FileLog(path)
     return LakeLog(log) if isinstance(log, Lake) else log
+
+
+def fact_of(
+    queue: str, fact_type: str, key: tuple[str, str], data: Mapping[str, object], step: str
+) -> Fact:
+    """Return a fact of now about an item, given by its source and id."""
+    # The id tells what is said of which item, so that a lake stores no fact twice. Its first
+    # slash ends the name of the queue: ids of items may have slashes, too.
+    queue_name = queue.replace("%", "%25").replace("/", "%2F")
+    moment = from_micros(time.time_ns() // 1000).replace(tzinfo=None)
+    return {
+        "time": f"{moment.isoformat(timespec='microseconds')}Z",
+        "type": fact_type,
+        "category": queue,
+        "source": key[0],
+        "subject": key[1],
+        "id": f"{queue_name}/{key[1]}/{step}",
+        "data": data,
+    }
 
 
 @contextlib.contextmanager

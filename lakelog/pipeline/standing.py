@@ -41,6 +41,8 @@ class Standing:
     released: set[int] = field(default_factory=set)
     reset: int = -1
     is_done: bool = False
+    life: str = ""
+    """What its ids end with, where it was added again after its facts had been removed."""
 
     def add(self, fact: Fact) -> None:
         """Add a fact; adding one again, or in another order, makes no difference."""
@@ -48,6 +50,9 @@ class Standing:
         # Facts of other programs have no attempt.
         attempt_number = data.get("attempt")
         attempt = attempt_number if isinstance(attempt_number, int) else 0
+        # Each fact says it: retention may have removed the one with which it was added.
+        life = str(fact.get("id") or "").rpartition("/")[2].partition("~")[2]
+        self.life = max(self.life, life)
         if fact["type"] == COMPLETE:
             self.is_done = True
         elif fact["type"] == FAIL:

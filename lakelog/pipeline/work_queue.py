@@ -34,7 +34,6 @@ from lakelog.pipeline import fact_log
 from lakelog.pipeline.fact_log import COMPLETE, DISCOVER, FAIL, PROCESS, Fact, FactLog
 from lakelog.pipeline.standing import DeadLetter, Item, ItemKey, Standing, key_of, state_of
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.values import from_micros
 
 _GRACE = 30.0
 """Seconds of a lease beyond the time-out: for the worker to record its outcomes."""
@@ -105,7 +104,7 @@ class WorkQueue:
                 key = item.source, item.id
                 # Also among those that are being added: a feed may name an item twice.
                 if key not in self._items and key not in new:
-                    new[key] = self._fact(DISCOVER, key, dict(item.data), "discover")
+                    new[key] = self._fact(DISCOVER, key, dict(item.data), fact_log.ADDED)
                     # Each by itself, so that the error is of one item; nothing is stored yet.
                     self._log.check(new[key])
             facts += new.values()
@@ -223,19 +222,10 @@ class WorkQueue:
                     index.pop(key, None)
 
     def _fact(self, fact_type: str, key: ItemKey, data: Mapping[str, object], step: str) -> Fact:
-        # The id tells what is said of which item, so that a lake stores no fact twice. Its first
-        # slash ends the name of the queue: ids of items may have slashes, too.
-        queue_name = self.name.replace("%", "%25").replace("/", "%2F")
-        moment = from_micros(time.time_ns() // 1000).replace(tzinfo=None)
-        return {
-            "time": f"{moment.isoformat(timespec='microseconds')}Z",
-            "type": fact_type,
-            "category": self.name,
-            "source": key[0],
-            "subject": key[1],
-            "id": f"{queue_name}/{key[1]}/{step}",
-            "data": data,
-        }
+        standing = self._items.get(key)
+        # Under the ids of an earlier life nothing would be stored.
+        step += f"~{standing.life}" if standing and standing.life else ""
+        return fact_log.fact_of(self.name, fact_type, key, data, step)
 
     def _failure(self, item: Item, error: str, dead: bool, at_once: bool = False) -> Fact:
         """Return the fact of a failed attempt, which is the last one if there were too many."""

@@ -307,6 +307,34 @@ def test_a_rollback_takes_the_queue_with_it(lake: lakelog.Lake) -> None:
     assert queue.counts()["waiting"] == 2
 
 
+@pytest.mark.parametrize("way", ["erasure", "retention"])
+def test_an_item_whose_facts_were_removed_is_new(lake: lakelog.Lake, way: str) -> None:
+    """It is stored, and completed once, like one that was never there: the lake keeps the ids of
+    the facts that it had."""
+    queue = WorkQueue(lake, "thumbnails")
+    add(queue, 2)
+    assert queue.run(lambda item: None).completed == 2
+    if way == "erasure":
+        lake.erase(subject="p-1", why="request 17")
+    else:
+        lake.settle()
+        lake.retention("0s", apply=True)
+    item, failures = Item("photos", "p-1", {"n": 7}), iter([True, True])
+
+    def process(item: Item) -> None:
+        assert not next(failures, False)
+
+    for is_new in (True, False):
+        queue = WorkQueue(lake, "thumbnails", attempts=2, backoff=0.01)
+        assert queue.add([item, item]) == is_new
+        assert queue.run(process).dead == is_new
+        assert queue.requeue() == is_new
+        assert queue.run(process).completed == is_new
+        lake.settle()
+    query = "SELECT count(*) FROM events WHERE subject = 'p-1' AND type = 'COMPLETE'"
+    assert lake.sql(query).fetchall() == [(1,)]
+
+
 def test_a_failed_write_loses_no_item(log: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """If outcomes cannot be stored the run ends with the error; a later one does the rest."""
     queue = WorkQueue(log, "thumbnails")
