@@ -98,7 +98,9 @@ class RowReader:
                     failed = orjson.loads(row.pop(_UNCONVERTED))
                     values = {name: value for name, value in failed.items() if value is not None}
                     name, value = next(iter(values.items()))
-                    problem = f"column {name}: {value[:_SHOWN]!r} is not {types[name]}"
+                    is_public = self._lake.store.paths.protection is None
+                    shown = repr(value[:_SHOWN]) if is_public else "a value"
+                    problem = f"column {name}: {shown} is not {types[name]}"
                     self._refuse(UnconvertedRow(row | values, problem))
             rows = rows.filter(unconverted.is_null())
         return rows.drop_columns([_UNCONVERTED])
@@ -251,7 +253,12 @@ class RowWriter:
             return int(rows.num_rows)
         except RowRefused as error:
             if rows.num_rows == 1:
-                self._set_aside(python_rows(rows)[0], str(error))
+                reason = str(error)
+                # A reason is not sealed as its line is, and a server repeats values.
+                if self._lake.store.paths.protection is not None:
+                    place = f"{self._target.address}, table {self._table}"
+                    reason = f"{place}: a value is refused: --on-error stop says which"
+                self._set_aside(python_rows(rows)[0], reason)
                 return 0
         half = rows.num_rows // 2
         return self.write(rows.slice(0, half)) + self.write(rows.slice(half))

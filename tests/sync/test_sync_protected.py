@@ -76,3 +76,26 @@ def test_without_keys_a_table_without_the_fields_goes_on(home: Path, lake: lakel
         pytest.raises(InvalidKey),
     ):
         sync(blind, place.url, table="emails", query=again)
+
+
+@pytest.mark.parametrize("is_typed", [True, False])
+def test_no_reason_of_a_refused_row_has_a_protected_field(
+    home: Path, lake: lakelog.Lake, is_typed: bool
+) -> None:
+    """Whether the value cannot be converted or the database repeats it: the line is sealed, and
+    its reason is not."""
+    place = SqlitePlace(home)
+    refusal = f"RAISE(ABORT, 'constraint failed: {protected.PLANTED}')"
+    with lake:
+        sync(lake, place.url, query=f"{EMAILS} WHERE false")
+        if not is_typed:
+            place.ask(f"CREATE TRIGGER t BEFORE INSERT ON events BEGIN SELECT {refusal}; END")
+        columns = {"email": "integer"} if is_typed else {}
+        table = "typed" if is_typed else "events"
+        options = {"query": EMAILS, "columns": columns, "on_error": "quarantine"}
+        assert sync(lake, place.url, table=table, **options).quarantined == 3
+        quarantined = lake.sql("SELECT reason, line FROM quarantine").fetchall()
+    for reason, line in quarantined:
+        assert protected.PLANTED in line
+        assert protected.PLANTED not in reason
+        assert f"table {table}" in reason
