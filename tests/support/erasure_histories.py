@@ -32,7 +32,7 @@ import lakelog
 from lakelog import erasure, frame_rows, proofs, remotes, train
 from lakelog.erasure import ErasureStatus
 from lakelog.erasure.selection import frames_by_file
-from lakelog.errors import ExportRefused, InvalidEvent
+from lakelog.errors import ExportRefused, InvalidEvent, TransferRefused
 from lakelog.event import EncodedBatch
 from lakelog.keys.keyring import KeyRing
 from lakelog.keys.master import MasterKey
@@ -147,6 +147,7 @@ class History:
     def _search(self) -> None:
         subject = self.rng.choice(self.subjects)
         self.lake.search(self.rng.choice(self.words[subject])).fetchall()
+        self.lake.sql("SELECT * FROM events WHERE subject = ?", [subject]).fetchall()
 
     def _file(self) -> None:
         path = self.path / f"inputs/f{self.steps['file']}.jsonl"
@@ -278,6 +279,12 @@ def places_with(root: Path, words: list[str]) -> list[str]:
     return found
 
 
+def derived_of_replaced(lake: Lake) -> list[str]:
+    """What the cache has of segments that were replaced: nobody reads their words in hashes."""
+    replaced, cache = lake.store.erased.segments(), Path(lake.store.paths.cache)
+    return [str(path.relative_to(cache)) for path in cache.rglob("*") if path.name in replaced]
+
+
 def remnants(history: History, *elsewhere: str) -> list[str]:
     """The files that have words of the erased subjects, but those that were ingested, and
     `elsewhere`."""
@@ -355,6 +362,8 @@ def _check(path: Path, seed: int, steps: int, encrypted: bool) -> Counter[str]:
     with lakelog.open(path / "lake") as lake:
         signed = signed_state(lake, path / "key")
         lake.erase(subject=erased, why="asked for it")
+    if (path / "clone").exists():
+        _pull_again(history)
     for _ in range(4):
         with lakelog.open(path / "lake") as lake:
             statuses = [status for status in lake.erasures() if not status.is_done]
@@ -370,6 +379,7 @@ def _check(path: Path, seed: int, steps: int, encrypted: bool) -> Counter[str]:
             if place != path / "backup":  # which has the note from before it was all done
                 assert all(status.is_done for status in lake.erasures()), (seed, lake.erasures())
             assert not [f for f in frames_of(lake) for word in words if word.encode() in f], seed
+            assert not derived_of_replaced(lake), (seed, derived_of_replaced(lake))
             lake.gc()
             assert lake.verify().intact, (seed, place, lake.verify())
             if place != path / "clone":
@@ -411,8 +421,23 @@ def _come_again(history: History) -> None:
         if inputs := sorted(history.path.glob("inputs/*")):
             lake.ingest(inputs)
             run(lake.path, "audit", *map(str, inputs))
+        event = {"subject": history.erased[-1], "time": "2026-01-01", "type": "A"}
         with pytest.raises(InvalidEvent, match="erased"):
-            lake.append({"subject": history.erased[-1], "time": "2026-01-01", "type": "A"})
+            lake.append(event)
+        # Of a writer that looked before the erasure.
+        lake.writer().append(EncodedBatch.of([event]))
+        assert all(status.is_done for status in lake.erasures())  # which trims the tail
+
+
+def _pull_again(history: History) -> None:
+    """A clone that does not know of the erasure pushes a row, which a pull refuses."""
+    with lakelog.open(history.path / "clone") as clone:
+        if "main" not in clone.branches():
+            return
+        clone.append({"subject": history.erased[0], "time": "2026-01-01", "type": "A"})
+        remotes.push(clone, "origin", branches=["main"])
+    with lakelog.open(history.path / "lake") as lake, pytest.raises(TransferRefused, match="erase"):
+        remotes.pull(lake, "hub", force=True)
 
 
 def rows_of(path: Path, words: list[str]) -> dict[str, list[str]]:

@@ -50,7 +50,7 @@ def planted(case: Case) -> None:
         _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     assert code != MISSED, f"not noticed in {PATIENCE} s by {mutant.row}: {mutant.what}"
-    assert code == CAUGHT, f"could not be planted: {mutant.what}\n{said[-1500:]}"
+    assert code == CAUGHT, f"could not be planted ({code}): {mutant.what}\n{said[-1500:]}"
     for slip in ("NameError", "AttributeError", "TypeError", "SyntaxError"):
         assert slip not in said, f"the plant itself fails: {mutant.what}: {said}"
     if os.environ.get("LAKELOG_DEBUG"):

@@ -102,8 +102,9 @@ def play(
         try:
             row.play(case)
             return tally, ""
-        # The engine loses what a handler raises, and ours says KeyboardInterrupt for it.
-        except (Exception, StandsStill, KeyboardInterrupt):
+        # The engine loses what a handler raises, and ours says KeyboardInterrupt for it; what does
+        # not raise fails by an exception of its own.
+        except (Exception, StandsStill, KeyboardInterrupt, pytest.fail.Exception):
             return tally, traceback.format_exc()
         finally:
             if patience:
