@@ -53,7 +53,12 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         "sweep.sweep(Store.load(copy_paths.root))",
         "pass",
     ),
-    ("set aside files not searched", f"{ERASURE}.leftovers:_searched", "yield path", "yield from ()"),
+    (
+        "set aside files not searched",
+        f"{ERASURE}.leftovers:_searched",
+        "yield path",
+        "yield from ()",
+    ),
     (
         "old texts of a pull believed",
         "lakelog.manifest.manifests:Manifests.of",
