@@ -78,8 +78,8 @@ ORDER = {
     "ranks": "rank_index",
     "chunks": "state_index state_files chunk_writer",
     "erased": "copies documents subject_index records row_index refusal sweep",
-    "erasure": """entrance selection rewriting recorded derived leftovers outside erasing touched
-        key_erasure repetition status receipts on_lake""",
+    "erasure": """entrance selection rewriting chosen_rows recorded derived leftovers outside
+        erasing touched key_erasure repetition status receipts on_lake""",
     "maintain": """seal payloads row_order compact indexing retention row_removal reachability
         repair gc hotcopy stats upkeep""",
     "maintain/repair": """checker recover outcome erasure_files lost_moves verify orphans refs

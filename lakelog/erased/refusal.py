@@ -15,7 +15,7 @@ from unicodedata import category
 from lakelog import arrays
 from lakelog.appends import StreamSubject
 from lakelog.erased import documents
-from lakelog.erased.records import NO_TIMES, ErasedRows
+from lakelog.erased.records import NO_TIMES, ErasedRows, Erasure
 from lakelog.erased.row_index import RowIndex
 from lakelog.erased.subject_index import SubjectIndex
 from lakelog.libraries import np, pa, pc
@@ -35,6 +35,10 @@ _GIVEN_AGAIN = re.compile(f"{StreamSubject.ORIGIN}|subscription:")
 
 class Refusal:
     """What the erasures of a lake refuse."""
+
+    ROWS_OF_TABLES = "sync "
+    """What the origin of a quarantined line begins with that is a row which a synced table refused.
+    Its position is the seq of the event, where the row has one."""
 
     def __init__(self, paths: Paths, key: str = "", *, by_arrival: bool = False) -> None:
         """That of all erasures, or of the one with a key. `by_arrival` refuses what has a time to
@@ -176,13 +180,27 @@ class Refusal:
                 continue
             names = (origin, *self._earlier.get(origin, ()))
             for salt, keys in self._rows.of_origin(names).items():
-                places = frozenset[bytes]().union(*(r.places for r in self._memories_of(keys)))
                 of_origin = np.flatnonzero(
                     arrays.truths(pc.equal(origins, arrays.texts((origin,))[0]))
                 )
                 rows = table.take(arrays.integers(of_origin))
-                refused[of_origin] |= self._placed(rows, names, salt, places)
+                # By its number no row of a table is known that arrived since: an event after a
+                # rollback has it anew.
+                is_dated = origin.startswith(self.ROWS_OF_TABLES)
+                for joint_keys in [[key] for key in keys] if is_dated else [keys]:
+                    memories = self._memories_of(joint_keys)
+                    places = frozenset[bytes]().union(*(known.places for known in memories))
+                    is_known = self._placed(rows, names, salt, places)
+                    if is_dated:
+                        is_known &= self._has_arrived(rows, joint_keys[0])
+                    refused[of_origin] |= is_known
         return refused
+
+    def _has_arrived(self, rows: pa.Table, key: str) -> np.ndarray:
+        """Return which rows an erasure may have erased, by when they arrived."""
+        arrivals = arrays.numbers(rows["ingested_at"].cast(pa.int64()))
+        until = [max(e.time, e.arrived) for e in documents.of(self._paths, [key], Erasure.decoded)]
+        return arrivals <= max(until, default=0)
 
     @staticmethod
     def _placed(

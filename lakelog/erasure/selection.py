@@ -1,8 +1,8 @@
 """Which rows are erased: those of subjects, or of a condition, that had arrived when it began.
 
 A subject's lines in quarantine are those in which it stands as a word, and those of messages that
-have it as key. What a writer has appended and nobody sealed yet is sealed before rows are chosen,
-so that all of them are in segments.
+have it as key; and of all chosen events the rows that a synced table refused. What a writer has
+appended and nobody sealed yet is sealed before rows are chosen, so that all are in segments.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -19,6 +19,7 @@ import orjson
 from lakelog import bloom, database, frame_rows, sql
 from lakelog.database import Connect
 from lakelog.entries import SegmentEntry
+from lakelog.erased import Refusal
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.protect import sealed_blocks
@@ -85,6 +86,20 @@ class Selector:
         return self.events_sql() if row_kind == "events" else self.lines_sql()
 
 
+def with_refused(
+    cursor: duckdb.DuckDBPyConnection, condition: str, numbers: Collection[int]
+) -> str:
+    """A condition that chooses quarantined lines, and also those that are rows of events with some
+    seq which a synced table refused, or may be, as they say no seq: the next sync, which fills the
+    table again, puts others there again."""
+    if not numbers:
+        return condition
+    cursor.register("chosen_numbers", pa.table({"seq": pa.array(numbers, pa.int64())}))
+    is_refused = f"starts_with(origin, {sql.literal(Refusal.ROWS_OF_TABLES)})"
+    is_chosen = "position IN (FROM chosen_numbers) OR NOT contains(line, '\"seq\":')"
+    return f"({condition}) OR coalesce({is_refused} AND ({is_chosen}), false)"
+
+
 class Chooser:
     """Finds the rows of selectors in segments and frames, those of all subjects at once."""
 
@@ -124,7 +139,7 @@ class Chooser:
         """Return the segments that may have chosen rows, by their filters."""
         segments = list(entries)
         if not self.subjects:
-            return [e for e in segments if e.kind == "events"]
+            return segments
         hashed = self._filters.hashes_of(self.subjects)
         events = [e.key for e in segments if e.kind == "events"]
         if self._store.attachment is not None:
@@ -157,9 +172,10 @@ class Chooser:
         path = self._store.paths.object
         self._store.verified.obtain([(digest, path("segments", digest)) for digest in digests])
 
-    def rows_of(self, entry: SegmentEntry) -> pa.Table:
+    def rows_of(self, entry: SegmentEntry, numbers: Collection[int] = ()) -> pa.Table:
         """Return the chosen rows of a segment as they are stored, those of events with seq: a
-        predicate is over opened fields. Raises DamagedSegment, InvalidKey."""
+        predicate is over opened fields. Of quarantined lines also those of events with `numbers`.
+        Raises DamagedSegment, InvalidKey."""
         self._obtain([entry.key])
         condition = self.condition(entry.kind)
         if entry.kind == "events":
@@ -173,12 +189,17 @@ class Chooser:
             source = sealed_blocks.opened_lines_sql(self._store.paths, source)
         cursor = self._connect().cursor()
         with contextlib.closing(cursor):
+            if entry.kind != "events":
+                condition = with_refused(cursor, condition, numbers)
             query = f"SELECT * FROM ({source}) WHERE {condition}"
             table: pa.Table = cursor.sql(query).to_arrow_table()
             return table
 
-    def shares(self, entry: SegmentEntry, rows: pa.Table) -> list[pa.Table]:
-        """Which of the chosen rows of a segment each of the selectors chooses."""
+    def shares(
+        self, entry: SegmentEntry, rows: pa.Table, numbers: Sequence[Collection[int]]
+    ) -> list[pa.Table]:
+        """Which of the chosen rows of a segment each of the selectors chooses, which has chosen
+        events with some `numbers`."""
         if entry.kind == "events":
             column = rows["subject"].cast(pa.string())
             present = set(pc.unique(column).to_pylist())
@@ -190,8 +211,11 @@ class Chooser:
             ]
         with contextlib.closing(self._connect().cursor()) as cursor:
             cursor.register("chosen_lines", rows)
-            queries = (f"SELECT * FROM chosen_lines WHERE {s.lines_sql()}" for s in self.selectors)
-            return [cursor.sql(query).to_arrow_table() for query in queries]
+            query = "SELECT * FROM chosen_lines WHERE "
+            return [
+                cursor.sql(query + with_refused(cursor, s.lines_sql(), own)).to_arrow_table()
+                for s, own in zip(self.selectors, numbers, strict=True)
+            ]
 
     def in_frames(self, frames: list[Frame]) -> int:
         """Return how many rows of frames are chosen."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lakelog import sql
 from lakelog.database import Connect
-from lakelog.erasure import erasing, leftovers, outside
+from lakelog.erasure import chosen_rows, erasing, leftovers, outside
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import Chooser, Selector
 from lakelog.protect import sealed_blocks
@@ -55,8 +55,8 @@ def preview(
     chooser = Chooser(store, connect, [Selector(tuple(subjects), predicate)])
     chooser.check()
     settle()
-    findings = erasing.find(store, chooser, progress)
-    tags = erasing.tags_with(store, findings)
+    findings = chosen_rows.find(store, chooser, progress)
+    tags = chosen_rows.tags_with(store, findings)
     states = sum(
         any(e.key in findings.rows for e in store.manifests.segments(state))
         for state in findings.history.states.values()
@@ -72,7 +72,7 @@ def preview(
         findings.lines,
         len(findings.rows),
         states,
-        erasing.branches_with(store, findings),
+        chosen_rows.branches_with(store, findings),
         tags,
         _mentions(store, connect, subjects),
         tuple(leftover_list),

@@ -22,6 +22,7 @@ import orjson
 
 from lakelog import sql
 from lakelog.engine.messages import EngineMessage
+from lakelog.erased import Refusal
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb, pa
@@ -221,7 +222,7 @@ def python_rows(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
 
 
 def _origin(address: str, table: str) -> str:
-    return f"sync {address} {table}"
+    return f"{Refusal.ROWS_OF_TABLES}{address} {table}"
 
 
 class RowWriter:
