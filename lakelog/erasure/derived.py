@@ -63,7 +63,7 @@ def clean(store: Store) -> None:
     for folder in (paths.names, paths.peaks, paths.ranges, paths.blooms, paths.word_indexes):
         for key in replaced.keys() & set(Folder(folder).names()):
             File(f"{folder}/{key}").remove()
-    ranks.drop(paths, replaced.keys() & set(Folder(paths.rank_indexes).names()))
+    ranks.drop(paths, replaced)
     now_us = lake_time(store)
     for path in temporary_files(store):
         with contextlib.suppress(FileNotFoundError):

@@ -263,8 +263,12 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
         indexes = paths.blooms, paths.names, paths.word_indexes, paths.peaks, paths.rank_indexes
         for folder in (*indexes, paths.ranges):
             for name in Folder(folder).names():
+                is_temporary, digest = name.startswith(disk.TEMPORARY), name.partition("-")[0]
+                is_alive = not is_temporary and bytes.fromhex(digest) in live
+                # Of versions that are no longer installed nobody uses it.
+                if folder == paths.rank_indexes and is_alive:
+                    is_alive = not ranks.is_foreign(name)
                 # They may be written before the move that adds their segment: they get a day.
-                is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
                 if not is_alive and now_us - _stamp(f"{folder}/{name}") >= _DAY:
                     if folder == paths.rank_indexes:
                         ranks.drop(paths, [name])

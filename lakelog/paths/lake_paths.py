@@ -128,9 +128,9 @@ class Keys:
         """The file of a segment's word index."""
         return f"{self.word_indexes}/{digest}"
 
-    def ranks(self, digest: str) -> str:
-        """The folder of a segment's rank index."""
-        return f"{self.rank_indexes}/{digest}"
+    def ranks(self, name: str) -> str:
+        """The folder of a rank index, by its name."""
+        return f"{self.rank_indexes}/{name}"
 
     def head_dir(self, branch: str) -> str:
         """The folder of a branch's moves."""

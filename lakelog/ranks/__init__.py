@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lakelog.ranks.rank_index import RankIndex as RankIndex
     from lakelog.ranks.rank_index import build as build
     from lakelog.ranks.rank_index import drop as drop
+    from lakelog.ranks.rank_index import is_foreign as is_foreign
     from lakelog.ranks.rank_index import is_installed as is_installed
     from lakelog.ranks.rank_index import is_missing as is_missing
     from lakelog.ranks.rank_index import is_whole as is_whole

@@ -1,6 +1,7 @@
 """Rank indexes: how often each event of a segment has each word, for BM25, kept by tantivy.
 
-They are derived from segments, which never change, and stored in cache/ranks/DIGEST/. A state is
+They are derived from segments, which never change, and stored in cache/ranks/DIGEST-VERSIONS/: in
+one lake, processes may have other versions of the libraries, and each needs its own. A state is
 asked by an index put together of those of its segments: links to their files, and one list of them,
 in a folder that is gone again once it is open. So one index serves every state that has the
 segment, and the frequencies by which events are ranked are always those of the state itself.
@@ -69,34 +70,47 @@ def number_of(digest: str) -> int:
 def is_missing(paths: Paths, digest: str) -> bool:
     """Whether a segment has no index that the installed libraries made."""
     try:
-        return File(f"{paths.ranks(digest)}/{_MARK}").read().partition(b"\n")[0] != _made_by()
+        mark = File(f"{paths.ranks(_folder_name(digest))}/{_MARK}").read()
+        return mark.partition(b"\n")[0] != _made_by()
     except OSError:
         return True
 
 
-def is_whole(paths: Paths, digest: str) -> bool:
-    """Whether the files of the index of a segment are as they were written."""
+def is_whole(paths: Paths, name: str) -> bool:
+    """Whether the files of an index, the folder of a name, are as they were written."""
     try:
-        _, *lines = File(f"{paths.ranks(digest)}/{_MARK}").read().decode().splitlines()
+        _, *lines = File(f"{paths.ranks(name)}/{_MARK}").read().decode().splitlines()
         return bool(lines) and all(
-            _checksum(f"{paths.ranks(digest)}/{name}") == checksum
-            for checksum, name in (line.split(" ") for line in lines)
+            _checksum(f"{paths.ranks(name)}/{file}") == checksum
+            for checksum, file in (line.split(" ") for line in lines)
         )
     except (OSError, ValueError):
         return False
 
 
+def is_foreign(name: str) -> bool:
+    """Whether the folder of a name has an index that other versions made; False where tantivy is
+    not installed."""
+    return is_installed() and name != _folder_name(name.partition("-")[0])
+
+
 def drop(paths: Paths, digests: Iterable[str]) -> None:
-    """Remove the indexes of segments, or the folders of such names."""
-    for digest in digests:
-        with contextlib.suppress(OSError):
-            Folder(paths.ranks(digest)).remove_with_files()
+    """Remove the indexes of segments, of whatever versions, or the folders of such names."""
+    dropped = set(digests)
+    for name in Folder(paths.rank_indexes).names():
+        if not dropped.isdisjoint((name, name.partition("-")[0])):
+            with contextlib.suppress(OSError):
+                Folder(paths.ranks(name)).remove_with_files()
 
 
 def build(paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection) -> None:
     """Build the index of a segment and store it; the caller has verified the segment. Raises
     OSError, LakelogError."""
-    drop(paths, [entry.key])  # of other versions, or damaged
+    if not is_missing(paths, entry.key):
+        return  # another process was faster
+    target = Folder(paths.ranks(_folder_name(entry.key)))
+    with contextlib.suppress(OSError):
+        target.remove_with_files()  # damaged
     with _folder(paths) as folder:
         _write(folder, number_of(entry.key), word_indexes.row_words(paths, entry, cursor))
         names = sorted(name for name in Folder(folder).names() if not name.startswith("."))
@@ -105,7 +119,7 @@ def build(paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection) 
             b"\n".join([_made_by(), *map(str.encode, lines)]), sync=False
         )
         with contextlib.suppress(OSError):  # another process was faster
-            File(folder).rename(paths.ranks(entry.key))
+            File(folder).rename(target.path)
 
 
 class RankIndex:
@@ -125,7 +139,8 @@ class RankIndex:
             return cls._of(paths, digests, tail)
         except FileNotFoundError:
             # One without some of its files is made again.
-            drop(paths, [digest for digest in digests if not is_whole(paths, digest)])
+            lacking = [key for key in digests if not is_whole(paths, _folder_name(key))]
+            drop(paths, lacking)
             raise SnapshotGone("an index of a segment was removed: search again") from None
 
     @classmethod
@@ -138,7 +153,7 @@ class RankIndex:
                 _write(folder, 0, [] if tail is None else [tail])
                 whole = orjson.loads(File(f"{folder}/{_LIST}").read())
             for digest in digests:
-                source = paths.ranks(digest)
+                source = paths.ranks(_folder_name(digest))
                 with _sound():
                     document = orjson.loads(File(f"{source}/{_LIST}").read())
                     whole.setdefault("segments", []).extend(document["segments"])
@@ -267,6 +282,11 @@ def _sound() -> Iterator[None]:
         if not is_damage and type(error).__name__ != "PanicException":
             raise
         raise LakelogError(f"the index of a ranked search failed: {error}") from None
+
+
+def _folder_name(digest: str) -> str:
+    """The folder of a segment's index that the installed libraries made."""
+    return f"{digest}-{zlib.crc32(_made_by()):08x}"
 
 
 def _made_by() -> bytes:

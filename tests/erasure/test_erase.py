@@ -336,7 +336,7 @@ def test_what_was_derived_is_deleted(tmp_path: Path) -> None:
         if ranks.is_installed():
             lake.search("number", rank=True).fetchall()
     old = {path.stem for path in (tmp_path / "lake/segments").rglob("*.parquet")}
-    derived = {path.parent.name for path in cache.rglob("*") if path.name in old}
+    derived = {path.parent.name for path in cache.rglob("*") if path.name[:64] in old}
     assert derived >= {"bloom", "words", "merkle"} | ({"ranks"} if ranks.is_installed() else set())
     answers = [cache / "views/x/answer.piece", cache / "folds/x.json"]
     for answer in answers:

@@ -97,6 +97,7 @@ def test_rank_indexes(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "lake/cache/ranks").iterdir()
     made_by, *lines = (folder / "lakelog").read_text().splitlines()
     versions = [importlib.metadata.version(name) for name in ("duckdb", "tantivy")]
+    assert folder.name[64:] == f"-{zlib.crc32(made_by.encode()):08x}"
     assert made_by.replace(" v", " ").split() == ["LKR1", *versions]
     for checksum, name in (line.split() for line in lines):
         assert f"{zlib.crc32((folder / name).read_bytes()):08x}" == checksum

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import math
 import os
 import random
@@ -181,6 +182,36 @@ def test_an_index_that_lost_a_file_is_made_again(lake: lakelog.Lake, lost: str) 
     with contextlib.suppress(lakelog.LakelogError):
         messages(lake, "full", 1)
     assert messages(lake, "full", 1) == ["disk full at n20"]
+
+
+def of_other_versions(patch: pytest.MonkeyPatch) -> None:
+    """Have a library of another version, as another process on the lake may have."""
+    version = importlib.metadata.version
+
+    def other(name: str) -> str:
+        return f"{version(name)}.other" if name == "tantivy" else version(name)
+
+    patch.setattr(importlib.metadata, "version", other)
+
+
+def test_concurrent_versions_have_an_index_each(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes whose libraries differ neither remove what the others read nor rebuild it in turn;
+    gc removes what a version left behind."""
+    folder = Path(lake.store.paths.rank_indexes)
+    assert messages(lake, "full", 1) == ["disk full at n20"]
+    (own,) = folder.iterdir()
+    with monkeypatch.context() as patch:
+        of_other_versions(patch)
+        assert messages(lake, "full", 1) == ["disk full at n20"]
+        assert len(list(folder.iterdir())) == 2
+        assert ranks.is_whole(lake.store.paths, own.name)
+    assert messages(lake, "full", 1) == ["disk full at n20"]
+    for index in folder.iterdir():
+        os.utime(index, (1, 1))
+    lake.gc()
+    assert list(folder.iterdir()) == [own]
 
 
 def test_gc_removes_the_indexes_of_what_is_gone(lake: lakelog.Lake) -> None:

@@ -198,8 +198,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "a rank index left",
         f"{ERASURE}.derived:clean",
-        "ranks.drop(paths, replaced.keys() &",
-        "({*()} &",
+        "ranks.drop(paths, replaced)",
+        "ranks.drop(paths, {})",
     ),
     ("cached folds left", f"{ERASURE}.derived:forget_answers", "in _ANSWERS", 'in ("views",)'),
     (
