@@ -22,7 +22,9 @@ from lakelog.errors import InvalidSetting
 from lakelog.runtime.tables import ModuleFiles
 from lakelog.settings import span_us
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Under `nohup` a terminal that is closed ends nothing.
+_HANGUPS = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *_HANGUPS)
 _GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 _UNREPEATED = ("print_unit", "print_url")
 
@@ -56,7 +58,7 @@ class StopEvent(threading.Event):
 
 @contextlib.contextmanager
 def stop_at_signals() -> Iterator[StopEvent]:
-    """Yield an event that SIGINT and SIGTERM set, in place of their handlers."""
+    """Yield an event that SIGINT, SIGTERM and SIGHUP set, in place of their handlers."""
     stop = StopEvent()
     previous = {number: signal.signal(number, lambda *_: stop.set()) for number in SIGNALS}
     try:

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -187,6 +188,29 @@ def test_keys_pause_sort_filter_and_quit_and_the_terminal_is_as_it_was(tmp_path:
         process.wait()
         os.close(leader)
         os.close(follower)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_the_terminal_as_it_was(number: signal.Signals, tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    run(lake, "append", "type=deploy", "message=hello")
+    leader, follower = pty.openpty()
+    before = termios.tcgetattr(follower)
+    with subprocess.Popen(
+        [sys.executable, "-m", "lakelog", "--lake", str(lake), "top"],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=environment(LANG="C.UTF-8"),
+    ) as process:
+        screen = _Screen(leader)
+        screen.wait("hello")
+        process.send_signal(number)
+        assert process.wait(30) == 0
+    screen.wait("\x1b[?1049l")
+    assert termios.tcgetattr(follower) == before
+    os.close(leader)
+    os.close(follower)
 
 
 class _Screen:
