@@ -55,9 +55,8 @@ class NewestEvents:
         matching = self.matching_segments(self._connect, segments, self._condition)
         return self.last_of(matching, count)
 
-    def last_of(self, segments: list[SegmentEntry], count: int, step: int = 1) -> list[pa.Table]:
-        """Return the newest `count` events of segments that match, in order of seq; so many of them
-        are opened at first.
+    def last_of(self, segments: list[SegmentEntry], count: int) -> list[pa.Table]:
+        """Return the newest `count` events of segments that match, in order of seq.
 
         Raises QueryFailed, Damaged.
         """
@@ -66,8 +65,7 @@ class NewestEvents:
         columns = ", ".join(self.COLUMNS)
         # One segment, then four times as many: most conditions match soon, and some never. Who
         # wants all gets them at once.
-        if count >= sum(entry.events for entry in entries):
-            step = len(entries)
+        step = len(entries) if count >= sum(entry.events for entry in entries) else 1
         while entries and count > 0:
             group, entries = entries[:step], entries[step:]
             floor = _floor(group, count) if self._condition is None else 0
