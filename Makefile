@@ -77,7 +77,7 @@ torture: $(READY) ## kills, power cuts and faults: 20 minutes; HOURS=1, LAKELOG_
 	@TEST_DIR="$(TEST_DIR)" $(BIN)/python -m tests.torture $(if $(HOURS),--hours $(HOURS))
 	@echo "==> every case of the matrices of faults, every round and example"
 	@LAKELOG_MATRIX=all PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n 2 \
-	  -m "matrix or thorough or rounds or hypothesis"
+	  -m "matrix or thorough or rounds or hypothesis or slow"
 
 notebooks: $(READY) ## run the notebooks, compare their output, write pages; WRITE=1 renews it
 	@LAKELOG_MATRIX=all $(BIN)/python -m pytest -q -n 0 tests/notebook/shell_cases.py

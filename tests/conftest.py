@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 import lakelog
 from lakelog.manifest import manifests
 from lakelog.store import sealer_process
-from tests.support import lock_order
+from tests.support import effort, lock_order
 from tests.support.effort import SECONDS, is_first, is_over, is_played, is_sampled, limit, share
 from tests.support.requirements import count_by_cause, need, skip
 from tests.support.scratch import memory
@@ -64,6 +64,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "thorough: takes long and finds what others do; a sixteenth of these unless"
         " LAKELOG_MATRIX=all",
     )
+    config.addinivalue_line(
+        "markers", "slow: of tests/slow.txt; a quarter of these, another one with each commit"
+    )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -95,8 +98,8 @@ def _import_share(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Select what is run, in which order, and limit its time.
 
-    A sixteenth of each matrix is played, always the same, at least one, and of what is thorough;
-    `make torture` plays all.
+    A sixteenth of each matrix is played, always the same, at least one, and of what is thorough,
+    and a quarter of what is slow, another one with each commit; `make torture` plays all.
     """
     for item in items:
         if not item.get_closest_marker("timeout"):
@@ -104,8 +107,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(limit(item.nodeid, is_long=is_long)))
     if any("::" in given for given in config.args):
         return
+    is_run_of_all = config.args == config.getini("testpaths")
+    slow, quarter = effort.slow_tests(), effort.quarter(is_run_of_all=is_run_of_all)
     played = _played(items)
-    selected = [item for item in items if is_sampled(item.nodeid) and item.nodeid in played]
+    selected = []
+    for item in items:
+        is_chosen = is_sampled(item.nodeid) and item.nodeid in played
+        if item.nodeid.partition("[")[0] in slow:
+            item.add_marker(pytest.mark.slow)
+            is_played_now = effort.is_in_quarter(item.nodeid, quarter)
+            is_chosen = is_chosen and (is_first(item.nodeid) or is_played_now)
+        if is_chosen:
+            selected.append(item)
     if len(selected) < len(items):
         chosen = set(selected)
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])

@@ -4,6 +4,9 @@ LAKELOG_MATRIX        a test that repeats itself plays a sixteenth; `all`, as `m
                       it, plays all of it, and 1 to 15 another sixteenth of the matrices and of
                       what is marked thorough; paths, all cases of these and the usual part of
                       the others
+LAKELOG_TEST_SLOW     which quarter of the slow tests is played: 0 to 3; `commit`, that of the
+                      commit, as in a run of all tests if nothing is set; `all`, as where paths are
+                      given
 LAKELOG_TEST_SAMPLE   one test of so many, always the same ones
 LAKELOG_TEST_FIRST    paths whose tests run first, all of them whatever the sample
 LAKELOG_TEST_SECONDS  no test begins later than this many seconds after the first
@@ -13,7 +16,10 @@ LAKELOG_TEST_PATIENCE how many times longer than on an idle machine a test may t
 from __future__ import annotations
 
 import os
+import subprocess
 import time
+import tomllib
+from pathlib import Path
 from zlib import crc32
 
 _PARTS, _LEAST = 16, 3
@@ -36,6 +42,47 @@ def is_played(case: str) -> bool:
 
 def _is_whole(case: str) -> bool:
     return IS_WHOLE or case.startswith(_WHOLE_PATHS)
+
+
+TESTS = Path(__file__).parents[1]
+QUARTERS = 4
+ALL_SLOW = QUARTERS
+"""In the place of a quarter: all of them."""
+
+
+def slow_tests() -> frozenset[str]:
+    """Return the tests of which a case takes a second or more, without their cases.
+
+    tests/slow.txt has them; tests/support/slow.py writes it. What notices a planted bug is played
+    always, however long it takes.
+    """
+    noticed = tomllib.loads((TESTS / "torture/noticed.toml").read_text()).values()
+    lines = (TESTS / "slow.txt").read_text().split()
+    return frozenset(lines) - {name.partition("[")[0] for name in noticed}
+
+
+def quarter(*, is_run_of_all: bool) -> int:
+    """Return which quarter of the slow tests is played, or ALL_SLOW. By the commit it is another
+    one with each, so that four commits play all."""
+    choice = os.environ.get("LAKELOG_TEST_SLOW") or ("commit" if is_run_of_all else "all")
+    if IS_WHOLE or choice == "all":
+        return ALL_SLOW
+    return _commits() % QUARTERS if choice == "commit" else int(choice)
+
+
+def is_in_quarter(case: str, number: int) -> bool:
+    """Whether a case of a slow test belongs to a quarter."""
+    return number == ALL_SLOW or _is_whole(case) or crc32(case.encode()) % QUARTERS == number
+
+
+def _commits() -> int:
+    """How many commits there are; 0 where that cannot be known."""
+    command = ["git", "rev-list", "--count", "HEAD"]
+    try:
+        counted = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return 0
+    return int(counted.stdout)
 
 
 SAMPLE = int(os.environ.get("LAKELOG_TEST_SAMPLE", "1"))
