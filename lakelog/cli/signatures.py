@@ -12,7 +12,7 @@ import orjson
 from lakelog import export, proofs
 from lakelog import lake as lakes
 from lakelog.cli.app import App, complete_ref, state_option, verb
-from lakelog.cli.options import argument, option
+from lakelog.cli.options import argument, option, output_files
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_done, emit_record
 from lakelog.cli.render.tables import clock
 from lakelog.cli.render.terminal import many
@@ -74,6 +74,8 @@ def prove(
     if (id is None) == (seq is None):
         raise click.UsageError("give the id of an event, or --seq")
     accepted = [proofs.PublicKey.load(signed_by)] if signed_by else []
+    if output is not None:
+        output_files().append(output)  # a proof has the whole event
     with app.open() as lake:
         store = lake.store
         # A proof is worth what its state is signed with, and the newest state seldom is signed.

@@ -21,6 +21,7 @@ from lakelog.proofs.keys import PrivateKey
 from lakelog.proofs.signing import Target
 from tests.conftest import MakeLake
 from tests.support import proof_checker
+from tests.support.cli import run
 from tests.support.effort import share
 from tests.support.lakes import EXOTIC, events
 
@@ -233,6 +234,19 @@ def test_a_proof_outlives_the_event(lake: lakelog.Lake, key: PrivateKey) -> None
     with pytest.raises(UnknownRef, match="no event with seq 7"):
         proof.prove(lake.store, after, 7)
     assert agree(data, key)
+
+
+def test_an_erasure_names_the_files_of_proofs(
+    lake: lakelog.Lake, key: PrivateKey, tmp_path: Path
+) -> None:
+    """Each has the whole event, until it is gone."""
+    sign(lake, key, "v1")
+    path = tmp_path / "event.proof"
+    run(lake.path, "prove", "--seq", "7", "--at", "v1", "-o", str(path))
+    status = lake.erase(where="message = 'hello 7'", why="asked")
+    assert [copy["name"] for copy in status.copies] == [str(path)]
+    path.unlink()
+    assert lake.erasures()[0].is_done
 
 
 def test_an_unsigned_state_has_no_proof(lake: lakelog.Lake, key: PrivateKey) -> None:
