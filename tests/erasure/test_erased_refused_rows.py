@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.sync.comparison import check
 from lakelog.sync.sync import sync
 from tests.support.sync_places import SqlitePlace
 
@@ -70,3 +71,22 @@ def test_a_number_that_is_given_again_is_that_of_another_row(
     assert sync(lake, place.url, **OPTIONS).quarantined == 1
     lake.settle()
     assert refused(lake) == ["bob"]
+
+
+def test_a_table_is_the_same_from_another_directory(
+    home: Path, lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its refused rows are known to be in the quarantine, and an erasure says where it is."""
+    append(lake, "ada", "bob")
+    for number, name in enumerate(("one", "two", "two")):
+        (home / name).mkdir(exist_ok=True)
+        monkeypatch.chdir(home / name)
+        url = f"sqlite:{home}/two/t.db" if number == 2 else "sqlite:t.db"
+        sync(lake, url, **OPTIONS)
+    assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(4,)]
+    assert check(lake, "sqlite:t.db")[0].is_equal
+    status = lake.erase(subject="ada", why="request 17")
+    assert {copy["name"] for copy in status.copies} == {
+        f"sqlite:{home}/one/t.db",
+        f"sqlite:{home}/two/t.db",
+    }

@@ -53,7 +53,8 @@ class FileTarget(SqlTarget):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._path = path_of(url, self.SCHEME)
-        self.address = f"{self.SCHEME}:{self._path}"
+        # The same from whatever directory: quarantine and erasures know the table by it.
+        self.address = f"{self.SCHEME}:{os.path.abspath(self._path)}"
 
     def exists(self) -> bool:
         """Whether the file is there."""
