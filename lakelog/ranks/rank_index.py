@@ -79,10 +79,10 @@ def is_missing(paths: Paths, digest: str) -> bool:
 def is_whole(paths: Paths, name: str) -> bool:
     """Whether the files of an index, the folder of a name, are as they were written."""
     try:
-        _, *lines = File(f"{paths.ranks(name)}/{_MARK}").read().decode().splitlines()
-        return bool(lines) and all(
+        checksums = _checksums(paths.ranks(name))
+        return bool(checksums) and all(
             _checksum(f"{paths.ranks(name)}/{file}") == checksum
-            for checksum, file in (line.split(" ") for line in lines)
+            for file, checksum in checksums.items()
         )
     except (OSError, ValueError):
         return False
@@ -158,10 +158,12 @@ class RankIndex:
                     document = orjson.loads(File(f"{source}/{_LIST}").read())
                     whole.setdefault("segments", []).extend(document["segments"])
                 whole = {**document, **whole}
-                for name in Folder(source).names():
-                    if not name.startswith(".") and name not in (_LIST, _MARK):
-                        # Hard links: tantivy reads one directory, and no byte is copied.
-                        File(f"{source}/{name}").link(f"{folder}/{name}")
+                with _sound():
+                    # Not what is in the folder: whoever removes it may have begun.
+                    names = _checksums(source).keys() - {_LIST}
+                for name in names:
+                    # Hard links: tantivy reads one directory, and no byte is copied.
+                    File(f"{source}/{name}").link(f"{folder}/{name}")
             # The list last: tantivy takes what it names for whole.
             File(f"{folder}/{_LIST}").replace(orjson.dumps(whole), sync=False)
             with _sound():
@@ -292,6 +294,13 @@ def _folder_name(digest: str) -> str:
 def _made_by() -> bytes:
     """What the files of an index depend on: words are the engine's, the format is tantivy's."""
     return f"LKR1 {core.version()} {importlib.metadata.version('tantivy')}".encode()
+
+
+def _checksums(folder: str) -> dict[str, str]:
+    """The files of an index with their checksums, by its list. Raises OSError, ValueError."""
+    _, *lines = File(f"{folder}/{_MARK}").read().decode().splitlines()
+    pairs = (line.split(" ") for line in lines)
+    return {name: checksum for checksum, name in pairs}
 
 
 def _checksum(path: str) -> str:

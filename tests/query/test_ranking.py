@@ -10,6 +10,7 @@ import random
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -19,7 +20,7 @@ from lakelog import ranks
 from lakelog.cli import cli
 from lakelog.errors import InvalidSearch, MissingPackage, QueryFailed
 from lakelog.maintain import indexing
-from tests.support import encrypted
+from tests.support import encrypted, seam
 from tests.support.effort import share
 from tests.support.requirements import need_module
 from tests.support.search_model import SINGLE, Event, random_query, words_of
@@ -182,6 +183,28 @@ def test_an_index_that_lost_a_file_is_made_again(lake: lakelog.Lake, lost: str) 
     with contextlib.suppress(lakelog.LakelogError):
         messages(lake, "full", 1)
     assert messages(lake, "full", 1) == ["disk full at n20"]
+
+
+def test_concurrent_removal_of_an_index(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compaction that removes an index while a search puts it together makes it look again."""
+    assert messages(lake, "full", 1) == ["disk full at n20"]
+    removed = list[str]()
+
+    def remove(name: str, real: seam.Hook, *args: Any, **kwargs: Any) -> Any:
+        content = real(*args, **kwargs)
+        if name == "read" and "cache/ranks/" in args[0] and args[0].endswith("meta.json"):
+            index = Path(args[0]).parent
+            if not removed and not index.name.startswith(".tmp-"):
+                removed.extend(file.name for file in index.glob("*.fieldnorm"))
+                (index / removed[0]).unlink()
+        return content
+
+    with monkeypatch.context() as patch:
+        seam.install(patch, remove)
+        assert messages(lake, "full", 1) == ["disk full at n20"]
+    assert removed
 
 
 def of_other_versions(patch: pytest.MonkeyPatch) -> None:
