@@ -129,13 +129,16 @@ class Site:
     def make_lake(self, number: int, members: dict[str, Any]) -> dict[str, Any]:
         """Make the remote a lake, where there was none just now; return what its lakelog.json
         says. Raises TransferRefused where something else is."""
+        names = self.volume.names("")
+        if CONFIG in names:
+            return self.config()  # of two at once, one was first
         # Temporary files are what an interrupted first push left.
-        strangers = [name for name in self.volume.names("") if not name.startswith(disk.TEMPORARY)]
+        strangers = [name for name in names if not name.startswith(disk.TEMPORARY)]
         if set(strangers) - {*OBJECTS, "states", "refs", "wal", "gc", "cache", "remotes"}:
             raise TransferRefused(f"{self.url} is not empty and no lake: choose another place")
         body = {"format": number, "lake": disk.random_hex(), "settings": {}, **members}
         is_ours = self._put(CONFIG, document.encode(body), replace=False)
-        return body if is_ours else self.config()  # of two at once, one was first
+        return body if is_ours else self.config()
 
     def branches(self) -> list[str]:
         """Names of the branches there, deleted ones included."""

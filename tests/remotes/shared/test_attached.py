@@ -20,6 +20,7 @@ from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, TransferRefused, Unreachable, UnsupportedStore
 from lakelog.manifest import manifest
 from lakelog.remotes import clone, known
+from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.shared import attach, mirrored_volume, offers, segment_cache
 from tests.support.attached import SharedMachines, append, numbers, origins, publish_each
 from tests.support.cli import answer, run
@@ -43,6 +44,24 @@ def test_events_of_each_machine_are_seen_on_all_exactly_once(machines: SharedMac
         assert max(origins(machines[name]).values()) == 1
     ids = {machines[name].store.refs.head("main").digest for name in "abc"}
     assert len(ids) == 1
+
+
+def test_machines_that_attach_first_at_once_share_a_lake(
+    machines: SharedMachines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One looked whether a lake is there before the other had made it."""
+    look = DirectoryRemote.names
+
+    def late_look(remote: DirectoryRemote, folder: str) -> Iterator[str]:
+        monkeypatch.undo()
+        append(machines["b"], 1)
+        machines["b"].exchange()
+        return look(remote, folder)
+
+    monkeypatch.setattr(DirectoryRemote, "names", late_look)
+    append(machines["a"], 2)
+    machines.exchange("a", "b")
+    assert numbers(machines["a"]) == numbers(machines["b"]) == [1, 2]
 
 
 def test_events_of_one_machine_are_readable_there_before_they_are_published(
