@@ -130,14 +130,15 @@ class ErasureRun:
             findings = chosen_rows.find(store, chooser, progress)
             shares = findings.shares(chooser)
             self._end_arrivals(shares)
-            if not self._has_work(findings):
+            has_work = self._has_work(findings)
+            # Other machines may have rows that no state had yet when it was looked at.
+            if not has_work and (store.attachment is None or self._told):
                 break
-            self._replace(findings, shares)
+            if has_work:
+                self._replace(findings, shares)
             self._publish()
         else:
             raise OutcomeUnknown("the lake changed too often meanwhile: run the same command again")
-        if store.attachment is not None and not self._told:
-            self._publish()  # other machines may have rows that no state has yet
         derived.clean(store)
         remnants = self._remnants(findings.history)
         if store.attachment is not None:

@@ -520,3 +520,18 @@ def test_nothing_of_it_stays_whatever_comes_between(tmp_path: Path, seed: int) -
         assert numbers(machines[name], "subject <> 'late'") == schedule.kept
         assert machines[name].verify().intact
     machines.close()
+
+
+def test_events_that_are_published_while_none_is_known_are_erased(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """Another machine publishes the only ones once the states were read, before it can hear."""
+    machines.exchange("a", "b")
+    put(machines["b"], 1)
+    put(machines["b"], 2, subject="bob")
+    before_links(machines["a"], machines["b"].exchange)
+    assert machines["a"].erase(subject=ADA, why="asked").erasure.events == 1
+    machines.exchange("a", "b")
+    assert numbers(machines["a"]) == numbers(machines["b"]) == [2]
+    assert machines["a"].erasures()[0].is_done
+    assert places_with(tmp_path, [ADA]) == []
