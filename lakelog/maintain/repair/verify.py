@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lakelog import chunks, document, manifest, ranks, word_indexes
 from lakelog.disk import DOCUMENT_MAX, File, Folder, LockFile, NotIntact, NotRegular, disk
@@ -30,6 +30,8 @@ from lakelog.wal import END_BYTES, Header, Tail, WalFile
 
 __all__ = ["Problem", "Report", "open_for_check", "verify", "verify_snapshot"]
 _TORN_WAIT = 0.05
+_LOOKS = 3
+"""How often all is looked at where rows are erased meanwhile."""
 MoveBytes = dict[int, tuple[bytes, int]]
 """By number: the bytes of a move, without the manifest that it carries if that is intact, and the
 size of both."""
@@ -47,6 +49,21 @@ def verify(
     store: Store, progress: ProgressCallback | None = None, problem: Problem | None = None
 ) -> Report:
     """Check a whole lake: refs, tags, every object on disk, WALs, sums and chains."""
+    return _beside_erasures(store, lambda: _verified(store, progress, problem))
+
+
+def _beside_erasures(store: Store, check: Callable[[], Report]) -> Report:
+    """Return the report of a check, which is made again where rows were erased meanwhile, here or
+    by another machine: what was erased is no damage."""
+    for _ in range(_LOOKS):
+        generation = store.erased.refresh()
+        report = check()
+        if not report.problems or store.erased.refresh() == generation:
+            break
+    return report
+
+
+def _verified(store: Store, progress: ProgressCallback | None, problem: Problem | None) -> Report:
     store.manifests.forget()  # of the disk, not of what was read before
     checker = Checker(store, progress)
     if problem:
@@ -105,10 +122,14 @@ def verify(
 
 def verify_snapshot(store: Store, digest: str, progress: ProgressCallback | None = None) -> Report:
     """Check one snapshot: its manifest, pages, id runs and segments."""
-    store.manifests.forget()
-    checker = Checker(store, progress)
-    check_snapshot(checker, digest)
-    return checker.report()
+
+    def check() -> Report:
+        store.manifests.forget()
+        checker = Checker(store, progress)
+        check_snapshot(checker, digest)
+        return checker.report()
+
+    return _beside_erasures(store, check)
 
 
 def check_snapshot(checker: Checker, digest: str) -> None:

@@ -522,6 +522,18 @@ def test_nothing_of_it_stays_whatever_comes_between(tmp_path: Path, seed: int) -
     machines.close()
 
 
+def test_a_machine_that_has_not_heard_of_an_erasure_reports_no_damage(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """Segments that it looks for are gone from the bucket."""
+    filled(machines, "a", "b")
+    for subject, ref in ((ADA, "v1"), ("u1", None)):
+        machines.exchange("b")
+        shutil.rmtree(tmp_path / "b/segments")
+        machines["a"].erase(subject=subject, why="asked")
+        assert machines.reopened("b").verify(ref).intact
+
+
 def test_events_that_are_published_while_none_is_known_are_erased(
     machines: SharedMachines, tmp_path: Path
 ) -> None:
