@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import orjson
 import zstandard
 
-from lakelog import chunks
+from lakelog import chunks, document
 from lakelog.database import SPILL
 from lakelog.disk import File, Folder, NotIntact
 from lakelog.entries import Record
@@ -28,7 +28,7 @@ from lakelog.erasure.rewriting import History
 from lakelog.erasure.selection import Chooser, frames_by_file, spellings
 from lakelog.errors import Damaged, LakelogError
 from lakelog.keys import VAULT
-from lakelog.paths import INDEX, FileName
+from lakelog.paths import INDEX, KEYS, FileName
 from lakelog.store import Store
 from lakelog.values import JsonObject
 
@@ -171,6 +171,9 @@ def contents(path: str) -> list[bytes]:
         data = File(path).read()  # decrypts a cache
     except (OSError, NotIntact):
         return []
+    if os.path.dirname(path).endswith(KEYS.tags):
+        # A state that it carries is a manifest: its statistics name who has events there.
+        data, _ = document.split(data)
     contents = [data]
     for encoded in (data, *_LINE.findall(data)) if VAULT.lakes else ():
         # One that does not open is searched as it is: `verify` names it.

@@ -230,6 +230,25 @@ def test_what_cannot_be_deleted_is_named(tmp_path: Path) -> None:
         assert status.leftovers == status.copies == ()
 
 
+def test_a_tag_of_what_a_subject_does_later_is_no_remnant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state that a tag carries names the subject of what came while an erasure ended."""
+    with filled(tmp_path) as lake, lakelog.open(tmp_path / "lake", settings=SETTINGS) as other:
+        link = lake.store.volume.link
+
+        def late_link(*words: Any) -> None:
+            link(*words)
+            monkeypatch.undo()
+            other.append({"type": "LATER", "subject": ADA})
+            other.tag("v1")
+
+        monkeypatch.setattr(lake.store.volume, "link", late_link)
+        assert lake.erase(subject=ADA, why="asked").is_done
+        rows = lake.at("v1").sql("SELECT type FROM events WHERE subject = ?", [ADA])
+        assert rows.fetchall() == [("LATER",)]
+
+
 def test_a_backup_is_cleaned_by_the_next_one(tmp_path: Path) -> None:
     """A copy of the lake is named until it was brought up to date, and then has no byte of it."""
     copy = tmp_path / "copy"
