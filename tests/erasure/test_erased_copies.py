@@ -164,6 +164,9 @@ def test_several_subjects_are_all_told_of(tmp_path: Path) -> None:
         assert len({s.erasure.key for s in (*status.earlier, status)}) == 3
         with pytest.raises(InvalidEvent, match="names the subject"):
             lake.erase(subject=["u4", "u6"], why="u6 asked")
+        # Of many, too, of which the first are erased before the last.
+        with pytest.raises(InvalidEvent, match="names the subject"):
+            lake.erase(subject=["u4", *(f"v{n}" for n in range(100)), "u6"], why="u6 asked")
         assert lake.count() == 3
         keys = [s.erasure.key for s in status.earlier]
         for key in (*keys[1:], status.erasure.key):

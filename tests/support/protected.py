@@ -73,7 +73,7 @@ def payloads(lake: Any) -> list[tuple[str, dict[str, Any]]]:
     return [(subject, json.loads(data)) for subject, data in lake.sql(ROWS).fetchall()]
 
 
-def shown(numbers: range, erased: tuple[str, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
+def shown(numbers: Iterable[int], erased: tuple[str, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
     """What a lake shows of events with these numbers."""
     rows = []
     for number in numbers:
