@@ -229,11 +229,24 @@ class ErasedStates:
 
 
 def _joined(before: Replacements, states: dict[str, str], segments: dict[str, str]) -> Replacements:
-    states = {d: states.get(n, n) for d, n in before.states.items()} | states
     # Where a copy only lacks a segment, another knows what stands in its place.
     rewritten = {d: n for d, n in segments.items() if d != n or d not in before.segments}
-    segments = {d: segments.get(n, n) for d, n in before.segments.items()} | rewritten
-    return Replacements(states, segments, before.keys)
+    joined_states, joined_segments = before.states | states, before.segments | rewritten
+    return Replacements(_followed(joined_states), _followed(joined_segments), before.keys)
+
+
+def _followed(mapping: dict[str, str]) -> dict[str, str]:
+    """The same, with what stands at last in the place of each: what an earlier erasure put there, a
+    later one may have replaced, and a copy that did not hear of that says the earlier."""
+    ends = dict[str, str]()
+    for digest, replacement in mapping.items():
+        passed = {digest}
+        while replacement not in passed and replacement in mapping:
+            passed.add(replacement)
+            replacement = mapping[replacement]
+        # One that leads back to itself, such as a lost segment, is taken at its word.
+        ends[digest] = mapping[digest] if replacement == digest else replacement
+    return ends
 
 
 def _place(key: str) -> tuple[str, tuple[int, int] | None]:

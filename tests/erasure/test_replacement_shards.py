@@ -183,3 +183,27 @@ def test_copies_and_remotes_carry_it(
         assert after == pairs(300)
         assert cloned.erase(subject="cid", why="asked").erasure.events == 1
     assert list((tmp_path / "clone/erasures").glob("*.shard"))
+
+
+@pytest.mark.parametrize("count", [1, 400], ids=["one file", "shards"])
+def test_an_older_copy_takes_nothing_back(count: int, tmp_path: Path) -> None:
+    """A second erasure replaced what the first one put there, of which alone a copy knows."""
+    old, new, newest = (digests(count, start) for start in (0, 10_000, 20_000))
+    places = tmp_path / "here", tmp_path / "copy"
+    for place in places:
+        place.mkdir()
+    here, copy = (ErasedStates(DirectoryVolume(str(place))) for place in places)
+    for states in (here, copy):
+        states.add(dict(zip(old, new, strict=True)), dict(zip(old, new, strict=True)))
+        states.refresh()
+    again = dict(zip(new, newest, strict=True))
+    here.add(again, again)
+    here.adopt(copy)
+    here.refresh()
+    copy.refresh()
+    copy.adopt(here)
+    copy.refresh()
+    expected = dict(zip(old, newest, strict=True)) | again
+    for states in (here, copy):
+        assert {digest: states.of(digest) for digest in expected} == expected
+        assert states.segments() == expected
