@@ -56,11 +56,18 @@ def _beside_erasures(store: Store, check: Callable[[], Report]) -> Report:
     """Return the report of a check, which is made again where rows were erased meanwhile, here or
     by another machine: what was erased is no damage."""
     for _ in range(_LOOKS):
-        generation = store.erased.refresh()
+        generation = _generation(store)
         report = check()
-        if not report.problems or store.erased.refresh() == generation:
+        if not report.problems or _generation(store) == generation:
             break
     return report
+
+
+def _generation(store: Store) -> int:
+    """How often something was erased."""
+    with contextlib.suppress(DamagedRef):  # which the check reports
+        store.erased.refresh()
+    return store.erased.generation
 
 
 def _verified(store: Store, progress: ProgressCallback | None, problem: Problem | None) -> Report:
