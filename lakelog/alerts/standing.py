@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import itertools
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,9 +27,9 @@ from lakelog.erased import copies
 from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.lake import Lake
-from lakelog.query import NewestEvents
 from lakelog.refs import Head, Move, only_grew
 from lakelog.sql import literal
+from lakelog.subscriptions import Follower
 from lakelog.values import JsonObject, from_micros, to_micros
 
 PENDING, FIRING, RESOLVED = STATES = ("pending", "firing", "resolved")
@@ -229,39 +230,25 @@ def read_standing(lake: Lake, earlier: Iterable[Move] | None = None) -> AlertSta
     """Return where the alerts of a branch stand, by its events, and by those that it lost since:
     what was told is not unsaid by a rollback. `earlier` are the moves whose states rollbacks
     left."""
-    store, entries = lake.store, list[tuple[str, JsonObject]]()
-    # Each segment is read once, however many states have it.
-    current = store.manifests.segments(store.state(lake.branch_name), "events")
-    keys = {segment.key for segment in current}
-    groups = list[list[SegmentEntry]]()
+    store, groups = lake.store, list[list[SegmentEntry]]()
     for move in earlier_moves(lake) if earlier is None else earlier:
         # Nothing else says it any more where gc took the state.
         with contextlib.suppress(LakelogError):
-            segments = store.manifests.segments(store.manifests.of(move), "events")
-            groups.append([segment for segment in segments if segment.key not in keys])
-            keys.update(segment.key for segment in groups[-1])
-    others = [segment for group in groups for segment in group]
-    matching = {e.key for e in NewestEvents.matching_segments(lake.engine, others, OWN)}
-    groups = [[segment for segment in group if segment.key in matching] for group in groups]
+            groups.append(store.manifests.segments(store.manifests.of(move), "events"))
     try:
-        entries += _entries_of(lake, [segment for group in groups for segment in group])
+        entries = documents(lake, others=itertools.chain(*groups))
     except LakelogError:  # one of them is gone or damaged
+        entries = documents(lake)
         for group in groups:
             with contextlib.suppress(LakelogError):
-                entries += _entries_of(lake, group)
+                entries += documents(lake, others=group)
     standing = AlertStanding()
-    by_key = {_key(*entry): entry for entry in (*entries, *documents(lake)) if entry[1]}
+    by_key = {_key(*entry): entry for entry in entries}
     for event_type, document in sorted(by_key.values(), key=_order):
         # Whoever may append may append what only looks like it: that changes nothing.
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError, OverflowError):
             standing.add(event_type, document)
     return standing
-
-
-def _entries_of(lake: Lake, segments: list[SegmentEntry]) -> list[tuple[str, JsonObject]]:
-    newest = NewestEvents(lake.store, lake.engine, lake.engine().cursor(), OWN)
-    tables = newest.last_of(segments, _ALL)
-    return [_entry(row) for table in tables for row in arrays.records(table)]
 
 
 def earlier_moves(lake: Lake) -> Iterator[Move]:
@@ -277,12 +264,14 @@ def earlier_moves(lake: Lake) -> Iterator[Move]:
         is_rewind = move.op in _REWINDS
 
 
-def documents(lake: Lake, newest: int = _ALL, rule: str = "") -> list[tuple[str, JsonObject]]:
+def documents(
+    lake: Lake, newest: int = _ALL, rule: str = "", others: Iterable[SegmentEntry] = ()
+) -> list[tuple[str, JsonObject]]:
     """Return the newest events of alerts, each its type and document, in their order; those of one
-    rule with its name."""
+    rule with its name, and those of `others`, segments of earlier states."""
     condition = f"{OWN} AND subject = {literal(rule)}" if rule else OWN
     # By arrival, as the tail gives them; forged ones may stand anywhere.
-    rows = lake.tail(newest, where=condition)
+    rows = arrays.records(Follower(lake.subscriptions(), condition).last(newest, others))
     entries = map(_entry, rows)
     return sorted(((name, document) for name, document in entries if document), key=_order)
 

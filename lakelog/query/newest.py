@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lakelog.database import Connect
 from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import SyntaxFault, parse
@@ -43,8 +45,11 @@ class NewestEvents:
         self._condition = condition
         self._clause = f"WHERE (\n{condition}\n)" if condition is not None else ""
 
-    def last(self, state: Manifest, count: int) -> list[pa.Table]:
-        """Return the newest `count` events of a state that match, in order of seq.
+    def last(
+        self, state: Manifest, count: int, others: Iterable[SegmentEntry] = ()
+    ) -> list[pa.Table]:
+        """Return the newest `count` events of a state that match, and of `others`, segments that it
+        may lack, in order of seq.
 
         Raises QueryFailed, Damaged.
         """
@@ -52,7 +57,9 @@ class NewestEvents:
             return []
         self._connect()  # knows how, if fields became protected meanwhile
         segments = self._store.manifests.segments(state, "events")
-        matching = self.matching_segments(self._connect, segments, self._condition)
+        # Each is read once, however many states have it.
+        by_key = {segment.key: segment for segment in (*segments, *others)}
+        matching = self.matching_segments(self._connect, [*by_key.values()], self._condition)
         return self.last_of(matching, count)
 
     def last_of(self, segments: list[SegmentEntry], count: int) -> list[pa.Table]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import cast
 
 from lakelog import arrays
+from lakelog.entries import SegmentEntry
 from lakelog.errors import QueryFailed
 from lakelog.event import Event
 from lakelog.libraries import pa
@@ -44,8 +45,9 @@ class Follower:
         self._seen: PendingFrames | None = None
         self.interrupt = self._pages.interrupt
 
-    def last(self, count: int) -> pa.Table:
-        """Return the newest `count` events that match, in order; what comes later is new.
+    def last(self, count: int, others: Iterable[SegmentEntry] = ()) -> pa.Table:
+        """Return the newest `count` events that match, in order; what comes later is new. `others`
+        are segments that the branch may lack.
 
         Raises QueryFailed, Damaged, UnknownRef.
         """
@@ -54,7 +56,7 @@ class Follower:
         page = self._pages.page_behind(self._pages.end_of(pending.head), pending, 1 << 40)
         fresh = page.events.slice(max(page.events.num_rows - count, 0))
         state = self._access.state(pending.head)
-        tables = [*self._pages.newest.last(state, count - fresh.num_rows), fresh]
+        tables = [*self._pages.newest.last(state, count - fresh.num_rows, others), fresh]
         self._position, self._seen = page.place, pending
         return pa.concat_tables(tables)
 
