@@ -83,7 +83,7 @@ class LakeLog:
     def append(self, facts: list[Fact]) -> None:
         """Store facts in one write. The id of one that adds an item is changed if the lake has it:
         retention or an erasure has removed the facts of the item and left their ids."""
-        added = [fact for fact in facts if fact["id"].endswith(f"/{ADDED}")]
+        added = [fact for fact in facts if str(fact.get("id")).endswith(f"/{ADDED}")]
         if added:
             store = self.lake.store
             known_keys = KnownKeys(store).of(store.state(self.lake.branch_name).ids)

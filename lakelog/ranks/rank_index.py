@@ -96,8 +96,10 @@ def is_foreign(name: str) -> bool:
 
 def drop(paths: Paths, digests: Iterable[str]) -> None:
     """Remove the indexes of segments, of whatever versions, or the folders of such names."""
-    dropped = set(digests)
-    for name in Folder(paths.rank_indexes).names():
+    dropped, names = set(digests), list[str]()
+    with contextlib.suppress(NotADirectoryError):  # a cache that cannot be written fails nothing
+        names = Folder(paths.rank_indexes).names()
+    for name in names:
         if not dropped.isdisjoint((name, name.partition("-")[0])):
             with contextlib.suppress(OSError):
                 Folder(paths.ranks(name)).remove_with_files()

@@ -194,7 +194,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         "not _set_may_have(store, erasure, _manifest_of(_path(place)))",
         "True",
     ),
-    ("segments of no state left", f"{ERASURE}.erasing:find", "in possible if", "in () if"),
+    ("segments of no state left", f"{ERASURE}.chosen_rows:find", "in possible if", "in () if"),
     (
         "a rank index left",
         f"{ERASURE}.derived:clean",
