@@ -387,10 +387,9 @@ def _delete_batches(
         for name in batch:
             freed += _size(store, name)
             File(path_of(store, name)).remove()
-            if name.startswith("segments/"):
-                digest = name.removeprefix("segments/")
-                bloom.drop(store.paths, [digest])
-                ranks.drop(store.paths, [digest])
+        segments = [n.removeprefix("segments/") for n in batch if n.startswith("segments/")]
+        for drop in (bloom.drop, ranks.drop):
+            drop(store.paths, segments)
         # Before the next batch: manifests must be gone for good before their segments go.
         for folder in {os.path.dirname(path_of(store, n)) for n in batch}:
             Folder(folder).sync()

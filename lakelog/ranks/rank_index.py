@@ -10,6 +10,7 @@ segment, and the frequencies by which events are ranked are always those of the 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -293,6 +294,7 @@ def _folder_name(digest: str) -> str:
     return f"{digest}-{zlib.crc32(_made_by()):08x}"
 
 
+@functools.cache  # what is loaded stays so, and each segment of a search asks
 def _made_by() -> bytes:
     """What the files of an index depend on: words are the engine's, the format is tantivy's."""
     return f"LKR1 {core.version()} {importlib.metadata.version('tantivy')}".encode()

@@ -9,6 +9,7 @@ import os
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lakelog import ranks
 from lakelog.cli import cli
 from lakelog.errors import InvalidSearch, MissingPackage, QueryFailed
 from lakelog.maintain import indexing
+from lakelog.ranks import rank_index
 from tests.support import encrypted, seam
 from tests.support.effort import share
 from tests.support.requirements import need_module
@@ -207,7 +209,8 @@ def test_concurrent_removal_of_an_index(
     assert removed
 
 
-def of_other_versions(patch: pytest.MonkeyPatch) -> None:
+@contextlib.contextmanager
+def of_other_versions(patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have a library of another version, as another process on the lake may have."""
     version = importlib.metadata.version
 
@@ -215,6 +218,11 @@ def of_other_versions(patch: pytest.MonkeyPatch) -> None:
         return f"{version(name)}.other" if name == "tantivy" else version(name)
 
     patch.setattr(importlib.metadata, "version", other)
+    rank_index._made_by.cache_clear()
+    try:
+        yield
+    finally:
+        rank_index._made_by.cache_clear()
 
 
 def test_concurrent_versions_have_an_index_each(
@@ -226,8 +234,8 @@ def test_concurrent_versions_have_an_index_each(
     assert messages(lake, "full", 1) == ["disk full at n20"]
     (own,) = folder.iterdir()
     with monkeypatch.context() as patch:
-        of_other_versions(patch)
-        assert messages(lake, "full", 1) == ["disk full at n20"]
+        with of_other_versions(patch):
+            assert messages(lake, "full", 1) == ["disk full at n20"]
         assert len(list(folder.iterdir())) == 2
         assert ranks.is_whole(lake.store.paths, own.name)
     assert messages(lake, "full", 1) == ["disk full at n20"]
