@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 from lakelog.entries import SegmentEntry
@@ -21,8 +22,6 @@ class ChosenRows:
     rows: dict[str, tuple[SegmentEntry, pa.Table]] = field(default_factory=dict)
     present: frozenset[str] = frozenset()
     """The segments on disk; of a shared lake those in the bucket, too."""
-    numbers: set[int] = field(default_factory=set)
-    """The seq of the events."""
 
     @property
     def events(self) -> int:
@@ -34,6 +33,12 @@ class ChosenRows:
     def lines(self) -> int:
         """How many different quarantined lines are chosen."""
         return len(self.places("quarantine"))
+
+    def numbers(self) -> pa.Table:
+        """The seq of the chosen events."""
+        tables = [rows for entry, rows in self.rows.values() if entry.kind == "events"]
+        chunks = [chunk for rows in tables for chunk in rows["seq"].cast(pa.int64()).chunks]
+        return pa.table({"seq": pa.chunked_array(chunks, pa.int64())})
 
     def places(self, row_kind: str) -> set[tuple[object, object]]:
         """The places of the chosen rows of a kind: their origin and position."""
@@ -47,8 +52,6 @@ class ChosenRows:
     def add(self, entry: SegmentEntry, rows: pa.Table) -> None:
         """Add chosen rows of a segment, of which others may have been chosen before."""
         before = [self.rows[entry.key][1]] if entry.key in self.rows else []
-        if entry.kind == "events":
-            self.numbers.update(rows["seq"].to_pylist())
         self.rows[entry.key] = entry, pa.concat_tables([*before, rows])
 
     def shares(self, chooser: Chooser) -> list[ChosenRows]:
@@ -56,11 +59,14 @@ class ChosenRows:
         if len(chooser.selectors) == 1:
             return [self]
         shares = [ChosenRows(self.history) for _ in chooser.selectors]
-        for entry, rows in self.rows.values():
-            numbers = [share.numbers for share in shares]  # events come before lines
-            for share, own_rows in zip(shares, chooser.shares(entry, rows, numbers), strict=True):
-                if len(own_rows):
-                    share.add(entry, own_rows)
+        # Events come before lines, some of which are known by them.
+        for _, group in itertools.groupby(self.rows.values(), lambda pair: pair[0].kind):
+            numbers = [share.numbers() for share in shares]
+            for entry, rows in group:
+                own_rows = chooser.shares(entry, rows, numbers)
+                for share, share_rows in zip(shares, own_rows, strict=True):
+                    if len(share_rows):
+                        share.add(entry, share_rows)
         return shares
 
     def newest_arrival(self, least: int) -> int:
@@ -99,12 +105,15 @@ def find(store: Store, chooser: Chooser, progress: ProgressCallback | None = Non
     candidates = chooser.candidates([*in_states, *strays])
     # What a synced table refused is known by the events.
     candidates.sort(key=lambda entry: entry.kind != "events")
-    for number, entry in enumerate(candidates):
-        rows = chooser.rows_of(entry, findings.numbers)
-        if len(rows):
-            findings.add(entry, rows)
-        if progress:
-            progress(number + 1, len(candidates))
+    counter = itertools.count(1)
+    for _, group in itertools.groupby(candidates, lambda entry: entry.kind):
+        numbers = findings.numbers()
+        for entry in group:
+            rows = chooser.rows_of(entry, numbers)
+            if len(rows):
+                findings.add(entry, rows)
+            if progress:
+                progress(next(counter), len(candidates))
     return findings
 
 

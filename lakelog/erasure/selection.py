@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -86,15 +86,13 @@ class Selector:
         return self.events_sql() if row_kind == "events" else self.lines_sql()
 
 
-def with_refused(
-    cursor: duckdb.DuckDBPyConnection, condition: str, numbers: Collection[int]
-) -> str:
+def with_refused(cursor: duckdb.DuckDBPyConnection, condition: str, numbers: pa.Table) -> str:
     """A condition that chooses quarantined lines, and also those that are rows of events with some
     seq which a synced table refused, or may be, as they say no seq: the next sync, which fills the
     table again, puts others there again."""
-    if not numbers:
+    if not len(numbers):
         return condition
-    cursor.register("chosen_numbers", pa.table({"seq": pa.array(numbers, pa.int64())}))
+    cursor.register("chosen_numbers", numbers)
     is_refused = f"starts_with(origin, {sql.literal(Refusal.ROWS_OF_TABLES)})"
     is_chosen = "position IN (FROM chosen_numbers) OR NOT contains(line, '\"seq\":')"
     return f"({condition}) OR coalesce({is_refused} AND ({is_chosen}), false)"
@@ -172,7 +170,7 @@ class Chooser:
         path = self._store.paths.object
         self._store.verified.obtain([(digest, path("segments", digest)) for digest in digests])
 
-    def rows_of(self, entry: SegmentEntry, numbers: Collection[int] = ()) -> pa.Table:
+    def rows_of(self, entry: SegmentEntry, numbers: pa.Table) -> pa.Table:
         """Return the chosen rows of a segment as they are stored, those of events with seq: a
         predicate is over opened fields. Of quarantined lines also those of events with `numbers`.
         Raises DamagedSegment, InvalidKey."""
@@ -196,7 +194,7 @@ class Chooser:
             return table
 
     def shares(
-        self, entry: SegmentEntry, rows: pa.Table, numbers: Sequence[Collection[int]]
+        self, entry: SegmentEntry, rows: pa.Table, numbers: Sequence[pa.Table]
     ) -> list[pa.Table]:
         """Which of the chosen rows of a segment each of the selectors chooses, which has chosen
         events with some `numbers`."""
