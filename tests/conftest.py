@@ -101,24 +101,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     A sixteenth of each matrix is played, always the same, at least one, and of what is thorough,
     and a quarter of what is slow, another one with each commit; `make torture` plays all.
     """
+    slow = effort.slow_tests()
     for item in items:
+        if item.nodeid.partition("[")[0] in slow:
+            item.add_marker(pytest.mark.slow)
         if not item.get_closest_marker("timeout"):
             is_long = bool(item.get_closest_marker("thorough"))
             item.add_marker(pytest.mark.timeout(limit(item.nodeid, is_long=is_long)))
     if any("::" in given for given in config.args):
         return
     is_run_of_all = config.args == config.getini("testpaths")
-    slow, quarter = effort.slow_tests(), effort.quarter(is_run_of_all=is_run_of_all)
-    played = _played(items)
-    selected = []
-    for item in items:
-        is_chosen = is_sampled(item.nodeid) and item.nodeid in played
-        if item.nodeid.partition("[")[0] in slow:
-            item.add_marker(pytest.mark.slow)
-            is_played_now = effort.is_in_quarter(item.nodeid, quarter)
-            is_chosen = is_chosen and (is_first(item.nodeid) or is_played_now)
-        if is_chosen:
-            selected.append(item)
+    played = _played(items) - _postponed(items, effort.quarter(is_run_of_all=is_run_of_all))
+    selected = [item for item in items if is_sampled(item.nodeid) and item.nodeid in played]
     if len(selected) < len(items):
         chosen = set(selected)
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
@@ -139,6 +133,12 @@ def _played(items: list[pytest.Item]) -> set[str]:
         else:
             first.setdefault(_matrix(item), item.nodeid)
     return played | {*first.values()}
+
+
+def _postponed(items: list[pytest.Item], quarter: int) -> set[str]:
+    """Return the names of the slow tests that another commit plays."""
+    slow = [item.nodeid for item in items if item.get_closest_marker("slow")]
+    return {case for case in slow if not (is_first(case) or effort.is_in_quarter(case, quarter))}
 
 
 def _matrix(item: pytest.Item) -> str:

@@ -12,7 +12,7 @@ from tests.support.tree import ROOT
 
 def test_each_test_of_the_list_is_there() -> None:
     """One that was renamed would be played with each commit."""
-    lines = (ROOT / "tests/slow.txt").read_text().splitlines()
+    lines = effort.SLOW.read_text().splitlines()
     assert lines == sorted(set(lines))
     for line in lines:
         path, name, *_ = line.split("::")  # a class may inherit its tests, or be made by a call

@@ -19,8 +19,9 @@ import os
 import subprocess
 import time
 import tomllib
-from pathlib import Path
 from zlib import crc32
+
+from tests.support.tree import ROOT
 
 _PARTS, _LEAST = 16, 3
 _CHOICE = os.environ.get("LAKELOG_MATRIX", "0")
@@ -44,21 +45,23 @@ def _is_whole(case: str) -> bool:
     return IS_WHOLE or case.startswith(_WHOLE_PATHS)
 
 
-TESTS = Path(__file__).parents[1]
+SLOW, NOTICED = ROOT / "tests/slow.txt", ROOT / "tests/torture/noticed.toml"
 QUARTERS = 4
 ALL_SLOW = QUARTERS
 """In the place of a quarter: all of them."""
 
 
-def slow_tests() -> frozenset[str]:
-    """Return the tests of which a case takes a second or more, without their cases.
+def noticed() -> dict[str, str]:
+    """Return the test that noticed each planted bug when tests/support/planting.py played them
+    last."""
+    return tomllib.loads(NOTICED.read_text())
 
-    tests/slow.txt has them; tests/support/slow.py writes it. What notices a planted bug is played
-    always, however long it takes.
-    """
-    noticed = tomllib.loads((TESTS / "torture/noticed.toml").read_text()).values()
-    lines = (TESTS / "slow.txt").read_text().split()
-    return frozenset(lines) - {name.partition("[")[0] for name in noticed}
+
+def slow_tests() -> frozenset[str]:
+    """Return the tests that take most of the time of a run of all, without their cases, as
+    tests/support/slow.py has listed them; but what notices a planted bug is played always."""
+    always = {name.partition("[")[0] for name in noticed().values()}
+    return frozenset(SLOW.read_text().split()) - always
 
 
 def quarter(*, is_run_of_all: bool) -> int:
@@ -79,7 +82,7 @@ def _commits() -> int:
     """How many commits there are; 0 where that cannot be known."""
     command = ["git", "rev-list", "--count", "HEAD"]
     try:
-        counted = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True)
+        counted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return 0
     return int(counted.stdout)

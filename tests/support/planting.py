@@ -16,12 +16,11 @@ import json
 import os
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.support.effort import NOTICED, noticed
 from tests.torture.mutants import MUTANTS
 
 NEAR = {
@@ -42,8 +41,6 @@ NEAR = {
     "sequence": ["tests/store/", "tests/maintain/", "tests/query/"],
 }
 """Where the tests are that will notice, by row of the torture; else in tests/store/."""
-NOTICED = Path(__file__).parents[1] / "torture/noticed.toml"
-"""The test that noticed each bug when they were played last."""
 PROCESSES = os.cpu_count() or 1
 
 
@@ -53,7 +50,7 @@ class Planting:
     def __init__(self, bugs: list[int], seconds: float) -> None:
         self._bugs, self._seconds = bugs, seconds
         self.noticed = dict[str, str]()
-        self._before = tomllib.loads(NOTICED.read_text())
+        self._before = noticed()
         self._failed, self._flawed = "", set[str]()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -145,9 +142,9 @@ def numbers(text: str) -> Iterator[int]:
         yield from range(int(first), int(last or first) + 1)
 
 
-def record(noticed: dict[str, str]) -> None:
+def record(news: dict[str, str]) -> None:
     """Keep which test noticed which bug, beside what is known of the others."""
-    known = tomllib.loads(NOTICED.read_text()) | noticed
+    known = noticed() | news
     lines = [
         f"{json.dumps(m.what)} = {json.dumps(known[m.what])}\n" for m in MUTANTS if m.what in known
     ]

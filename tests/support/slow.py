@@ -13,6 +13,7 @@ import argparse
 from collections import Counter
 from xml.etree import ElementTree
 
+from tests.support.effort import SLOW
 from tests.support.tree import ROOT
 
 SHARE = 0.7
@@ -51,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("reports", nargs="+", metavar="REPORT")
     slow = slowest(parser.parse_args().reports)
-    (ROOT / "tests/slow.txt").write_text("".join(f"{name}\n" for name in slow))
+    SLOW.write_text("".join(f"{name}\n" for name in slow))
     print(f"{len(slow)} slow tests")
 
 

@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
-from pathlib import Path
 
+from tests.support import effort
 from tests.torture import trace
 from tests.torture.case import Case, Row
 from tests.torture.mutants import MUTANTS, Mutant
@@ -22,16 +21,15 @@ PATIENCE = 45
 SLOWED = 5
 """Seconds on the clock for one of work, at most."""
 CAUGHT, MISSED, BROKEN = 0, 3, 4
-NOTICED: dict[str, str] = tomllib.loads(Path(__file__).with_name("noticed.toml").read_text())
-"""The test that noticed each bug when tests/support/planting.py played them last."""
 
 
 def planted(case: Case) -> None:
     """Plant one bug in a process of its own, and play its row until it is noticed."""
     number = case.number % len(MUTANTS)
     mutant = MUTANTS[number]
-    if mutant.row == "erasure" and mutant.what in NOTICED:
-        require_noticed(number)
+    test = effort.noticed().get(mutant.what)
+    if mutant.row == "erasure" and test:
+        require_noticed(number, test)
         case.tally.notes["by tests"] += 1
         return case.verified()
     ours, theirs = os.pipe()
@@ -69,10 +67,9 @@ def planted(case: Case) -> None:
     case.verified()
 
 
-def require_noticed(number: int) -> None:
+def require_noticed(number: int, test: str) -> None:
     """Plant a bug that leaves something at one place of many, where random histories come too
     seldom: the test of that place must fail."""
-    test = NOTICED[MUTANTS[number].what]
     command = [sys.executable, "-m", "tests.support.planting", "--bugs", f"{number}", test]
     played = subprocess.run(command, capture_output=True, text=True, check=False)
     said = f"{played.stdout[-500:]}{played.stderr[-1500:]}"
