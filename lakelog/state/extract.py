@@ -142,8 +142,10 @@ class Extractor:
 
     def _placed(self, path: bytes) -> bytes | None:
         """Return the name that a path gets, None if it is not extracted."""
-        # Either one tree, or several next to each other in the directory itself.
-        top = self._top if self._top is not None else path.partition(b"/")[0]
+        top = path if self._top is None else self._top
+        # Several are next to each other, in whatever directory: of one, no name has to be tried.
+        while self._top is None and top and top not in self._names:
+            top = os.path.dirname(top)
         if top not in self._names or not is_inside(path, top) or not self._is_chosen(path):
             return None
         relative = path[len(top) :] if top else path and b"/" + path
@@ -173,13 +175,12 @@ class Extractor:
         elif self._is_live(entry) and self._link_live(entry.path, folder, name):
             return
         elif entry.kind == "hard":
-            self._link(entry, folder, name)
-            return
+            entry = self._link(entry, folder, name)
         elif entry.kind == "file":
             self._write(entry, folder, name, place)
         else:
             self._make_node(entry, folder, name)
-        if not parent and entry.kind != "link":
+        if not parent and entry.kind not in ("link", "hard"):
             self._keep_out(folder, name, entry)
 
     def _keep_out(self, folder: int, name: bytes, entry: StateEntry) -> None:
@@ -190,8 +191,6 @@ class Extractor:
                 # Files inherit the ACL of the directory around them when they are made.
                 with contextlib.suppress(OSError):
                     os.removexattr(path, attribute, follow_symlinks=False)
-                    if entry.kind != "dir":
-                        os.chmod(path, entry.mode & ~_SPECIAL_BITS)
 
     def _in(self, root: int, path: bytes) -> int:
         """Return the descriptor of a directory below an open one; the last one stays open."""
@@ -222,19 +221,21 @@ class Extractor:
         os.unlink(name, dir_fd=folder)
         return False
 
-    def _link(self, entry: StateEntry, folder: int, name: bytes) -> None:
+    def _link(self, entry: StateEntry, folder: int, name: bytes) -> StateEntry:
+        """Create one more name of a file, or a file of its own; the result is what was created."""
         path, (target, place) = self._placed(entry.target), self._targets[entry.target]
         if path is None:
             # Its other names are where nothing changes, or are not wanted.
-            if not (self._is_live(target) and self._link_live(entry.target, folder, name)):
-                self._apart += 1
-                # Written where the name is to be: it has no name in the fresh trees yet.
-                if target.kind == "file":
-                    self._write(target, folder, name, place)
-                # A socket or pipe has several names as well.
-                else:
-                    self._make_node(target, folder, name)
-            return
+            if self._is_live(target) and self._link_live(entry.target, folder, name):
+                return entry
+            self._apart += 1
+            # Written where the name is to be: it has no name in the fresh trees yet.
+            if target.kind == "file":
+                self._write(target, folder, name, place)
+            # A socket or pipe has several names as well.
+            else:
+                self._make_node(target, folder, name)
+            return target
         source, _, original = path.rpartition(b"/")
         # Not the open one: its directory is another.
         source_folder = filesystems.open_inside(self._base, source)
@@ -248,6 +249,7 @@ class Extractor:
             self._left.append(shown(entry.path))  # as its target was
         finally:
             os.close(source_folder)
+        return entry
 
     def _make_node(self, entry: StateEntry, folder: int, name: bytes) -> None:
         try:

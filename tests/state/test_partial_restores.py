@@ -48,6 +48,8 @@ def test_equal_files_stay(tmp_path: Path, lake: lakelog.Lake, changed: list[str]
         (home / name).unlink(missing_ok=True)
         (home / name).write_bytes(b"changed")
     after, new = state_trees.facts(home), inodes(home)
+    # As programs have them; of a file that is gone, another could get the inode.
+    held = [(home / name).open() for name in changed]
     restore_state(lake, "one")
     assert state_trees.facts(home) == before
     assert {n for n, inode in inodes(home).items() if inode != old[n]} == set(changed) & set(old)
@@ -60,6 +62,8 @@ def test_equal_files_stay(tmp_path: Path, lake: lakelog.Lake, changed: list[str]
     undo(lake)
     assert state_trees.facts(home) == after
     assert sorted(os.listdir(tmp_path)) == ["app", "lake"]
+    for file in held:
+        file.close()
 
 
 def test_random_trees_are_restored_over_what_became_of_them(
@@ -242,6 +246,31 @@ def test_single_paths_are_restored(tmp_path: Path, lake: lakelog.Lake) -> None:
         restore_state(lake, "one", paths=("a/none",))
     assert b"".join(StateCatalog(lake).read_file("one", "app/a/b/1")) == b"1"
     assert sorted(os.listdir(tmp_path)) == ["app", "away", "lake", "out"]
+
+
+def test_neighbours_in_a_directory_are_restored(tmp_path: Path, lake: lakelog.Lake) -> None:
+    """Also two of one directory that is not restored as a whole, and with what is in them."""
+    files = {"sub/a": b"1", "sub/b": b"2", "sub/c/d": b"3", "sub/c/e": b"4", "f": b"5"}
+    home = make(tmp_path, {"sub/stays": b"6"} | files)
+    save_state(lake, {"app": str(home)}, name="one")
+    for name in files:
+        (home / name).write_bytes(b"changed")
+    restore_state(lake, "one", paths=("sub/a", "sub/b", "sub/c", "f"))
+    assert {name: (home / name).read_bytes() for name in files} == files
+
+
+def test_a_file_alone_keeps_its_special_bits(tmp_path: Path, lake: lakelog.Lake) -> None:
+    """Where the file system has ACLs, none is inherited, and the mode stays the saved one."""
+    home = make(tmp_path, {"tool": b"1", "other": b"2"})
+    os.link(home / "other", home / "another")
+    for name in ("tool", "other"):
+        (home / name).chmod(0o4750)
+    save_state(lake, {"app": str(home)}, name="one")
+    (home / "tool").write_bytes(b"changed")
+    restore_state(lake, "one")
+    (home / "other").write_bytes(b"changed")
+    restore_state(lake, "one", paths=("other",))
+    assert [stat.S_IMODE(os.stat(home / n).st_mode) for n in ("tool", "other")] == [0o4750] * 2
 
 
 def test_devices_are_named_and_refused(tmp_path: Path, lake: lakelog.Lake) -> None:
