@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
         " LAKELOG_MATRIX=all",
     )
     config.addinivalue_line(
-        "markers", "slow: of tests/slow.txt; a quarter of these, another one with each commit"
+        "markers", "slow: of tests/slow.txt; an eighth of these, another one with each commit"
     )
 
 
@@ -99,7 +99,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Select what is run, in which order, and limit its time.
 
     A sixteenth of each matrix is played, always the same, at least one, and of what is thorough,
-    and a quarter of what is slow, another one with each commit; `make torture` plays all.
+    and an eighth of what is slow, another one with each commit; `make torture` plays all.
     """
     slow = effort.slow_tests()
     for item in items:
@@ -111,7 +111,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if any("::" in given for given in config.args):
         return
     is_run_of_all = config.args == config.getini("testpaths")
-    played = _played(items) - _postponed(items, effort.quarter(is_run_of_all=is_run_of_all))
+    played = _played(items) - _postponed(items, effort.slow_part(is_run_of_all=is_run_of_all))
     selected = [item for item in items if is_sampled(item.nodeid) and item.nodeid in played]
     if len(selected) < len(items):
         chosen = set(selected)
@@ -135,10 +135,10 @@ def _played(items: list[pytest.Item]) -> set[str]:
     return played | {*first.values()}
 
 
-def _postponed(items: list[pytest.Item], quarter: int) -> set[str]:
+def _postponed(items: list[pytest.Item], part: effort.SlowPart) -> set[str]:
     """Return the names of the slow tests that another commit plays."""
     slow = [item.nodeid for item in items if item.get_closest_marker("slow")]
-    return {case for case in slow if not (is_first(case) or effort.is_in_quarter(case, quarter))}
+    return {case for case in slow if not (is_first(case) or part.has(case))}
 
 
 def _matrix(item: pytest.Item) -> str:

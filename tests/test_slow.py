@@ -36,23 +36,25 @@ def test_the_slowest_take_most_of_the_time(tmp_path: Path) -> None:
     ]
 
 
-def test_four_quarters_are_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parts_are_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effort, "IS_WHOLE", False)
     monkeypatch.setattr(effort, "_WHOLE_PATHS", ("tests/whole.py",))
     names = [f"tests/test_x.py::test_y[{number}]" for number in range(40)]
-    parts = [{name for name in names if effort.is_in_quarter(name, n)} for n in range(4)]
-    assert all(parts)
-    assert sorted(name for part in parts for name in part) == sorted(names)
-    assert all(effort.is_in_quarter(name, effort.ALL_SLOW) for name in names)
-    assert all(effort.is_in_quarter("tests/whole.py::test_y", number) for number in range(4))
+    for count in (1, 4, 8):
+        parts = [effort.SlowPart(number, count) for number in range(count)]
+        played = [[name for name in names if part.has(name)] for part in parts]
+        assert all(played)
+        assert sorted(name for part_names in played for name in part_names) == sorted(names)
+        assert all(part.has("tests/whole.py::test_y") for part in parts)
 
 
-def test_which_quarter_is_played(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_part_is_played(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effort, "IS_WHOLE", False)
     monkeypatch.delenv("LAKELOG_TEST_SLOW", raising=False)
-    assert effort.quarter(is_run_of_all=False) == effort.ALL_SLOW
-    of_commit = effort.quarter(is_run_of_all=True)
-    assert of_commit in range(4)
-    for choice, number in (("commit", of_commit), ("3", 3), ("all", effort.ALL_SLOW)):
+    assert effort.slow_part(is_run_of_all=False) == (0, 1)
+    commits = effort._commits()
+    assert effort.slow_part(is_run_of_all=True) == (commits % 8, 8)
+    for choice, part in (("4", (commits % 4, 4)), ("3/4", (3, 4)), ("1", (0, 1))):
         monkeypatch.setenv("LAKELOG_TEST_SLOW", choice)
-        assert effort.quarter(is_run_of_all=True) == number
+        assert effort.slow_part(is_run_of_all=True) == part
+        assert effort.slow_part(is_run_of_all=False) == part

@@ -4,9 +4,9 @@ LAKELOG_MATRIX        a test that repeats itself plays a sixteenth; `all`, as `m
                       it, plays all of it, and 1 to 15 another sixteenth of the matrices and of
                       what is marked thorough; paths, all cases of these and the usual part of
                       the others
-LAKELOG_TEST_SLOW     which quarter of the slow tests is played: 0 to 3; `commit`, that of the
-                      commit, as in a run of all tests if nothing is set; `all`, as where paths are
-                      given
+LAKELOG_TEST_SLOW     in how many parts the slow tests are played, one with each commit: 8 in a run
+                      of all tests, and 1, which is all of them, where paths are given; `3/8` is
+                      the part with number 3, of 0 to 7
 LAKELOG_TEST_SAMPLE   one test of so many, always the same ones
 LAKELOG_TEST_FIRST    paths whose tests run first, all of them whatever the sample
 LAKELOG_TEST_SECONDS  no test begins later than this many seconds after the first
@@ -19,6 +19,7 @@ import os
 import subprocess
 import time
 import tomllib
+from typing import NamedTuple
 from zlib import crc32
 
 from tests.support.tree import ROOT
@@ -46,9 +47,18 @@ def _is_whole(case: str) -> bool:
 
 
 SLOW, NOTICED = ROOT / "tests/slow.txt", ROOT / "tests/torture/noticed.toml"
-QUARTERS = 4
-ALL_SLOW = QUARTERS
-"""In the place of a quarter: all of them."""
+SLOW_PARTS = 8
+
+
+class SlowPart(NamedTuple):
+    """One of so many parts of the slow tests, numbered from 0."""
+
+    number: int
+    count: int
+
+    def has(self, case: str) -> bool:
+        """Whether a case of a slow test belongs to this part, or is always played."""
+        return _is_whole(case) or crc32(case.encode()) % self.count == self.number
 
 
 def noticed() -> dict[str, str]:
@@ -64,18 +74,13 @@ def slow_tests() -> frozenset[str]:
     return frozenset(SLOW.read_text().split()) - always
 
 
-def quarter(*, is_run_of_all: bool) -> int:
-    """Return which quarter of the slow tests is played, or ALL_SLOW. By the commit it is another
-    one with each, so that four commits play all."""
-    choice = os.environ.get("LAKELOG_TEST_SLOW") or ("commit" if is_run_of_all else "all")
-    if IS_WHOLE or choice == "all":
-        return ALL_SLOW
-    return _commits() % QUARTERS if choice == "commit" else int(choice)
-
-
-def is_in_quarter(case: str, number: int) -> bool:
-    """Whether a case of a slow test belongs to a quarter."""
-    return number == ALL_SLOW or _is_whole(case) or crc32(case.encode()) % QUARTERS == number
+def slow_part(*, is_run_of_all: bool) -> SlowPart:
+    """Return which part of the slow tests is played: where none is asked for another one with each
+    commit, so that as many commits as there are parts play all."""
+    choice = os.environ.get("LAKELOG_TEST_SLOW") or str(SLOW_PARTS if is_run_of_all else 1)
+    number, _, count = choice.rpartition("/")
+    parts = 1 if IS_WHOLE else int(count)
+    return SlowPart((int(number) if number else _commits()) % parts, parts)
 
 
 def _commits() -> int:

@@ -1,6 +1,6 @@
 """Which tests are slow: those that take most of the time of a run of all tests.
 
-    make test LAKELOG_TEST_SLOW=all PYTEST_ADDOPTS=--junitxml=build/tests.xml
+    make test LAKELOG_TEST_SLOW=1 PYTEST_ADDOPTS=--junitxml=build/tests.xml
     python -m tests.support.slow build/tests.xml
 
 writes tests/slow.txt, one test a line without its cases: those whose cases take longest, as many as
