@@ -29,7 +29,7 @@ from lakelog.remotes import remote as remotes
 from lakelog.remotes.carry import Carried
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import track
-from lakelog.remotes.objects import Sizes, objects_of, path_of
+from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.site import Site, key_of, requiring
 from lakelog.store import AttachmentRegistry, Store
@@ -335,12 +335,11 @@ class RemoteErasures:
     def _unknown_segments(self) -> Sizes:
         """The segments there that are not here, and were not erased from: what gc deletes some
         day, or what was compacted there."""
-        erased, sizes = self._store.erased.segments(), Sizes()
-        for digest in self._segments():
-            name = ("segments", digest)
-            if digest not in erased and not File(path_of(self._store.paths, name)).exists():
-                sizes[name] = self._site.remote.size(key_of(name)) or 0
-        return sizes
+        erased = self._store.erased.segments()
+        names = [("segments", digest) for digest in self._segments() if digest not in erased]
+        absent = carry.missing_here(self._store, dict.fromkeys(names, 0))
+        lengths = carry.lengths_at(self._site.remote, absent)
+        return {name: length or 0 for name, length in lengths.items()}
 
     def _segments(self) -> Iterator[str]:
         """Yield the digests of the segments there."""

@@ -284,21 +284,26 @@ class ObjectStoreRemote(Remote):
             yield
             return
         lease = f"gc/{LEASE}{disk.random_hex()}"
-        self._put(lease, b"{}")
         try:
+            retrying(lambda: self._put(lease, b"{}"))
             # After the lease: a prune that begins now finds it.
-            if self.size(DELETING) is not None:
-                raise TransferRefused(f"{self.url}: a prune runs there: push when it has ended")
+            if retrying(lambda: self.size(DELETING)) is not None:
+                raise TransferRefused(
+                    f"{self.url}: a prune runs there: push when it has ended; of one that was"
+                    " interrupted run `lakelog remote prune` again"
+                )
             yield
             # A prune removed it as one of a push that died, and may have deleted what was just
             # sent.
-            if self.size(lease) is None:
+            if retrying(lambda: self.size(lease)) is None:
                 raise TransferRefused(
                     f"{self.url}: a prune there took this push for dead: `lakelog push --repair`"
                     " sends again what it may have deleted"
                 )
         finally:
-            self.remove(lease)
+            # One that is left over holds prunes off for an hour at most.
+            with contextlib.suppress(Unreachable):
+                retrying(lambda: self.remove(lease))
 
     def stamp(self, key: str) -> float | None:
         """When an object was stored, in seconds by the store's clock; None if it is not there."""

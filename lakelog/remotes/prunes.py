@@ -2,7 +2,7 @@
 
     gc/pruned      when deleting was first asked for: from then on pushes have leases
     gc/push-<hex>  the lease of a push that names objects
-    gc/deleting    a prune deletes
+    gc/deleting    a prune deletes: a document {holder}, by which the same directory takes it over
 
 As over SFTP (F9.11) each makes its own file before it looks for the other's, and a push looks at
 its objects again under its lease. A push that began before `gc/pruned` was there has none: so
@@ -18,9 +18,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from lakelog import document
+from lakelog.disk import LockFile
 from lakelog.errors import TransferRefused
 from lakelog.history import lake_time
 from lakelog.lake import Lake
@@ -31,12 +34,15 @@ from lakelog.remotes import remote as remotes
 from lakelog.remotes.erasures import RemoteErasures
 from lakelog.remotes.object_store import DELETING, PRUNED, ObjectStoreRemote
 from lakelog.remotes.objects import STATES, Sizes
+from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.site import WITHOUT_MOVE, Site, key_of
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import AttachmentRegistry, Policy, Store
 
 GRACE_LEAST = 3_600
 """Seconds of grace at least: a push that takes longer from its first look to its ref fails."""
+_RENEWED_S = 900
+"""Seconds after which a prune says again that it runs: others take it for left after an hour."""
 _SHARED_GRACE = 86_400
 _FOLDERS = (*OBJECTS, "states", KEYS.names)
 
@@ -74,7 +80,8 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
         site.require_lake()
         _require_right(lake, site, grace)
         # Announced first, then looked: a push that comes later sees it and waits.
-        with _deleting(connection) as now_s:
+        with deleting(lake.store, connection) as announcement:
+            now_s = announcement.now_s
             result.waits = _wait(connection, now_s, grace)
             if result.waits and not dry_run:
                 return result
@@ -100,6 +107,7 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
                     result.young += 1
                     continue
                 if not dry_run:
+                    announcement.require()
                     remotes.retrying(functools.partial(connection.remove, key))
                 result.objects, result.bytes = result.objects + 1, result.bytes + size
     return result
@@ -139,33 +147,72 @@ def _digest(key: str) -> bytes | None:
     return bytes.fromhex(digest) if digest else None
 
 
+@dataclass
+class PruneAnnouncement:
+    """That a prune runs, as the store has it; `now_s` is the time there when it was made."""
+
+    remote: ObjectStoreRemote
+    data: bytes
+    now_s: float
+    _renewed_at: tuple[float, float] = field(default_factory=lambda: remotes.clocks())
+
+    def require(self) -> None:
+        """Keep it for longer. Raises TransferRefused where others may have taken it for left."""
+        age = remotes.seconds_since(self._renewed_at)
+        if age < _RENEWED_S:
+            return
+        clocks = remotes.clocks()
+        # Who slept for as long finds another one, or pushes that saw none.
+        if age > _RENEWED_S * 2 or not self._is_there():
+            raise TransferRefused(f"{self.remote.url}: this prune stood still: run it again")
+        remotes.retrying(lambda: self.remote.replace(DELETING, self.data))
+        self._renewed_at = clocks
+
+    def _is_there(self) -> bool:
+        try:
+            return remotes.read(self.remote, DELETING) == self.data
+        except FileNotFoundError:
+            return False
+
+
 @contextlib.contextmanager
-def _deleting(remote: ObjectStoreRemote) -> Iterator[float]:
-    """Say that a prune runs; yields the time there."""
-    if not remotes.put_new(remote, DELETING, b"{}"):
-        raise TransferRefused(
-            f"{remote.url}: another prune runs there, or was interrupted: after an hour `lakelog"
-            " remote prune` goes on"
-            if not _remove_if_old(remote)
-            else f"{remote.url}: an interrupted prune was cleared away: run it again"
-        )
-    try:
-        yield remote.stamp(DELETING) or 0
-    finally:
-        remote.remove(DELETING)
+def deleting(store: Store, remote: ObjectStoreRemote) -> Iterator[PruneAnnouncement]:
+    """Say that a prune runs. Raises TransferRefused where another one does."""
+    holder = document.digest(f"{platform.node()}:{store.paths.root}".encode())[:32]
+    data = document.encode({"holder": holder})
+    # One prune of a directory at a time, so that what a killed one left is known to be nobody's.
+    with LockFile(f"{store.paths.cache}/prune.lock").claim() as alone:
+        if not alone or not remotes.put_new(remote, DELETING, data):
+            is_left = alone and _remove_if_old(remote)
+            raise TransferRefused(
+                f"{remote.url}: an interrupted prune was cleared away: run it again"
+                if is_left
+                else f"{remote.url}: another prune runs there, or was interrupted: after an hour"
+                " `lakelog remote prune` goes on"
+            )
+        try:
+            # By its bytes it may be the one that a killed prune left, which is as old.
+            remotes.retrying(lambda: remote.replace(DELETING, data))
+            yield PruneAnnouncement(remote, data, _stamp(remote, DELETING) or 0)
+        finally:
+            remotes.retrying(lambda: remote.remove(DELETING))
+
+
+def _stamp(remote: ObjectStoreRemote, key: str) -> float | None:
+    return remotes.retrying(lambda: remote.stamp(key))
 
 
 def _remove_if_old(remote: ObjectStoreRemote) -> bool:
-    started = remote.stamp(DELETING) or 0
-    if remote.now() - started < GRACE_LEAST:
+    started = _stamp(remote, DELETING) or 0
+    if remotes.retrying(remote.now) - started < GRACE_LEAST:
         return False
-    remote.remove(DELETING)
+    remotes.retrying(lambda: remote.remove(DELETING))
     return True
 
 
 def _wait(remote: ObjectStoreRemote, now_s: float, grace: int) -> int:
     """Seconds until something may be deleted; notes that pushes need leases from now on."""
-    since = remote.stamp(PRUNED)
+    since = _stamp(remote, PRUNED)
     if since is None:
         remotes.put_new(remote, PRUNED, b"{}")
         return grace
@@ -173,14 +220,15 @@ def _wait(remote: ObjectStoreRemote, now_s: float, grace: int) -> int:
 
 
 def _refuse_pushes(remote: ObjectStoreRemote, now_s: float) -> None:
-    for name in list(remote.names("gc")):
-        started = remote.stamp(f"gc/{name}") if name.startswith(LEASE) else None
+    for name in RemoteVolume(remote).names("gc"):
+        started = _stamp(remote, f"gc/{name}") if name.startswith(LEASE) else None
         if started is None:
             continue
         if now_s - started < GRACE_LEAST:
             # One lease by one: a push may come and go while they are looked at.
             raise TransferRefused(f"{remote.url}: a push runs there: try again when it has ended")
-        remote.remove(f"gc/{name}")  # one that was killed, or sleeps: it will notice
+        # One that was killed, or sleeps: it will notice.
+        remotes.retrying(functools.partial(remote.remove, f"gc/{name}"))
 
 
 def _others(
@@ -189,11 +237,15 @@ def _others(
     """Yield (key, bytes, age in seconds) of objects that are not live, and of what is derived of
     such."""
     for folder in _FOLDERS:
-        for key, size, stamp in remote.files(folder):
+        for key, size, stamp in _files(remote, folder):
             name = key.rpartition("/")[2]
             about = key_of(("segments", name)) if folder == KEYS.names else key
             if about not in live:
                 yield key, size, now_s - stamp
+
+
+def _files(remote: ObjectStoreRemote, folder: str) -> list[tuple[str, int, float]]:
+    return remotes.retrying(lambda: list(remote.files(folder)))
 
 
 @dataclass(frozen=True)

@@ -245,6 +245,16 @@ def put_new(remote: Remote, key: str, data: bytes) -> bool:
     raise AssertionError
 
 
+def clocks() -> tuple[float, float]:
+    """Now, by both clocks: one stands still while the machine sleeps, and people set the other."""
+    return time.monotonic(), time.time()
+
+
+def seconds_since(then: tuple[float, float]) -> float:
+    """How long ago that was, by the clock by which it is longer."""
+    return max(now - before for now, before in zip(clocks(), then, strict=True))
+
+
 def retrying(attempt: Callable[[], _T]) -> _T:
     """Return what `attempt` returns, made again where it was interrupted. Raises Unreachable."""
     for number in range(1, TRIES + 1):

@@ -382,3 +382,88 @@ def test_a_prune_and_a_push_exclude_each_other(rewound: str) -> None:
             push(rewound)
         there.remove("gc/deleting")
     assert push(rewound).refs == {"main": "updated"}
+
+
+def test_two_prunes_exclude_each_other(rewound: str, home: Path) -> None:
+    """The first to end would let pushes name what the other one deletes."""
+    _prune(rewound)
+    clone = cloned(_url(rewound), home / "clone")
+    add(rewound, "third")
+    with opened(rewound) as lake, known.connected(_url(rewound)) as there:
+        with pruning.deleting(lake.store, there):
+            for path in (rewound, clone):
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr("lakelog.remotes.prunes.GRACE_LEAST", 3_600)
+                    with pytest.raises(TransferRefused, match="another prune runs there"):
+                        _prune_late(path)
+            with pytest.raises(TransferRefused, match="a prune runs there"):
+                push(rewound)
+        assert there.size("gc/deleting") is None
+    _prune(clone)
+
+
+def _prune_late(path: str) -> None:
+    with opened(path) as lake:
+        pruning.prune(lake, "origin", grace=3_600)
+
+
+def test_a_prune_that_was_killed_goes_on_from_its_directory(rewound: str, home: Path) -> None:
+    _prune(rewound)
+    add(rewound, "third")
+    with opened(rewound) as lake, known.connected(_url(rewound)) as there:
+        with pruning.deleting(lake.store, there):
+            left = b"".join(there.stream("gc/deleting"))
+        there.replace("gc/deleting", left)
+        with pytest.raises(TransferRefused, match="lakelog remote prune"):
+            push(rewound)
+        _prune(rewound)
+        assert there.size("gc/deleting") is None
+        # Of another directory it is taken for left once it is old.
+        there.replace("gc/deleting", left)
+        clone = cloned(_url(rewound), home / "clone")
+        with pytest.raises(TransferRefused, match="cleared away: run it again"):
+            _prune(clone)
+    _prune(clone)
+
+
+def test_a_prune_that_stood_still_deletes_nothing_more(
+    rewound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may have pushed since, or prune."""
+    moment = 1e12
+    monkeypatch.setattr("lakelog.remotes.remote.clocks", lambda: (0.0, moment))
+    with (
+        opened(rewound) as lake,
+        known.connected(_url(rewound)) as there,
+        pruning.deleting(lake.store, there) as announcement,
+    ):
+        moment += 1_000
+        announcement.require()  # which says again that it runs
+        there.replace("gc/deleting", b"another's")
+        announcement.require()
+        moment += 1_000
+        with pytest.raises(TransferRefused, match="run it again"):
+            announcement.require()
+
+
+def test_a_request_that_fails_once_ends_nothing(faults: Any, home: Path) -> None:
+    """Each is made again: those of a push under its lease, of a prune and of an erasure as well."""
+    url = f"s3://lakes/b/{next(_NUMBERS)}"
+    path = _with_remote(home, url)
+    push(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lakelog.remotes.prunes.GRACE_LEAST", 0)
+        _prune(path)
+        faults.stumbles = True
+        add(path, "later")
+        assert push(path).refs == {"main": "updated"}
+        _prune(path)
+        clone = cloned(url, home / "clone")
+        add(clone, "theirs")
+        push(clone)
+        with opened(path) as lake:
+            lake.erase(where="(data->>'n')::int < 3", why="asked")
+        assert len(push(path, force=True).erased) == 1
+    faults.stumbles = False
+    with known.connected(url) as there:
+        assert [name for name in there.names("gc") if not name.startswith("config-")] == ["pruned"]

@@ -107,8 +107,11 @@ class Faults:
     """So many uploads in parts are completed, and answered by 200 with an error, as S3 does."""
     hides: bool = False
     """Whether listings have no names."""
+    stumbles: bool = False
+    """Whether each request is answered by 503 when it is made for the first time."""
     seen: list[tuple[str, str]] = field(default_factory=list)
     _given: set[str] = field(default_factory=set)
+    _asked: set[tuple[str, str]] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def gives_again(self, path: str) -> bool:
@@ -119,6 +122,13 @@ class Faults:
             self._given.add(path)
             self.gives_twice -= 1
             return True
+
+    def stumbles_over(self, method: str, path: str) -> bool:
+        """Whether a request is the first of its kind, and fails."""
+        with self._lock:
+            is_new = (method, path) not in self._asked
+            self._asked.add((method, path))
+            return self.stumbles and is_new
 
 
 @contextlib.contextmanager
@@ -135,6 +145,8 @@ def unfaithful(target: str) -> Iterator[tuple[str, Faults]]:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             headers = dict(self.headers.items())
             faults.seen.append((self.command, self.path))
+            if faults.stumbles_over(self.command, self.path):
+                return self._say(503, b"<Error><Code>SlowDown</Code></Error>")
             if faults.forgets_conditions:
                 headers = {n: v for n, v in headers.items() if n.lower() != "if-none-match"}
             if self.command == "PUT" and faults.shortens and faults.shortens in self.path:
@@ -177,7 +189,8 @@ def unfaithful(target: str) -> Iterator[tuple[str, Faults]]:
             self.send_header("Last-Modified", "Fri, 27 Nov 2026 12:00:00 GMT")
             self.send_header("ETag", '"0"')
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
         do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 

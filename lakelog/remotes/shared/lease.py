@@ -27,10 +27,6 @@ SECONDS = 600.0
 _NAME = re.compile(r"lease-([a-z]+)-(\d{12})\.json")
 
 
-def _clocks() -> tuple[float, float]:
-    return time.monotonic(), time.time()
-
-
 @dataclass
 class Lease:
     """The right to do some work, which a number stands for."""
@@ -39,7 +35,7 @@ class Lease:
     work: str
     number: int
     holder: str = field(default_factory=disk.random_hex)
-    _renewed_at: tuple[float, float] = field(default_factory=_clocks)
+    _renewed_at: tuple[float, float] = field(default_factory=remotes.clocks)
     _asked_again_at: float = 0.0
 
     @property
@@ -78,11 +74,10 @@ class Lease:
 
     @property
     def _age(self) -> float:
-        # One stands still while the machine sleeps, and people set the other.
-        return max(now - then for now, then in zip(_clocks(), self._renewed_at, strict=True))
+        return remotes.seconds_since(self._renewed_at)
 
     def _renew(self) -> None:
-        clocks = _clocks()
+        clocks = remotes.clocks()
         self._replace(ended=False)
         self._renewed_at = clocks
 
