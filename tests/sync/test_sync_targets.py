@@ -16,6 +16,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pytest
 
+from lakelog.errors import SyncRefused
 from lakelog.sync.comparison import check
 from lakelog.sync.databases.database_files import SqliteTarget
 from lakelog.sync.sync import status
@@ -57,6 +58,33 @@ def test_sqlite_without_the_driver(home: Path) -> None:
         change(path)
         synced(path, SqliteTarget(place.url, use_adbc=False))
     assert place.rows() == expected(path)
+
+
+@pytest.mark.parametrize("has_driver", [False, True])
+def test_a_trigger_refuses_rows_in_its_words(home: Path, has_driver: bool) -> None:
+    """They go into the quarantine, and a trigger that undoes the batch stops the sync."""
+    path, place = str(home / "lake"), SqlitePlace(home)
+    if has_driver:
+        need_module("adbc_driver_sqlite")
+    target = SqliteTarget(place.url, use_adbc=has_driver)
+    options = {"query": "SELECT seq, message FROM events", "on_error": "quarantine"}
+    add(path, "a", 2)
+    synced(path, target, **options)
+    for number, action in ((1, "ABORT"), (2, "FAIL"), (3, "ROLLBACK")):
+        place.ask(
+            f"CREATE TRIGGER t{number} BEFORE INSERT ON events WHEN NEW.message = 'b {number}'"
+            f" BEGIN SELECT RAISE({action}, 'number {number} is not for us'); END"
+        )
+    add(path, "b", 40)
+    with pytest.raises(SyncRefused, match="number 3 is not for us"):
+        synced(path, target, **options)
+    place.ask("DROP TRIGGER t3")
+    assert synced(path, target, **options).quarantined == 2
+    assert place.ask("SELECT count(*) FROM events") == [(40,)]
+    with opened(path) as lake:
+        reasons = lake.sql("SELECT reason FROM quarantine ORDER BY position").fetchall()
+    for number, (reason,) in enumerate(reasons, 1):
+        assert f"table events: number {number} is not for us: change the row" in reason
 
 
 @pytest.mark.parametrize("mode", ["replace", "upsert"])

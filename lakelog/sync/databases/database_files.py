@@ -31,6 +31,13 @@ from lakelog.sync.target import KEY, RowRefused, TargetColumn, path_of
 driver = Lazy("adbc_driver_sqlite")
 _LOCKED = ("database is locked", "database table is locked", "database schema is locked")
 _OF_ROW = "(?i)constraint failed|datatype mismatch|string or blob too big"
+_OF_FILE = (
+    "(?i)locked|disk is full|disk i/o|disk image|out of memory|interrupted|locking protocol"
+    "|readonly|(unable|failed) to open|not a database"
+)
+_ROW_FAILED = "[Ff]ailed to (?:reset statement|execute query): "
+"""What the driver puts before SQLite's words where it has run a statement with a row."""
+_FAILED = rf"\b(?:INTEGRITY|INTERNAL|IO): |Failed to step query: |{_ROW_FAILED}"
 _PAGE = 32_768
 """The page size of a new file: rows of events are longer than those it is usually made for."""
 _MILLISECONDS = 5_000
@@ -164,23 +171,28 @@ class SqliteTarget(FileTarget):
         return False
 
     def _explained(self, error: Exception, table: str) -> LakelogError:
-        reason = str(error).split("\n")[0]
+        line = str(error).split("\n")[0]
         # What the driver puts before SQLite's own words says nothing to a user.
-        for mark in ("Failed to reset statement: ", "Failed to step query: ", "INTERNAL: ", "IO: "):
-            reason = reason.split(mark)[-1]
+        reason = re.split(_FAILED, line)[-1]
         if any(phrase in reason for phrase in _LOCKED):
             return ConnectionLost(f"{self.address} is locked by another program")
         place = f"{self.address}, table {table}" if table else self.address
-        error_class = RowRefused if re.search(_OF_ROW, reason) else SyncRefused
-        return error_class(f"{place}: {reason.strip()}{_advice(reason)}")
+        # A trigger refuses in its own words: the module has a class for these, the driver none.
+        is_of_row = (
+            isinstance(error, sqlite3.IntegrityError)
+            or bool(re.search(_OF_ROW, reason))
+            or (bool(re.search(_ROW_FAILED, line)) and not re.search(_OF_FILE, reason))
+        )
+        error_class = RowRefused if is_of_row else SyncRefused
+        return error_class(f"{place}: {reason.strip()}{_advice(reason, is_of_row)}")
 
 
-def _advice(reason: str) -> str:
+def _advice(reason: str, is_of_row: bool) -> str:
     """What to do about an error, as the end of its line."""
     lowered = reason.lower()
     if "disk is full" in lowered:
         return ": free space and run it again; nothing of this batch was written"
-    if "constraint failed" in lowered:
+    if is_of_row:
         return ": change the row or the constraint and run it again; this batch was not written"
     if "readonly" in lowered:
         return ": make it writable"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from lakelog import sql
 from lakelog.clients import ConnectionLost
-from lakelog.errors import LakelogError
+from lakelog.errors import LakelogError, SyncRefused
 from lakelog.libraries import pa, pc
 from lakelog.sync.target import (
     KEY,
@@ -202,10 +202,13 @@ class SqlTarget(SyncTarget):
         try:
             yield
         # A savepoint, since the rows before it are good and stay in the transaction.
-        except RowRefused:
-            with self._errors():
-                self._fetch(f"ROLLBACK TO SAVEPOINT {_POINT}")
-                self._fetch(f"RELEASE SAVEPOINT {_POINT}")
+        except RowRefused as refusal:
+            try:
+                with self._errors():
+                    self._fetch(f"ROLLBACK TO SAVEPOINT {_POINT}")
+                    self._fetch(f"RELEASE SAVEPOINT {_POINT}")
+            except SyncRefused:  # a trigger has undone the transaction, and the savepoint with it
+                raise SyncRefused(str(refusal)) from None
             raise
         finally:
             self._is_attempt = False
