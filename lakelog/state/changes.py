@@ -49,10 +49,6 @@ class Changes:
         """The path below which everything lies that differs, None if nothing does."""
         return os.path.commonpath(self.paths) if self.paths else None
 
-    def children(self) -> list[bytes]:
-        """The names in the directory below which something differs."""
-        return sorted({path.partition(b"/")[0] for path in self.paths if path})
-
 
 def compare(
     paths: Paths, present: StateIndex, saved_index: StateIndex, *, is_stored: bool = True

@@ -24,7 +24,7 @@ from lakelog.disk import OpenFile
 from lakelog.errors import DamagedState, StateRefused
 from lakelog.paths import INDEX, Paths
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.state import filesystems
+from lakelog.state import filesystems, fingerprint
 from lakelog.state.changes import Placement, is_inside, located
 from lakelog.state.filesystems import shown
 
@@ -86,7 +86,6 @@ class Extractor:
         below it, durably. Raises DamagedState, StateRefused, OSError; then they are there in part.
         """
         self._base, self._names, self._open = folder, names, {}
-        self._top = next(iter(names)) if len(names) == 1 else None
         self._targets: dict[bytes, tuple[StateEntry, Placement]] = {}
         placed = []
         link_targets = {entry.target for entry in self._index.entries if entry.kind == "hard"}
@@ -142,11 +141,8 @@ class Extractor:
 
     def _placed(self, path: bytes) -> bytes | None:
         """Return the name that a path gets, None if it is not extracted."""
-        top = path if self._top is None else self._top
-        # Several are next to each other, in whatever directory: of one, no name has to be tried.
-        while self._top is None and top and top not in self._names:
-            top = os.path.dirname(top)
-        if top not in self._names or not is_inside(path, top) or not self._is_chosen(path):
+        top = fingerprint.top_of(path, self._names)
+        if top is None or not self._is_chosen(path):
             return None
         relative = path[len(top) :] if top else path and b"/" + path
         return self._names[top] + relative

@@ -3,6 +3,7 @@ whole, exchanging two names, and locks of directories."""
 
 from __future__ import annotations
 
+import array
 import contextlib
 import ctypes
 import errno
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
+from lakelog.disk import OpenFile
 from lakelog.errors import StateRefused
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -22,6 +24,10 @@ _RENAME_EXCHANGE = 2
 # File systems and kernels say in several ways that they do not have it.
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _MEMORY = (b"tmpfs", b"ramfs", b"devtmpfs", b"hugetlbfs")
+_ESCAPE = re.compile(rb"\\(\d{3})")
+"""How white space stands in the paths of a list of mounts."""
+_GET_FLAGS, _FIXED = 0x80086601, 0x30
+"""FS_IOC_GETFLAGS; the flags for what is immutable or only appended to."""
 
 
 def open_inside(root: int, path: bytes) -> int:
@@ -73,6 +79,33 @@ def is_in_memory(device: int) -> bool:
             if facts.split()[2] == number:
                 return source.split()[0] in _MEMORY
     return False
+
+
+def mounts_in(directory: str) -> set[bytes]:
+    """Return the mount points in a real path, relative to it; itself is b""."""
+    top, inner = os.fsencode(directory), set[bytes]()
+    # Not os.path.ismount: a part of the same file system may be mounted, or a single file.
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
+        for line in mounts:
+            path = _ESCAPE.sub(lambda octal: bytes([int(octal[1], 8)]), line.split()[4])
+            if path == top or path.startswith(top.rstrip(b"/") + b"/"):
+                inner.add(path[len(top) :].lstrip(b"/"))
+    return inner
+
+
+def is_fixed(path: str) -> bool:
+    """Whether a file or directory has a flag (`chattr +i`, `+a`) by which nobody may rename it, or
+    what is in it."""
+    flags = array.array("l", [0])
+    # Of links and of file systems that have no flags, there are none to ask for.
+    with (
+        contextlib.suppress(OSError),
+        OpenFile.closing(
+            os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        ) as fd,
+    ):
+        fcntl.ioctl(fd, _GET_FLAGS, flags)
+    return bool(flags[0] & _FIXED)
 
 
 def exchange(folder: int, path: bytes, other_path: bytes) -> bool:

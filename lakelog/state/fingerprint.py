@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from lakelog.chunks import StateEntry
 
@@ -30,19 +30,27 @@ def kind_of(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "device")
 
 
-def of_entries(entries: dict[bytes, StateEntry], top: bytes) -> str:
-    """Return the fingerprint of a path and all below it, as an index has them."""
-    start = top + b"/" if top else b""
-    lines = []
+def top_of(path: bytes, tops: Container[bytes]) -> bytes | None:
+    """Return which of some paths, none within another, is a path or holds it."""
+    # Up from the path: of a mount, they may be too many to try each.
+    while path and path not in tops:
+        path = path.rpartition(b"/")[0]
+    return path if path in tops else None
+
+
+def of_entries(entries: dict[bytes, StateEntry], tops: Iterable[bytes]) -> dict[bytes, str]:
+    """Return the fingerprints of paths, none within another, each with all below it, as an index
+    has them."""
+    lines: dict[bytes, list[bytes]] = {top: [] for top in tops}
     for path, entry in entries.items():
-        if path == top or path.startswith(start):
+        if (top := top_of(path, lines)) is not None:
             # A hard link is a file to whoever looks at the tree.
             source = entries[entry.target] if entry.kind == "hard" else entry
             facts = b"%d %d %d" % (source.size, source.mtime, source.inode)
             facts = source.target if source.kind == "link" else facts
-            name = path[len(start) :] if path != top else b""
-            lines.append(_line(name, source.kind, source.mode, facts))
-    return _digest(lines)
+            name = path[len(top) :].removeprefix(b"/")
+            lines[top].append(_line(name, source.kind, source.mode, facts))
+    return {top: _digest(inner) for top, inner in lines.items()}
 
 
 def of_tree(root: bytes, ignored: bytes) -> str:

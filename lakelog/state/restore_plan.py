@@ -154,12 +154,16 @@ class RestorePlan:
         changes.stale = {path for path in changes.stale if _is_chosen(path, only)}
         self.refuse_devices(changes.devices)
         entries = {entry.path: entry for entry in present.entries}
-        tops = _chosen_tops(target, changes, entries, only) if only else _tops(target, changes)
-        stamps, notes = _stamps(tops, changes, entries, around=not only)
+        fixed = _fixed(target)
+        _refuse_mounted(target, changes, entries, fixed)
+        if only:
+            tops = _chosen_tops(target, changes, entries, only, fixed)
+        else:
+            tops = _tops(target, changes, fixed)
+        stamps, notes = _stamps(tops, changes, entries, fixed, only)
         steps = {}
-        for top in tops:
-            path = f"{target}/{os.fsdecode(top)}" if top else target
-            observed = fingerprint.of_entries(entries, top)
+        for top, observed in fingerprint.of_entries(entries, tops).items():
+            path = _joined(target, top)
             steps[top] = ExchangeStep(path, exchange.fresh_path(path), seen=observed)
             if top:
                 # Until the step is complete: what gives the directory back its time.
@@ -256,34 +260,90 @@ def _is_chosen(path: bytes, only: tuple[bytes, ...]) -> bool:
     return not only or any(is_inside(path, chosen_path) for chosen_path in only)
 
 
-def _tops(target: str, changes: Changes) -> list[bytes]:
+def _fixed(target: str) -> set[bytes]:
+    """Return what cannot be exchanged itself, as it is a mount point or around one, or the
+    directory itself where it has no other place; all above it, too."""
+    paths = filesystems.mounts_in(target)
+    if not is_exchangeable(target):
+        paths.add(b"")
+    fixed = set[bytes]()
+    for path in paths:
+        while path not in fixed:
+            fixed.add(path)
+            path = os.path.dirname(path)
+    return fixed
+
+
+def _tops(target: str, changes: Changes, fixed: set[bytes]) -> list[bytes]:
     top = changes.top()
-    # Exchanging a name takes the right to write to the directory that has it.
-    while top and not is_writable(f"{target}/{os.fsdecode(os.path.dirname(top))}"):
-        top = os.path.dirname(top)
     if top is None:
         return []
-    return [top] if top or is_exchangeable(target) else changes.children()
+    while top and top not in fixed and not is_exchangeable(_joined(target, top)):
+        top = os.path.dirname(top)
+    return [top] if top not in fixed else sorted(_tops_around(target, changes.paths, fixed))
+
+
+def _refuse_mounted(
+    target: str, changes: Changes, entries: dict[bytes, StateEntry], fixed: set[bytes]
+) -> None:
+    """Raise StateRefused where a mount point has to become something else than a directory."""
+    for path in sorted(fixed & changes.paths):
+        after = changes.targets.get(path)
+        if after is None or {entries[path].kind, after.kind} != {"dir"}:
+            raise StateRefused(
+                f"{_joined(target, path)} is a mount point, or holds one, and cannot be replaced:"
+                " unmount it first"
+            )
+
+
+def _tops_around(target: str, paths: Iterable[bytes], fixed: set[bytes]) -> set[bytes]:
+    """Return what is exchanged for some paths where what holds them stays in its place. Raises
+    StateRefused where it cannot be."""
+    tops = set()
+    for path in paths:
+        top = path
+        while top not in fixed and (outer := os.path.dirname(top)) not in fixed:
+            top = outer
+        if top not in fixed:
+            tops.add(top)
+    for top in sorted(tops):
+        _require_exchangeable(target, top)
+    return tops
+
+
+def _require_exchangeable(target: str, top: bytes) -> None:
+    if not is_exchangeable(path := _joined(target, top)):
+        raise StateRefused(f"{path}: this user may not replace it")
+
+
+def _joined(target: str, path: bytes) -> str:
+    return f"{target}/{os.fsdecode(path)}" if path else target
 
 
 def _chosen_tops(
-    target: str, changes: Changes, entries: dict[bytes, StateEntry], only: tuple[bytes, ...]
+    target: str,
+    changes: Changes,
+    entries: dict[bytes, StateEntry],
+    only: tuple[bytes, ...],
+    fixed: set[bytes],
 ) -> list[bytes]:
     """Return what is exchanged for some paths alone: each, or the directory of it that is missing.
     Raises StateRefused where it has no place."""
     tops = set()
     for top in only:
-        if not any(is_inside(path, top) for path in changes.paths):
+        inner = [path for path in changes.paths if is_inside(path, top)]
+        if not inner:
             continue
         # A path below a directory that is gone comes with it.
         while (outer := os.path.dirname(top)) not in entries:
             top = outer
-        folder = f"{target}/{os.fsdecode(outer)}".rstrip("/")
         if entries[outer].kind != "dir":
-            raise StateRefused(f"{folder} is no directory now: move it away first")
-        if not is_writable(folder):
-            raise StateRefused(f"{folder}: this user may not write there")
-        tops.add(top)
+            raise StateRefused(f"{_joined(target, outer)} is no directory now: move it away first")
+        if top in fixed:
+            tops |= _tops_around(target, inner, fixed)
+        else:
+            _require_exchangeable(target, top)
+            tops.add(top)
     return sorted(
         # A path within another one comes along with that.
         t
@@ -293,23 +353,28 @@ def _chosen_tops(
 
 
 def _stamps(
-    tops: list[bytes], changes: Changes, entries: dict[bytes, StateEntry], *, around: bool
+    tops: list[bytes],
+    changes: Changes,
+    entries: dict[bytes, StateEntry],
+    fixed: set[bytes],
+    only: tuple[bytes, ...],
 ) -> tuple[tuple[Stamp, ...], tuple[str, ...]]:
     """Return what is set once everything is in its place, the innermost first, and what cannot."""
     # What lies within a fresh tree has its times already.
-    folders = {path for path in changes.stale if not any(is_inside(path, top) for top in tops)}
-    if around:
-        folders.update(os.path.dirname(top) for top in tops if top)
-    modes, notes = {}, []
+    fresh = set(tops)
+    folders = {path for path in changes.stale if fingerprint.top_of(path, fresh) is None}
+    outer = {os.path.dirname(top) for top in tops if top}
+    folders.update(path for path in outer if _is_chosen(path, only))
+    modes, notes, target = {}, [], changes.targets
     # It cannot be exchanged, so that its own mode is set where it stands.
-    if b"" in changes.paths and tops != [b""]:
-        folders.add(b"")
-        old, new = entries[b""], changes.targets[b""]
-        modes[b""] = new.mode
+    for path in sorted(fixed & changes.paths):
+        folders.add(path)
+        old, new = entries[path], target[path]
+        modes[path] = new.mode
         if (old.uid, old.gid, old.xattrs) != (new.uid, new.gid, new.xattrs):
-            notes.append("the owner and attributes of the directory itself stay as they are")
-    ordered = sorted((path for path in folders if path in changes.targets), reverse=True)
-    target = changes.targets
+            name = shown(path) or "the directory itself"
+            notes.append(f"the owner and attributes of {name} stay as they are")
+    ordered = sorted((path for path in folders if path in target), reverse=True)
     # Sorted backwards, the innermost come first.
     stamps = [(path.hex(), target[path].mtime, modes.get(path, -1)) for path in ordered]
     return tuple(stamps), tuple(notes)
@@ -321,12 +386,14 @@ def is_writable(directory: str) -> bool:
 
 
 def is_exchangeable(path: str) -> bool:
-    """Whether a directory itself can be exchanged, or made, and not only what is in it."""
+    """Whether a file or directory itself can be exchanged, or made, and not only what is in it."""
     parent = os.path.dirname(path)
-    if os.path.ismount(path) or not is_writable(parent):
+    if b"" in filesystems.mounts_in(path) or not is_writable(parent):
+        return False
+    if filesystems.is_fixed(path) or filesystems.is_fixed(parent):
         return False
     # With the sticky bit only owners may rename a name, or the owner of the directory.
     around, user = os.stat(parent), os.geteuid()
     if not around.st_mode & stat.S_ISVTX or user in (0, around.st_uid):
         return True
-    return not os.path.isdir(path) or os.stat(path).st_uid == user
+    return not os.path.lexists(path) or os.lstat(path).st_uid == user

@@ -52,7 +52,9 @@ def grow(place: Path, size: int) -> None:
 
 def release(folder: Path) -> None:
     """Unmount what is mounted below a folder, whatever is still open."""
-    mounted = [line.split(" ")[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    # Spaces stand as octal numbers there.
+    mounted = [line.split(" ")[1].replace("\\040", " ") for line in lines]
     for place in reversed([m for m in mounted if m.startswith(f"{folder}/")]):
         with contextlib.suppress(OSError):
             run("umount", "-l", place)
