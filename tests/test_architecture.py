@@ -87,10 +87,10 @@ ORDER = {
     "lines": "inflate pieces binary columnar checksum source",
     "files": "rotation scan file_cursor cursors cursor_paths file_copies identity",
     "formats": """sqltext uniform format narrow_queries zones engine_zone local_time line_encoding
-        pattern line_starts container_levels moments jsonl dialect lakelog_json dialects winevent
-        docker journal documents otlp oos bulk pattern_format pattern_tables styles
-        columns hash_headers grok re2 definition custom access logformat cef logfmt cri auditd
-        compose zeek w3c date_orders leading_times delimited plain mixture registry""",
+        pattern line_starts container_levels pattern_format pattern_tables date_orders leading_times
+        moments jsonl dialect lakelog_json dialects winevent docker journal documents otlp oos bulk
+        styles columns hash_headers grok re2 definition custom access logformat cef logfmt cri
+        auditd compose zeek w3c delimited plain mixture registry""",
     "formats/uniform": """quoted_text payload_layout line_layout payload_columns uniform_lines
         typed_payloads""",
     "render": "values vectors display formats plots",

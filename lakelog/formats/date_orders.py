@@ -38,15 +38,18 @@ class DateOrders:
     """The orders of day, month and year in a file, of each way to write them: those that most of
     its dates allow."""
 
-    HEAD = HEAD
-    """Characters of a line that are looked at."""
+    HEAD, OBJECT = HEAD, 4096
+    """Characters that are looked at of a line of text, and of an object, whose time may stand
+    anywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, reach: int = HEAD) -> None:
+        self._reach = reach
         self._counts: dict[tuple[str, int], dict[str, int]] = {}
+        self._pending: Iterable[bytes] = ()
 
     def add(self, lines: Iterable[bytes]) -> None:
         """Learn from more lines of the file."""
-        heads = "\n".join(line[:HEAD].decode("utf-8", "ignore") for line in lines)
+        heads = "\n".join(line[: self._reach].decode("utf-8", "ignore") for line in lines)
         for match in _TRIPLES.finditer(heads):
             key = match["s"], len(match["c"])
             count = self._counts.setdefault(key, dict.fromkeys(_ORDERS[key], 0))
@@ -56,19 +59,25 @@ class DateOrders:
     def of(self, key: tuple[str, int]) -> tuple[str, ...]:
         """Return the orders in which to try the numbers of a date, by what stands between them and
         the digits of the year."""
+        if self._pending:
+            pending, self._pending = self._pending, ()
+            self.add(pending)
         count = self._counts.get(key)
         orders = _ORDERS[key]
         # of equal counts the first, which is the order that is taken anyway
         return (max(count, key=count.__getitem__), *orders) if count else orders
 
     @contextmanager
-    def settled(self) -> Iterator[None]:
-        """Read days and months in the order that a file was found to have."""
+    def settled(self, lines: Iterable[bytes] = ()) -> Iterator[None]:
+        """Read days and months in the order that a file was found to have; from `lines` more is
+        learned as soon as an order is open."""
+        self._pending = lines
         token = _settled.set(self)
         try:
             yield
         finally:
             _settled.reset(token)
+            self._pending = ()
 
 
 _NO_ORDERS = DateOrders()

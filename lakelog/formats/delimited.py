@@ -289,9 +289,8 @@ class _Respelled:
 
     def __call__(self, moment: str) -> str:
         with self._orders.settled():
-            found = leading_times.find(moment)
-        is_all = found is not None and (found.start, found.end) == (0, len(moment))
-        return found.iso if found is not None and is_all else moment
+            found = leading_times.whole(moment)
+        return found.iso if found else moment
 
 
 def _is_whole(cell: str) -> bool:

@@ -114,7 +114,7 @@ class Dialect(Format):
         payload = dict(self.prepared(members) if self.prepared else members)
         event: EventMembers = {}
         moment = next(filter(_is_given, (_moment(payload, m) for m in self.time)), None)
-        word = None
+        word, moment = None, moments.unboxed(moment)
         if isinstance(moment, str):
             moment_text, word = moments.respelled(moment)
             moment = moment_text.replace(",", ".")

@@ -64,7 +64,8 @@ class JsonLines(Format):
         own its `id` is no event's, and goes into `data`. Its time is ISO text if its spelling is
         known."""
         times = _TIMES.intersection(event)
-        if any(isinstance(event[key], str) for key in times) and not _has_plain_time(event, times):
+        is_spelled = any(isinstance(event[key], (str, dict, list)) for key in times)
+        if is_spelled and not _has_plain_time(event, times):
             event = _timed(event)
         if all(event.get(k) in (None, "") for k in ("type", "event_type")):
             hints = (event[k] for k in HINTS if isinstance(event.get(k), str) and event[k])
@@ -89,7 +90,7 @@ def _has_plain_time(event: EventMembers, times: frozenset[str]) -> bool:
     if len(times) > 1:
         return False
     (key,) = times
-    return moments.is_plain(event[key])
+    return isinstance(event[key], str) and moments.is_plain(event[key])
 
 
 def _timed(event: EventMembers) -> EventMembers:
@@ -100,9 +101,10 @@ def _timed(event: EventMembers) -> EventMembers:
     key = min(times, key=lambda k: (event[k] == "", k != TIMES[0]))
     if key != TIMES[0] or event[key] == "":
         event = {k: v for k, v in event.items() if k not in times or v != ""}
-    if not isinstance(event.get(key), str):
+    moment = moments.unboxed(event.get(key))
+    if not isinstance(moment, str):
         return event
-    time, zone = moments.respelled(event[key])
+    time, zone = moments.respelled(moment)
     event = {**event, key: time}
     return event if zone is None else {"tz": zone, **event}
 

@@ -75,6 +75,8 @@ _TOKEN = re.compile(
 )
 _FIRST = re.compile(r"[A-Za-z][\w.-]*[ \t|:-]+", re.ASCII)
 """The first word may be any: a host, or a program."""
+_AFTER = re.compile(r"\]?|(?: \([A-Za-z ]+\))?(?: m=[+-][\d.]+)?", re.ASCII)
+"""What is part of a time for JavaScript, which names the zone in words, and Go."""
 _CONTINUES = re.compile(
     r"(?:[a-z_-]+[:=]|at|on|by|to|in|of|is|was|see|since|from|until|till|after|before|between|and"
     r"|expires|expired|created|updated|modified|started|ended|date|time)[ \t]*$",
@@ -154,6 +156,15 @@ def find(line: str) -> LeadingTime | None:
             return None
         place = match.end()
     return None
+
+
+def whole(moment: str) -> LeadingTime | None:
+    """Return the time that a text is from its beginning to its end, perhaps in brackets; None for
+    any other text."""
+    found = find(moment) if len(moment) <= HEAD else None
+    if found is None or found is UNREAD or moment[: found.start] not in ("", "["):
+        return None
+    return found if _AFTER.fullmatch(moment, found.end) else None
 
 
 def _at(head: str, start: int) -> tuple[str, int, str] | None:

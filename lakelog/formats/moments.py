@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.formats import pattern
+from lakelog.formats import leading_times, pattern
 from lakelog.formats.zones import TZ
 from lakelog.sql import literal
 from lakelog.values import parse_time
@@ -117,7 +117,22 @@ def respelled(moment: str) -> tuple[str, str | None]:
         if (groups := spelling.groups(moment)) is not None:
             iso_text = pattern.iso(spelling.template, groups)
             return (iso_text, groups.get("tz")) if _is_read(iso_text) else (moment, None)
-    return moment, None
+    found = leading_times.whole(moment)
+    return (found.iso, found.tz or None) if found else (moment, None)
+
+
+def unboxed(moment: object) -> object:
+    """Return the time that is in an object of MongoDB (`$date`) or in a list of numbers, as Jackson
+    writes Java's dates; what is no such box comes back as it is."""
+    if isinstance(moment, dict) and list(moment) == ["$date"]:
+        inner = moment["$date"]
+        is_number = isinstance(inner, dict) and list(inner) == ["$numberLong"]
+        return inner["$numberLong"] if is_number else inner
+    if isinstance(moment, list) and 5 <= len(moment) <= 7 and all(type(n) is int for n in moment):
+        year, month, day, hour, minute, second, nanos = (*moment, 0, 0)[:7]
+        clock = f"{hour:02}:{minute:02}:{second:02}.{nanos:09}"
+        return f"{year:04}-{month:02}-{day:02}T{clock}"
+    return moment
 
 
 def is_plain(moment: str) -> bool:

@@ -61,7 +61,8 @@ class TimeCarry:
         heads: dict[int, bytes] | None = None,
     ) -> None:
         self._form, self._before, self._files = form, before, files
-        self._heads, self._orders = heads or {}, DateOrders()
+        self._reach = DateOrders.HEAD if form.traits.prose else DateOrders.OBJECT
+        self._heads, self._orders = heads or {}, DateOrders(self._reach)
         self._last: int | None = None
         self._orders.add(self._known(0, before))
 
@@ -70,9 +71,6 @@ class TimeCarry:
     ) -> Generator[int, None, None]:
         """Yield the indexes of records one by one; while one is parsed, days and months are read in
         the order that the dates of its file have."""
-        if not self._form.traits.styles:
-            yield from index.tolist()
-            return
         for number, file_index in enumerate(
             np.split(index, np.searchsorted(starts[index], chunk.seams))
         ):
@@ -80,13 +78,12 @@ class TimeCarry:
             if self._files:
                 # the first part is empty where the first file is one of the seams
                 place = (0, *chunk.seams)[number]
-                orders, preceding = DateOrders(), self._files.get(place, b"")
+                orders, preceding = DateOrders(self._reach), self._files.get(place, b"")
                 orders.add(self._known(place, preceding))
             lows, highs = starts[file_index], starts[file_index + 1]
-            highs = np.minimum(highs, lows + DateOrders.HEAD)
+            highs = np.minimum(highs, lows + self._reach)
             spans = zip(lows.tolist(), highs.tolist(), strict=True)
-            orders.add(chunk.text[low:high] for low, high in spans)
-            with orders.settled():
+            with orders.settled(chunk.text[low:high] for low, high in spans):
                 yield from file_index.tolist()
 
     def _known(self, place: int, before: bytes) -> list[bytes]:
@@ -118,7 +115,7 @@ class TimeCarry:
 
     def _last_time_in(self, place: int, before: bytes) -> int | None:
         """The time of the last whole line that has one, in microseconds."""
-        orders = DateOrders()
+        orders = DateOrders(self._reach)
         orders.add(self._known(place, before))
         with orders.settled():
             # The first of these lines may be cut at its beginning, for `before` is a window.
