@@ -118,9 +118,11 @@ class StateContents:
         for label, contents in self._directories():
             # A directory may hold a directory of its own label: the path as it is comes first.
             for candidate in (path, path.removeprefix(f"{label}/")):
-                if (encoded := os.fsencode(candidate.strip("/"))) in contents.entries:
+                encoded = os.fsencode(candidate.strip("/"))
+                # No path, as of an unset variable, is not the directory: that has its label.
+                if encoded and encoded in contents.entries:
                     return label, encoded
-            if path == label:
+            if path.rstrip("/") == label:
                 return label, b""
         name = self._state.name
         raise UnknownRef(f"{name} holds no file {path!r}: see `lakelog state info {name}`")

@@ -252,7 +252,10 @@ def _base(lake: Lake, origins: Origins, record: StateRecord | None, path: str) -
 
 
 def refuse_taken(lake: Lake, name: str | None) -> None:
-    """Raise AlreadyExists for the name of a tag that there is."""
+    """Raise AlreadyExists for the name of a tag that there is, StateRefused for `latest`."""
+    # It means whatever is the newest: a state of that name could not be restored by it.
+    if name == "latest":
+        raise StateRefused("'latest' means the newest state: choose another name")
     if name is not None and File(lake.store.paths.tag(name)).exists():
         raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
 

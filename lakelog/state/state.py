@@ -54,8 +54,8 @@ def save_state(
     all. `deployment` is the revision that it belongs to, by default that of the pod. `op` is one of
     OPS; only a `state` is listed as one.
 
-    Raises StateRefused where a file cannot be read or a directory cannot be saved, AlreadyExists
-    for a taken name, OSError.
+    Raises StateRefused where a file cannot be read or a directory cannot be saved, and for the name
+    `latest`; AlreadyExists for a taken name, OSError.
     """
     check_directories(lake, directories)
     # Before the directories are read, which may take minutes.

@@ -248,8 +248,11 @@ def test_single_paths_are_restored(tmp_path: Path, lake: lakelog.Lake) -> None:
     assert (home / "c/4").read_bytes() == b"4"
     restore_state(lake, "one", paths=("a/b/2",), to=str(tmp_path / "out"))
     assert [p.name for p in sorted((tmp_path / "out").rglob("*"))] == ["a", "b", "2"]
-    with pytest.raises(UnknownRef, match="no file"):
-        restore_state(lake, "one", paths=("a/none",))
+    (home / "c/4").write_bytes(changed)
+    for missing in ("a/none", "", "/"):
+        with pytest.raises(UnknownRef, match="no file"):
+            restore_state(lake, "one", paths=(missing,))
+    assert (home / "c/4").read_bytes() == changed
     assert b"".join(StateCatalog(lake).read_file("one", "app/a/b/1")) == b"1"
     assert sorted(os.listdir(tmp_path)) == ["app", "away", "lake", "out"]
 

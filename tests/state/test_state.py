@@ -310,6 +310,8 @@ def test_wrong_requests_change_nothing(tmp_path: Path, lake: lakelog.Lake) -> No
     save_state(lake, {"app": str(home)}, name="one")
     with pytest.raises(AlreadyExists):
         save_state(lake, {"app": str(home)}, name="one")
+    with pytest.raises(StateRefused, match="newest"):
+        save_state(lake, {"app": str(home)}, name="latest")
     with pytest.raises(StateRefused, match="lake itself"):
         save_state(lake, {"app": str(tmp_path)})
     with pytest.raises(StateRefused, match="label"):
