@@ -218,6 +218,7 @@ def test_a_search_a_row_and_a_filter_are_in_the_address(tab: Tab) -> None:
     page.keyboard.type("number level:=WARN")
     page.keyboard.press("Enter")
     until(page, "document.querySelector('.explore-head').textContent.includes('200')")
+    page.wait_for_selector(".event-row mark")  # the rows come by another request than their count
     page.locator(".event-rows").focus()
     page.keyboard.press("j")
     page.keyboard.press("Enter")
