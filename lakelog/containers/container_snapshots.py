@@ -11,7 +11,7 @@ import contextlib
 import datetime
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lakelog import chunks, remotes
 from lakelog.containers.staged_containers import (
@@ -83,7 +83,10 @@ def snapshot_containers(
     Raises ContainerFailed, StateRefused, AlreadyExists, OSError; then nothing is saved.
     """
     engine = engine or Engine()
-    containers = [engine.inspect(name) for name in dict.fromkeys(names)]
+    # Before anything is held and read, which may take minutes.
+    StateCatalog(lake).refuse_taken(tag)
+    # Once each, whether it was named or given by its id.
+    containers = list({c.name: c for c in map(engine.inspect, names)}.values())
     id = _free_id(lake)
     with staging(lake) as folder, contextlib.ExitStack() as stack:
         # All are paused before the first is read, so that they are saved at one moment.
@@ -246,6 +249,9 @@ def _chosen(
     if missing := [name for name in only if name not in snapshot.containers]:
         available = ", ".join(snapshot.containers)
         raise UnknownRef(f"{snapshot.id} holds no container {missing[0]!r}, but {available}")
+    # As of an unset variable: it does not mean the name that it had.
+    if new_name == "":
+        raise StateRefused("the name of a container is empty: leave it out for the one that it had")
     names = tuple(only) or snapshot.containers
     if new_name is not None and len(names) != 1:
         raise StateRefused(
@@ -298,7 +304,7 @@ def _start(
 def _refuse_foreign_paths(snapshot: ContainerSnapshot, container: Container) -> None:
     """Raise StateRefused where another machine has chosen directories of this host."""
     # A volume is the engine's; with slashes its name would be a path to it.
-    paths = [m.source for m in container.mounts if not _VOLUME.fullmatch(m.name)]
+    paths = [m.source for m in container.mounts if m.source and not _VOLUME.fullmatch(m.name)]
     if paths and not snapshot.state.is_own:
         # A record of another machine could name any directory of this one.
         raise StateRefused(
@@ -348,7 +354,7 @@ def _placed(
             source = engine.volume(volume)
         if label is not None:
             targets[label] = source
-        mounts.append(type(mount)(volume, source, mount.destination, mount.is_writable))
+        mounts.append(replace(mount, name=volume, source=source))
     values = {**saved_container.container.__dict__, "mounts": tuple(mounts)}
     # Two containers cannot have one port of the host.
     return Container(**(values if is_same else {**values, "ports": ()})), targets

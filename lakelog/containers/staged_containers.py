@@ -121,7 +121,8 @@ def state_of(container: Container) -> dict[str, str]:
             # The engine may run elsewhere, as in a virtual machine.
             if not os.path.isdir(mount.source):
                 raise StateRefused(
-                    f"the state of {container.name} in {mount.source} cannot be read here: run this"
+                    f"the state of {container.name} in {mount.source or 'memory'} cannot be read"
+                    " here: run this"
                     " where the engine runs, as a user who may read it"
                 )
             state[labels[mount.destination]] = mount.source

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,12 +28,19 @@ _COPY_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Mount:
-    """A directory of the host in a container: a volume has a `name`, another directory ""."""
+    """A directory of the host in a container: a volume has a `name`, another directory "". What is
+    in memory has no `source` either, but the `options` of its file system."""
 
     name: str
     source: str
     destination: str
     is_writable: bool
+    options: str = ""
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether its content is gone when the container ends."""
+        return not (self.name or self.source)
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,9 @@ class Engine:
             body["Name"].removeprefix("/"),
             # Podman and Docker have the name in different places.
             str(body.get("ImageName") or body["Config"].get("Image") or body["Image"]),
-            bool(state.get("Running")),
-            tuple(map(_mount, body.get("Mounts") or ())),
+            # To Docker a paused one is running as well, and it cannot be paused again.
+            bool(state.get("Running")) and not state.get("Paused"),
+            tuple(_mounts(body.get("Mounts") or (), host.get("Tmpfs") or {})),
             tuple(_ports(host.get("PortBindings") or {})),
             restart,
             {key: value for key, _, value in variables},
@@ -171,6 +179,10 @@ class Engine:
         for port in like.ports:
             arguments += ["--publish", port]
         for mount in like.mounts:
+            if mount.is_in_memory:
+                options_suffix = f":{mount.options}" if mount.options else ""
+                arguments += ["--tmpfs", mount.destination + options_suffix]
+                continue
             mode = "" if mount.is_writable else ":ro"
             # A volume by its name, as its directory is the engine's own affair.
             arguments += ["--volume", f"{mount.name or mount.source}:{mount.destination}{mode}"]
@@ -210,9 +222,15 @@ class Engine:
         return program.run([self.name], arguments, ContainerFailed, seconds)
 
 
-def _mount(body: dict[str, object]) -> Mount:
-    name = str(body.get("Name") or "") if body.get("Type") == "volume" else ""
-    return Mount(name, str(body["Source"]), str(body["Destination"]), bool(body.get("RW", True)))
+def _mounts(mounts: Iterable[JsonObject], in_memory: Mapping[str, str]) -> Iterator[Mount]:
+    for body in mounts:
+        # Docker lists what `--mount type=tmpfs` made, and what `--tmpfs` did beside the mounts.
+        is_volume, is_in_memory = body.get("Type") == "volume", body.get("Type") == "tmpfs"
+        name = str(body.get("Name") or "") if is_volume else ""
+        source = "" if is_in_memory else str(body["Source"])
+        yield Mount(name, source, str(body["Destination"]), bool(body.get("RW", True)))
+    for destination, options in in_memory.items():
+        yield Mount("", "", destination, True, options)
 
 
 def _ports(bindings: JsonObject) -> list[str]:

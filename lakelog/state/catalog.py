@@ -12,7 +12,15 @@ from collections.abc import Iterator
 
 from lakelog import chunks
 from lakelog.chunks import StateRecord
-from lakelog.errors import Damaged, InvalidPolicy, NotAllowed, UnknownRef
+from lakelog.disk import File
+from lakelog.errors import (
+    AlreadyExists,
+    Damaged,
+    InvalidPolicy,
+    NotAllowed,
+    StateRefused,
+    UnknownRef,
+)
 from lakelog.history import remove_tag
 from lakelog.lake import Lake
 from lakelog.moves import note, with_reason
@@ -60,6 +68,14 @@ class StateCatalog:
             return None
         records = StateRecord.all_of(self._store.manifests, manifest)
         return SavedState.of(tag, records, origins, manifest.commit)
+
+    def refuse_taken(self, name: str | None) -> None:
+        """Raise AlreadyExists for the name of a tag that there is, StateRefused for `latest`."""
+        # It means whatever is the newest: a state of that name could not be restored by it.
+        if name == "latest":
+            raise StateRefused("'latest' means the newest: choose another name")
+        if name is not None and File(self._store.paths.tag(name)).exists():
+            raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
 
     def find(self, name: str, source: str = "") -> SavedState:
         """Return the state of a name, `latest` being the one of this machine that the branch holds,

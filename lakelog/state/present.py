@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from lakelog import chunks
 from lakelog.chunks import ChunkWriter, PendingChunk, StateIndex, StateRecord
 from lakelog.deploy import running_in
-from lakelog.disk import File, Folder, LockFile, disk
+from lakelog.disk import Folder, LockFile, disk
 from lakelog.errors import AlreadyExists, Damaged, StateRefused
 from lakelog.lake import Lake
 from lakelog.manifest import Manifest
@@ -114,7 +114,7 @@ class Present:
         self, lake: Lake, name: str | None, message: str, op: str = "state", before: str = ""
     ) -> SavedState:
         """Make a state of it, named by its time if no name is given. Raises AlreadyExists."""
-        refuse_taken(lake, name)
+        StateCatalog(lake).refuse_taken(name)
         origins = Origins(lake.store)
         plan = _Plan(lake, origins, self.records, op, message, before)
         head = publish(lake.store, lake.branch_name, plan, commit=plan.save)
@@ -249,15 +249,6 @@ def _base(lake: Lake, origins: Origins, record: StateRecord | None, path: str) -
         index = chunks.StateFiles(lake.store.paths).read_index(record.index)
         return _Base(record.index, index, record.captured_at)
     return _Base()
-
-
-def refuse_taken(lake: Lake, name: str | None) -> None:
-    """Raise AlreadyExists for the name of a tag that there is, StateRefused for `latest`."""
-    # It means whatever is the newest: a state of that name could not be restored by it.
-    if name == "latest":
-        raise StateRefused("'latest' means the newest state: choose another name")
-    if name is not None and File(lake.store.paths.tag(name)).exists():
-        raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
 
 
 # --- what can be captured ------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from lakelog.lake import Lake
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
 from lakelog.state.catalog import StateCatalog
-from lakelog.state.present import Present, check_directories, contains, refuse_taken
+from lakelog.state.present import Present, check_directories, contains
 from lakelog.state.retention import Retention
 from lakelog.state.rewind import Rollbacks
 from lakelog.state.saved_state import SavedState
@@ -59,7 +59,7 @@ def save_state(
     """
     check_directories(lake, directories)
     # Before the directories are read, which may take minutes.
-    refuse_taken(lake, name)
+    StateCatalog(lake).refuse_taken(name)
     with (
         _undisturbed(lake, directories) as notes,
         Present.capture(lake, directories, exclude, progress, deployment) as present,

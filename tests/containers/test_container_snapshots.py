@@ -243,8 +243,48 @@ def test_names_of_snapshots(podman: Podman, tmp_path: Path) -> None:
         assert snapshots.find_snapshot(lake, "latest").tags == ("a", "b")
         with pytest.raises(AlreadyExists):
             snapshots.tag_snapshot(lake, id, "b")
+        for taken, error in (("a", AlreadyExists), ("latest", StateRefused)):
+            with pytest.raises(error):
+                snapshots.snapshot_containers(lake, ["web"], tag=taken)
+        with pytest.raises(StateRefused, match="is empty"):
+            snapshots.restore_snapshot(lake, id, "")
+        assert [entry.id for entry in snapshots.list_snapshots(lake)] == [id]
         with pytest.raises(ContainerFailed, match="nothing"):
             snapshots.snapshot_containers(lake, ["nothing"])
+
+
+def test_a_container_that_is_named_twice_is_saved_once(podman: Podman, tmp_path: Path) -> None:
+    """Also by its id; what is in memory is there again, empty, with its options."""
+    launch(podman, "web", "--tmpfs", "/scratch:size=65536k")
+    id = podman.run("ps", "--quiet", "--no-trunc").strip()
+    with lakelog.open(tmp_path / "lake") as lake:
+        snapshots.snapshot_containers(lake, ["web", id])
+        assert snapshots.find_snapshot(lake, "latest").containers == ("web",)
+        snapshots.restore_snapshot(lake, "latest", "web2")
+    options = podman.run("inspect", "web2", "--format", "{{json .HostConfig.Tmpfs}}")
+    assert "size=65536k" in json.loads(options)["/scratch"]
+
+
+def test_what_docker_says_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is paused is not to be paused; what it mounts in memory is mounted so again."""
+    mounts = [{"Type": "tmpfs", "Source": "", "Destination": "/scratch", "RW": True}]
+    inspected = {"Name": "/web", "State": {"Running": True, "Paused": True}, "Mounts": mounts}
+    inspected["Config"] = {"Env": None, "Image": "image"}
+    inspected["HostConfig"] = {"Tmpfs": {"/run": "size=1m"}}
+    (tmp_path / "inspected").write_text(json.dumps([inspected]))
+    docker, said = tmp_path / "docker", tmp_path / "said"
+    docker.write_text(
+        f'#!/bin/sh\n[ "$1" = run ] && echo "$@" > {said}\nexec cat {tmp_path}/inspected\n'
+    )
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    engine = Engine("docker")
+    container = engine.inspect("web")
+    assert not container.is_running
+    engine.run("web2", "image", container)
+    assert said.read_text() == (
+        "run --detach --name web2 --restart no --tmpfs /scratch --tmpfs /run:size=1m image\n"
+    )
 
 
 @pytest.mark.thorough
