@@ -56,7 +56,8 @@ class Help(Directive):
         return list(sections)
 
     def _section(self, title: str, words: list[str] | None) -> nodes.section:
-        section = nodes.section(ids=[nodes.make_id(title)], names=[title])
+        # No name: that of the verb `search` is the page of the search already.
+        section = nodes.section(ids=[nodes.make_id(title)])
         section += nodes.title(text=title)
         if words is not None:
             text = CliRunner().invoke(cli, [*words, "--help"], terminal_width=WIDTH).output
