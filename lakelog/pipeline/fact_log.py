@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,8 @@ DISCOVER, PROCESS, COMPLETE, FAIL, FETCH = TYPES = (
 ADDED = "discover"
 """The step of an item that is added."""
 _ALL = 2**31
+_REMOVALS = ("erase", "retention", "dedupe", "lost")
+"""Moves of a branch that take events away which are not taken back to."""
 
 
 class FactLog(Protocol):
@@ -61,9 +64,13 @@ class LakeLog:
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
         self._follower: subscriptions.Follower | None = None
+        self._move, self._erasures = 0, 0
 
     def read(self, queue: str) -> tuple[list[Fact], bool]:
-        """Return the new facts. After a rewind of the branch they are all of its facts."""
+        """Return the new facts. After a rewind of the branch, or when some were removed, they are
+        all of its facts."""
+        if self._has_removed():
+            self._follower = None
         rows, is_new = [], self._follower is None
         # Only what came since: a queue of millions is read once.
         if self._follower is not None:
@@ -79,6 +86,19 @@ class LakeLog:
             self._follower = subscriptions.Follower(self.lake.subscriptions(), condition)
             rows = arrays.records(self._follower.last(_ALL))
         return [{**row, "data": _parsed(row["data"])} for row in rows], is_new
+
+    def _has_removed(self) -> bool:
+        """Whether the branch may have lost events since the last call."""
+        store, branch = self.lake.store, self.lake.branch_name
+        # In this order: an erasure is noted before its move.
+        move, erasures = store.refs.head(branch).move.number, store.erased.refresh()
+        later = itertools.takewhile(
+            lambda later: later.number > self._move,
+            store.refs.newest_first(branch) if move > self._move else (),
+        )
+        has_removed = erasures != self._erasures or any(move.op in _REMOVALS for move in later)
+        self._move, self._erasures = move, erasures
+        return has_removed
 
     def append(self, facts: list[Fact]) -> None:
         """Store facts in one write. The id of one that adds an item is changed if the lake has it:

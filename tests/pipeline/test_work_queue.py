@@ -335,6 +335,29 @@ def test_an_item_whose_facts_were_removed_is_new(lake: lakelog.Lake, way: str) -
     assert lake.sql(query).fetchall() == [(1,)]
 
 
+@pytest.mark.parametrize("way", ["erasure", "retention"])
+def test_an_open_queue_forgets_what_was_removed(lake: lakelog.Lake, way: str) -> None:
+    """What it knew of the items, and those that it had claimed for its next threads."""
+    queue = WorkQueue(lake, "thumbnails")
+    queue.add([Item("photos", f"p-{number}", {"owner": "Ada"}) for number in range(3)])
+    processed = []
+
+    def process(item: Item) -> None:
+        processed.append(item.id)
+        if way == "erasure":
+            lake.erase(subject="p-2", why="request 17")
+        else:
+            lake.settle()
+            lake.retention("0s", apply=True)
+
+    queue.run(process, batch=3, max_items=3)
+    remaining = ["p-0", "p-1"] if way == "erasure" else []  # retention took what was running, too
+    assert processed == (remaining or ["p-0"])
+    assert [item.id for item in queue.items()] == remaining
+    assert queue.add([Item("photos", "p-2")]) == 1
+    assert WorkQueue(lake, "thumbnails").items("waiting") == queue.items("waiting")
+
+
 def test_a_failed_write_loses_no_item(log: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """If outcomes cannot be stored the run ends with the error; a later one does the rest."""
     queue = WorkQueue(log, "thumbnails")
