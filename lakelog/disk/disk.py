@@ -188,10 +188,10 @@ def write_pieces(
     fd = create(path, mode)
     try:
         for chunk in chunks:
-            with _naming(directory):
+            with naming(directory):
                 write_all(fd, chunk)
         if sync:
-            with _naming(directory):
+            with naming(directory):
                 sync_file(fd)
     except BaseException:
         unlink(path)
@@ -202,7 +202,7 @@ def write_pieces(
 
 
 @contextlib.contextmanager
-def _naming(directory: str) -> Iterator[None]:
+def naming(directory: str) -> Iterator[None]:
     """Say which disk is full: of a lake and its remote or backup it may be either."""
     try:
         yield
@@ -259,7 +259,8 @@ def begin_file(directory: str, data: bytes, path: str = "") -> Begun:
     temporary = temporary_path(directory)
     fd = create(temporary)
     try:
-        write_all(fd, data)
+        with naming(directory):
+            write_all(fd, data)
         begin_writeback(fd, 0, len(data))
     except BaseException:
         close(fd)

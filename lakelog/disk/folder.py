@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 from lakelog.disk import disk, modes
@@ -66,6 +66,11 @@ class Folder:
     def write_pieces(self, chunks: Iterable[bytes], *, sync: bool = True, mode: int = 0o644) -> str:
         """The same piece by piece, so that it need not fit in memory."""
         return disk.write_pieces(self.path, chunks, sync=sync, mode=mode)
+
+    def naming_full(self) -> AbstractContextManager[None]:
+        """Say of a full disk meanwhile that it is the one of this folder, where nothing else says
+        it."""
+        return disk.naming(self.path)
 
     def begin(self, data: bytes) -> Begun:
         """Begin with a temporary file in it, which is durable once it is finished."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from lakelog import chunks
 from lakelog.chunks import StateEntry, StateIndex, StateRecord
+from lakelog.disk import Folder
 from lakelog.errors import StateRefused
 from lakelog.lake import Lake
 from lakelog.runtime.progress import ProgressCallback
@@ -214,14 +215,16 @@ class RestorePlan:
             folders.setdefault(os.path.dirname(step.target), {})[top] = step
         step_paths = []
         for steps in folders.values():
-            with exchange.open_parent(next(iter(steps.values()))) as folder:
+            neighbour = next(iter(steps.values()))
+            with exchange.open_parent(neighbour) as folder:
                 names = {
                     top: os.fsencode(os.path.basename(step.fresh))
                     for top, step in steps.items()
                     if top in saved_paths and not is_time_alone
                 }
                 if names:
-                    extraction.run(folder, names)
+                    with Folder(os.path.dirname(neighbour.target)).naming_full():
+                        extraction.run(folder, names)
                 for top, step in steps.items():
                     name = names.get(top, os.fsencode(os.path.basename(step.target)))
                     inode = 0 if is_time_alone else exchange.inode_of(name, folder)

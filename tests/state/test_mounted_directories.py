@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ from lakelog.state import exchange
 from lakelog.state.restore import restore_state
 from lakelog.state.state import save_state
 from tests.support import state_trees
-from tests.support.requirements import give_up
+from tests.support.cli import run
+from tests.support.requirements import MOUNTS, give_up, need
 from tests.support.state_lakes import lake, make
 from tests.torture import mounts
 
@@ -27,12 +29,10 @@ Mount = Callable[[Path, Path], None]
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
     """Mount a directory or file at another place, of the same file system."""
+    need(MOUNTS)
 
     def bind(source: Path, place: Path) -> None:
-        try:
-            mounts.run("mount", "--bind", str(source), str(place))
-        except OSError:
-            give_up("a user who may mount")
+        mounts.run("mount", "--bind", str(source), str(place))
 
     yield bind
     mounts.release(tmp_path)
@@ -144,3 +144,29 @@ def test_all_names_in_a_mount_point_are_restored(
         path.write_bytes(b"changed")
     restore_state(lake, "one")
     assert state_trees.facts(home) == before
+
+
+@pytest.mark.needs(MOUNTS)
+def test_a_full_disk_is_named_and_nothing_changes(tmp_path: Path) -> None:
+    """Of the directory and the lake, which both may be full."""
+    with (
+        mounts.tmpfs(tmp_path / "app", 200 << 10) as home,
+        mounts.tmpfs(tmp_path / "disk", 400 << 10) as disk,
+    ):
+        (home / "a").write_bytes(noise := os.urandom(120_000))
+        run(disk / "lake", "state", "save", "one", "--dir", str(home))
+        (home / "a").write_bytes(changed := noise[::-1])
+        said = run(disk / "lake", "state", "restore", "one", "--yes", code=1).stderr
+        assert said.startswith(f"lakelog: error: {home}: the disk is full")
+        assert (home / "a").read_bytes() == changed
+        assert os.listdir(home) == ["a"]
+        with contextlib.suppress(OSError), (disk / "fill").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(512))
+        said = run(disk / "lake", "state", "save", "two", "--dir", str(home), code=1).stderr
+        assert said.startswith(f"lakelog: error: {disk}/lake/")
+        assert "the disk is full" in said
+        (disk / "fill").unlink()
+        mounts.grow(home, 400 << 10)
+        run(disk / "lake", "state", "restore", "one", "--yes")
+        assert (home / "a").read_bytes() == noise
