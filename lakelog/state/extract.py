@@ -305,10 +305,12 @@ class Extractor:
         return True
 
     def _set_metadata_by_name(self, folder: int, name: bytes, entry: StateEntry) -> None:
+        mode = entry.mode
         try:
             os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
         except (PermissionError, OverflowError):
             self._owners += 1
+            mode &= ~_SPECIAL_BITS
         path = b"/proc/self/fd/%d/%s" % (folder, name)
         for key, value in entry.xattrs.items():
             with contextlib.suppress(OSError):
@@ -317,7 +319,7 @@ class Extractor:
             self._xattrs += 1
         if entry.kind != "link":
             # A link has no mode of its own on Linux.
-            os.chmod(path, entry.mode & ~_SPECIAL_BITS)
+            os.chmod(path, mode)
         times = (entry.mtime, entry.mtime)
         os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
 

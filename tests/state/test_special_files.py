@@ -41,7 +41,8 @@ def set_acl(path: Path, name: str, value: bytes) -> None:
 def test_pipes_sockets_and_names_of_links_come_back(tmp_path: Path, lake: lakelog.Lake) -> None:
     """As what they are, and names of one thing as names of one thing."""
     home = make(tmp_path, {"a": b"1"})
-    os.mkfifo(home / "pipe", 0o620)
+    os.mkfifo(home / "pipe")
+    (home / "pipe").chmod(0o2620)
     os.link(home / "pipe", home / "pipe2")
     (home / "link").symlink_to("nowhere")
     os.link(home / "link", home / "link2", follow_symlinks=False)
