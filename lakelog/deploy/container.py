@@ -92,25 +92,14 @@ class Engine:
 
     def inspect(self, name: str) -> Container:
         """Describe a container."""
-        body = self._json("container", "inspect", name)[0]
-        host, state = body.get("HostConfig", {}), body["State"]
-        policy = host.get("RestartPolicy") or {}
-        restart = policy.get("Name") or "no"
-        # Only this policy has a number of attempts.
-        if restart == "on-failure" and policy.get("MaximumRetryCount"):
-            restart += f":{policy['MaximumRetryCount']}"
-        variables = (assignment.partition("=") for assignment in body["Config"].get("Env") or ())
-        return Container(
-            body["Name"].removeprefix("/"),
-            # Podman and Docker have the name in different places.
-            str(body.get("ImageName") or body["Config"].get("Image") or body["Image"]),
-            # To Docker a paused one is running as well, and it cannot be paused again.
-            bool(state.get("Running")) and not state.get("Paused"),
-            tuple(_mounts(body.get("Mounts") or (), host.get("Tmpfs") or {})),
-            tuple(_ports(host.get("PortBindings") or {})),
-            restart,
-            {key: value for key, _, value in variables},
-        )
+        body = self._json("container", "inspect", name)
+        # Whatever is called so here may print anything.
+        try:
+            return _described(body[0])
+        except (LookupError, TypeError, AttributeError):
+            raise ContainerFailed(
+                f"{self.name} container inspect: what it printed does not describe {name}"
+            ) from None
 
     def exists(self, name: str) -> bool:
         """Whether there is a container of this name, running or not."""
@@ -220,6 +209,29 @@ class Engine:
 
     def _run(self, *arguments: str, seconds: int = _SECONDS) -> str:
         return program.run([self.name], arguments, ContainerFailed, seconds)
+
+
+def _described(body: JsonObject) -> Container:
+    """Return a container as an engine describes it. Raises LookupError, TypeError,
+    AttributeError."""
+    host, state = body.get("HostConfig", {}), body["State"]
+    policy = host.get("RestartPolicy") or {}
+    restart = policy.get("Name") or "no"
+    # Only this policy has a number of attempts.
+    if restart == "on-failure" and policy.get("MaximumRetryCount"):
+        restart += f":{policy['MaximumRetryCount']}"
+    variables = (assignment.partition("=") for assignment in body["Config"].get("Env") or ())
+    return Container(
+        body["Name"].removeprefix("/"),
+        # Podman and Docker have the name in different places.
+        str(body.get("ImageName") or body["Config"].get("Image") or body["Image"]),
+        # To Docker a paused one is running as well, and it cannot be paused again.
+        bool(state.get("Running")) and not state.get("Paused"),
+        tuple(_mounts(body.get("Mounts") or (), host.get("Tmpfs") or {})),
+        tuple(_ports(host.get("PortBindings") or {})),
+        restart,
+        {key: value for key, _, value in variables},
+    )
 
 
 def _mounts(mounts: Iterable[JsonObject], in_memory: Mapping[str, str]) -> Iterator[Mount]:

@@ -67,6 +67,15 @@ class Kubectl:
 
     def revisions(self, name: str) -> list[Revision]:
         """The revisions that a deployment can return to, the newest first."""
+        # Whatever is called kubectl here may print anything.
+        try:
+            return self._revisions(name)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise DeploymentFailed(
+                f"kubectl get: what it printed does not describe deployment {name}"
+            ) from None
+
+    def _revisions(self, name: str) -> list[Revision]:
         deployment = self._json("get", f"deployment/{name}")
         labels = deployment["spec"]["selector"].get("matchLabels", {})
         # In one order, so that the command is the same each time.

@@ -323,6 +323,23 @@ def test_failure_of_the_cluster_is_one_line(cluster: Cluster, tmp_path: Path) ->
     assert "kubectl get: Unable to connect to the server: dial tcp" in done.stderr
 
 
+@pytest.mark.parametrize("printed", ["", "{}", "[]", "null", '{"spec": {"selector": {}}}'])
+def test_what_describes_nothing_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str
+) -> None:
+    """Whatever programs of these names print."""
+    for name in ("kubectl", "podman"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{printed}'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for words in (
+        ("deploy", "revisions", "api"),
+        ("omega", "snapshot", "web", "--engine", "podman"),
+    ):
+        said = run(tmp_path / "lake", *words, code=1).stderr.splitlines()[-1]
+        assert "what it printed" in said
+
+
 def test_missing_program_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "kubectl is not installed" in run(tmp_path, "deploy", "status", "api", code=1).stderr
