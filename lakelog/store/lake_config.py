@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from lakelog.keys import KeyRing
     from lakelog.values import JsonObject
 
+_CHANGES = "changes"
+"""The member that counts the changes of a directory: settings come and go, and one that was there
+before would be followed by what followed it."""
+
+
+def _changes(config: bytes | JsonObject) -> int:
+    body = config if isinstance(config, dict) else document.decode(config)
+    return int(body.get(_CHANGES, 0))
+
 
 class LakeConfig:
     """The lakelog.json of a directory."""
@@ -71,8 +80,51 @@ class LakeConfig:
     def change(self, members: Callable[[JsonObject], JsonObject]) -> None:
         """Replace it by one with what `members` makes of it. Raises DamagedLake."""
         with self._alone():
-            body = self.read_to_change()
-            self.renew(document.encode({**body, **members(body)}))
+            self.read_to_change()
+            is_ours = False
+            while not is_ours:
+                # Of who pushes over SFTP, holds no lock, and may sleep: it would take ours back.
+                data = self._followed(File(self._paths.config).read(DOCUMENT_MAX))
+                body = document.decode(data)
+                news = {**body, **members(body)}
+                if news != body:
+                    news[_CHANGES] = _changes(body) + 1
+                following = document.encode(news)
+                self.renew(following)
+                is_ours = news == body or self._follow(data, following)
+                if not is_ours:
+                    self.renew(data)
+
+    def _followed(self, data: bytes) -> bytes:
+        """Return what those who hold no lock have made of a lakelog.json."""
+        while (following := self._follower(data)) and _changes(following) == _changes(data):
+            data = following
+        return data
+
+    def _follower(self, data: bytes) -> bytes:
+        """Return what a lakelog.json was followed by, b"" for nothing."""
+        file = File(self._paths.next_config(document.digest(data)))
+        try:
+            following = file.read(DOCUMENT_MAX)
+            document.decode(following)
+        except FileNotFoundError:
+            return b""
+        except NotIntact as error:
+            raise DamagedLake(file.path, f"{error}: remove it") from None
+        return following
+
+    def _follow(self, data: bytes, following: bytes) -> bool:
+        """Note by what a lakelog.json was followed; False where another one was faster."""
+        file = File(self._paths.next_config(document.digest(data)))
+        Folder(self._paths.gc).make_all()
+        try:
+            file.create(following)
+        except FileExistsError:
+            if self._followed(data) != data:
+                return False
+            file.replace(following)  # somebody has put an older lakelog.json back
+        Folder(self._paths.gc).sync()
+        return True
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import lakelog
 from lakelog import document
 from lakelog.disk import disk
 from lakelog.remotes import known, oci
@@ -185,6 +186,39 @@ def test_what_a_registry_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert f"manifests/{stand_in[:2]}/{stand_in}.json.zst" in names
         assert not any(name.startswith("segments/") for name in names)
         assert b"first" not in get(f"blobs/{first['layers'][0]['digest']}").partition(b"\n")[2]
+
+
+def test_a_change_of_lakelog_json_is_counted(tmp_path: Path) -> None:
+    """F8.20: each change in the directory follows the one before, also where settings come back."""
+    with lakelog.open(str(tmp_path / "lake")) as lake:
+        file, texts = Path(lake.store.paths.config), list[bytes]()
+        for hours in (1, 2, 1, 2):
+            texts.append(file.read_bytes())
+            lake.store.change_settings(lakelog.Settings(gc_grace_hours=hours))
+            digest = hashlib.sha256(texts[-1]).hexdigest()
+            follows = tmp_path / "lake" / "gc" / f"config-{digest}.json"
+            assert follows.read_bytes() == file.read_bytes()
+    assert [document.decode(text).get("changes", 0) for text in texts] == [0, 1, 2, 3]
+
+
+def test_what_a_push_over_sftp_has_just_made_is_followed(tmp_path: Path) -> None:
+    """F8.20: also where it sleeps before it replaces the file; what was put back is not."""
+    with lakelog.open(str(tmp_path / "lake")) as lake:
+        file = Path(lake.store.paths.config)
+        before = file.read_bytes()
+        lake.store.change_settings(lakelog.Settings(gc_grace_hours=1))
+        pushed = file.read_bytes()
+        theirs = document.encode({**document.decode(pushed), "theirs": 1})
+        follows = tmp_path / "lake" / "gc" / f"config-{hashlib.sha256(pushed).hexdigest()}.json"
+        follows.write_bytes(theirs)
+        lake.store.change_settings(lakelog.Settings(gc_grace_hours=2))
+        after = document.decode(file.read_bytes())
+        assert (after["theirs"], after["settings"]) == (1, {"gc_grace_hours": 2})
+        file.write_bytes(before)
+        lake.store.change_settings(lakelog.Settings(gc_grace_hours=3))
+        assert "theirs" not in document.decode(file.read_bytes())
+        follows = tmp_path / "lake" / "gc" / f"config-{hashlib.sha256(before).hexdigest()}.json"
+        assert follows.read_bytes() == file.read_bytes()
 
 
 def test_what_follows_a_lakelog_json(pushed: tuple[Path, Path]) -> None:

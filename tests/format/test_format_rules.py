@@ -51,7 +51,7 @@ def test_what_must_be_whole_is_linked(tmp_path: Path, monkeypatch: pytest.Monkey
         lake.store.change_settings(lakelog.Settings(threads=1))
     linked = [p for p in trace.paths("link") if ".tmp-" not in p]
     roots = {p.removeprefix(f"{tmp_path}/lake/").split("/")[0] for p in linked}
-    assert roots == {"wal", "segments", "ids", "manifests", "refs"}
+    assert roots == {"wal", "segments", "ids", "manifests", "refs", "gc"}
     for path in linked:
         steps = [name for name, p in trace.steps if p == path]
         assert steps[:3] == ["write_all", "sync_file", "link"]

@@ -15,11 +15,13 @@ from lakelog import Settings
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
 from lakelog.ingest.quarantine import Quarantine
 from lakelog.maintain import Sealer
+from lakelog.paths import Paths
 from lakelog.remotes import fetches as fetching
 from lakelog.remotes import known
 from lakelog.remotes.sftp import SftpClient
 from lakelog.remotes.site import Site
 from lakelog.remotes.ssh import SshRemote
+from lakelog.store.lake_config import LakeConfig
 from tests.support import ssh_server
 from tests.support.lakes import opened
 from tests.support.remote_suite import RemoteSuite, add, heads, push, rows
@@ -70,6 +72,26 @@ class TestSsh(RemoteSuite, RemoteVolumeSuite):
             (line,) = there.sql("SELECT reason, line->>'subject' FROM quarantine").fetchall()
             assert line == (Sealer.TAKEN_VERSION, "s")
             assert Quarantine(there.store, "main").replay(there.engine).left == 1
+
+    @pytest.mark.parametrize("is_first", [False, True])
+    def test_concurrent_changes_there_and_by_a_push_lose_nothing(
+        self, path: str, url: str, home: Path, is_first: bool
+    ) -> None:
+        """Neither has a lock that the other one sees: a data key, and all under it, would go."""
+        push(path)
+        local = LakeConfig(Paths(str(next((home / "far").iterdir()))))
+        with known.connected(url) as connection:
+            pushed = Site(connection).change_config
+            ours, theirs = (pushed, local.change) if is_first else (local.change, pushed)
+            waiting = [theirs]
+
+            def members(_: Any) -> dict[str, int]:
+                if waiting:
+                    waiting.pop()(lambda _: {"theirs": 1})
+                return {"ours": 1}
+
+            ours(members)
+        assert {"ours", "theirs"} <= local.read().keys()
 
     @pytest.mark.parametrize("late", [False, True])
     def test_gc_at_the_remote_takes_nothing_that_a_push_names(
