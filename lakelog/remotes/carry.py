@@ -20,7 +20,7 @@ from lakelog.errors import Damaged, TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.objects import STATES, Name, Sizes, objects_of, path_of
-from lakelog.remotes.remote import Interrupted, Remote
+from lakelog.remotes.remote import Remote
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.site import key_of
 from lakelog.remotes.untrusted import NotBelieved
@@ -288,27 +288,19 @@ def _checked(
     remote: Remote, name: Name, size: int, update: Callable[[bytes], object]
 ) -> Iterator[bytes]:
     """Yield the bytes of an object, going on where a connection broke; never more than `size`."""
-    got = attempts = 0
-    pace = remotes.Pace(remote.url)
-    while True:
-        try:
-            for chunk in pace.over(remote.stream(key_of(name), got)):
-                # Bytes that came reset the count of attempts: a long transfer may break often, and
-                # still advance.
-                got, attempts = got + len(chunk), 0
-                # Before it is written: a server that sends without end must not fill the disk.
-                if got > size:
-                    raise _wrong(remote, name)
-                update(chunk)
-                yield chunk
-            if got != size and name[0] not in STATES:
+    got = 0
+    try:
+        for chunk in remotes.pieces(remote, key_of(name)):
+            got += len(chunk)
+            # Before it is written: a server that sends without end must not fill the disk.
+            if got > size:
                 raise _wrong(remote, name)
-            return
-        except FileNotFoundError:
-            raise _missing(remote, name) from None
-        except Interrupted as error:
-            attempts += 1
-            remotes.give_up_or_wait(attempts, error)
+            update(chunk)
+            yield chunk
+    except FileNotFoundError:
+        raise _missing(remote, name) from None
+    if got != size and name[0] not in STATES:
+        raise _wrong(remote, name)
 
 
 def _missing(remote: Remote, name: Name) -> TransferRefused:

@@ -10,10 +10,12 @@ length of what is sent is compared.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import os
 import re
+import threading
 import time
 import unicodedata
 from abc import abstractmethod
@@ -39,12 +41,16 @@ else:
 
 PRUNED, DELETING = "gc/pruned", "gc/deleting"
 """That somebody prunes there, and that a prune runs (prunes.py)."""
-_PIECE = 1 << 20
+_READ = 256 << 10
+"""What comes of a body before its time is over is kept by so many bytes: whoever reads goes on."""
 _WHOLE = 16 << 20
 """Longer objects are sent in parts."""
 _LISTED = 1_000
 _CHUNKS_MAX = 10_000
-_TIMEOUT = timedelta(seconds=60)
+_TIMEOUT, _TIMEOUT_MAX = timedelta(seconds=60), timedelta(seconds=960)
+"""How long a request may take with its body; longer ones get more time where that is over, since
+many share a line that may be slow: obstore (0.12) cannot tell such a line from a dead one."""
+_LONG = 256 << 10
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
 """In messages of obstore (0.12): what follows are words of the store, which may be anything."""
 
@@ -100,8 +106,10 @@ class ObjectStoreRemote(Remote):
         address = urlsplit(url)
         self._is_single = address.query == SINGLE_WRITER
         self._refusal: TransferRefused | None = None
+        self._timeout, self._lock = _TIMEOUT, threading.Lock()
+        place = address.netloc, address.path.strip("/") or None
         try:
-            self._store: Any = self._connected(address.netloc, address.path.strip("/") or None)
+            self._store: Any = self._connected(*place)
         except ModuleNotFoundError:
             raise MissingPackage(
                 f"{address.scheme}:// needs the package obstore: pip install 'lakelog[s3]'"
@@ -111,17 +119,21 @@ class ObjectStoreRemote(Remote):
             raise TransferRefused(
                 f"{url}: the {self.SERVICE} credentials are not whole, or malformed: check them"
             ) from None
+        self._patient_store = self._store
+        self._connect_again = functools.partial(self._connected, *place)
 
     @abstractmethod
     def _connected(self, bucket: str, prefix: str | None) -> Any:
         """Return the store of obstore, which connects with its first request. Raises
         TransferRefused, ModuleNotFoundError."""
 
-    @staticmethod
-    def _options(endpoint: str) -> dict[str, Any]:
+    def _options(self, endpoint: str) -> dict[str, Any]:
         """Return what stores have in common: how long requests wait, whether they may be in the
         clear, and how often they are made. Raises TransferRefused."""
-        options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
+        options: dict[str, Any] = {
+            "timeout": self._timeout,
+            "connect_timeout": timedelta(seconds=10),
+        }
         if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):
             raise TransferRefused(f"{endpoint} is no address of a service: write https://HOST")
         if urlsplit(endpoint).scheme == "http":
@@ -131,6 +143,25 @@ class ObjectStoreRemote(Remote):
             options["allow_http"] = True
         # An attempt that was lost is made again by whoever knows its outcome.
         return {"client_options": options, "retry_config": {"max_retries": 0}}
+
+    @contextlib.contextmanager
+    def _patiently(self, count: int) -> Iterator[Any]:
+        """Give the store for a request with a body of so many bytes. One that ends in vain when its
+        time is over lets the next ones take longer."""
+        started, timeout = time.monotonic(), self._timeout
+        try:
+            yield self._patient_store if count > _LONG else self._store
+        except exceptions.BaseError:
+            if count > _LONG and time.monotonic() - started >= timeout.total_seconds():
+                self._be_more_patient(timeout)
+            raise
+
+    def _be_more_patient(self, timeout: timedelta) -> None:
+        with self._lock:
+            # Of many that were under way at once the first.
+            if timeout == self._timeout < _TIMEOUT_MAX:
+                self._timeout = 2 * timeout
+                self._patient_store = self._connect_again()
 
     @property
     def collects(self) -> bool:
@@ -144,14 +175,15 @@ class ObjectStoreRemote(Remote):
             if start and start >= (self.size(key) or 0):
                 return
             options: Any = {"range": {"offset": start}} if start else None
-            for chunk in obstore.get(self._store, key, options=options).stream(_PIECE):
+            for chunk in obstore.get(self._store, key, options=options).stream(_READ):
                 yield bytes(chunk)
 
     def piece(self, key: str, start: int, length: int) -> bytes:
         """Return so many bytes of an object from `start` on, or as many as there are."""
         with self._translating(key):
             options: Any = {"range": (start, start + length)}
-            return bytes(obstore.get(self._store, key, options=options).bytes())
+            with self._patiently(length) as patient_store:
+                return bytes(obstore.get(patient_store, key, options=options).bytes())
 
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names below a prefix, each once."""
@@ -218,8 +250,8 @@ class ObjectStoreRemote(Remote):
             self._put(key, b"".join(read_chunks()))
             return
         try:
-            with self._translating(key):
-                obstore.put(self._store, key, read_chunks(), chunk_size=_WHOLE, max_concurrency=2)
+            with self._translating(key), self._patiently(size) as patient_store:
+                obstore.put(patient_store, key, read_chunks(), chunk_size=_WHOLE, max_concurrency=2)
         except FileNotFoundError:
             # NoSuchUpload: it was ended by an attempt whose answer was an error, or got lost.
             raise Interrupted(f"{self.url}: the store gave up the parts of {key}") from None
@@ -260,8 +292,11 @@ class ObjectStoreRemote(Remote):
             obstore.delete(self._store, keys)
 
     def _put(self, key: str, data: bytes, mode: Any = "overwrite") -> None:
-        with self._translating(key, is_new=mode == "create"):
-            result = obstore.put(self._store, key, io.BytesIO(data), mode=mode, use_multipart=False)
+        is_new = mode == "create"
+        with self._translating(key, is_new=is_new), self._patiently(len(data)) as patient_store:
+            result = obstore.put(
+                patient_store, key, io.BytesIO(data), mode=mode, use_multipart=False
+            )
         self.keeps_versions |= self.NAMES_VERSIONS and result["version"] is not None
         # Where a store encrypts, the tag is no MD5; then at least the length is compared.
         # The MD5 comes for nothing with the answer: no second request where it agrees.

@@ -222,6 +222,24 @@ def _read(remote: Remote, key: str, limit: int, pace: Pace) -> bytes:
     return bytes(data)
 
 
+def pieces(remote: Remote, key: str) -> Iterator[bytes]:
+    """Yield the bytes of a file, going on where a connection broke. Raises FileNotFoundError,
+    Unreachable."""
+    got = attempts = 0
+    pace = Pace(remote.url)
+    while True:
+        try:
+            for chunk in pace.over(remote.stream(key, got)):
+                # Bytes that came reset the count of attempts: a long transfer may break often, and
+                # still advance.
+                got, attempts = got + len(chunk), 0
+                yield chunk
+            return
+        except Interrupted as error:
+            attempts += 1
+            give_up_or_wait(attempts, error)
+
+
 def put(remote: Remote, key: str, data: bytes) -> None:
     """Store an object of these bytes, as `Remote.put` does."""
     starts = range(0, len(data), _PIECE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,22 @@ def test_an_upload_whose_end_was_an_error_is_made_again(
     data = bytes(6 << 20)
     with known.connected(f"s3://lakes/b/{next(_NUMBERS)}") as connection:
         put(connection, "segments/long", data)
+        assert read(connection, "segments/long", len(data)) == data
+
+
+@pytest.mark.parametrize("length", [300 << 10, 6 << 20])
+def test_what_a_slow_line_takes_long_for_arrives(
+    faults: Any, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """In one request or in parts: each attempt may take longer than the one before."""
+    monkeypatch.setattr("lakelog.remotes.object_store._TIMEOUT", timedelta(seconds=0.5))
+    monkeypatch.setattr("lakelog.remotes.object_store._WHOLE", 5 << 20)
+    data = bytes(length)
+    with known.connected(f"s3://lakes/b/{next(_NUMBERS)}") as connection:
+        connection.size("a")
+        faults.drags = 1.0
+        put(connection, "segments/long", data)
+        faults.drags = 0.0
         assert read(connection, "segments/long", len(data)) == data
 
 

@@ -7,6 +7,7 @@ import http.client
 import logging
 import multiprocessing
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -107,6 +108,8 @@ class Faults:
     """So many uploads in parts are completed, and answered by 200 with an error, as S3 does."""
     hides: bool = False
     """Whether listings have no names."""
+    drags: float = 0.0
+    """Seconds after which a body that is sent has arrived, as over a slow line."""
     stumbles: bool = False
     """Whether each request is answered by 503 when it is made for the first time."""
     seen: list[tuple[str, str]] = field(default_factory=list)
@@ -145,6 +148,7 @@ def unfaithful(target: str) -> Iterator[tuple[str, Faults]]:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             headers = dict(self.headers.items())
             faults.seen.append((self.command, self.path))
+            time.sleep(faults.drags if self.command == "PUT" else 0)
             if faults.stumbles_over(self.command, self.path):
                 return self._say(503, b"<Error><Code>SlowDown</Code></Error>")
             if faults.forgets_conditions:

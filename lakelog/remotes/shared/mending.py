@@ -112,14 +112,10 @@ class BucketMending:
 
     def _digest_there(self, key: str) -> str:
         """The digest of the bytes that the bucket has of an object, "" for none."""
-
-        def digest() -> str:
-            sha, pace = hashlib.sha256(), remotes.Pace(self._volume.url)
-            for chunk in pace.over(self._volume.remote.stream(key)):
+        sha = hashlib.sha256()
+        try:
+            for chunk in remotes.pieces(self._volume.remote, key):
                 sha.update(chunk)
             return sha.hexdigest()
-
-        try:
-            return remotes.retrying(digest)
         except FileNotFoundError:
             return ""

@@ -247,24 +247,21 @@ class MirroredVolume(DirectoryVolume):
         folder = os.path.dirname(path)
         Folder(folder).make_for_objects()
 
-        def receive() -> tuple[str, str]:
-            sha, pace = hashlib.sha256(), remotes.Pace(self.url)
+        sha = hashlib.sha256()
 
-            def hashed() -> Iterator[bytes]:
-                for chunk in pace.over(self.remote.stream(key)):
-                    sha.update(chunk)
-                    yield chunk
-
-            # Unsynced: what a power cut takes of it does not match its name, and comes again.
-            return Folder(folder).write_pieces(hashed(), sync=False), sha.hexdigest()
+        def hashed() -> Iterator[bytes]:
+            for chunk in remotes.pieces(self.remote, key):
+                sha.update(chunk)
+                yield chunk
 
         try:
-            temporary, digest = remotes.retrying(receive)
+            # Unsynced: what a power cut takes of it does not match its name, and comes again.
+            temporary = Folder(folder).write_pieces(hashed(), sync=False)
         except FileNotFoundError:
             self.require_lake()
             raise
         try:
-            if digest != os.path.basename(path).split(".")[0]:
+            if sha.hexdigest() != os.path.basename(path).split(".")[0]:
                 raise TransferRefused(
                     f"{self.url}: {key} does not have the bytes of its name: it is damaged there;"
                     " run `lakelog repair` on a machine that has it"
