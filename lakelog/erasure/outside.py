@@ -40,9 +40,13 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
     some: `place`, `name`, `command` and `done`."""
     sets = {_training_set(store, name): None for name in tags if name.startswith(_TRAIN)}
     destinations, all_tags = [], set(store.refs.tag_names())
-    remotes = FileNames(Folder(store.paths.remotes).names()).tags
+    names = FileNames(Folder(store.paths.remotes).names()).tags
+    # The bucket of a shared lake is pruned as a remote, and no copy: it is erased from itself.
+    shared = store.attachment.url if store.attachment is not None else None
+    addresses = {name: _address(store, name) for name in names}
+    remotes = [name for name in names if addresses[name] != shared]
     for copy in copies.listing(store.paths):
-        if copy.place == REMOTE and copy.name in (_address(store, remote) for remote in remotes):
+        if copy.place == REMOTE and copy.name in (*addresses.values(), shared):
             continue  # it was removed, and added again
         unfinished = _unfinished(copy)
         destinations += [_copy(store, CopyNote.of(_EXPORT, path)) for path in unfinished]

@@ -18,6 +18,7 @@ from lakelog import train
 from lakelog.erasure import ErasureStatus, confirm
 from lakelog.errors import GcRefused, InvalidEvent, LakelogError, Unreachable
 from lakelog.lake import Lake
+from lakelog.remotes import known
 from lakelog.sync.sync import sync
 from tests.support import protected, seam
 from tests.support.attached import Killed, SharedMachines, before_links, die, numbers
@@ -245,6 +246,20 @@ def test_a_machine_that_is_gone_for_good_is_given_up(machines: SharedMachines) -
     status = machines["a"].erase(subject=ADA, why="asked")
     (place,) = status.copies
     confirm(machines["a"].store, status.erasure.key, place["name"])
+    assert machines["a"].erasures()[0].is_done
+
+
+def test_the_bucket_that_is_pruned_as_a_remote_is_no_copy(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """No push could clean it: what is erased there is erased from there."""
+    filled(machines, "a", "b")
+    attachment = machines["a"].store.attachment
+    assert attachment
+    known.add(machines["a"].store, "origin", attachment.url)
+    status = machines["a"].erase(subject=ADA, why="asked")
+    assert [copy["place"] for copy in status.copies] == ["machine"]
+    machines.exchange("b", "a")
     assert machines["a"].erasures()[0].is_done
 
 
