@@ -42,7 +42,7 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
     destinations, all_tags = [], set(store.refs.tag_names())
     names = FileNames(Folder(store.paths.remotes).names()).tags
     # The bucket of a shared lake is pruned as a remote, and no copy: it is erased from itself.
-    shared = store.attachment.url if store.attachment is not None else None
+    shared = store.attachment.volume.url if store.attachment is not None else None
     addresses = {name: _address(store, name) for name in names}
     remotes = [name for name in names if addresses[name] != shared]
     for copy in copies.listing(store.paths):

@@ -153,11 +153,11 @@ class BucketAttachment:
 
     @contextlib.contextmanager
     def alone(self, op: str) -> Iterator[bool]:
-        """Be the only machine that makes moves with `op`; False if another is. Raises
-        Unreachable."""
+        """Be the only machine that makes moves with `op`, in the only process here that may; False
+        if another is. Raises Unreachable."""
         self.volume.require_lake()  # a directory that is not mounted would take it
         try:
-            with lease.hold(self.volume.remote, op) as self._lease:
+            with lease.hold(self.volume.remote, op, self._machines.id) as self._lease:
                 yield self._lease is not None
         finally:
             self._lease = None
@@ -188,7 +188,7 @@ class BucketAttachment:
         if not (lacking := self._names.without_file(store.state(branch))):
             return 0
         # Two machines would make the same files.
-        with self.alone("names") as is_alone:
+        with store.alone("names") as is_alone:
             return self._names.build(store, lacking) if is_alone else 0
 
     @LazyProperty

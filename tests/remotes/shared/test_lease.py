@@ -57,6 +57,16 @@ def test_the_lease_of_a_machine_that_died_runs_out(machines: SharedMachines) -> 
         assert machines["b"].compact().removed == 4
 
 
+def test_a_machine_that_could_not_end_its_lease_goes_on_at_once(machines: SharedMachines) -> None:
+    """As where the store did not answer: others take over when it has run out."""
+    with machines["a"].store.alone("compact"):
+        (file,) = (machines.root / "bucket" / "gc").glob("lease-compact-*.json")
+        held = file.read_bytes()
+    file.write_bytes(held)
+    assert machines["b"].compact().removed == 0
+    assert machines["a"].compact().removed == 4
+
+
 def test_who_slept_through_the_end_of_its_lease_publishes_nothing(machines: SharedMachines) -> None:
     with machines["a"].store.alone("compact"):
         (file,) = (machines.root / "bucket" / "gc").glob("lease-compact-*.json")
