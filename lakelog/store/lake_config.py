@@ -115,14 +115,14 @@ class LakeConfig:
 
     def _follow(self, data: bytes, following: bytes) -> bool:
         """Note by what a lakelog.json was followed; False where another one was faster."""
-        file = File(self._paths.next_config(document.digest(data)))
+        path = self._paths.next_config(document.digest(data))
         Folder(self._paths.gc).make_all()
         try:
-            file.create(following)
+            File(path).create(following)
         except FileExistsError:
             if self._followed(data) != data:
                 return False
-            file.replace(following)  # somebody has put an older lakelog.json back
+            File(path).replace(following)  # somebody has put an older lakelog.json back
         Folder(self._paths.gc).sync()
         return True
 

@@ -127,8 +127,10 @@ class Faults:
             return True
 
     def stumbles_over(self, method: str, path: str) -> bool:
-        """Whether a request is the first of its kind, and fails."""
+        """Note a request as it arrives; whether it is the first of its kind, and fails."""
+        time.sleep(self.drags if method == "PUT" else 0)
         with self._lock:
+            self.seen.append((method, path))
             is_new = (method, path) not in self._asked
             self._asked.add((method, path))
             return self.stumbles and is_new
@@ -147,8 +149,6 @@ def unfaithful(target: str) -> Iterator[tuple[str, Faults]]:
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             headers = dict(self.headers.items())
-            faults.seen.append((self.command, self.path))
-            time.sleep(faults.drags if self.command == "PUT" else 0)
             if faults.stumbles_over(self.command, self.path):
                 return self._say(503, b"<Error><Code>SlowDown</Code></Error>")
             if faults.forgets_conditions:
