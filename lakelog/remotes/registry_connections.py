@@ -84,10 +84,15 @@ class RegistryResponse:
     """What a server answered; its body is read later, or the connection ends with `close`."""
 
     def __init__(
-        self, response: http.client.HTTPResponse, link: _Link, give_back: Callable[[_Link], None]
+        self,
+        url: str,
+        response: http.client.HTTPResponse,
+        link: _Link,
+        give_back: Callable[[_Link], None],
     ) -> None:
         self.status, self.headers = response.status, response.headers
-        self._response, self._link, self._give_back = response, link, give_back
+        self._url, self._response = url, response
+        self._link, self._give_back = link, give_back
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the body. Raises Interrupted."""
@@ -97,12 +102,12 @@ class RegistryResponse:
                 yield chunk
             # A body that ends early has no error of its own here.
             if self._response.length:
-                raise Interrupted("the connection was lost")
+                raise Interrupted(f"{self._url}: the connection was lost")
             whole = True
         except (OSError, http.client.HTTPException) as error:
-            raise (
-                error if isinstance(error, (Interrupted, Unreachable)) else _interrupted(error)
-            ) from None
+            if isinstance(error, (Interrupted, Unreachable)):
+                raise
+            raise _interrupted(self._url, error) from None
         finally:
             self._end(whole)
 
@@ -165,7 +170,7 @@ class RegistryConnections:
         link = self._take((address.scheme, address.netloc))
         try:
             link.http.request(method, target, body, {"User-Agent": "lakelog", **headers})
-            answer = RegistryResponse(link.http.getresponse(), link, self._give_back)
+            answer = RegistryResponse(self.url, link.http.getresponse(), link, self._give_back)
         except ssl.SSLCertVerificationError as error:
             link.http.close()
             raise Unreachable(
@@ -176,7 +181,7 @@ class RegistryConnections:
             link.http.close()
             if isinstance(error, Unreachable):
                 raise
-            raise Interrupted(f"{self.url}: {_interrupted(error)}") from None
+            raise _interrupted(self.url, error) from None
         # Busy or broken: both may be over with the next attempt.
         if answer.status == 429 or answer.status >= 500:
             if answer.status == 500 and method in ("GET", "HEAD"):
@@ -224,9 +229,9 @@ class RegistryConnections:
             self._idle.append(_Link(link.to, link.http, time.monotonic()))
 
 
-def _interrupted(error: Exception) -> Interrupted:
+def _interrupted(url: str, error: Exception) -> Interrupted:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return Interrupted(" ".join(reason.split())[:200])
+    return Interrupted(f"{url}: {' '.join(reason.split())[:200]}")
 
 
 _HUB = ("https://index.docker.io/v1/", "index.docker.io", "docker.io")

@@ -310,6 +310,7 @@ def test_strange_answers_are_one_error(kind: str) -> None:
         with closing(remote), pytest.raises((LakelogError, ConnectionError)) as failed:
             list(remote.names("refs/tags"))
         assert not set(str(failed.value)) & {"\n", "\x1b"}
+        assert str(failed.value).startswith(f"oci://{fake.address}/a: ")
 
 
 def test_a_busy_registry_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
