@@ -13,11 +13,15 @@ import sys
 import threading
 from collections.abc import Callable
 
+from lakelog.runtime.living import Living
+
 _HOOKS: list[Callable[[], object]] = []
 _pid = _calling = os.getpid()
 """The process whose hooks were called, and the one in which that has begun."""
 _lock = threading.RLock()
 """Held while hooks are called, for the child may have several threads by then."""
+_alive: dict[int, object] = {}
+"""What must live while a thread forks, by thread."""
 
 
 def after_in_child(hook: Callable[[], object]) -> None:
@@ -46,10 +50,30 @@ def _call_hooks() -> None:
     _pid = _calling
 
 
+def _before_fork() -> None:
+    """Before any hook, Python frees in the child what other threads alone have: their locals, and
+    the exception that each handles, with all that the frames of its traceback hold. There a result
+    of the engine would wait for ever for threads that only the parent has."""
+    if "_duckdb" in sys.modules:
+        _alive[threading.get_ident()] = (
+            [list(living) for living in Living.SETS],
+            sys._current_exceptions(),
+        )
+
+
+def _after_fork_in_parent() -> None:
+    _alive.pop(threading.get_ident(), None)
+
+
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
+    if _alive:
+        Living.never_free(*_alive.values())
+        _alive.clear()
     _call_hooks()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork
+)

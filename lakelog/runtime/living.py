@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -15,8 +15,12 @@ T = TypeVar("T")
 class Living(Generic[T]):
     """A set that keeps nothing alive, of objects that are equal to themselves alone."""
 
+    SETS: ClassVar[list[Living[Any]]] = []
+    """All that there are: each is made with its module."""
+
     def __init__(self) -> None:
         self._known: set[weakref.ref[T]] = set()
+        self.SETS.append(self)
 
     def add(self, member: T) -> None:
         """Add an object."""

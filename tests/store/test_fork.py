@@ -335,6 +335,42 @@ def test_a_child_leaves_what_its_parent_reads(make_lake: MakeLake, reading: str)
         assert len([*held[0]]) == 60_000 - 1
 
 
+@pytest.mark.parametrize("way", ["handled", "local"])
+@pytest.mark.parametrize("reading", HALF_READ)
+def test_a_child_leaves_what_other_threads_read(
+    make_lake: MakeLake, reading: str, way: str
+) -> None:
+    """Python lets go of what they have as soon as there is a child: of the exception that one
+    handles, with all that its traceback holds, and of what is theirs alone."""
+    lake = make_lake()
+    lake.append([event(str(number)) for number in range(60_000)])
+    is_reading, is_over, of_thread = threading.Event(), threading.Event(), threading.local()
+
+    def fail() -> None:
+        rows = HALF_READ[reading](lake.sql("SELECT * FROM events"))
+        if reading in ("rows", "batches"):
+            next(rows)
+        if way == "local":
+            of_thread.rows = rows
+        raise ValueError
+
+    def work() -> None:
+        try:
+            fail()
+        except ValueError:
+            is_reading.set()
+            is_over.wait(60)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert is_reading.wait(60)
+    try:
+        wait(in_child(lambda: len(lake.sql("SELECT * FROM events").fetchall()) == 60_000 or 1 / 0))
+    finally:
+        is_over.set()
+        thread.join()
+
+
 def test_a_child_does_not_read_on(make_lake: MakeLake) -> None:
     """Rows that the parent has begun are its own: the child is told so, and does not wait."""
     lake = make_lake()
