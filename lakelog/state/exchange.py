@@ -11,6 +11,7 @@ target.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -109,17 +110,27 @@ def put_in_place(step: ExchangeStep) -> None:
         # Afterwards what was exchanged out has the fresh name, until it is deleted.
         if step.inode < 0:
             if inode_of(target, folder) == -step.inode:
-                os.rename(target, fresh, src_dir_fd=folder, dst_dir_fd=folder)
+                _move_away(target, fresh, folder)
         elif inode_of(fresh, folder) == step.inode:
             # A missing target is one that a restore creates, or that the steps below had renamed.
             if not inode_of(target, folder):
                 os.rename(fresh, target, src_dir_fd=folder, dst_dir_fd=folder)
             elif not filesystems.exchange(folder, fresh, target):
                 # Not atomic, but the note says how to go on when the target is missing in between.
-                os.rename(target, fresh + _OLD, src_dir_fd=folder, dst_dir_fd=folder)
+                _move_away(target, fresh + _OLD, folder)
                 os.rename(fresh, target, src_dir_fd=folder, dst_dir_fd=folder)
         # Before the note goes: it says what is left to do.
         os.fsync(folder)
+
+
+def _move_away(name: bytes, new_name: bytes, folder: int) -> None:
+    try:
+        os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # A directory of a lower layer: it can only be deleted, after what is in it.
+        _delete_tree(name, folder)
 
 
 def inode_of(name: bytes, folder: int) -> int:
@@ -154,7 +165,8 @@ def _is_changed(step: ExchangeStep, name: bytes, folder: int) -> bool:
     try:
         # By the descriptor, as the folder may have been renamed meanwhile.
         path = b"/proc/self/fd/%d/%b" % (folder, name)
-        return fingerprint.of_tree(path, STAGING.encode()) != step.seen
+        is_layered = filesystems.is_layered(f"/proc/self/fd/{folder}")
+        return fingerprint.of_tree(path, STAGING.encode(), is_layered=is_layered) != step.seen
     except OSError:
         return True  # nobody can tell
 

@@ -21,8 +21,9 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PATIENCE = 300.0
 """Seconds for which somebody waits who saves or restores a directory that another does."""
 _RENAME_EXCHANGE = 2
-# File systems and kernels say in several ways that they do not have it.
-_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+# File systems and kernels say in several ways that they do not have it. The last: of a directory of
+# a lower layer.
+_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV)
 _MEMORY = (b"tmpfs", b"ramfs", b"devtmpfs", b"hugetlbfs")
 _ESCAPE = re.compile(rb"\\(\d{3})")
 """How white space stands in the paths of a list of mounts."""
@@ -71,14 +72,25 @@ def is_synced_whole() -> bool:
 
 def is_in_memory(device: int) -> bool:
     """Whether the file system of a device never writes its pages to a disk."""
+    return _type_of(device) in _MEMORY
+
+
+def is_layered(directory: str) -> bool:
+    """Whether directories may be of a lower layer, as those of an image are in its containers:
+    these cannot be renamed."""
+    return _type_of(os.stat(directory).st_dev) == b"overlay"
+
+
+def _type_of(device: int) -> bytes:
+    """Return the type of the file system of a device, empty where nothing says it."""
     number = f"{os.major(device)}:{os.minor(device)}".encode()
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
         for line in mounts:
             # The line's optional fields end with a dash, and the type follows.
             facts, _, source = line.partition(b" - ")
             if facts.split()[2] == number:
-                return source.split()[0] in _MEMORY
-    return False
+                return source.split()[0]
+    return b""
 
 
 def mounts_in(directory: str) -> set[bytes]:

@@ -2,7 +2,8 @@
 
 A restore reads what there is, and exchanges it later; a program may write in between. Of each file
 the size, time and inode count, and of a link its target, so that nothing has to be read again. The
-ctime is left out: a restore changes it itself, by links and by the exchange.
+ctime is left out: a restore changes it itself, by links and by the exchange; and so is the inode
+where there are layers, as a file of a lower one may get another when it is renamed.
 """
 
 from __future__ import annotations
@@ -38,22 +39,25 @@ def top_of(path: bytes, tops: Container[bytes]) -> bytes | None:
     return path if path in tops else None
 
 
-def of_entries(entries: dict[bytes, StateEntry], tops: Iterable[bytes]) -> dict[bytes, str]:
+def of_entries(
+    entries: dict[bytes, StateEntry], tops: Iterable[bytes], *, is_layered: bool
+) -> dict[bytes, str]:
     """Return the fingerprints of paths, none within another, each with all below it, as an index
-    has them."""
+    has them. `is_layered` is whether they are in a file system that is, as `filesystems` says."""
     lines: dict[bytes, list[bytes]] = {top: [] for top in tops}
     for path, entry in entries.items():
         if (top := top_of(path, lines)) is not None:
             # A hard link is a file to whoever looks at the tree.
             source = entries[entry.target] if entry.kind == "hard" else entry
-            facts = b"%d %d %d" % (source.size, source.mtime, source.inode)
+            inode = 0 if is_layered else source.inode
+            facts = b"%d %d %d" % (source.size, source.mtime, inode)
             facts = source.target if source.kind == "link" else facts
             name = path[len(top) :].removeprefix(b"/")
             lines[top].append(_line(name, source.kind, source.mode, facts))
     return {top: _digest(inner) for top, inner in lines.items()}
 
 
-def of_tree(root: bytes, ignored: bytes) -> str:
+def of_tree(root: bytes, ignored: bytes, *, is_layered: bool) -> str:
     """Return the fingerprint of a path and all below it, but for names that begin so. Raises
     OSError."""
     lines, waiting = [], [b""]
@@ -65,7 +69,8 @@ def of_tree(root: bytes, ignored: bytes) -> str:
         except FileNotFoundError:
             continue  # removed since it was listed
         file_type = kind_of(status.st_mode)
-        facts = b"%d %d %d" % (status.st_size, status.st_mtime_ns, status.st_ino)
+        inode = 0 if is_layered else status.st_ino
+        facts = b"%d %d %d" % (status.st_size, status.st_mtime_ns, inode)
         if file_type == "dir":
             # Fresh trees of restores lie beside what they replace, and are no part of it.
             inner = (child for child in os.listdir(path) if not child.startswith(ignored))

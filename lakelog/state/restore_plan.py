@@ -155,7 +155,7 @@ class RestorePlan:
         changes.stale = {path for path in changes.stale if _is_chosen(path, only)}
         self.refuse_devices(changes.devices)
         entries = {entry.path: entry for entry in present.entries}
-        fixed = _fixed(target)
+        fixed = _fixed(target, changes, entries)
         _refuse_mounted(target, changes, entries, fixed)
         if only:
             tops = _chosen_tops(target, changes, entries, only, fixed)
@@ -163,7 +163,9 @@ class RestorePlan:
             tops = _tops(target, changes, fixed)
         stamps, notes = _stamps(tops, changes, entries, fixed, only)
         steps = {}
-        for top, observed in fingerprint.of_entries(entries, tops).items():
+        is_layered = filesystems.is_layered(target)
+        observations = fingerprint.of_entries(entries, tops, is_layered=is_layered)
+        for top, observed in observations.items():
             path = _joined(target, top)
             steps[top] = ExchangeStep(path, exchange.fresh_path(path), seen=observed)
             if top:
@@ -263,18 +265,29 @@ def _is_chosen(path: bytes, only: tuple[bytes, ...]) -> bool:
     return not only or any(is_inside(path, chosen_path) for chosen_path in only)
 
 
-def _fixed(target: str) -> set[bytes]:
-    """Return what cannot be exchanged itself, as it is a mount point or around one, or the
-    directory itself where it has no other place; all above it, too."""
+def _fixed(target: str, changes: Changes, entries: dict[bytes, StateEntry]) -> set[bytes]:
+    """Return what is not exchanged itself, as it is a mount point or around one, or the directory
+    itself where it has no other place; all above it, too."""
     paths = filesystems.mounts_in(target)
     if not is_exchangeable(target):
         paths.add(b"")
+    # Of a lower layer no directory can be, and nobody says which are: what stays is not exchanged.
+    if filesystems.is_layered(target):
+        for path in changes.paths:
+            while path and not _stays_folder(path, changes, entries):
+                path = os.path.dirname(path)
+            paths.add(path)
     fixed = set[bytes]()
     for path in paths:
         while path not in fixed:
             fixed.add(path)
             path = os.path.dirname(path)
     return fixed
+
+
+def _stays_folder(path: bytes, changes: Changes, entries: dict[bytes, StateEntry]) -> bool:
+    before, after = entries.get(path), changes.targets.get(path)
+    return before is not None and after is not None and before.kind == after.kind == "dir"
 
 
 def _tops(target: str, changes: Changes, fixed: set[bytes]) -> list[bytes]:
@@ -291,8 +304,7 @@ def _refuse_mounted(
 ) -> None:
     """Raise StateRefused where a mount point has to become something else than a directory."""
     for path in sorted(fixed & changes.paths):
-        after = changes.targets.get(path)
-        if after is None or {entries[path].kind, after.kind} != {"dir"}:
+        if not _stays_folder(path, changes, entries):
             raise StateRefused(
                 f"{_joined(target, path)} is a mount point, or holds one, and cannot be replaced:"
                 " unmount it first"

@@ -114,6 +114,41 @@ def test_mount_points_that_would_have_to_go_are_refused(
     assert (home / "a").read_bytes() == b"1"
 
 
+def make_layered(tmp_path: Path, mount: Mount) -> Path:
+    """Make a directory that is of an image, as that of a program in a container may be."""
+    make(
+        tmp_path, {"app/a": b"1", "app/sub/b": b"2", "app/gone/c": b"3", "app/turn/d": b"4"}, "low"
+    )
+    for name in ("up", "work", "layered"):
+        (tmp_path / name).mkdir()
+    layers = f"lowerdir={tmp_path}/low,upperdir={tmp_path}/up,workdir={tmp_path}/work"
+    try:
+        mounts.run("mount", "-t", "overlay", "-o", layers, "overlay", str(tmp_path / "layered"))
+    except OSError:
+        give_up("a file system that overlays can stand on")
+    return tmp_path / "layered" / "app"
+
+
+def test_directories_of_a_lower_layer_are_restored(
+    tmp_path: Path, lake: lakelog.Lake, mount: Mount
+) -> None:
+    """They cannot be renamed: what is in them is, and those that go are deleted in their place."""
+    home = make_layered(tmp_path, mount)
+    image = state_trees.facts(home)
+    save_state(lake, {"app": str(home)}, name="image")
+    others = make(tmp_path, {"a": b"5", "sub/b": b"6", "turn": b"7", "new/e": b"8"}, "others")
+    (others / "sub").chmod(0o700)
+    save_state(lake, {"app": str(others)}, name="others")
+    restore_state(lake, "others", to=str(home))
+    assert state_trees.facts(home) == state_trees.facts(others)
+    save_state(lake, {"app": str(home)}, name="two")
+    rollback(lake, "image", ("state",))
+    assert state_trees.facts(home) == image
+    undo(lake)
+    assert state_trees.facts(home) == state_trees.facts(others)
+    assert os.listdir(home.parent) == ["app"]
+
+
 def test_what_nobody_may_rename_is_refused(tmp_path: Path, lake: lakelog.Lake) -> None:
     """A file with the flag for immutable ones: nothing changes, and later saves do not wait."""
     home = make(tmp_path, {"a": b"1", "b": b"2"})
