@@ -268,6 +268,20 @@ def test_neighbours_in_a_directory_are_restored(tmp_path: Path, lake: lakelog.La
     assert {name: (home / name).read_bytes() for name in files} == files
 
 
+def test_what_was_excluded_goes_unless_paths_are_named(tmp_path: Path, lake: lakelog.Lake) -> None:
+    """An undo brings it back."""
+    home = make(tmp_path, {"a": b"1", "b": b"2", "kept.log": b"3"})
+    save_state(lake, {"app": str(home)}, name="one", exclude=("*.log",))
+    (home / "a").write_bytes(b"changed")
+    restore_state(lake, "one", paths=("a", "b"))
+    assert (home / "kept.log").read_bytes() == b"3"
+    (home / "a").write_bytes(b"changed")
+    restore_state(lake, "one")
+    assert sorted(os.listdir(home)) == ["a", "b"]
+    undo_restore(lake)
+    assert (home / "kept.log").read_bytes() == b"3"
+
+
 def test_a_file_alone_keeps_its_special_bits(tmp_path: Path, lake: lakelog.Lake) -> None:
     """Where the file system has ACLs, none is inherited, and the mode stays the saved one."""
     home = make(tmp_path, {"tool": b"1", "other": b"2"})
