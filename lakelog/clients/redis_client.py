@@ -11,8 +11,9 @@ a command that is no repeatable one   is not sent again once it may have arrived
 user or password refused              credentials are read again, and tried if they changed
 the certificate is not valid for the  raises Unreachable at once: another attempt cannot help
 host, or of an unknown authority
-the server is loading, a replica, or  as if nothing answered
-runs a long script
+the server is loading, a replica, of  as if nothing answered
+a cluster that is down, or runs a
+long script
 """
 
 from __future__ import annotations
@@ -233,7 +234,9 @@ def _may_pass(error: Exception) -> bool:
     """Whether another attempt may help: nothing answered, or the server cannot answer now."""
     # The primary became a replica: its name may soon mean another server.
     is_replica = redis.ReadOnlyError, redis.exceptions.MasterDownError
-    unanswered = redis.ConnectionError, redis.TimeoutError, OSError, *is_replica
+    # While a cluster chooses another primary.
+    is_down = redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError
+    unanswered = redis.ConnectionError, redis.TimeoutError, OSError, *is_replica, *is_down
     return isinstance(error, unanswered) or str(error).startswith("BUSY ")
 
 

@@ -243,6 +243,26 @@ def test_retry_until_the_server_is_back(tmp_path: Path) -> None:
         server.stop()
 
 
+def test_retry_until_the_cluster_is_up(tmp_path: Path) -> None:
+    """A server of a cluster that is down, as in a fail-over, is as one that does not answer."""
+    server = RedisServer(tmp_path, options=("--cluster-enabled", "yes"))
+    server.start()
+    try:
+        with RedisManager(RedisConfig(port=server.port, retries=1)) as manager:
+            for call in (lambda: manager.set_cached("n", 1), lambda: manager.get_cached("n")):
+                with pytest.raises(Unreachable, match=r"answers: .*not served"):
+                    call()
+        with RedisManager(RedisConfig(port=server.port, retries=60)) as manager:
+            slots = ("CLUSTER", "ADDSLOTS", *range(16384))
+            rescue = threading.Timer(0.3, manager.client.execute_command, slots)
+            rescue.start()
+            assert manager.set_with_validation("n", {"a": 1})
+            assert manager.get_key_with_type_detection("n") == {"a": 1}
+            rescue.join()
+    finally:
+        server.stop()
+
+
 def test_broken_connections_are_replaced(manager: RedisManager) -> None:
     """The server closes those that are idle, or all of them."""
     manager.set_cached("a", 1)
