@@ -31,6 +31,7 @@ _OLD, _DOOMED = b".old", b".doomed"
 _KEPT = ".lakelog-changed-"
 """Between the name of a target and some digits: what a program wrote to meanwhile."""
 _NAME_MAX = 255
+_BEGUN = "a restore has begun there: the next `lakelog state save` or `restore` goes on with it"
 Stamp = tuple[str, int, int]
 """A directory in that of a step, relative and in hex; its time, and its mode or -1."""
 
@@ -81,7 +82,12 @@ def recover(store: Store) -> tuple[str, ...]:
     # extracted.
     if all(step.inode for step in steps):
         for step in steps:
-            put_in_place(step)
+            try:
+                put_in_place(step)
+            except OSError as error:
+                error.filename = step.target
+                error.add_note(_BEGUN)
+                raise
     discard(store, steps)
     return tuple(kept_notes(steps))
 

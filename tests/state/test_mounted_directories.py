@@ -13,7 +13,7 @@ import pytest
 import lakelog
 from lakelog.errors import RollbackRefused, StateRefused
 from lakelog.rollback.rollback import rollback, undo
-from lakelog.state import exchange
+from lakelog.state import exchange, restore_plan
 from lakelog.state.restore import restore_state
 from lakelog.state.state import save_state
 from tests.support import state_trees
@@ -149,7 +149,9 @@ def test_directories_of_a_lower_layer_are_restored(
     assert os.listdir(home.parent) == ["app"]
 
 
-def test_what_nobody_may_rename_is_refused(tmp_path: Path, lake: lakelog.Lake) -> None:
+def test_what_nobody_may_rename_is_refused(
+    tmp_path: Path, lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file with the flag for immutable ones: nothing changes, and later saves do not wait."""
     home = make(tmp_path, {"a": b"1", "b": b"2"})
     save_state(lake, {"app": str(home)}, name="one")
@@ -160,11 +162,18 @@ def test_what_nobody_may_rename_is_refused(tmp_path: Path, lake: lakelog.Lake) -
         with pytest.raises(StateRefused, match="may not replace"):
             restore_state(lake, "one", paths=("a",))
         save_state(lake, {"app": str(home)})
+        # Should it turn out too late, the error says which path it is, and who goes on.
+        with monkeypatch.context() as patch:
+            patch.setattr(restore_plan, "is_exchangeable", lambda _: True)
+            said = run(lake.path, "state", "restore", "one", "a", "--yes", code=1).stderr
+        assert said.startswith(f"lakelog: error: {home}/a: no permission")
+        assert "a restore has begun there" in said
+        subprocess.run(["chattr", "-i", str(home / "a")], check=True)
+        save_state(lake, {"app": str(home)})
+        assert (home / "a").read_bytes() == b"1"
         assert not [p for p in home.iterdir() if p.name.startswith(exchange.STAGING)]
     finally:
         subprocess.run(["chattr", "-i", str(home / "a")], check=True)
-    restore_state(lake, "one", paths=("a",))
-    assert (home / "a").read_bytes() == b"1"
 
 
 def test_all_names_in_a_mount_point_are_restored(
