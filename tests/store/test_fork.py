@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from lakelog.disk import LockFile, disk
 from lakelog.errors import QueryFailed
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import PendingFrames
+from tests.support.requirements import give_up
 from tests.support.tree import ROOT
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -369,6 +372,33 @@ def test_a_child_leaves_what_other_threads_read(
     finally:
         is_over.set()
         thread.join()
+
+
+def test_a_child_opens_the_locks_of_threads_that_it_lacks(make_lake: MakeLake) -> None:
+    """Those of libstdc++, which a thread holds for an instant in many steps of the engine."""
+    lake = make_lake()
+    lake.append([event(str(number)) for number in range(1_000)])
+    assert len(lake.sql("SELECT * FROM events").fetchall()) == 1_000
+    try:
+        library = ctypes.CDLL("libstdc++.so.6")
+        begin, end = library._ZNSt10_Sp_lockerC1EPKv, library._ZNSt10_Sp_lockerD1Ev
+    except (OSError, AttributeError):
+        give_up("libstdc++")
+    pointers: dict[int, ctypes.c_void_p] = {}
+    while len(pointers) < 16:
+        locker, pointer = ctypes.create_string_buffer(2), ctypes.c_void_p(random.getrandbits(40))
+        begin(locker, pointer)
+        pointers[locker.raw[0]] = pointer
+        end(locker)
+    lockers = [ctypes.create_string_buffer(2) for _ in pointers]
+    for number, locker in enumerate(lockers):
+        begin(locker, pointers[number])
+    try:
+        pid = in_child(lambda: len(lake.sql("SELECT * FROM events").fetchall()) == 1_000 or 1 / 0)
+    finally:
+        for locker in lockers:
+            end(locker)
+    wait(pid)
 
 
 def test_a_child_does_not_read_on(make_lake: MakeLake) -> None:
