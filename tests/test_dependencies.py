@@ -48,7 +48,7 @@ SAID = re.compile(
 CUTTING = set(
     "split rsplit partition rpartition startswith endswith removeprefix find index replace".split()
 )
-STDLIB_PRIVATE = {"_asdict", "_replace", "_getframe", "_is_owned", "_fields"}
+STDLIB_PRIVATE = {*"_asdict _replace _getframe _is_owned _fields _current_exceptions".split()}
 """Private names of the standard library, whose versions are all tested."""
 
 

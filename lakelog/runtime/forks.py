@@ -7,7 +7,6 @@ fork that nobody announced, which costs a tenth of a microsecond.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import sys
@@ -46,27 +45,9 @@ def _call_hooks() -> None:
     # here: a collection would wait for them for ever, or crash. What was there stays.
     if "_duckdb" in sys.modules:
         gc.freeze()
-        _open_pointer_locks()
     for hook in list(_HOOKS):
         hook()
     _pid = _calling
-
-
-def _open_pointer_locks() -> None:
-    """Open the locks of libstdc++ that guard atomic shared pointers, whichever they are: a thread
-    that only the parent has may have been behind one, and the engine would wait for it. What it
-    was about to change is the parent's, and not touched here.
-
-    They are 16, and an object of `std::_Sp_locker`, two bytes, has the numbers of those that it
-    holds; both are part of the library's ABI. Other libraries have no such locks.
-    """
-    import ctypes  # here: only the child of a fork needs it
-
-    with contextlib.suppress(OSError, AttributeError):
-        end_of_locker = ctypes.CDLL("libstdc++.so.6")._ZNSt10_Sp_lockerD1Ev
-        end_of_locker.restype = None
-        for number in range(16):
-            end_of_locker(ctypes.create_string_buffer(bytes((number, number)), 2))
 
 
 def _before_fork() -> None:
