@@ -41,7 +41,8 @@ class JsonLines(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are JSON lines."""
-        return share(lines, lambda line: line.lstrip()[:1] == b"{")
+        # Python prints its own dictionaries with single quotes: those are text.
+        return share(lines, lambda line: line.lstrip()[:1] == b"{" and line.lstrip()[:2] != b"{'")
 
     def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""

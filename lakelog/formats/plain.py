@@ -15,8 +15,8 @@ from lakelog.formats.pattern_format import PatternFormat
 
 _SUREST = 0.001
 PATTERNS = (Pattern(r"(?P<message>[^\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]+)", "-", "log"),)
-_JSON = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
-"""How a document begins; a bracket with a word after it is text."""
+_JSON = re.compile(rb"\s*(?:\{(?!')|\[\s*(?:[\[{\"]|\]?\s*$))")
+"""How a document begins; a bracket with a word after it is text, and so is what Python prints."""
 
 
 class Plain(PatternFormat):

@@ -75,3 +75,12 @@ def test_an_event_that_is_a_name_is_a_type(
     line = {"time": "2026-11-24T10:00:00Z", **members}
     (tmp_path / "a.jsonl").write_text(f"{json.dumps(line)}\n" * 3)
     assert {event["type"] for event in stored(lake, tmp_path / "a.jsonl")} == {kind}
+
+
+@pytest.mark.parametrize(("name", "quarantined"), [("train.log", 0), ("train.json", 1)])
+def test_dictionaries_of_python_are_text(
+    lake: lakelog.Lake, tmp_path: Path, name: str, quarantined: int
+) -> None:
+    """As transformers print them; in a file that is named as JSON they are damage."""
+    (tmp_path / name).write_text("{'loss': 0.6931, 'epoch': 0.01}\n")
+    assert lake.ingest(str(tmp_path / name)).quarantined == quarantined
