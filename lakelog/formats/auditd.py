@@ -3,7 +3,7 @@
 The type is the record's; all records of one event share their `subject`, SECONDS:SERIAL. The
 pairs go into `data` as text, those within msg='…' and those that were translated (after a group
 separator) too; values that are hexadecimal stay so. Words that are no pairs are the message. What
-has failed (res, success) is a warning.
+has failed (res, success) is a warning. Records that `ausearch -i` interpreted are read, too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from lakelog.errors import InvalidEvent
-from lakelog.formats import pattern
+from lakelog.formats import leading_times, pattern
 from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.sqltext import IN_RANGE, time_sql
 from lakelog.sql import literal
@@ -21,6 +21,14 @@ _HEAD = (
     r"(?:node=([^ ]+) )?type=([A-Z][A-Z0-9_]*|UNKNOWN\[\d+\])"
     r" msg=audit\((\d{1,11}\.\d{1,6}):(\d{1,18})\):[ \x1d]*"
 )
+_INTERPRETED = re.compile(
+    r"(?:node=([^ ]+) )?type=([A-Z][A-Z0-9_]*|UNKNOWN\[\d+\])"
+    r" msg=audit\(([^()]{8,40}):(\d{1,18})\) : *",
+    re.ASCII,
+)
+"""How `ausearch -i` writes a record, with a date and a clock."""
+_INTERPRETED_PAIR = r" ([A-Za-z0-9_.-]+)=(.*?)(?= [A-Za-z0-9_.-]+=| *$)"
+"""A pair of such a record, whose value may hold blanks."""
 _NAMES = ["node", "kind", "stamp", "serial"]
 _KEY = r"[A-Za-z0-9_.:-]+"
 _VALUE = r"""(?:"[^"]*"|[^ \x1d"'=][^ \x1d"']*|)"""
@@ -45,7 +53,7 @@ class AuditRecords(Format):
         record = pattern.decoded(line)
         head = re.match(_HEAD, record, re.ASCII)
         if not head:
-            raise InvalidEvent("not an auditd record")
+            return _interpreted(record)
         node, record_type, stamp, serial = head.groups()
         # User-space records nest their own pairs in msg='…'; unquoted they are found like others.
         pairs_text = re.sub(_WITHIN, r"\1", record[head.end() :])
@@ -74,12 +82,7 @@ class AuditRecords(Format):
         )
         if message:
             event["message"] = message
-        if data:
-            event["data"] = data
-        if data.keys() & _FAILED.keys():
-            failed = any(data.get(key) in values for key, values in _FAILED.items())
-            event["level"] = "WARN" if failed else "INFO"
-        return event
+        return event | _graded(data)
 
     def _query(self) -> str:
         failed = " OR ".join(
@@ -115,3 +118,28 @@ FROM timed"""
 
 
 FORM = AuditRecords(__doc__)
+
+
+def _interpreted(record: str) -> EventMembers:
+    """The event of a record with words for its numbers. Raises InvalidEvent."""
+    head = _INTERPRETED.match(record)
+    moment = leading_times.whole(head[3]) if head else None
+    if head is None or moment is None:
+        raise InvalidEvent("not an auditd record")
+    pairs_text = " " + re.sub(_WITHIN, r"\1", record[head.end() :])
+    pairs = re.finditer(_INTERPRETED_PAIR, pairs_text, re.ASCII)
+    data = {match[1]: match[2].strip('"') for match in pairs}
+    event: EventMembers = {"time": moment.iso, "type": head[2], "subject": f"{head[3]}:{head[4]}"}
+    if message := re.sub(_INTERPRETED_PAIR, "", pairs_text, flags=re.ASCII).strip():
+        event["message"] = message
+    return event | ({"source": head[1]} if head[1] else {}) | _graded(data)
+
+
+def _graded(data: dict[str, str]) -> EventMembers:
+    """The payload of a record, and the level that its result gives."""
+    if not data:
+        return {}
+    if not data.keys() & _FAILED.keys():
+        return {"data": data}
+    failed = any(data.get(key) in values for key, values in _FAILED.items())
+    return {"data": data, "level": "WARN" if failed else "INFO"}

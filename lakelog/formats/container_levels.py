@@ -2,7 +2,7 @@
 
 Read are `"level": "error"` of an object, also pino's numbers, `level=error` among pairs, klog's
 letter, and the word in capitals, in brackets or before a colon with which a line begins, perhaps
-after a time, a thread and a logger. The text stays as it is.
+after a time, a thread and a logger (`app.WARNING:`). The text stays as it is.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ _FORMS = (
     r'^\{(?:.*?[,{] ?)?"level" ?: ?([1-6]0)[,}]',
     rf'(?:^| )(?:{_KEYS})="?([A-Za-z]{{3,13}})"?(?:[ \n]|$)',
     rf"{_BEFORE}[\[(<|]? *((?i:{LEVEL_WORDS}))(?: *[\])>|]:?|:)(?:[ \n]|$)",
-    rf"{_BEFORE} *({LEVEL_WORDS})(?:[ \n]|$)",
+    rf"{_BEFORE} *(?:[\w-]+\.)?({LEVEL_WORDS}):?(?:[ \n]|$)",
     r"^([IWEF])\d{4} \d\d:\d\d:\d\d",
 )
 """Regexes, which are the same to RE2 and Python, each with a group for the level: the first that
 fits decides."""
+_MARKED = (*_FORMS[:3], _FORMS[-1])
+"""Those that are asked of few lines: words alone are not looked for."""
 _OTHER_NAMES = {
     **dict(zip(("10", "20", "30", "40", "50", "60"), Severity.ALL, strict=True)),
     "I": "INFO",
@@ -38,11 +40,12 @@ _OTHER_NAMES = {
 }
 
 
-def with_level(event: EventMembers) -> EventMembers:
-    """Return an event with the level that its message says, unless it has one."""
+def with_level(event: EventMembers, *, marked: bool = False) -> EventMembers:
+    """Return an event with the level that its message says, unless it has one; only what is
+    `marked` as a level counts, if so asked, and no word that begins the message."""
     message = event.get("message")
     if isinstance(message, str) and "level" not in event:
-        matches = (re.search(regex, message, re.ASCII) for regex in _FORMS)
+        matches = (re.search(regex, message, re.ASCII) for regex in (_MARKED if marked else _FORMS))
         match = next(filter(None, matches), None)
         severity = match and (_OTHER_NAMES.get(match[1]) or Severity.of(match[1]))
         if severity:
@@ -50,9 +53,11 @@ def with_level(event: EventMembers) -> EventMembers:
     return event
 
 
-def with_levels(query: str) -> str:
-    """Return a query over rows of events with the levels that their messages say."""
-    words = [f"nullif(regexp_extract(message, '{regex}', 1), '')" for regex in _FORMS]
+def with_levels(query: str, *, marked: bool = False) -> str:
+    """Return a query over rows of events with the levels that their messages say, as `with_level`
+    finds them."""
+    forms = _MARKED if marked else _FORMS
+    words = [f"nullif(regexp_extract(message, '{regex}', 1), '')" for regex in forms]
     # A regex is asked of the lines alone that it may fit: each takes as long as all else.
     word = f"""
 CASE WHEN starts_with(message, '{{') THEN coalesce({words[0]}, {words[1]}) END,

@@ -8,10 +8,33 @@ from calendar import monthrange
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import date
 
 AHEAD, TOKENS = 60, 6
 """Characters, and words, that may stand before a time."""
 MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+_FOREIGN = (
+    "jän|janv|januar|janvier|enero|ene|gen|gennaio|janeiro",
+    "févr|fév|fevr|februar|février|febrero|febbraio|fev|fevereiro",
+    "mär|märz|mars|marzo|março|mrt|maart",
+    "avr|avril|abr|abril|aprile",
+    "mai|mayo|mag|maggio|maio|mei|maj",
+    "juin|juni|junio|giu|giugno|junho",
+    "juil|juillet|juli|julio|lug|luglio|julho",
+    "août|aout|ago|agosto|augustus",
+    "sept|septembre|septiembre|settembre|setembro",
+    "okt|oktober|octobre|octubre|ott|ottobre|outubro",
+    "novembre|noviembre|novembro",
+    "déc|dez|dezember|décembre|dic|diciembre|dicembre|dezembro|des",
+)
+"""Months as programs write them in German, French, Spanish, Italian, Portuguese and Dutch."""
+FOREIGN = dict(
+    sorted(
+        ((name, n) for n, names in enumerate(_FOREIGN, 1) for name in names.split("|")),
+        key=lambda pair: -len(pair[0]),
+    )
+)
+"""The number of a month by its name, the longest names first."""
 GAP = r"(?:\]? ?[T_,;@|\t] ?\[?|\]?,? {1,3}(?:at |- |-- |\| )?\[?|::?|-)"
 """What stands between a date and a clock."""
 TRIPLE = r"(?P<a>\d{1,2})(?P<s>[-/.])(?P<b>\d{1,2})(?P=s)(?P<c>\d{4}|\d\d)"
@@ -96,6 +119,8 @@ def date_of(groups: Mapping[str, str | None]) -> tuple[int | None, int, int] | N
         return None
     year = groups.get("year") or groups.get("last")
     month = groups.get("month")
+    if year is not None and (day_of_year := groups.get("yday")):
+        return _of_year(int(year), int(day_of_year))
     day = int(groups["day"] or 0)
     name = groups.get("mon")
     number = _month(name) if name else int(month or 0)
@@ -135,5 +160,13 @@ def _century(year: int) -> int:
     return 2000 + year if year < 69 else 1900 + year
 
 
+def _of_year(year: int, day_of_year: int) -> tuple[int, int, int]:
+    """The date of a day of a year; of one that the year has not, no month."""
+    day = date.fromordinal(date(year, 1, 1).toordinal() - 1 + day_of_year)
+    return (year, day.month, day.day) if day.year == year else (year, 0, 0)
+
+
 def _month(name: str) -> int:
+    if name.lower() in FOREIGN:
+        return FOREIGN[name.lower()]
     return MONTHS.split("|").index(name[:3].title()) + 1

@@ -33,7 +33,7 @@ from lakelog.libraries import np, pa, pc
 from lakelog.sql import literal
 from lakelog.values import parse_time
 
-_MARKS = (",", "\t", ";", "|")
+_MARKS, _SPACE = (",", "\t", ";", "|"), " "
 _WORD = re.compile(r"@?[^\W\d][\w .:()/#%-]{0,60}")
 _SURE, _MOST = 0.9, 0.8
 _ALIKE = {
@@ -59,11 +59,16 @@ _TIMES = (
     "creationdate",
     "creationtime",
     "date",
+    "start",
 )
 """Bare names of columns that may hold times, the surest first."""
 _HOUR, _CLOCK = re.compile(r"\d{1,2}:\d\d"), re.compile(r"\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?")
 _FULL = re.compile(r"\d{4}-\d\d-\d\d|\d{9}")
 """How times begin, unlike columns of elapsed seconds."""
+_BANNER = re.compile(rb"(?:\xef\xbb\xbf)?#TYPE [^\n]*\n")
+"""What Windows PowerShell's Export-Csv writes above the header."""
+_FLOWS = re.compile(r"(?=.*\bstart\b)(?=.*\baccount-id\b)[a-z]+(?:[ -][a-z]+)+")
+"""The header of network flows of AWS (VPC and transit gateways), which spaces divide."""
 _EVENT_VIEWER = ["Level", "Date and Time", "Source", "Event ID", "Task Category"]
 _SAMPLES = 20
 OPEN_MAX = 1 << 20
@@ -88,6 +93,7 @@ class Delimited(Format):
         """Return how likely it is (0 to 1) that this is a table: a first line of names, and the
         same number of cells in nearly all records after it."""
         full = [line.decode("utf-8", "replace").rstrip("\r") for line in lines if line.strip()]
+        full = full[1:] if lines and _BANNER.match(lines[0] + b"\n") else full
         if len(full) < 2 or not is_header(full[0]):
             return 0.0
         mark, records = _mark(full[0]), [full[0]]
@@ -125,6 +131,9 @@ class DelimitedFormat(Format):
 
     def __init__(self, head: bytes) -> None:
         super().__init__(FORM.about)
+        banner = _BANNER.match(head)
+        self._banner = banner[0].decode("utf-8", "replace").strip("\ufeff\r\n") if banner else ""
+        head = head[banner.end() :] if banner else head
         self._header = (
             head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")[0].rstrip("\r")
         )
@@ -134,6 +143,9 @@ class DelimitedFormat(Format):
         samples = _samples(head, mark, len(names))
         moment = _moment(names, samples)
         placed = _placed(names, moment)
+        if mark == _SPACE:
+            # The type of a flow is that of its traffic.
+            placed = [replace(c, place=DATA) if c.place == "type" else c for c in placed]
         # What a lake assigns to rows is assigned again when its export is ingested.
         assigned = assigned_columns(names)
         if assigned:
@@ -142,8 +154,9 @@ class DelimitedFormat(Format):
             tuple(placed),
             columns.quoted(mark, nulls=bool(assigned)),
             columns.quoted_sql(mark),
-            DEFAULT_TYPE,
+            "access" if mark == _SPACE else DEFAULT_TYPE,
             moment,
+            unset="-" if mark == _SPACE else "",
             tabs=mark == "\t",
             nulls=bool(assigned),
             respelled=_Respelled(_text(moment, row) for row in samples),
@@ -151,7 +164,7 @@ class DelimitedFormat(Format):
         self._whole = _alone(mark)
 
     def _query(self) -> str:
-        return self._table.query(f"text <> {literal(self._header)}")
+        return self._table.query(f"text NOT IN ({literal(self._header)}, {literal(self._banner)})")
 
     def sniff(self, lines: list[bytes]) -> float:
         """The format is known."""
@@ -160,7 +173,8 @@ class DelimitedFormat(Format):
     def parse(self, line: bytes) -> list[EventMembers]:
         """Return the event of a record, none for the header. Raises InvalidEvent."""
         record = utf8(line).removeprefix("\ufeff").rstrip("\r\n")
-        return [] if record == self._header else [self._table.event(record)]
+        is_head = record in (self._header, self._banner)
+        return [] if is_head else [self._table.event(record)]
 
     def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
         """A mask of the lines that begin a record, and whether the last record is open."""
@@ -202,6 +216,8 @@ def _is_row(line: str, rows: list[list[str]]) -> bool:
 
 def _mark(header: str) -> str:
     """The delimiter of a first line: the most frequent candidate outside of quotes."""
+    if _FLOWS.fullmatch(header):
+        return _SPACE
     bare = re.sub(r'"[^"]*"', "", header)
     mark = max(_MARKS, key=bare.count)
     return mark if bare.count(mark) else ""

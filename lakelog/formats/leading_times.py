@@ -32,7 +32,17 @@ from lakelog import arrays
 from lakelog.errors import InvalidEvent
 from lakelog.event import Severity
 from lakelog.formats import pattern
-from lakelog.formats.date_orders import AHEAD, GAP, HEAD, MONTHS, TOKENS, TRIPLE, date_of, is_day
+from lakelog.formats.date_orders import (
+    AHEAD,
+    FOREIGN,
+    GAP,
+    HEAD,
+    MONTHS,
+    TOKENS,
+    TRIPLE,
+    date_of,
+    is_day,
+)
 from lakelog.formats.format import EventMembers
 from lakelog.formats.line_encoding import LineEncoding
 from lakelog.formats.line_starts import LEVEL_WORDS, WORDS
@@ -48,6 +58,7 @@ _TABLE = ModuleFiles(__file__).tables("leading_times.toml")
 _FRAGMENTS = with_fragments(
     {
         "areas": AREAS,
+        "foreign": "|".join(f"{name}|{name.title()}" for name in FOREIGN),
         "gap": GAP,
         "months": f"{MONTHS}|{MONTHS.upper()}|{MONTHS.lower()}",
         "triple": TRIPLE,
@@ -237,6 +248,8 @@ def _zone(groups: Mapping[str, str | None]) -> str:
         return "Z"
     if offset := groups.get("glued") or groups.get("apart"):
         return offset
+    if east := groups.get("east"):
+        return "{}{:02}:{:02}".format(east[0], *divmod(int(east[1:]), 60))
     if offset := groups.get("named"):
         digits = offset[1:].replace(":", "")
         hours, minutes = (digits[:-2], digits[-2:]) if len(digits) > 2 else (digits, "00")

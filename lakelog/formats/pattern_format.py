@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lakelog.errors import InvalidEvent
-from lakelog.formats import line_starts, pattern
+from lakelog.formats import container_levels, line_starts, pattern
 from lakelog.formats.format import EventMembers, Format, FormatWrapper, Traits
 from lakelog.formats.line_encoding import COLOUR
 from lakelog.formats.pattern import COLOURS, Level, Pattern
@@ -19,10 +19,11 @@ from lakelog.runtime.lazy import LazyProperty
 
 UNTIMED_SCORE = 0.9
 """The score of a line without a time, of formats that know their lines by more than a time."""
-_FIRST_WORD = "^([A-Za-z]{3,9}):"
+_FIRST_WORD = r"^(?:[a-z][\w-]*\.)?[\[<]?([A-Za-z]{3,9})(?:[\]>]|:)"
+"""`error:`, `[warn]`, `<info>` and `app.WARNING:`."""
 _COLOUR = re.compile(COLOUR.encode())
 _BY_LINE = Traits(by_line=True)
-_FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\r]*\n)*([ \t]*)([^\n]*)")
+FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\r]*\n)*([ \t]*)([^\n]*)")
 """The first line that is not blank, after its indentation."""
 
 
@@ -35,7 +36,8 @@ class PatternFormat(Format):
     What `unlike` fits speaks for another format, though a pattern fits it by chance. So do lines of
     one of the `rivals`, of which this format reads less, unless it knows even their source. A
     `word_level` is that of the word which begins the message, and stays there; of lines that tell
-    their level otherwise that counts.
+    their level otherwise that counts. A format that `wraps` has lines of other programs, whose
+    level is the one that they say themselves.
     """
 
     NAME: str
@@ -47,6 +49,7 @@ class PatternFormat(Format):
     unlike: re.Pattern[bytes] | None = None
     word_level: Level | None = None
     rivals: tuple[PatternFormat, ...] = ()
+    wraps: bool = False
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are lines of this format."""
@@ -68,12 +71,12 @@ class PatternFormat(Format):
             level = self.word_level.of(word[1]) if word else None
             if level:
                 event["level"] = level
-        return event
+        return container_levels.with_level(event, marked=True) if self.wraps else event
 
     def specialize(self, head: bytes) -> Format:
         """Return the format for a file whose first line is an indented beginning of a record."""
         # The first line alone decides, so that it stays decided while the file grows.
-        line, begins = _FIRST_LINE.match(head), self.traits.begins
+        line, begins = FIRST_LINE.match(head), self.traits.begins
         if not (line and line[1] and begins):
             return self
         fits = re.match(begins.encode(), line[2], re.ASCII)
@@ -93,7 +96,8 @@ class PatternFormat(Format):
         if self.word_level is None:
             return query
         level = self.word_level.sql(f"regexp_extract(message, '{_FIRST_WORD}', 1)")
-        return f"SELECT * REPLACE (coalesce(level, {level}) AS level) FROM ({query})"
+        query = f"SELECT * REPLACE (coalesce(level, {level}) AS level) FROM ({query})"
+        return container_levels.with_levels(query, marked=True) if self.wraps else query
 
     @property
     def _joined(self) -> bool:

@@ -4,7 +4,8 @@
 
 - `about` says what it is, and `begins` how its records begin; `leads`, `is_alone`, `is_whole` and
   `word_levels` are the options of `program`. A style says `otherwise` why a line is none of it, and
-  may have the other options of `PatternFormat`; it `is_untimed` if it knows lines without a time.
+  may have the other options of `PatternFormat`, such as `wraps`; it `is_untimed` if it knows lines
+  without a time.
 - `lines` are its patterns, of which the first that fits decides. Groups go to the column of their
   name (`time` out of `stamp`); `message`, `source` and `subject` name other groups, and an empty
   text none. Groups that no column takes are the payload, unless `data` lists it. `each` is what
@@ -133,6 +134,7 @@ def _format(name: str, table: dict[str, Any], fragments: dict[str, str]) -> Patt
         untimed=UNTIMED_SCORE if table.get("is_untimed") else 0.0,
         unlike=re.compile(unlike.encode()) if unlike else None,
         word_level=word_level,
+        wraps=table.get("wraps", False),
     )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
-from lakelog.formats import pattern
-from lakelog.formats.format import EventMembers, Format, Traits
+from lakelog.formats import leading_times
+from lakelog.formats.format import Format, Traits
 from lakelog.formats.pattern import Pattern
-from lakelog.formats.pattern_format import PatternFormat
+from lakelog.formats.pattern_format import FIRST_LINE, PatternFormat, indented
 
 _SUREST = 0.001
 PATTERNS = (Pattern(r"(?P<message>[^\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]+)", "-", "log"),)
@@ -28,15 +28,15 @@ class Plain(PatternFormat):
         return _SUREST * sum(map(self._is_words, full)) / len(full) if full else 0.0
 
     def specialize(self, head: bytes) -> Format:
-        """Indentation is all that tells which lines of text belong together."""
-        return self
+        """Indentation is all that tells which lines of text belong together; a file whose first
+        line is indented before its time has others that are."""
+        line = FIRST_LINE.match(head)
+        is_indented = line and line[1] and leading_times.find(line[2].decode("utf-8", "replace"))
+        return indented(self, line[1].decode()) if line and is_indented else self
 
     def _is_words(self, line: bytes) -> bool:
         """Whether this is text that is no beginning of a document."""
-        return not _JSON.match(line) and pattern.timed_share([line], self._untimed) > 0
-
-    def _untimed(self, line: bytes) -> EventMembers:
-        return {**self.parse(line), "time": 0}
+        return not _JSON.match(line) and self.is_event(line)
 
 
 FORM = Plain(
