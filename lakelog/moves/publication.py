@@ -125,9 +125,16 @@ def publish(
         if change is None or not change.is_right():
             return None
         if store.attachment is not None:
-            joined = store.attachment.join(store, head, state, change)
+            try:
+                joined = store.attachment.join(store, head, state, change)
+            except BaseException:
+                store.volume.abandon(change.pending_files)  # else each try leaves some
+                raise
             if joined is None:
-                continue  # others have moved the branch meanwhile
+                # Others have moved the branch meanwhile; what was written has its names, as after
+                # a move that was lost.
+                store.volume.finish(change.pending_files)
+                continue
             change = joined
         try:
             moved = try_move(store, head, state, change, commit, follow)

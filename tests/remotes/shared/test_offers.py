@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lakelog import document
+from lakelog.errors import Unreachable
 from lakelog.lake import Lake
 from lakelog.remotes.shared import offers
 from tests.support.attached import (
@@ -203,3 +204,20 @@ def test_each_event_is_published_once_whatever_comes_between(tmp_path: Path, see
     for name in "abcd":
         assert numbers(schedule.machines[name]) == schedule.acknowledged
     schedule.machines.close()
+
+
+def test_nothing_is_left_where_the_bucket_is_away_before_a_move(machines: SharedMachines) -> None:
+    """An exchange that tries again and again would fill the disk, and run out of open files."""
+    append(machines["a"], 1)
+
+    def fail(*_: object) -> None:
+        raise Unreachable("away")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(offers.OfferBook, "_listed", fail)
+        with pytest.raises(Unreachable):
+            machines["a"].exchange()
+    for folder in ("segments", "ids"):
+        assert list((machines.root / "a" / folder).rglob(".tmp-*")) == []
+    assert machines["a"].exchange() == (0, 1)
+    assert numbers(machines["a"]) == [0, 1]
