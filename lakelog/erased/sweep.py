@@ -21,10 +21,10 @@ from lakelog.volume import SweptLake
 _KEYS = re.compile(rb'"key":"([0-9a-f]{64})"')
 
 
-def sweep(store: SweptLake, *, refs_only: bool = False) -> int:
+def sweep(store: SweptLake, *, refs_only: bool = False, refused: Collection[str] = ()) -> int:
     """Take the texts of replaced states out of moves and tags, and delete the manifests, pages and
-    segments that were replaced, unless `refs_only`; return how many files were deleted or written
-    again."""
+    segments that were replaced, unless `refs_only`, and what names segments that were `refused`;
+    return how many files were deleted or written again."""
     store.erased.refresh()
     changed = 0
     for key in store.erased.refs():
@@ -35,7 +35,7 @@ def sweep(store: SweptLake, *, refs_only: bool = False) -> int:
     if refs_only:
         return changed
     # References first, as gc does: no state may name a segment that is deleted.
-    for key in (*list(_obsolete(store)), *_segments(store)):
+    for key in (*list(_obsolete(store, refused)), *_segments(store)):
         store.volume.remove(key)
         changed += 1
     return changed
@@ -58,11 +58,12 @@ def _erased_keys(store: SweptLake) -> set[str]:
     return {key for key, new in store.erased.segments().items() if new != key}
 
 
-def _obsolete(store: SweptLake) -> Iterator[str]:
+def _obsolete(store: SweptLake, refused: Collection[str] = ()) -> Iterator[str]:
     """Yield the keys of the manifests and pages that name a replaced segment: each was replaced
-    itself."""
-    keys = _erased_keys(store)
-    scrubbed = store.erased.segments().keys() - keys
+    itself; or a refused one."""
+    replaced = _erased_keys(store)
+    scrubbed = store.erased.segments().keys() - replaced
+    keys = replaced.union(refused)
     for digest, encoded in manifest_texts(store) if keys or scrubbed else ():
         mentions = segment_keys(encoded)
         if keys & mentions or (scrubbed & mentions and _has_subjects(encoded, scrubbed)):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from lakelog import database, document
 from lakelog.appends import StreamLock
 from lakelog.disk import File, Folder
-from lakelog.erased import Refusal
+from lakelog.erased import Refusal, sweep
 from lakelog.errors import AlreadyExists, TransferRefused, UnknownRef
 from lakelog.keys import KeyRing
 from lakelog.lake import Lake
@@ -429,8 +429,8 @@ class _Fetch(Exchange):
         return carry.objects_there(self._store, self._site.remote, snapshot, text_there)
 
     def _refuse_erased(self, objects: Sizes) -> None:
-        """Refuse segments with rows or lines that were erased here, and delete them. Raises
-        TransferRefused."""
+        """Refuse segments with rows or lines that were erased here, and delete them with the pages
+        that name them, which have subjects, too. Raises TransferRefused."""
         # By arrival, as an erasure chooses: also lines that name a subject, and times to come.
         refusal = Refusal(self._store.paths, by_arrival=True)
         keys = [digest for object_type, digest in objects if object_type == "segments"]
@@ -441,6 +441,7 @@ class _Fetch(Exchange):
         for key in refused:
             File(self._store.paths.object("segments", key)).remove()
         if refused:
+            sweep.sweep(self._store, refused=refused)
             self._erasures.reopen()
             raise TransferRefused(
                 f"{self._site.url}: {len(refused)} segments there have rows that were erased"

@@ -543,6 +543,21 @@ def test_a_pull_that_was_refused_is_refused_again(tmp_path: Path) -> None:
         assert clone.count() == 0
 
 
+@pytest.mark.usefixtures("long_manifests")
+def test_a_pull_that_was_refused_leaves_no_subject(pushed: Lake, tmp_path: Path) -> None:
+    """Manifests that came name what was erased; nothing is left to erase again."""
+    remotes.clone(str(tmp_path / "far"), str(tmp_path / "clone"))
+    with lakelog.open(tmp_path / "clone", settings=SETTINGS) as clone:
+        clone.append({"type": "A", "subject": ADA})
+        remotes.push(clone, "origin", branches=["main"])
+    assert pushed.erase(subject=ADA, why="asked").leftovers == ()
+    with pytest.raises(TransferRefused, match="rows that were erased here"):
+        remotes.pull(pushed, "home")
+    assert pushed.erasures()[0].leftovers == ()
+    remotes.push(pushed, "home", branches=["main"], force=True)
+    assert found(tmp_path / "far") == found(tmp_path / "lake") == []
+
+
 @pytest.mark.parametrize("at", [20, 60, 100, 140])
 def test_a_killed_pull_of_many_erasures_is_ended_by_the_next(
     pushed: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
