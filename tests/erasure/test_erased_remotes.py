@@ -558,6 +558,29 @@ def test_a_pull_that_was_refused_leaves_no_subject(pushed: Lake, tmp_path: Path)
     assert found(tmp_path / "far") == found(tmp_path / "lake") == []
 
 
+@pytest.mark.usefixtures("long_manifests")
+def test_what_stood_in_for_a_state_there_is_gone_here(tmp_path: Path) -> None:
+    """Two erasures put something in the place of a state that no ref here names, and gc took it."""
+    here, there = lakes_apart(tmp_path)
+    with here, there:
+        there.append([{"type": "A", "subject": name} for name in ("eve", "zoe", "bob")])
+        there.tag("v9")
+        remotes.push(there, "far", branches=["main"], tags=["v9"])
+        for subject in (ADA, "eve", "zoe"):
+            here.erase(subject=subject, why="asked")
+            if subject == "eve":
+                assert here.gc().deleted
+            else:
+                remotes.push(here, "far", branches=["main"], force=True)
+    remotes.clone(str(tmp_path / "far"), str(tmp_path / "again"))
+    with lakelog.open(tmp_path / "again") as again:
+        assert again.verify().intact
+        rows = again.at("v9").sql("SELECT subject FROM events").fetchall()
+        assert ("bob",) in rows
+        assert not {(ADA,), ("eve",), ("zoe",)}.intersection(rows)
+    assert found(tmp_path / "far") == []
+
+
 @pytest.mark.parametrize("at", [20, 60, 100, 140])
 def test_a_killed_pull_of_many_erasures_is_ended_by_the_next(
     pushed: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
