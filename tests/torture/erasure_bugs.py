@@ -16,7 +16,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         "if lines == files",
         "if lines == files or _place(key)[1]",
     ),
-    ("old pages left", f"{ERASED}.sweep:sweep", "list(_obsolete(store))", "()"),
+    ("old pages left", f"{ERASED}.sweep:sweep", "list(_obsolete(store, refused))", "()"),
     ("old segments left", f"{ERASED}.sweep:sweep", "_segments(store)", "()"),
     (
         "quarantined lines left",
