@@ -88,17 +88,17 @@ class LakeLog:
         return [{**row, "data": _parsed(row["data"])} for row in rows], is_new
 
     def _has_removed(self) -> bool:
-        """Whether the branch may have lost events since the last call."""
-        store, branch = self.lake.store, self.lake.branch_name
+        """Whether the branch may have lost events since the last call, of what was read then."""
+        store, branch, before = self.lake.store, self.lake.branch_name, self._move
         # In this order: an erasure is noted before its move.
-        move, erasures = store.refs.head(branch).move.number, store.erased.refresh()
-        later = itertools.takewhile(
-            lambda later: later.number > self._move,
-            store.refs.newest_first(branch) if move > self._move else (),
-        )
-        has_removed = erasures != self._erasures or any(move.op in _REMOVALS for move in later)
-        self._move, self._erasures = move, erasures
-        return has_removed
+        self._move = store.refs.head(branch).move.number
+        erasures, self._erasures = self._erasures, store.erased.refresh()
+        # Nothing was read: whoever begins anew need not look at all of the history.
+        if self._follower is None or (self._move, self._erasures) == (before, erasures):
+            return False
+        moves = store.refs.newest_first(branch)
+        later = itertools.takewhile(lambda move: move.number > before, moves)
+        return erasures != self._erasures or any(move.op in _REMOVALS for move in later)
 
     def append(self, facts: list[Fact]) -> None:
         """Store facts in one write. The id of one that adds an item is changed if the lake has it:

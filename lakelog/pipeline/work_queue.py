@@ -346,8 +346,8 @@ class _QueueWorker:
                 facts += self._facts_of(outcome, report)
             facts += self._lost()
             # Nobody is given what was erased, or rolled back, since it was claimed.
-            standing = [item for item in self._claimed if (item.source, item.id) in work._items]
-            self._claimed = deque(standing)
+            remaining = [item for item in self._claimed if (item.source, item.id) in work._items]
+            self._claimed = deque(remaining)
             if is_stopping:
                 # Others may have them at once, and need not wait for the lease.
                 facts += [self._release(item) for item in self._claimed]
