@@ -15,7 +15,6 @@ from lakelog.engine import core
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb
 from lakelog.paths import Paths
-from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
 from lakelog.settings import DEFAULTS, Settings
@@ -56,7 +55,8 @@ _CHANGEABLE = """
 """
 """Settings of sessions that lakelog itself changes, also on an isolated database."""
 _OPEN: Living[duckdb.DuckDBPyConnection] = Living()
-"""The databases of this process that something still refers to, garbage included."""
+"""The databases of this process that something still refers to, garbage included: a child of a fork
+frees none, not even as garbage, which would wait for threads that it does not have, or crash."""
 
 
 def connect(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
@@ -150,12 +150,3 @@ def _share_of_memory() -> int:
         with contextlib.suppress(OSError, ValueError):
             limits.append(int(File(f"{_GROUPS}/{name}").read()))
     return max(min(limits) // _SHARE, _LEAST)
-
-
-def _after_fork() -> None:
-    """A child must not free its parent's databases, not even as garbage: that waits for threads
-    which the child does not have, or crashes. They are kept for ever."""
-    Living.never_free(*_OPEN)
-
-
-forks.after_in_child(_after_fork)

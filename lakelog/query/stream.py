@@ -221,7 +221,6 @@ def _interrupt_all() -> None:
 
 
 def _after_fork() -> None:
-    Living.never_free(*READING)
     READING.clear()
     _BEGUN.clear()
 

@@ -42,12 +42,19 @@ def _call_hooks() -> None:
         return
     _calling = os.getpid()
     # Garbage of the parent may hold results of the engine, which is freed by threads that are not
-    # here: a collection would wait for them for ever, or crash. What was there stays.
+    # here: a collection would wait for them for ever, or crash. What was there stays, also what
+    # something refers to that a hook or the program lets go.
     if "_duckdb" in sys.modules:
         gc.freeze()
+        Living.never_free(_living(), *_alive.values())
+    _alive.clear()
     for hook in list(_HOOKS):
         hook()
     _pid = _calling
+
+
+def _living() -> list[list[object]]:
+    return [list(living) for living in Living.SETS]
 
 
 def _before_fork() -> None:
@@ -55,10 +62,7 @@ def _before_fork() -> None:
     the exception that each handles, with all that the frames of its traceback hold. There a result
     of the engine would wait for ever for threads that only the parent has."""
     if "_duckdb" in sys.modules:
-        _alive[threading.get_ident()] = (
-            [list(living) for living in Living.SETS],
-            sys._current_exceptions(),
-        )
+        _alive[threading.get_ident()] = _living(), sys._current_exceptions()
 
 
 def _after_fork_in_parent() -> None:
@@ -68,9 +72,6 @@ def _after_fork_in_parent() -> None:
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
-    if _alive:
-        Living.never_free(*_alive.values())
-        _alive.clear()
     _call_hooks()
 
 
