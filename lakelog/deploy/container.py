@@ -91,7 +91,7 @@ class Engine:
         raise ContainerFailed(f"no container engine answers: {'; '.join(reasons)}")
 
     def inspect(self, name: str) -> Container:
-        """Describe a container."""
+        """Describe a container. Raises ContainerFailed."""
         body = self._json("container", "inspect", name)
         # Whatever is called so here may print anything.
         try:

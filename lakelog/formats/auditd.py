@@ -17,15 +17,9 @@ from lakelog.formats.sqltext import IN_RANGE, time_sql
 from lakelog.sql import literal
 from lakelog.values import parse_time
 
-_HEAD = (
-    r"(?:node=([^ ]+) )?type=([A-Z][A-Z0-9_]*|UNKNOWN\[\d+\])"
-    r" msg=audit\((\d{1,11}\.\d{1,6}):(\d{1,18})\):[ \x1d]*"
-)
-_INTERPRETED = re.compile(
-    r"(?:node=([^ ]+) )?type=([A-Z][A-Z0-9_]*|UNKNOWN\[\d+\])"
-    r" msg=audit\(([^()]{8,40}):(\d{1,18})\) : *",
-    re.ASCII,
-)
+_TYPE = r"(?:node=([^ ]+) )?type=([A-Z][A-Z0-9_]*|UNKNOWN\[\d+\])"
+_HEAD = _TYPE + r" msg=audit\((\d{1,11}\.\d{1,6}):(\d{1,18})\):[ \x1d]*"
+_INTERPRETED = re.compile(_TYPE + r" msg=audit\(([^()]{8,40}):(\d{1,18})\) : *", re.ASCII)
 """How `ausearch -i` writes a record, with a date and a clock."""
 _INTERPRETED_PAIR = r" ([A-Za-z0-9_.-]+)=(.*?)(?= [A-Za-z0-9_.-]+=| *$)"
 """A pair of such a record, whose value may hold blanks."""

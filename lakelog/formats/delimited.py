@@ -305,8 +305,8 @@ class _Respelled:
 
     def __call__(self, moment: str) -> str:
         with self._orders.settled():
-            found = leading_times.whole(moment)
-        return found.iso if found else moment
+            time = leading_times.whole(moment)
+        return time.iso if time else moment
 
 
 def _is_whole(cell: str) -> bool:

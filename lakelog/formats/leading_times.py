@@ -121,13 +121,13 @@ class LeadingTime:
     def timed(lines: pa.ChunkedArray | pa.Array) -> Any:
         """Return the indexes of the lines that have a time of their own at their beginning,
         readable or not; of a line that is no text it is unknown."""
-        return _where(lines, lambda found: found is not None)
+        return _where(lines, lambda time: time is not None)
 
     @staticmethod
     def beginning(lines: pa.Array) -> Any:
         """Return the indexes of the lines that continue no other, as they have a time of their own
         at their beginning; lines that are indented do not count."""
-        return _where(lines, lambda found: found is not None and found.begins, indented=False)
+        return _where(lines, lambda time: time is not None and time.begins, indented=False)
 
 
 UNREAD = LeadingTime("", 0, 0)
@@ -172,10 +172,10 @@ def find(line: str) -> LeadingTime | None:
 def whole(moment: str) -> LeadingTime | None:
     """Return the time that a text is from its beginning to its end, perhaps in brackets; None for
     any other text."""
-    found = find(moment) if len(moment) <= HEAD else None
-    if found is None or found is UNREAD or moment[: found.start] not in ("", "["):
+    time = find(moment) if len(moment) <= HEAD else None
+    if time is None or time is UNREAD or moment[: time.start] not in ("", "["):
         return None
-    return found if _AFTER.fullmatch(moment, found.end) else None
+    return time if _AFTER.fullmatch(moment, time.end) else None
 
 
 def _at(head: str, start: int) -> tuple[str, int, str] | None:
@@ -265,12 +265,12 @@ def _where(lines: Any, fits: Any, *, indented: bool = True) -> Any:
     candidates = lines.take(arrays.integers(maybe)).cast(pa.large_binary())
     heads = pc.binary_slice(candidates, 0, 4 * HEAD).to_pylist()
     indexes = [
-        index for index, head in zip(maybe, heads, strict=True) if fits(_found(head, indented))
+        index for index, head in zip(maybe, heads, strict=True) if fits(_time_of(head, indented))
     ]
     return np.sort(np.concatenate([np.flatnonzero(sure), np.array(indexes, np.int64)]))
 
 
-def _found(head: bytes | None, indented: bool) -> LeadingTime | None:
+def _time_of(head: bytes | None, indented: bool) -> LeadingTime | None:
     line = LineEncoding.as_utf8(head or b"").decode("utf-8", "ignore")
     if not indented and line[:1] in pattern.SPACE:
         return None

@@ -117,8 +117,8 @@ def respelled(moment: str) -> tuple[str, str | None]:
         if (groups := spelling.groups(moment)) is not None:
             iso_text = pattern.iso(spelling.template, groups)
             return (iso_text, groups.get("tz")) if _is_read(iso_text) else (moment, None)
-    found = leading_times.whole(moment)
-    return (found.iso, found.tz or None) if found else (moment, None)
+    time = leading_times.whole(moment)
+    return (time.iso, time.tz or None) if time else (moment, None)
 
 
 def unboxed(moment: object) -> object:

@@ -84,24 +84,28 @@ def is_layered(directory: str) -> bool:
 def _type_of(device: int) -> bytes:
     """Return the type of the file system of a device, empty where nothing says it."""
     number = f"{os.major(device)}:{os.minor(device)}".encode()
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
-        for line in mounts:
-            # The line's optional fields end with a dash, and the type follows.
-            facts, _, source = line.partition(b" - ")
-            if facts.split()[2] == number:
-                return source.split()[0]
+    for line in _mounts():
+        # The line's optional fields end with a dash, and the type follows.
+        facts, _, source = line.partition(b" - ")
+        if facts.split()[2] == number:
+            return source.split()[0]
     return b""
+
+
+def _mounts() -> Iterator[bytes]:
+    """Yield a line for each mount, none where nothing says them."""
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
+        yield from mounts
 
 
 def mounts_in(directory: str) -> set[bytes]:
     """Return the mount points in a real path, relative to it; itself is b""."""
     top, inner = os.fsencode(directory), set[bytes]()
     # Not os.path.ismount: a part of the same file system may be mounted, or a single file.
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
-        for line in mounts:
-            path = _ESCAPE.sub(lambda octal: bytes([int(octal[1], 8)]), line.split()[4])
-            if path == top or path.startswith(top.rstrip(b"/") + b"/"):
-                inner.add(path[len(top) :].lstrip(b"/"))
+    for line in _mounts():
+        path = _ESCAPE.sub(lambda octal: bytes([int(octal[1], 8)]), line.split()[4])
+        if path == top or path.startswith(top.rstrip(b"/") + b"/"):
+            inner.add(path[len(top) :].lstrip(b"/"))
     return inner
 
 
@@ -136,7 +140,7 @@ def exchange(folder: int, path: bytes, other_path: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def held(directories: Iterable[str], *, shared: bool) -> Iterator[None]:
+def holding(directories: Iterable[str], *, shared: bool) -> Iterator[None]:
     """Hold directories against those who restore them, and if not `shared` against those who save
     them, in whatever lake. Raises StateRefused after PATIENCE."""
     with contextlib.ExitStack() as stack:

@@ -123,7 +123,7 @@ class RestorePlan:
     def holding(self, directories: Iterable[str]) -> contextlib.AbstractContextManager[None]:
         """Hold directories against those who save or restore them, in whatever lake. Raises
         StateRefused where another does so for minutes."""
-        return filesystems.held(directories, shared=False)
+        return filesystems.holding(directories, shared=False)
 
     def lay_out(
         self,

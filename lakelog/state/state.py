@@ -99,7 +99,7 @@ def _undisturbed(lake: Lake, directories: Mapping[str, str]) -> Iterator[list[st
                 # A cluster that does not answer has nothing to do with what is saved here.
                 with contextlib.suppress(DeploymentFailed, MissingPackage):
                     notes += rollbacks.recover().notes
-        with filesystems.held(paths, shared=True):
+        with filesystems.holding(paths, shared=True):
             # Half of a restore is no state to save: whoever held these noted that, and died.
             targets = [step.target for step in rollbacks.pending_steps()]
             pairs = [(path, target) for path in paths for target in targets]

@@ -324,7 +324,7 @@ def test_saves_and_restores_of_a_directory_exclude_each_other(
     home = make(tmp_path, {"a": b"1"})
     save_state(lake, {"app": str(home)}, name="one")
     (home / "a").write_bytes(b"2")
-    with filesystems.held([str(home)], shared=shared):
+    with filesystems.holding([str(home)], shared=shared):
         monkeypatch.setattr(filesystems, "PATIENCE", 0.05)
         with pytest.raises(StateRefused, match="another process"):
             restore_state(lake, "one")
