@@ -53,7 +53,7 @@ def none_sql(lines: str) -> str:
 
 
 def time_sql(expression: str) -> str:
-    """SQL that turns ISO text or epoch s/ms/us/ns as text into a TIMESTAMPTZ.
+    """SQL that turns ISO text, epoch s/ms/us/ns or YYYYMMDDhhmmss as text into a TIMESTAMPTZ.
 
     Null where it is neither, or where Python might read it differently (eight digits may be a
     date). Decimals are rounded as Python rounds them.
@@ -64,6 +64,8 @@ def time_sql(expression: str) -> str:
         WHEN abs({value}) < 1e17 THEN 1e0 END"""
     return f"""CASE
       WHEN regexp_full_match({expression}, '{_ISO}') THEN try_cast({expression} AS TIMESTAMPTZ)
+      WHEN regexp_full_match({expression}, '(19|20)\\d{{12}}')
+        THEN try_strptime({expression}, '%Y%m%d%H%M%S')::TIMESTAMPTZ
       WHEN regexp_full_match({expression}, '-?\\d{{1,7}}|-?\\d{{9,18}}|[1-8]\\d{{18}}')
         THEN make_timestamptz(CASE
           WHEN abs({whole}) < 100000000000 THEN {whole} * 1000000

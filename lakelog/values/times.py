@@ -25,7 +25,8 @@ def from_micros(micros: int) -> datetime:
 
 
 def parse_time(value: object, zone: tzinfo = UTC) -> datetime:
-    """Convert ISO text, epoch s/ms/us/ns (recognized by magnitude) or a datetime to UTC.
+    """Convert ISO text, epoch s/ms/us/ns (recognized by magnitude), YYYYMMDDhhmmss of the years
+    1900 to 2099, eight digits as text or a datetime to UTC.
 
     Text without a zone is of `zone`; where clocks were set back and it may be either of two
     moments, it is the later. Raises InvalidEvent outside the years 1 to 9999.
@@ -84,6 +85,10 @@ def _time_of_number(value: int | float) -> datetime:
     size = abs(value)
     if not size < 1e20:
         raise ValueError
+    # As milliseconds these would be of the years 2572 to 2639.
+    if isinstance(value, int) and 19 * 10**12 <= value < 21 * 10**12:
+        day, clock = divmod(value, 10**6)
+        return _iso(f"{day}T{clock:06}")
     unit = 10**6 if size < 1e11 else 10**3 if size < 1e14 else 1 if size < 1e17 else 0
     if unit == 0:
         return from_micros(int(value) // 1000)

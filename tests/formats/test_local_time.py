@@ -38,16 +38,20 @@ def moments() -> list[datetime]:
     return [day + timedelta(minutes=10 * n) for day in days for n in range(6 * 24)]
 
 
-@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize(
+    ("name", "spelling"),
+    [(name, "%Y-%m-%d %H:%M:%S") for name in LINES]
+    + [(name, "%Y%m%d%H%M%S") for name in LINES if name != "applog"],
+)
 @pytest.mark.parametrize(
     "zone", [BERLIN, "America/St_Johns", "America/Vancouver", "+05:30", "-03:00"]
 )
 def test_both_ways_of_reading_agree_where_clocks_change(
-    make_lake: MakeLake, name: str, zone: str
+    make_lake: MakeLake, name: str, zone: str, spelling: str
 ) -> None:
     """In the hour that is there twice or not at all, the engine and the exact rule agree."""
     lake = make_lake()
-    texts = [LINES[name].format(moment) for moment in moments()]
+    texts = [LINES[name].format(moment.strftime(spelling)) for moment in moments()]
     texts = ["time,b", *texts] if name == "csv" else texts
     data = "".join(f"{text}\n" for text in texts).encode()
     form = FORMATS.specialize(FORMATS.by_name(FORMATS.in_zone(name, zone)), data)
