@@ -27,6 +27,7 @@ from lakelog.event.uniform import (
     ALIASES,
     NAMES,
     PLAIN,
+    SIZED,
     TEXT_COLUMNS,
     Encoded,
     encode_alike,
@@ -46,7 +47,7 @@ from lakelog.values import (
 
 _COLUMNS = PLAIN - {"data"} | ALIASES.keys()
 """Keys of an envelope, in which NaN stands for a value that is missing, as in pandas."""
-_OPTIONS = orjson.OPT_UTC_Z
+_OPTIONS = orjson.OPT_UTC_Z | SIZED
 
 
 class EncodedBatch:
@@ -248,11 +249,11 @@ def _odd_columns(event: dict[str, object], row: dict[str, object], data: object)
 def _dump(row: dict[str, object]) -> bytes:
     # First as it is: nearly all rows have only what orjson writes, and without loss.
     try:
-        return orjson.dumps(row, option=_OPTIONS)
+        return orjson.dumps(row, option=_OPTIONS)[:-1]
     except TypeError:
         pass
     try:
-        return orjson.dumps(_plain_row(row), option=_OPTIONS)
+        return orjson.dumps(_plain_row(row), option=_OPTIONS)[:-1]
     except RecursionError:
         raise InvalidEvent("data is nested too deeply") from None
     except TypeError as error:

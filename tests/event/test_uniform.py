@@ -7,6 +7,8 @@ import enum
 import json
 import math
 import random
+import subprocess
+import sys
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
@@ -229,3 +231,27 @@ def test_lines_are_taken_as_they_are_only_where_that_is_what_they_become() -> No
 def _columns(line: bytes) -> dict[str, Any]:
     members = {uniform.NAMES[key]: value for key, value in orjson.loads(line).items()}
     return {key: value for key, value in members.items() if value is not None and key != "data"}
+
+
+_WAITING = """
+import pathlib, sys
+from lakelog.event import EncodedBatch
+events = [{"type": "a", "data": n} if n % 2 else {"type": "b", "source": "s"} for n in range(40_000)]
+def peak():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
+before = peak()
+if sys.argv[1] == "one batch":
+    EncodedBatch.of(events)
+else:
+    waiting = [EncodedBatch.of([event]) for event in events]
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("how", ["one batch", "a batch each"])
+def test_lines_that_wait_take_memory_of_their_size(how: str) -> None:
+    """Events of several shapes, and those of a program that come one by one, hold no more."""
+    words = [sys.executable, "-c", _WAITING, how]
+    grown = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert grown << 10 < 45_000_000
