@@ -173,7 +173,8 @@ class Run:
                     if peer not in peers or (resume and "error" not in self._held(name, peer)):
                         continue
                     if time.monotonic() > until:
-                        progress(f"{peer}: {name} not done: {self.size.minutes:g} minutes are over")
+                        # Its figures of an earlier run, perhaps of another machine, go.
+                        self._note(name, every[name], peer, {"error": self._late()})
                         continue
                     self._one(name, every[name], peer, Path(where), until)
 
@@ -186,14 +187,19 @@ class Run:
         events = self._events(part.events)
         began = time.perf_counter()
         got = self._child(part, peer, root, events, until - time.monotonic() + GRACE)
-        took = time.perf_counter() - began
+        got["took"] = round(time.perf_counter() - began, 2)
         shutil.rmtree(root, ignore_errors=True)
-        said = got.get("error", "done")
-        progress(f"{peer}: {name} {said} in {took:.1f} s")
+        self._note(name, part, peer, got)
+
+    def _late(self) -> str:
+        return f"not done when {self.size.minutes:g} minutes were over"
+
+    def _note(self, name: str, part: Part, peer: str, got: dict[str, Any]) -> None:
+        """Keep what was measured, or why nothing was."""
+        progress(f"{peer}: {name} {got.get('error', 'done')} in {got.get('took', 0):.1f} s")
         machine = report.machine()
         got |= {
             "events": part.events,
-            "took": round(took, 2),
             "load_before": self.load,
             "seed": self.seed,
             "commit": machine["commit"],
@@ -218,7 +224,7 @@ class Run:
                 timeout=span,
             )
         except subprocess.TimeoutExpired:
-            return {"error": f"not done when {self.size.minutes:g} minutes were over"}
+            return {"error": self._late()}
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             return {"error": (lines or ["it failed"])[-1].strip()[:200]}

@@ -103,6 +103,17 @@ def test_a_run_is_resumed(work: Path) -> None:
     assert run(work, ["load"], ["sqlite"]).figures["load"]["sqlite"]["load"] < 12345
 
 
+def test_a_peer_without_time_left_loses_its_older_figures(work: Path) -> None:
+    """What an earlier run measured, perhaps on another machine, is not among those of this one."""
+    earlier: Figures = {"load": {"sqlite": {"load": 12345}}}
+    size = dataclasses.replace(SMALL, minutes=0)
+    compare.Run(size, sys.executable, work / "figures.json", 7, earlier).all(
+        ["load"], ["sqlite"], resume=False
+    )
+    text = table.page(compare.load(work / "figures.json", size), report.machine(), "tiny")
+    assert "- SQLite, load: not done when 0 minutes were over" in text
+
+
 def test_a_peer_that_is_not_there_is_left_out(work: Path) -> None:
     """The page says whom it could not measure, and why; the others are measured."""
     found = run(work, ["load"], ["chdb", "sqlite"])
