@@ -64,7 +64,7 @@ def time_sql(expression: str) -> str:
         WHEN abs({value}) < 1e17 THEN 1e0 END"""
     return f"""CASE
       WHEN regexp_full_match({expression}, '{_ISO}') THEN try_cast({expression} AS TIMESTAMPTZ)
-      WHEN regexp_full_match({expression}, '(19|20)\\d{{12}}')
+      WHEN regexp_full_match({expression}, '(19|20)\\d{{12}}([.]?\\d+)?')
         THEN try_strptime({expression}, '%Y%m%d%H%M%S')::TIMESTAMPTZ
       WHEN regexp_full_match({expression}, '-?\\d{{1,7}}|-?\\d{{9,18}}|[1-8]\\d{{18}}')
         THEN make_timestamptz(CASE

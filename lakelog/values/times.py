@@ -12,6 +12,9 @@ from lakelog.values.exact import kind, text_of, to_json
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _iso = datetime.fromisoformat
+_COMPACT = re.compile(r"(?:19|20)[0-9]{12}(?:[0-9]{3}){,2}")
+_GENERALIZED = re.compile(r"\A((?:19|20)[0-9]{6})([0-9]{6})(?=[-.+Zz])")
+"""As directories write moments (GeneralizedTime, X.680): with a fraction or a zone."""
 
 
 def to_micros(moment: datetime) -> int:
@@ -26,7 +29,7 @@ def from_micros(micros: int) -> datetime:
 
 def parse_time(value: object, zone: tzinfo = UTC) -> datetime:
     """Convert ISO text, epoch s/ms/us/ns (recognized by magnitude), YYYYMMDDhhmmss of the years
-    1900 to 2099, eight digits as text or a datetime to UTC.
+    1900 to 2099 with digits of a fraction, eight digits as text or a datetime to UTC.
 
     Text without a zone is of `zone`; where clocks were set back and it may be either of two
     moments, it is the later. Raises InvalidEvent outside the years 1 to 9999.
@@ -74,7 +77,7 @@ def _localized(moment: datetime, zone: tzinfo) -> datetime:
 
 def _time_of_text(spelled: str) -> datetime:
     # A comma before the milliseconds, as Python's logging writes it.
-    spelled = spelled.strip().replace(",", ".")
+    spelled = _GENERALIZED.sub(r"\1T\2", spelled.strip().replace(",", "."))
     if re.fullmatch(r"-?\d+(\.\d+)?", spelled) and not re.fullmatch(r"[0-9]{8}", spelled):
         return _time_of_number(float(spelled) if "." in spelled else int(spelled))
     return datetime.fromisoformat(re.sub(r"\s*(UTC|GMT|z)$", "Z", spelled))
@@ -85,10 +88,9 @@ def _time_of_number(value: int | float) -> datetime:
     size = abs(value)
     if not size < 1e20:
         raise ValueError
-    # As milliseconds these would be of the years 2572 to 2639.
-    if isinstance(value, int) and 19 * 10**12 <= value < 21 * 10**12:
-        day, clock = divmod(value, 10**6)
-        return _iso(f"{day}T{clock:06}")
+    # As an epoch these would be of the years 2572 to 2639.
+    if size > 1e13 and isinstance(value, int) and _COMPACT.fullmatch(digits := str(value)):
+        return _iso(f"{digits[:8]}T{digits[8:14]}.{digits[14:] or 0}")
     unit = 10**6 if size < 1e11 else 10**3 if size < 1e14 else 1 if size < 1e17 else 0
     if unit == 0:
         return from_micros(int(value) // 1000)

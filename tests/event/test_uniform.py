@@ -236,7 +236,7 @@ def _columns(line: bytes) -> dict[str, Any]:
 _WAITING = """
 import pathlib, sys
 from lakelog.event import EncodedBatch
-events = [{"type": "a", "data": n} if n % 2 else {"type": "b", "source": "s"} for n in range(40_000)]
+events = [{"type": "a", "data": 1}, {"type": "b", "source": "s"}] * 20_000
 def peak():
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])

@@ -41,7 +41,12 @@ def moments() -> list[datetime]:
 @pytest.mark.parametrize(
     ("name", "spelling"),
     [(name, "%Y-%m-%d %H:%M:%S") for name in LINES]
-    + [(name, "%Y%m%d%H%M%S") for name in LINES if name != "applog"],
+    + [
+        (name, "%Y%m%d%H%M%S" + fraction)
+        for name in LINES
+        for fraction in ("", "000", ".0")
+        if name != "applog"
+    ],
 )
 @pytest.mark.parametrize(
     "zone", [BERLIN, "America/St_Johns", "America/Vancouver", "+05:30", "-03:00"]
