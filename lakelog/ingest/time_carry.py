@@ -71,15 +71,15 @@ class TimeCarry:
     ) -> Generator[int, None, None]:
         """Yield the indexes of records one by one; while one is parsed, days and months are read in
         the order that the dates of its file have."""
-        for number, file_index in enumerate(
-            np.split(index, np.searchsorted(starts[index], chunk.seams))
-        ):
-            orders, preceding = self._orders, b""
+        # the first part is empty where the first file is one of the seams
+        parts = np.split(index, np.searchsorted(starts[index], chunk.seams))
+        for place, file_index in zip((0, *chunk.seams), parts, strict=True):
+            if not len(file_index):
+                continue
+            orders = self._orders
             if self._files:
-                # the first part is empty where the first file is one of the seams
-                place = (0, *chunk.seams)[number]
-                orders, preceding = DateOrders(self._reach), self._files.get(place, b"")
-                orders.add(self._known(place, preceding))
+                orders = DateOrders(self._reach)
+                orders.add(self._known(place, self._files.get(place, b"")))
             lows, highs = starts[file_index], starts[file_index + 1]
             highs = np.minimum(highs, lows + self._reach)
             spans = zip(lows.tolist(), highs.tolist(), strict=True)
@@ -93,7 +93,7 @@ class TimeCarry:
     def fill(self, table: pa.Table, untimed: list[Any]) -> pa.Table:
         """Give rows at the positions of `untimed` the time of the row before; rows are in the
         file's order. Chunks are given one after the other."""
-        places = np.asarray(table["position"])
+        places = arrays.numbers(table["position"])
         times = arrays.numbers(table["time"]).copy()
         blank = np.isin(places, np.concatenate(untimed)) if untimed else places < 0
         has_time = ~(blank | arrays.arrived(table))
