@@ -7,8 +7,6 @@ import enum
 import json
 import math
 import random
-import subprocess
-import sys
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch, payload_of, uniform
 from lakelog.formats import jsonl
 from lakelog.values import parse_line
+from tests.support.peak_memory import growth
 
 TIME = "2026-01-02T03:04:05.678901Z"
 Event = dict[str, Any]
@@ -234,24 +233,18 @@ def _columns(line: bytes) -> dict[str, Any]:
 
 
 _WAITING = """
-import pathlib, sys
+import sys
 from lakelog.event import EncodedBatch
 events = [{"type": "a", "data": 1}, {"type": "b", "source": "s"}] * 20_000
-def peak():
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0])
-before = peak()
+begin()
 if sys.argv[1] == "one batch":
     EncodedBatch.of(events)
 else:
     waiting = [EncodedBatch.of([event]) for event in events]
-print(peak() - before)
 """
 
 
 @pytest.mark.parametrize("how", ["one batch", "a batch each"])
 def test_lines_that_wait_take_memory_of_their_size(how: str) -> None:
     """Events of several shapes, and those of a program that come one by one, hold no more."""
-    words = [sys.executable, "-c", _WAITING, how]
-    grown = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    assert grown << 10 < 45_000_000
+    assert growth(_WAITING, how) < 45_000_000

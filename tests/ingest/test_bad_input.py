@@ -7,8 +7,6 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from lakelog.cli import cli
 from lakelog.ingest import gather, transform
 from lakelog.lines import inflate, source
 from tests.support.feeds import PACKED, bad_lines, feed, numbers, put, text
+from tests.support.peak_memory import growth
 
 GOOD = feed(3)
 NOISE = random.Random(5).randbytes(20_000)
@@ -352,25 +351,18 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     with gzip.open(path, "wb", 1) as file:
         for _ in range(60):
             file.write(block)  # 66 MB in all
-    script = (
-        "import pathlib, sys, lakelog\n"
+    code = (
+        "import sys, lakelog\n"
         "from lakelog.lines import source\n"
         "from lakelog.ingest import batch\n"
         "source.Source.CHUNK, batch.BYTES_MAX = 1 << 20, 8 << 20\n"
         "lake = lakelog.open(sys.argv[1], settings={'memory_bytes': '200MB', 'threads': 1})\n"
         "lake.ingest(sys.argv[3])\n"
-        # Not ru_maxrss, which is at least that of who started it.
-        "def peak():\n"
-        "    status = pathlib.Path('/proc/self/status').read_text()\n"
-        "    return int(status.split('VmHWM:')[1].split()[0])\n"
-        "before = peak()\n"
+        "begin()\n"
         "assert lake.ingest(sys.argv[2]).events == 120_000\n"
-        "print(peak() - before)\n"
     )
     small = put(tmp_path / "small", feed(1000, 9_000_000))
-    words = [sys.executable, "-c", script, str(tmp_path / "lake"), str(path), small]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert int(done.stdout) << 10 < 50_000_000
+    assert growth(code, str(tmp_path / "lake"), str(path), small) < 50_000_000
 
 
 def test_the_outcome_as_json(lake: lakelog.Lake, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from lakelog.cli import cli
-from tests.support.hostile_remotes import most_memory
+from tests.support.peak_memory import peak
 
 FILES = {
     "lakelog.json": "lakelog.json",
@@ -112,4 +112,4 @@ def _too_long(*_: Any) -> None:
 
 if __name__ == "__main__":
     cases = play(Path(sys.argv[1]), sys.argv[2], sys.argv[3].split(","), sys.argv[4].split(","))
-    print(json.dumps({"cases": cases, "memory": most_memory()}))
+    print(json.dumps({"cases": cases, "memory": peak()}))

@@ -23,7 +23,8 @@ import lakelog
 from lakelog.clients import connection
 from lakelog.remotes import fetches as fetching
 from tests.support.fake_registry import Reply
-from tests.support.hostile_remotes import most_memory, outcome
+from tests.support.hostile_remotes import outcome
+from tests.support.peak_memory import peak
 
 GOOD = "lakes/good"
 _DIGEST = "sha256:" + "ab" * 32
@@ -152,10 +153,10 @@ def main(address: str, home: Path) -> None:
         found[case] = {
             "said": said,
             "rows": rows,
-            "memory": most_memory(),
+            "memory": peak(),
             "home": sorted(os.listdir(home)),
         }
-    print(json.dumps({"cases": found, "memory": most_memory()}))
+    print(json.dumps({"cases": found, "memory": peak()}))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from lakelog.errors import LakelogError
 from lakelog.refs import Ref
 from lakelog.remotes import fetches as fetching
 from lakelog.remotes import pushes as pushing
+from tests.support.peak_memory import peak
 
 Body = dict[str, Any]
 BIDI = "\u202egpj.evil\u2066"
@@ -361,23 +362,16 @@ def attack(home: Path, name: str, forge: Callable[[Forge], object], verb: str) -
     }
 
 
-def most_memory() -> int:
-    """Return the most memory that this process had, in bytes. ru_maxrss would be at least that of
-    the process which started it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) << 10
-
-
 def main(home: Path) -> None:
     """Run every case and print what came of it."""
     signal.signal(signal.SIGALRM, _hangs)
     with lakelog.open(str(home / "victim")):
-        base = most_memory()
+        base = peak()
     found = [attack(home, name, forge, "fetch") for name, forge in CASES.items()]
     found += [attack(home, name, forge, "clone") for name, forge in (CASES | TAGS).items()]
     found += [attack(home, name, forge, "push") for name, forge in PUSHES.items()]
     found += [attack(home, name, forge, "clone") for name, forge in IGNORED.items()]
-    print(json.dumps({"cases": found, "memory": most_memory(), "base": base}))
+    print(json.dumps({"cases": found, "memory": peak(), "base": base}))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
+from tests.support.peak_memory import peak
 
 JSON_LINES = {"content-type": "application/x-ndjson"}
 
@@ -74,10 +75,7 @@ class HttpLake:
 
     def peak(self) -> int:
         """The most memory that the server's own process has had."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(
-            int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM")
-        )
+        return peak(self.process.pid)
 
     def kill(self) -> None:
         self.process.kill()

@@ -25,7 +25,7 @@ from lakelog.errors import LakelogError
 from lakelog.moves.publication import Change, publish
 from lakelog.state.restore import restore_state
 from tests.support.effort import IS_WHOLE
-from tests.support.hostile_remotes import most_memory
+from tests.support.peak_memory import peak
 
 _START = b'{"format":1,"entries":[{"path":"","kind":"dir","mode":493,"uid":0,"gid":0,"mtime":0}'
 _HEX = "".join(random.Random(1).choices("0123456789abcdef", k=1 << 16))
@@ -156,11 +156,9 @@ def main(path: Path) -> None:
                 said[name] = "restored"
             except LakelogError as error:
                 said[name] = str(error)
-        after_restore = most_memory()
+        after_restore = peak()
         problems = [problem.path for problem in lake.verify().problems]
-    print(
-        json.dumps({"said": said, "problems": problems, "memory": [after_restore, most_memory()]})
-    )
+    print(json.dumps({"said": said, "problems": problems, "memory": [after_restore, peak()]}))
 
 
 if __name__ == "__main__":

@@ -145,10 +145,10 @@ _PEAK = """
 import sys
 import lakelog
 from lakelog import views
+from tests.support.peak_memory import peak
 with lakelog.open(sys.argv[1], create=False) as lake:
     assert sum(views.patterns(lake)["count"].to_pylist()) == 60_000
-status = open("/proc/self/status").read()
-print(int(status.split("VmHWM:")[1].split()[0]) >> 10)
+print(peak() >> 20)
 """
 
 
