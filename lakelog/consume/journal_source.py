@@ -15,10 +15,8 @@ import select
 import subprocess
 from collections.abc import Mapping, Sequence
 
-import orjson
-
 from lakelog.clients import ConnectionLost
-from lakelog.consume.source import MessageSource, StreamState
+from lakelog.consume.source import MessageSource, StreamState, encode_object
 from lakelog.errors import Unreachable
 from lakelog.formats import JournalExport
 from lakelog.ingest import Message
@@ -137,10 +135,10 @@ class JournalSource(MessageSource):
             self._key,
             cursor,
             number & _NUMBER_MAX,
-            orjson.dumps(fields),
+            encode_object(fields),
             None,
             int(time) if time.isdecimal() else None,
-            orjson.dumps({"entry": number}),
+            encode_object({"entry": number}),
             "journal",
             match[1][:8] if match else "",
         )

@@ -11,10 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from lakelog.clients import ConnectionLost, KafkaClient, KafkaConfig
-from lakelog.consume.source import MessageSource, StreamState, text_or_base64
+from lakelog.consume.source import MessageSource, StreamState, encode_object, text_or_base64
 from lakelog.errors import SyncRefused
 from lakelog.ingest import Message, StreamCursor
 from lakelog.runtime.lazy import Lazy
@@ -204,7 +202,7 @@ class KafkaTopic(MessageSource):
             raw.value(),
             key,
             milliseconds * 1000 if is_timed else None,
-            orjson.dumps(details),
+            encode_object(details),
             "kafka",
         )
 

@@ -11,10 +11,14 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from lakelog.clients import Address, RedisClient, RedisConfig
-from lakelog.consume.source import MessageSource, StreamState, text_or_base64, time_or_none
+from lakelog.consume.source import (
+    MessageSource,
+    StreamState,
+    encode_object,
+    text_or_base64,
+    time_or_none,
+)
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.ingest import Message, StreamCursor
 from lakelog.runtime.lazy import Lazy
@@ -176,7 +180,7 @@ class RedisStream(MessageSource):
             value,
             None,
             time_or_none(milliseconds),
-            orjson.dumps(details),
+            encode_object(details),
             "redis",
             era,
         )
@@ -202,7 +206,7 @@ def _split(pairs: list[tuple[bytes, bytes]]) -> tuple[bytes, dict[str, object]]:
     except UnicodeDecodeError:
         fields = {}
     if len(fields) == len(pairs):
-        return orjson.dumps(fields), {}
+        return encode_object(fields), {}
     return b"", {"fields": _listed(pairs)}
 
 

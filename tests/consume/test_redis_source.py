@@ -20,6 +20,7 @@ from lakelog.clients import redis_client
 from lakelog.consume.consume import Consumer, source_of
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from tests.support.lakes import opened
+from tests.support.peak_memory import growth
 from tests.support.redis_server import RedisServer, free_port, running
 from tests.support.requirements import need_module
 from tests.support.source_suite import SourcePlace, SourceSuite, consumed, numbers
@@ -351,6 +352,30 @@ def test_histories_of_a_stream_that_is_rewound(home: Path, server: RedisServer, 
         query = "SELECT count(*) - count(DISTINCT (origin, position)) FROM events"
         assert lake.sql(query).fetchall() == [(0,)]
     place.client.close()
+
+
+_BATCH = """
+import sys
+from lakelog.consume.consume import source_of
+source = source_of(sys.argv[1])
+source.connect("g")
+[state] = source.states()
+begin()
+messages, _ = source.read({state.key: state.start}, {state.key: state.end}, 50_000)
+assert len(messages) == 20_000
+"""
+
+
+@pytest.mark.parametrize("fields", [("data", "1"), ("a", "1", "b", "2")], ids=["value", "fields"])
+def test_a_batch_takes_memory_by_its_messages(server: RedisServer, fields: tuple[str, ...]) -> None:
+    """A message that waits for the others holds its bytes, and not a page for each part of it."""
+    place = RedisPlace(server)
+    pipe = place.client.pipeline(transaction=False)
+    for _ in range(20_000):
+        pipe.execute_command("XADD", place.name, "*", *fields)
+    pipe.execute()
+    place.client.close()
+    assert growth(_BATCH, place.url) < 45_000_000
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from lakelog.loggers.values import CYCLE, DEPTH_MAX, encode_event, encode_members
 from lakelog.values import parse_line, parse_value
+from tests.support.peak_memory import growth
 
 
 class Colour(Enum):
@@ -145,3 +146,18 @@ def test_anything_is_one_line_of_json(value: Any) -> None:
     assert b"\n" not in line
     if b"object object" not in payload:
         assert encode_members({"v": value}) == payload
+
+
+_QUEUED = """
+from datetime import UTC, datetime
+from lakelog.loggers.values import encode_event, encode_members
+encode_event({"time": datetime.now(UTC), "type": "log"})
+begin()
+lines = [encode_event({"time": datetime.now(UTC), "type": "log"}) for _ in range(20_000)]
+lines += [encode_members({"n": n}) for n in range(20_000)]
+"""
+
+
+def test_lines_in_a_queue_take_memory_of_their_size() -> None:
+    """A queue counts the bytes of its lines, and is full of so many."""
+    assert growth(_QUEUED) < 12_000_000
