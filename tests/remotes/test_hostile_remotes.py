@@ -20,7 +20,7 @@ from lakelog.errors import TransferRefused, Unreachable
 from lakelog.remotes import fetches as fetching
 from lakelog.remotes import known
 from lakelog.remotes.remote import Interrupted
-from lakelog.remotes.sftp import Lost, SftpClient
+from lakelog.remotes.sftp import CREATE, Lost, SftpClient
 from tests.support import hostile_remotes as hostile
 from tests.support import hostile_s3, hostile_sftp
 from tests.support.lakes import opened
@@ -129,6 +129,16 @@ def test_names_of_sftp_servers_are_names(monkeypatch: pytest.MonkeyPatch) -> Non
         found.extend(name for name, _ in client.entries(b"segments"))
     client.close()
     assert found == []
+
+
+def test_a_server_that_reads_no_further_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ssh says that the other side is alive, and takes nothing more: the pipe to it is full."""
+    monkeypatch.setattr("lakelog.remotes.sftp._ANSWER", 0.2)
+    case = "stands_still_at_a_write"
+    client = SftpClient([sys.executable, hostile_sftp.__file__, "--case", case])
+    with pytest.raises(Lost):
+        client.write(b"file", iter([bytes(1 << 20)]), CREATE)
+    client.close()
 
 
 @pytest.mark.matrix

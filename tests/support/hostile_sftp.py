@@ -6,6 +6,7 @@ import os
 import random
 import struct
 import sys
+import threading
 
 CASES = {
     "says nothing": "there is no connection",
@@ -93,6 +94,8 @@ def main(case: str) -> None:
         body = read(length - 5)
         if case == "dies":
             return None
+        if case == "stands still at a write" and kind == 6:  # as where its disk does
+            threading.Event().wait()
         send(answer(case, kind, number, body))
 
 
