@@ -27,6 +27,7 @@ complete_remote = completing(lambda lake: lake.store.remote_names())
 
 
 @verb()
+@exits.ended_by_interrupt()
 def remote(
     app: App,
     action: str = argument(type=click.Choice(["add", "list", "check", "prune", "remove"])),
@@ -82,6 +83,7 @@ def remote(
 
 
 @verb()
+@exits.ended_by_interrupt()
 def push(
     app: App,
     name: str | None = argument("[REMOTE]", shell_complete=complete_remote),
@@ -129,6 +131,7 @@ def push(
 
 
 @verb()
+@exits.ended_by_interrupt()
 def pull(
     app: App,
     name: str | None = argument("[REMOTE]", shell_complete=complete_remote),
@@ -167,6 +170,7 @@ def pull(
 
 
 @verb(hidden=True)
+@exits.ended_by_interrupt()
 def fetch(
     app: App,
     name: str | None = argument("[REMOTE]", shell_complete=complete_remote),
@@ -185,6 +189,7 @@ def _fetch(app: App, name: str | None, dry_run: bool, target: OutputTarget) -> N
 
 
 @verb()
+@exits.ended_by_interrupt()
 def clone(
     app: App,
     url: str = argument(),

@@ -28,6 +28,7 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 @verb()
+@exits.ended_by_interrupt()
 def attach(
     app: App,
     url: str = argument(),
@@ -89,6 +90,7 @@ class ExchangeRound:
 
 
 @verb()
+@exits.ended_by_interrupt()
 def exchange(
     app: App,
     every: float | None = option(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -228,6 +232,29 @@ def test_what_a_slow_line_takes_long_for_arrives(
         put(connection, "segments/long", data)
         faults.drags = 0.0
         assert read(connection, "segments/long", len(data)) == data
+
+
+def test_ctrl_c_ends_a_push_to_a_store_that_stands_still(faults: Any, home: Path) -> None:
+    """What is under way is not waited for, and no request is made again."""
+    lake = home / "lake"
+    add(str(lake), "event")
+    run(lake, "remote", "add", "origin", f"s3://lakes/b/{next(_NUMBERS)}")
+    run(lake, "push")
+    add(str(lake), "another")
+    faults.seen.clear()
+    faults.drags = 3_600.0
+    command = [sys.executable, "-m", "lakelog", "--lake", str(lake), "push"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while "PUT" not in [method for method, _ in list(faults.seen)]:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[1] == "lakelog: interrupted\n"
+    assert process.returncode == 130
+    sent = [path for method, path in faults.seen if method == "PUT"]
+    assert len(set(sent)) == len(sent)
+    faults.drags = 0.0
+    run(lake, "push")
 
 
 @pytest.mark.parametrize(

@@ -128,12 +128,12 @@ class Faults:
 
     def stumbles_over(self, method: str, path: str) -> bool:
         """Note a request as it arrives; whether it is the first of its kind, and fails."""
-        time.sleep(self.drags if method == "PUT" else 0)
         with self._lock:
             self.seen.append((method, path))
             is_new = (method, path) not in self._asked
             self._asked.add((method, path))
-            return self.stumbles and is_new
+        time.sleep(self.drags if method == "PUT" else 0)
+        return self.stumbles and is_new
 
 
 @contextlib.contextmanager
