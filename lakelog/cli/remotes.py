@@ -238,7 +238,8 @@ def _prune(
         raise click.Abort
     result = travel.prune(lake, name, grace=grace, dry_run=dry_run)
     if result.waits:
-        app.say(f"pushes take notice of prunes from now on; deletes from {result.waits:,} s on")
+        note = "the first prune" if dry_run else "pushes take notice of prunes from now on;"
+        app.say(f"{note} deletes from {result.waits:,} s on")
     young = f"; {many(result.young, 'younger one')} kept" if result.young else ""
     would = "would be deleted" if dry_run else "deleted"
     app.say(f"{many(result.objects, 'object')}, {size(result.bytes)} {would}{young}")

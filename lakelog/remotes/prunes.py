@@ -79,13 +79,19 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
         # Before anything is announced: refusing must leave no file there.
         site.require_lake()
         _require_right(lake, site, grace)
-        # Announced first, then looked: a push that comes later sees it and waits.
-        with deleting(lake.store, connection) as announcement:
-            now_s = announcement.now_s
+        with contextlib.ExitStack() as stack:
+            announcement = None
+            # Announced first, then looked: a push that comes later sees it and waits. Who only
+            # looks keeps no push waiting.
+            if not dry_run:
+                announcement = stack.enter_context(deleting(lake.store, connection))
+            now_s = announcement.now_s if announcement else remotes.retrying(connection.now)
             result.waits = _wait(connection, now_s, grace)
-            if result.waits and not dry_run:
-                return result
-            _refuse_pushes(connection, now_s)
+            if announcement:
+                remotes.put_new(connection, PRUNED, b"{}")  # from now on pushes have leases
+                if result.waits:
+                    return result
+                _refuse_pushes(connection, now_s)
             named_there = Checked(name, remote.url)
             live = {
                 key_of(name_of_object)
@@ -106,7 +112,7 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
                 if age < grace or _digest(key) in digests:
                     result.young += 1
                     continue
-                if not dry_run:
+                if announcement:
                     announcement.require()
                     remotes.retrying(functools.partial(connection.remove, key))
                 result.objects, result.bytes = result.objects + 1, result.bytes + size
@@ -211,12 +217,9 @@ def _remove_if_old(remote: ObjectStoreRemote) -> bool:
 
 
 def _wait(remote: ObjectStoreRemote, now_s: float, grace: int) -> int:
-    """Seconds until something may be deleted; notes that pushes need leases from now on."""
+    """Seconds until something may be deleted, if it is noted now that pushes need leases."""
     since = _stamp(remote, PRUNED)
-    if since is None:
-        remotes.put_new(remote, PRUNED, b"{}")
-        return grace
-    return max(0, round(grace - (now_s - since)))
+    return grace if since is None else max(0, round(grace - (now_s - since)))
 
 
 def _refuse_pushes(remote: ObjectStoreRemote, now_s: float) -> None:

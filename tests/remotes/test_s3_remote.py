@@ -370,6 +370,18 @@ def test_what_nothing_needs_is_pruned(rewound: str, home: Path) -> None:
     assert rows(cloned(_url(rewound), home / "clone")) == rows(rewound)
 
 
+def test_a_dry_run_of_a_prune_leaves_nothing(rewound: str) -> None:
+    """A note would cost each later push a lease, and a killed dry run would keep pushes waiting."""
+    with opened(rewound) as lake, known.connected(_url(rewound)) as there:
+        with pruning.deleting(lake.store, there):
+            before = dict(there.lengths("gc"))
+            first = pruning.prune(lake, "origin", grace=3_600, dry_run=True)
+            assert dict(there.lengths("gc")) == before
+        assert (first.objects, first.waits, list(there.names("gc"))) == (0, 3_600, [])
+        assert pruning.prune(lake, "origin", grace=0, dry_run=True).objects >= 2
+    assert _prune(rewound).objects >= 2
+
+
 def test_what_is_young_is_kept(rewound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _prune(rewound)
     add(rewound, "third")
