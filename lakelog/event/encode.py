@@ -30,6 +30,7 @@ from lakelog.event.uniform import (
     SIZED,
     TEXT_COLUMNS,
     Encoded,
+    dump_lines,
     encode_alike,
     encode_lines,
     shape_of,
@@ -86,7 +87,7 @@ class EncodedBatch:
     @classmethod
     def plain(cls, objects: list[dict[str, object]]) -> EncodedBatch:
         """Encode objects that are not events (quarantined lines) as they are."""
-        return cls(b"\n".join(map(orjson.dumps, objects)), [None] * len(objects), False)
+        return cls(dump_lines(objects), [None] * len(objects), False)
 
     @property
     def lines(self) -> list[bytes]:

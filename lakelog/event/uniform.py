@@ -90,7 +90,7 @@ def encode_lines(text: bytes, defaults: Mapping[str, str]) -> Encoded | None:
         return None
     # Line by line, so that a newline within an event is seen.
     try:
-        spelled = _spelled(events)
+        spelled = dump_lines(events)
     except TypeError:  # nested more deeply than orjson writes, though it reads it
         return None
     bare = text if spelled == text else _without_spaces(text)
@@ -121,19 +121,19 @@ def encode_lines(text: bytes, defaults: Mapping[str, str]) -> Encoded | None:
     return lines, ids
 
 
+def dump_lines(values: list[Any]) -> bytes:
+    """Values as lines of JSON. Each that orjson writes takes kilobytes until it is freed: so few at
+    a time are there."""
+    if len(values) == 1:
+        return orjson.dumps(values[0])
+    starts = range(0, len(values), _SPELLED)
+    return b"\n".join([b"\n".join(map(orjson.dumps, values[s : s + _SPELLED])) for s in starts])
+
+
 def _without_spaces(lines: bytes) -> bytes:
     """Lines without the spaces that Python's json writes before names and values. Quotes within
     texts are escaped: where they are taken for others, the lines are not those of their events."""
     return lines.replace(b'": ', b'":').replace(b', "', b',"')
-
-
-def _spelled(events: list[Any]) -> bytes:
-    """Events as lines. Each that orjson writes takes kilobytes until it is freed: so few at a time
-    are there."""
-    if len(events) == 1:
-        return orjson.dumps(events[0])
-    starts = range(0, len(events), _SPELLED)
-    return b"\n".join([b"\n".join(map(orjson.dumps, events[s : s + _SPELLED])) for s in starts])
 
 
 def _missing(event: JsonObject, defaults: Mapping[str, str]) -> dict[str, str]:

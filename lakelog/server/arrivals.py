@@ -11,6 +11,7 @@ import orjson
 
 from lakelog.errors import InvalidEvent, LakelogError
 from lakelog.event import EncodedBatch
+from lakelog.server.limits import ServerLimits
 from lakelog.values import to_json
 
 LINE_MAX = 1 << 20
@@ -29,7 +30,7 @@ class RequestRefused(LakelogError):
         self.status, self.reason, self.headers = status, reason, headers or {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reject:
     """A record that is no event: its number in the body, counted from 0, why, and its text."""
 
@@ -76,12 +77,14 @@ class RecordReader:
             self.accept(number, record, event)
 
     def accept(self, number: int, record: object, event: object) -> None:
-        """Take a record as the event that it was read as."""
+        """Take a record as the event that it was read as. Raises RequestRefused."""
+        require_few(number + 1)
         self._events.append(event)
         self._records.append((number, record))
 
     def refuse(self, number: int, reason: str, record: object) -> None:
-        """Take a record as one that is no event."""
+        """Take a record as one that is no event. Raises RequestRefused."""
+        require_few(number + 1)
         self._rejects.append(Reject(number, reason, as_text(record)))
 
     def arrivals(self) -> Arrivals:
@@ -95,7 +98,9 @@ class RecordReader:
 
 
 def arrivals_of(events: list[Any]) -> Arrivals:
-    """Encode the events of a body; those that cannot be stored are refused, numbered as events."""
+    """Encode the events of a body; those that cannot be stored are refused, numbered as events.
+    Raises RequestRefused for too many."""
+    require_few(len(events))
     starts = range(0, len(events), _ENCODED) or (0,)
     return joined([(start, _encoded(events[start : start + _ENCODED])) for start in starts])
 
@@ -133,6 +138,14 @@ def joined(slices: list[tuple[int, Arrivals]]) -> Arrivals:
         for reject in arrivals.rejects
     ]
     return Arrivals(encoded, rejects)
+
+
+def require_few(records: int) -> None:
+    """Refuse a body for the number of its records: in memory each takes up to a kilobyte, however
+    short it was sent. Raises RequestRefused."""
+    most = ServerLimits.document_records
+    if records > most:
+        raise RequestRefused(413, f"the body has more than {most:,} records: send it in parts")
 
 
 def as_text(value: object) -> str:

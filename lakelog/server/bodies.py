@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import zstandard
 
-from lakelog.server.arrivals import RequestRefused
+from lakelog.server.arrivals import RequestRefused, require_few
 from lakelog.server.limits import ServerLimits
 
 if TYPE_CHECKING:
@@ -282,10 +282,7 @@ def require_parsable(body: bytes, limits: ServerLimits) -> None:
     if len(body) > limits.document_bytes:
         raise too_large(limits.document_bytes)
     # An upper bound that needs no parser: braces in texts are counted, too.
-    if body.count(b"{") > limits.document_records:
-        raise RequestRefused(
-            413, f"the body has more than {limits.document_records:,} objects: send it in parts"
-        )
+    require_few(body.count(b"{"))
 
 
 def _too_slow(limits: ServerLimits) -> RequestRefused:

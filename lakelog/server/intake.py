@@ -37,6 +37,8 @@ _INLINE = 1 << 16
 """Bodies of fewer bytes are parsed in the loop: a thread would cost more."""
 _RETRY_SECONDS = "1"
 _KEY_BYTES = 16
+_QUARANTINED = 20_000
+"""Records that are quarantined together: until they are written each takes a kilobyte."""
 AnswerType = TypeVar("AnswerType")
 
 
@@ -124,6 +126,8 @@ class EventIntake(Generic[AnswerType]):
         except BaseException as error:
             future.set_exception(error)
             future.exception()  # nobody may wait for it
+            # Its error has this frame: a cycle, which would keep the body for a while.
+            del future
             raise
         finally:
             del self._running[key]
@@ -271,8 +275,8 @@ class EventIntake(Generic[AnswerType]):
                 WHERE origin = $origin AND ingested_at >= make_timestamptz($since)"""
             present = set(self._lake.sql(query, {"origin": _HTTP, "since": since}).fetchall())
             lines = [line for line in lines if line not in present]
-        if lines:
-            self._lake.quarantine(lines)
+        for start in range(0, len(lines), _QUARANTINED):
+            self._lake.quarantine(lines[start : start + _QUARANTINED])
 
 
 def _key_of(identity: tuple[str, ...], body: bytes) -> bytes:

@@ -16,7 +16,7 @@ class ServerLimits:
     document_bytes: int = 8 << 20
     """A body that has to be parsed as a whole: in memory it takes up to thirty times as much."""
     document_records: int = 500_000
-    """Objects in such a body."""
+    """Records in such a body, and lines of JSON lines that are no events."""
     header_seconds: float = 20.0
     """How long a client may take to send the head of a request; then its connection is closed."""
     waiting_bytes: int = 64 << 20

@@ -79,7 +79,8 @@ def _object_or_error(line: bytes) -> JsonObject | InvalidEvent | None:
     try:
         return parse_line(line)
     except InvalidEvent as error:
-        return error
+        # Without the frames that it was raised in, of which each takes a kilobyte.
+        return InvalidEvent(error.reason)
 
 
 def parse_value(encoded: bytes) -> Any:

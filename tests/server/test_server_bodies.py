@@ -164,6 +164,26 @@ def test_huge_bodies_together_take_bounded_memory(tmp_path: Path) -> None:
     assert [statuses[place] for place in range(len(bodies))] == [body[2] for body in bodies]
 
 
+def test_many_short_records_take_bounded_memory(tmp_path: Path) -> None:
+    """A record of two bytes, and a line that is no event, take hundreds of them until stored."""
+    need_module("uvicorn")
+    count = 1 << 20
+    zeros = b"[" + b"0," * count + b"0]"
+    logs = b"\x0a\x85\x80\x80\x01\x12\x80\x80\x80\x01" + b"\x12\x00" * count
+    bodies: list[tuple[str, bytes, str, int]] = [
+        ("/ingest", b"0\n" * count, "", 413),
+        ("/ingest", b"oops\n" * 100_000, "", 400),
+        ("/ingest", zeros, "", 413),
+        ("/_bulk", b"x\n" * count, "application/x-ndjson", 413),
+        ("/v1/logs", logs, "application/x-protobuf", 413),
+    ]
+    with serving(tmp_path / "lake") as server:
+        for path, body, media_type, status in bodies:
+            reply = server.ask(path, body, {"content-type": media_type}, timeout=90)
+            assert reply.status == status, path
+        assert server.peak() < MEMORY_MAX
+
+
 def test_a_body_without_end_is_refused(server: HttpLake) -> None:
     with closing(socket.create_connection(("127.0.0.1", server.port))) as connection:
         head = "POST /ingest HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"

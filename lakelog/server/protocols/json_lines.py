@@ -10,13 +10,21 @@ import base64
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from urllib.parse import unquote
 
 from lakelog import formats
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.formats import EventMembers
-from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused, arrivals_of, joined
+from lakelog.server.arrivals import (
+    Arrivals,
+    RecordReader,
+    RequestRefused,
+    arrivals_of,
+    joined,
+    require_few,
+)
 from lakelog.server.bodies import require_parsable
 from lakelog.server.limits import ServerLimits
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest, counts
@@ -24,7 +32,8 @@ from lakelog.values import parse_lines, parse_value
 
 _HEAD = 4096
 """Bytes that tell lines from a document."""
-_SLICE = 4 << 20
+_SLICE, _PARSED = 4 << 20, 10_000
+"""Bytes that are encoded together; lines that are parsed together, whose errors are large."""
 _STRUCTURED = "application/cloudevents+json"
 
 
@@ -43,10 +52,13 @@ class JsonIngest(IngestProtocol):
         if not body.strip():
             raise RequestRefused(400, "the body is empty: send one JSON object a line")
         source = request.path.get("source")
-        slices, line_count = list[tuple[int, Arrivals]](), 0
+        slices, line_count, reject_count = list[tuple[int, Arrivals]](), 0, 0
         for lines in _slices(body):
             is_all = len(lines) == len(body)
-            slices.append((line_count, _of_slice(lines, source, is_all=is_all)))
+            arrivals = _of_slice(lines, source, is_all=is_all)
+            reject_count += len(arrivals.rejects)
+            require_few(reject_count)
+            slices.append((line_count, arrivals))
             line_count += lines.count(b"\n")
         return joined(slices)
 
@@ -99,10 +111,14 @@ def _plain(body: bytes, source: str | None) -> EncodedBatch | None:
 
 
 def _of_lines(body: bytes, source: str | None) -> tuple[Arrivals, bool]:
-    """The events of JSON lines, and lines that are none; whether any is an object."""
+    """The events of JSON lines, and lines that are none; whether any is an object. Raises
+    RequestRefused."""
+    require_few(body.count(b"\n"))
     lines, reader, has_objects = body.split(b"\n"), RecordReader(), False
     event_of = formats.FORMATS.reader_of(body[:_HEAD])
-    for number, (line, value) in enumerate(zip(lines, parse_lines(lines), strict=True)):
+    starts = range(0, len(lines), _PARSED)
+    values = chain.from_iterable(parse_lines(lines[start : start + _PARSED]) for start in starts)
+    for number, (line, value) in enumerate(zip(lines, values, strict=True)):
         if isinstance(value, dict):
             reader.accept(number, line, _sourced(event_of(value), source))
             has_objects = True
@@ -112,10 +128,13 @@ def _of_lines(body: bytes, source: str | None) -> tuple[Arrivals, bool]:
 
 
 def _of_document(body: bytes, source: str | None) -> Arrivals | None:
-    """The events of a whole JSON document, such as an array; None if it is none."""
+    """The events of a whole JSON document, such as an array; None if it is none. Raises
+    RequestRefused."""
     try:
         # Parsed here: the format takes a piece of a document, too, which in a body was cut.
-        events = formats.FORMATS.DOCUMENTS.specialize(body).events_of(parse_value(body))
+        value = parse_value(body)
+        require_few(len(value) if isinstance(value, list) else 1)
+        events = formats.FORMATS.DOCUMENTS.specialize(body).events_of(value)
     except InvalidEvent:
         return None
     return arrivals_of([_sourced(event, source) for event in events])

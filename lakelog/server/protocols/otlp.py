@@ -15,7 +15,7 @@ from typing import Any
 from lakelog import formats
 from lakelog.errors import InvalidEvent, MissingPackage
 from lakelog.runtime.lazy import Lazy
-from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
+from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of, require_few
 from lakelog.server.protocols.otlp_logs import NotPlain, encoded_logs, request_class
 from lakelog.server.protocols.protocol import (
     JSON,
@@ -120,12 +120,14 @@ def _of_protobuf(signal: str, body: bytes) -> Arrivals:
 
 
 def _object(message: Any) -> JsonObject:
-    """A message as the object that OTLP's JSON has for it: ids are hex, 64-bit numbers text."""
+    """A message as the object that OTLP's JSON has for it: ids are hex, 64-bit numbers text. Raises
+    RequestRefused."""
     members: JsonObject = {}
     for field, value in message.ListFields():
         name = field.json_name
         # Descriptors say it in other words with each version, their values do not.
         if isinstance(value, MutableSequence):
+            require_few(len(value))
             convert = _scalar(field)
             members[name] = [convert(item) for item in value]
         else:
