@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from lakelog import database, document
 from lakelog.appends import StreamLock
-from lakelog.disk import File, Folder
+from lakelog.disk import File
 from lakelog.erased import Refusal, sweep
 from lakelog.errors import AlreadyExists, TransferRefused, UnknownRef
 from lakelog.keys import KeyRing
 from lakelog.lake import Lake
 from lakelog.manifest import Manifest
 from lakelog.moves import Change, publish
-from lakelog.refs import Head, Move
+from lakelog.refs import Head, Move, Tag
 from lakelog.remotes import carry, encryption, known
 from lakelog.remotes.ancestry import (
     Exchange,
@@ -227,25 +227,25 @@ class _Fetch(Exchange):
             if remote_tag is None or "/" in name or name in self._store.refs.all_branches():
                 continue
             tag, data = remote_tag
-            path = self._store.paths.tag(name)
-            if File(path).exists():
-                is_same = self._store.refs.tag(name).snapshot == tag.snapshot
-                self._result.refs[name] = "up to date" if is_same else "kept"
-                if is_same:
-                    self._signatures(name, tag.snapshot)
-                continue
+            label = self._result.refs[name] = self._tag(name, tag, data)
+            if label != "kept":
+                self._signatures(name, tag.snapshot)
+
+    def _tag(self, name: str, tag: Tag, data: bytes) -> str:
+        """Receive a tag with its objects unless its name is taken here; what is said of it."""
+        if not File(self._store.paths.tag(name)).exists():
             objects = self._receive(tag.snapshot, tag.carried)
             # The text that the tag carries is of the state before the erasure, and must not come
             # back.
             if self._store.erased.holds(tag.snapshot):
                 data = document.split(data)[0]  # here another manifest is read in its place
-            if not self._result.dry_run:
-                # The tag and its objects in one hold of gc: else it might name what is gone.
-                with self._held(objects):
-                    File(path).create(data)
-                    Folder(self._store.paths.tags).sync()
-            self._signatures(name, tag.snapshot)
-            self._result.refs[name] = "new"
+            if self._result.dry_run:
+                return "new"
+            # The tag and its objects in one hold of gc: else it might name what is gone.
+            with self._held(objects):
+                if known.take_tag(self._store, name, data):
+                    return "new"
+        return "up to date" if self._store.refs.tag(name).snapshot == tag.snapshot else "kept"
 
     def pull(self, lake: Lake, otherwise: str) -> None:
         """Fetch the lake's branch and go to its state; where both have events of their own, what is

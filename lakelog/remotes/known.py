@@ -227,6 +227,17 @@ def remove(store: Store, name: str) -> None:
     Folder(store.paths.remotes).sync()
 
 
+def take_tag(store: Store, name: str, data: bytes) -> bool:
+    """Make a tag of a remote one of the lake; False if its name was taken meanwhile, as by another
+    fetch."""
+    try:
+        File(store.paths.tag(name)).create(data)
+    except FileExistsError:
+        return False
+    Folder(store.paths.tags).sync()
+    return True
+
+
 def track(store: Store, remote: str, branch: str, snapshot: str, carried: bytes = b"") -> None:
     """Make the tag of a remote's branch name a state, whose objects are here; `carried` is that of
     a manifest which no ref carries yet."""

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from lakelog import history
 from lakelog.errors import Diverged, TransferRefused, Unreachable
 from lakelog.history.thinning import KEEP_MOVES
 from lakelog.maintain import gc as collecting
+from lakelog.remotes import carry, known, pushes
 from lakelog.remotes import fetches as fetching
-from lakelog.remotes import known, pushes
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.remote import Pace
 from tests.support.lakes import opened
@@ -67,6 +68,32 @@ class TestDirectory(RemoteSuite, RemoteVolumeSuite):
                 assert there.stream("s").version == 0
                 there.append({"type": "add", "subject": "s"}, expect={"s": 0})
                 assert [event["type"] for event in there.stream("s")] == ["add"]
+
+    @pytest.mark.parametrize("label", ["up to date", "kept"])
+    def test_concurrent_fetches_of_a_tag_end_well(
+        self, path: str, url: str, home: Path, monkeypatch: pytest.MonkeyPatch, label: str
+    ) -> None:
+        """As one of a timer beside a pull; a person may also give the name to another state."""
+        push(path)
+        clone = cloned(url, home / "clone")
+        with opened(path) as here:
+            here.tag("new")
+        push(path, "new")
+        real = carry.download
+
+        def late(*words: Any) -> None:
+            monkeypatch.setattr(carry, "download", real)
+            if label == "kept":
+                add(clone, "another")
+                with opened(clone) as there:
+                    there.tag("new")
+            else:
+                pull(clone)
+            real(*words)
+
+        monkeypatch.setattr(carry, "download", late)
+        with opened(clone) as there:
+            assert fetching.fetch(there, "origin").refs["new"] == label
 
     def test_maintenance_at_the_remote_is_no_divergence(self, path: str, url: str) -> None:
         push(path)
