@@ -363,5 +363,5 @@ def test_what_was_derived_is_deleted(tmp_path: Path) -> None:
         answer.write_bytes(b"an answer with " + ADA.encode())
     with lakelog.open(tmp_path / "lake") as lake:
         assert lake.erase(subject=ADA, why="asked").is_done
-    assert [path for path in cache.rglob("*") if path.name in old] == []
+    assert [path for path in cache.rglob("*") if path.name[:64] in old] == []
     assert not [answer for answer in answers if answer.exists()]
