@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import lakelog
 from tests.support.requirements import need_module
 from tests.support.tree import ROOT, sources
@@ -143,6 +145,28 @@ def test_rows_are_written_without_pandas(tmp_path: Path) -> None:
         f"import lakelog; lake = lakelog.open({path!r}); assert lake.tail(1)[0]['type'] == 'PING'"
     )
     assert "pandas" not in loaded_after(code)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "2026-11-29 10:00:00 ERROR no\n  at a line that goes on\n",
+        "2026-11-29T10:00:00Z stdout F a line\n2026-11-29T10:00:01Z stdout P half\n",
+        '{"log":"a line\\n","stream":"stderr","time":"2026-11-29T10:00:00Z"}\n',
+        'time,type,message\n2026-11-29,a,"two\nlines"\n',
+        '[\n{"type":"a"},\n{"type":"b"}\n]\n',
+    ],
+    ids=["text", "cri", "docker", "csv", "document"],
+)
+def test_logs_are_read_shown_and_exported_without_pandas(tmp_path: Path, lines: str) -> None:
+    """Though it is installed: half a second, and 40 MB of each process that follows a log."""
+    (tmp_path / "app.log").write_text(lines)
+    assert "pandas" not in loaded_after(
+        f"import lakelog; lake = lakelog.open({str(tmp_path / 'lake')!r})\n"
+        f"assert lake.ingest({str(tmp_path / 'app.log')!r}).events\n"
+        "lake.append({'type': 'PING'}); lake.view('reliability')\n"
+        f"lake.export('events', {str(tmp_path / 'events.parquet')!r})"
+    )
 
 
 def test_live_events_are_read_without_pandas(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ an application of the same name loses nothing. They are events like all others i
 
 from __future__ import annotations
 
+from lakelog import arrays
 from lakelog.event.types import Event
 from lakelog.libraries import pa, pc
 
@@ -31,7 +32,7 @@ class BookkeepingEvent:
     @classmethod
     def without(cls, events: pa.RecordBatch) -> pa.RecordBatch:
         """Return the events for which IS_DATA holds."""
-        is_own = pc.equal(events["source"], cls.SOURCE)
+        is_own = pc.equal(events["source"], arrays.texts([cls.SOURCE])[0])
         if not pc.any(is_own).as_py():  # nearly every batch
             return events
         types = events["type"]

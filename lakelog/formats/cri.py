@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from lakelog import arrays
 from lakelog.formats import container_levels, pattern
 from lakelog.formats.format import EventMembers, Format, Heads, Traits, open_after
 from lakelog.formats.pattern import MESSAGE, Pattern
@@ -63,12 +64,12 @@ class ContainerLog(Format):
     def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
         """A mask of the lines that begin a record, and whether the last record is open."""
         count = len(lines)
-        is_partial = np.asarray(pc.match_substring_regex(lines, "^[^ ]+ std(?:out|err) P"))
+        is_partial = arrays.truths(pc.match_substring_regex(lines, "^[^ ]+ std(?:out|err) P"))
         if not is_partial.any():
             return np.ones(count, dtype=bool), False
         # stdout and stderr of a container are interleaved, each with partial lines of its own.
         streams = tuple(
-            np.asarray(pc.match_substring_regex(lines, f"^[^ ]+ {stream} "))
+            arrays.truths(pc.match_substring_regex(lines, f"^[^ ]+ {stream} "))
             for stream in ("stdout", "stderr")
         )
         is_open = open_after(is_partial, streams)

@@ -22,6 +22,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from lakelog import arrays
 from lakelog.errors import InvalidEvent
 from lakelog.event import Severity, assigned_columns
 from lakelog.formats import columns, leading_times
@@ -179,10 +180,10 @@ class DelimitedFormat(Format):
     def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
         """A mask of the lines that begin a record, and whether the last record is open."""
         is_head = np.ones(len(lines), dtype=bool)
-        opening = np.flatnonzero(pc.invert(pc.match_substring_regex(lines, self._whole)))
+        opening = np.flatnonzero(~arrays.truths(pc.match_substring_regex(lines, self._whole)))
         if not len(opening):
             return is_head, False
-        quotes = np.asarray(pc.count_substring(lines, '"'))
+        quotes = arrays.numbers(pc.count_substring(lines, '"').cast("int64"))
         odd, end = np.flatnonzero(quotes % 2), 0
         for index in opening.tolist():
             if index < end or not quotes[index] % 2:

@@ -8,6 +8,7 @@ in `data`.
 
 from __future__ import annotations
 
+from lakelog import arrays
 from lakelog.errors import InvalidEvent
 from lakelog.formats import container_levels
 from lakelog.formats.dialect import Dialect
@@ -45,11 +46,11 @@ SELECT * REPLACE (CASE WHEN ends_with(message, chr(10)) THEN message[:-2] ELSE m
 
     def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
         """A mask of the lines that begin a record: those before which no line is incomplete."""
-        open_ = np.array(pc.match_substring_regex(lines, _LINE))
-        open_ &= ~np.array(pc.match_substring_regex(lines, _ENDED))
+        open_ = arrays.truths(pc.match_substring_regex(lines, _LINE))
+        open_ &= ~arrays.truths(pc.match_substring_regex(lines, _ENDED))
         if not open_.any():
             return np.ones(len(open_), dtype=bool), None
-        errors = np.array(pc.match_substring(lines, '"stream":"stderr"'))
+        errors = arrays.truths(pc.match_substring(lines, '"stream":"stderr"'))
         return np.append(True, ~open_after(open_, (errors, ~errors))[:-1]), None
 
     def complete(self, record: bytes) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from lakelog import arrays
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.formats import dialects, jsonl, lakelog_json, sqltext
@@ -122,9 +123,9 @@ FROM decided WHERE (position >> {_SHIFT}) IN (SELECT position FROM whole)"""
 
     def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
         """A mask of the lines that begin a record; an opening bracket is part of the first one."""
-        begins = np.array(pc.match_substring_regex(lines, self.traits.begins))
+        begins = arrays.truths(pc.match_substring_regex(lines, self.traits.begins))
         if self.indent is not None:
-            starts_document = np.array(pc.match_substring_regex(lines, _OPENED))
+            starts_document = arrays.truths(pc.match_substring_regex(lines, _OPENED))
             begins[1:] &= ~starts_document[:-1]
         return begins, None
 

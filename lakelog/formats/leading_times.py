@@ -260,8 +260,8 @@ def _zone(groups: Mapping[str, str | None]) -> str:
 def _where(lines: Any, fits: Any, *, indented: bool = True) -> Any:
     # What begins with a date and a clock has a time, or one that cannot be read: most lines that
     # have one at all are decided at once.
-    sure = np.asarray(pc.match_substring_regex(lines, _SURE))
-    maybe = np.flatnonzero(np.asarray(pc.match_substring_regex(lines, _MAYBE)) & ~sure)
+    sure = arrays.truths(pc.match_substring_regex(lines, _SURE))
+    maybe = np.flatnonzero(arrays.truths(pc.match_substring_regex(lines, _MAYBE)) & ~sure)
     candidates = lines.take(arrays.integers(maybe)).cast(pa.large_binary())
     heads = pc.binary_slice(candidates, 0, 4 * HEAD).to_pylist()
     indexes = [

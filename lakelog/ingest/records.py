@@ -148,16 +148,16 @@ def _first(chunk: Chunk, form: Format) -> tuple[np.ndarray, bool | None]:
         array = _searchable(chunk)
         if form.traits.by_line and b"\x1b" in chunk.text:
             array = LineEncoding.uncoloured(array)
-        is_head = np.array(pc.match_substring_regex(array, form.traits.begins))
+        is_head = arrays.truths(pc.match_substring_regex(array, form.traits.begins))
         # A line with a time of its own belongs to no other, though the format does not read it.
         undecided = np.flatnonzero(~is_head) if form.traits.by_line else is_head[:0]
         if len(undecided):
             undecided = undecided[LeadingTime.beginning(array.take(arrays.integers(undecided)))]
             is_head[undecided] = True
         if form.traits.continues:
-            is_head &= ~np.asarray(pc.match_substring_regex(array, form.traits.continues))
+            is_head &= ~arrays.truths(pc.match_substring_regex(array, form.traits.continues))
         if form.traits.leads:
-            leads = np.asarray(pc.match_substring_regex(array, form.traits.leads))
+            leads = arrays.truths(pc.match_substring_regex(array, form.traits.leads))
             is_head[1:] &= ~leads[:-1]
     is_head[files] = True
     return is_head, is_open
@@ -229,6 +229,6 @@ def _joined(data: bytes, starts: np.ndarray, heads: np.ndarray, whole: bool) -> 
     bounds[::2], bounds[1::2] = places, starts[heads + 1]
     buffers = [None, pa.py_buffer(bounds), pa.py_buffer(data)]
     halves = pa.Array.from_buffers(pa.large_string(), 2 * len(heads), buffers)
-    even = pa.array(np.arange(0, 2 * len(heads), 2))
-    odd = pa.array(np.arange(1, 2 * len(heads), 2))
+    even = arrays.integers(np.arange(0, 2 * len(heads), 2))
+    odd = arrays.integers(np.arange(1, 2 * len(heads), 2))
     return Records(halves.take(even), halves.take(odd), places, int(places[-1]))

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog import arrays
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.event import EVENT_COLUMNS
@@ -361,7 +362,7 @@ class Projector:
             return f"FROM {shared.table.name}"
         rows = tail.slice(start)
         # As a sealer would number them, so that the merged state stays right once they are sealed.
-        seq = pa.array(np.arange(start, tail.num_rows, dtype=np.int64) + next_seq)
+        seq = arrays.integers(np.arange(start, tail.num_rows, dtype=np.int64) + next_seq)
         cursor.register("lakelog_tail_rows", rows.append_column("seq", seq))
         columns = ", ".join((*EVENT_COLUMNS, "seq"))
         place = f"{TIME} + {next_seq} + {TailRows.ORDER} AS place"
