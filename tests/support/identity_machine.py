@@ -51,6 +51,7 @@ class History:
         self.values = self.files = self.messages = 0
         self.log: list[str] = []
         self._left, self._then = 0, self._nothing
+        self._outer: list[int] = []
         self._is_dead, self._created = False, set[int]()
         seam.install(patch, self._hook)
 
@@ -93,9 +94,13 @@ class History:
 
     # --- operations -------------------------------------------------------------------------------
 
-    def _events(self) -> list[dict[str, Any]]:
-        events = []
-        for number in self.dice.sample(range(IDS), self.dice.randrange(1, 4)):
+    def _events(self, depth: int) -> list[dict[str, Any]]:
+        """Some events; what comes in the middle of others mostly has their ids."""
+        numbers = self.dice.sample(range(IDS), self.dice.randrange(1, 4))
+        if depth and self.dice.random() < 0.8:
+            numbers = self._outer
+        self._outer, events = numbers, []
+        for number in numbers:
             self.values += 1
             event = {"type": "A", "source": "s", "id": f"i{number}", "data": {"v": self.values}}
             events.append(event)
@@ -169,7 +174,7 @@ class History:
     def _step(self, which: int, depth: int) -> None:
         """One operation, with others in the middle of it, or killed there."""
         lake = self.lake(which)
-        events = self._events()
+        events = self._events(depth)
         entrances: list[Callable[[], object]] = [
             lambda: self.append(which, events),
             lambda: self.ingest(which, events),
