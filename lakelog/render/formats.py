@@ -276,13 +276,11 @@ class TextLineEncoder:
 
 
 def _json(result: QueryResult) -> Iterator[bytes]:
-    record = records(result.columns, result.nested)
     # A comma before each but the first: nobody knows which row is the last.
     mark = b"[\n"
-    for batch in result.batches:
-        for row in batch:
-            yield mark + dumps(record(row))
-            mark = b",\n"
+    for lines in filter(None, _lines(result, "ndjson")):
+        yield mark + bytes(lines)[:-1].replace(b"\n", b",\n")
+        mark = b",\n"
     yield b"[]\n" if mark == b"[\n" else b"\n]\n"
 
 

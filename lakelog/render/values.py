@@ -101,7 +101,13 @@ def payload(value: object) -> Any:
             json.loads(value, parse_constant=_refuse, parse_int=str)
         except (ValueError, RecursionError):
             return value
-    return orjson.Fragment(value)
+    return orjson.Fragment(one_line(value))
+
+
+def one_line(json_text: str) -> str:
+    """Return JSON text without line ends, which stand only between its tokens: they would end a
+    line of NDJSON."""
+    return json_text.replace("\n", " ").replace("\r", " ")
 
 
 def records(columns: list[str], nested: Iterable[int]) -> Callable[[ValueRow], JsonObject]:

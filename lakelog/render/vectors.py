@@ -17,7 +17,7 @@ import orjson
 
 from lakelog import arrays
 from lakelog.libraries import np, pa, pc
-from lakelog.render.values import ValueRow, dumps, payload, text
+from lakelog.render.values import ValueRow, dumps, one_line, payload, text
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ def _nested_text(value: object) -> str:
     if isinstance(value, str):
         try:
             orjson.loads(value)
-            return value
+            return one_line(value)
         except orjson.JSONDecodeError:
             pass
     return dumps(payload(value)).decode()

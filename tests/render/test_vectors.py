@@ -100,12 +100,18 @@ def almost_json(draw: st.DrawFn) -> str:
 @example(
     ["[1.]", "[.5]", "[+1]", "[1e]", '["\\x41"]', "['a']", "{a:1}", "[1 2]", "{} {}", "", " 1"]
 )
+@example(['{"a":\n1}', "[\r\n1,\r\n2]\n", '{\n"long": "' + "x" * 5_000 + '"}', "no\nJSON"])
 @example(["\ufeff{}", '["\\ud83d\\ude00"]', '["\\ud83d"]', "[" * 9_999, "1" * 9_999, '["\x00"]'])
 def test_only_json_is_written_as_it_is(texts: list[str]) -> None:
-    """Payload text that is JSON is spliced as it is, all else becomes a JSON string."""
+    """Payload text that is JSON is spliced without its line ends, all else becomes a JSON string;
+    each row is one line, and an array of the same rows has these lines."""
     batch = pa.record_batch([pa.array(texts)], ["data"])
     fast = b"".join(QueryResult(["data"], [ColumnBatch(batch)], (0,)).encode("ndjson"))
-    assert fast == b"".join(QueryResult(["data"], [[[t] for t in texts]], (0,)).encode("ndjson"))
+    rows = QueryResult(["data"], [[[t] for t in texts]], (0,))
+    assert fast == b"".join(rows.encode("ndjson"))
+    assert fast.count(b"\n") == len(texts)
+    array = b"".join(QueryResult(["data"], [ColumnBatch(batch)], (0,)).encode("json"))
+    assert array == b"[\n" + fast[:-1].replace(b"\n", b",\n") + b"\n]\n"
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
