@@ -22,10 +22,11 @@ with lakelog.open(path, create=False) as lake:
             lake.append(event, expect={name: known.get(name, 0)})
         except WrongVersion as error:
             known[name] = error.actual
-            print("lost", name, error.expected, error.actual, flush=True)
+            print(f"lost {name} {error.expected} {error.actual}\\n", end="", flush=True)
         else:
             known[name] = known.get(name, 0) + 1
-            print("won", name, known[name], number, flush=True)
+            # One write: where output is not buffered, a kill would leave a part of the line.
+            print(f"won {name} {known[name]} {number}\\n", end="", flush=True)
 """
 
 
