@@ -202,6 +202,8 @@ def test_a_signal_leaves_the_terminal_as_it_was(number: signal.Signals, tmp_path
         stdout=follower,
         stderr=follower,
         env=environment(LANG="C.UTF-8"),
+        # Who runs the tests may ignore it, as nohup does, and then so does the program.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:
         screen = _Screen(leader)
         screen.wait("hello")
