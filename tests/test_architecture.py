@@ -177,12 +177,12 @@ ORDER = {
     "containers": "staged_containers container_snapshots",
     "oos": """ai_functions download log_state oos_feed oos_views database_sync podcasts oos_demo
         redis""",
-    "cli": """exits options render app arguments keys rounds input_formats stdin_lines sample shell
-        connect write serve definitions ingest audit backups recent consume watch tail trace
-        stream search anomalies patterns forecast decisions predict replay top subscriptions
-        alerts query views export sync signatures train stats schema dedupe deploy remotes state
-        machine omega oos events follow history rewind refs policy maintenance shared erase seal
-        doctor setup completion demo""",
+    "cli": """exits signals options render app arguments keys rounds input_formats
+        stdin_lines sample shell connect write serve definitions ingest audit backups recent
+        consume watch tail trace stream search anomalies patterns forecast decisions predict
+        replay top subscriptions alerts query views export sync signatures train stats
+        schema dedupe deploy remotes state machine omega oos events follow history rewind
+        refs policy maintenance shared erase seal doctor setup completion demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "objects complete magics live",

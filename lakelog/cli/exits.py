@@ -12,18 +12,14 @@ A reader that closed our pipe had what it wanted: that is 0. LAKELOG_DEBUG=1 sho
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import os
 import re
-import select
-import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -74,10 +70,6 @@ CODES: dict[type[BaseException], int] = {
 }
 """The code of an error is that of the first class here which it belongs to."""
 
-_GRACE_MS = 5_000
-_OVER = b"\0"
-
-
 _DISK_WORDS = {
     errno.ENOSPC: "the disk is full: free space and run it again; nothing acknowledged is lost",
     errno.EDQUOT: "the disk quota is used up: free space and run it again;"
@@ -127,44 +119,6 @@ def guard(run: Callable[[], object]) -> int:
         except (OSError, ValueError, AttributeError):  # full, or closed
             _drop_stdout()
         return code
-
-
-@contextlib.contextmanager
-def ended_by_interrupt() -> Iterator[None]:
-    """End the process a few seconds after Ctrl-C, or where it is pressed again, whatever the verb
-    waits for: a request to a remote that stands still hears nothing. What the verb changes is then
-    as after a kill."""
-    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not is_default or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)  # as set_wakeup_fd wants it
-    watch = threading.Thread(target=_end_late, args=(reading,), daemon=True)
-    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    watch.start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-        os.write(writing, _OVER)
-        watch.join()
-        os.close(writing)
-        os.close(reading)
-
-
-def _end_late(reading: int) -> None:
-    poll, presses = select.poll(), 0
-    poll.register(reading, select.POLLIN)
-    while presses < 2 and poll.poll(_GRACE_MS if presses else None):
-        signals = os.read(reading, 64)
-        presses += signals.count(signal.SIGINT)
-        # Behind a second Ctrl-C it says only that the verb was interrupted in what it cleaned up,
-        # and threads that Python would wait for may go on.
-        if _OVER in signals and presses < 2:
-            return
-    click.echo("lakelog: interrupted", err=True)
-    os._exit(INTERRUPTED)
 
 
 def exit_if(reason: object, code: int) -> None:

@@ -14,6 +14,7 @@ from lakelog.cli.app import App, complete_ref, completing, verb
 from lakelog.cli.options import YES, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_done
 from lakelog.cli.render.terminal import confirm, many, size
+from lakelog.cli.signals import ended_by_interrupt
 from lakelog.errors import DamagedRef
 from lakelog.lake import Lake
 from lakelog.remotes import Transfer
@@ -27,7 +28,7 @@ complete_remote = completing(lambda lake: lake.store.remote_names())
 
 
 @verb()
-@exits.ended_by_interrupt()
+@ended_by_interrupt()
 def remote(
     app: App,
     action: str = argument(type=click.Choice(["add", "list", "check", "prune", "remove"])),
@@ -83,7 +84,7 @@ def remote(
 
 
 @verb()
-@exits.ended_by_interrupt()
+@ended_by_interrupt()
 def push(
     app: App,
     name: str | None = argument("[REMOTE]", shell_complete=complete_remote),
@@ -131,7 +132,7 @@ def push(
 
 
 @verb()
-@exits.ended_by_interrupt()
+@ended_by_interrupt()
 def pull(
     app: App,
     name: str | None = argument("[REMOTE]", shell_complete=complete_remote),
@@ -160,6 +161,7 @@ def pull(
         return
     with app.open() as lake:
         remote_name = travel.load(lake.store, name).name
+        # Before the first byte comes: nobody should wait an hour for a question.
         if force and not dry_run and not confirm(f"drop what {remote_name} lacks?", yes):
             raise click.Abort
         with app.progress("pulling", "bytes") as progress:
@@ -170,7 +172,7 @@ def pull(
 
 
 @verb(hidden=True)
-@exits.ended_by_interrupt()
+@ended_by_interrupt()
 def fetch(
     app: App,
     name: str | None = argument("[REMOTE]", shell_complete=complete_remote),
@@ -189,7 +191,7 @@ def _fetch(app: App, name: str | None, dry_run: bool, target: OutputTarget) -> N
 
 
 @verb()
-@exits.ended_by_interrupt()
+@ended_by_interrupt()
 def clone(
     app: App,
     url: str = argument(),

@@ -17,6 +17,7 @@ from lakelog.cli.keys import new_ring
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many
+from lakelog.cli.signals import ended_by_interrupt
 from lakelog.disk import Folder
 from lakelog.errors import InvalidKey, InvalidSetting, Unreachable
 from lakelog.lake import Lake
@@ -28,7 +29,7 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 @verb()
-@exits.ended_by_interrupt()
+@ended_by_interrupt()
 def attach(
     app: App,
     url: str = argument(),
@@ -90,7 +91,7 @@ class ExchangeRound:
 
 
 @verb()
-@exits.ended_by_interrupt()
+@ended_by_interrupt()
 def exchange(
     app: App,
     every: float | None = option(

@@ -1,25 +1,20 @@
-"""Waiting for the engine: Ctrl-C interrupts it at once, and seconds are counted on stderr.
-
-While the main thread is inside the engine, Python cannot run a signal handler, but it writes a byte
-to a pipe all the same. A second thread reads that pipe and interrupts the connection.
-"""
+"""Waiting for the engine: Ctrl-C interrupts it at once, and seconds are counted on stderr."""
 
 from __future__ import annotations
 
 import os
 import select
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lakelog.cli.render.terminal import ProgressLine
+from lakelog.cli.signals import END, listening
 from lakelog.engine.messages import EngineMessage
 
 _PAUSE_MS = 200
 _SILENT_S = 2.0
-_END = b"\0"
 
 
 class QueryMonitor:
@@ -31,7 +26,7 @@ class QueryMonitor:
     def __init__(self, interrupt: Callable[[], None], progress: ProgressLine) -> None:
         self._interrupt, self._progress = interrupt, progress
         self._counts, self.rows = True, 0
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._listening = listening(self._watch)
 
     def over(self, batches: Iterable[Sequence[object]]) -> Iterator[Sequence[Any]]:
         """Yield batches of rows, count them in `rows`, and stop the progress line at the first."""
@@ -46,35 +41,21 @@ class QueryMonitor:
             self._progress.__exit__()
 
     def __enter__(self) -> QueryMonitor:
-        self._pipe, self._writing = os.pipe()
-        # The signal handler of CPython writes to it and must never wait; set_wakeup_fd refuses a
-        # blocking one.
-        os.set_blocking(self._writing, False)
-        self._is_main = threading.current_thread() is threading.main_thread()
-        if self._is_main:
-            self._before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        self._thread.start()
+        self._listening.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._is_main:
-            # Before the pipe is closed: a signal in between would be written to a descriptor that
-            # is used again.
-            signal.set_wakeup_fd(self._before)
-        os.write(self._writing, _END)
-        self._thread.join()
-        os.close(self._writing)
-        os.close(self._pipe)
+        self._listening.__exit__(None, None, None)
         self._be_quiet()
 
-    def _watch(self) -> None:
+    def _watch(self, reading: int) -> None:
         start, cancelled = time.monotonic(), False
         # poll and not select: select fails for descriptors from 1,024 on.
         poll = select.poll()
-        poll.register(self._pipe, select.POLLIN)
+        poll.register(reading, select.POLLIN)
         while True:
-            signals = os.read(self._pipe, 64) if poll.poll(_PAUSE_MS) else b""
-            if _END in signals:
+            signals = os.read(reading, 64) if poll.poll(_PAUSE_MS) else b""
+            if END in signals:
                 return
             cancelled = cancelled or signal.SIGINT in signals
             seconds = time.monotonic() - start
