@@ -79,12 +79,10 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
         # Before anything is announced: refusing must leave no file there.
         site.require_lake()
         _require_right(lake, site, grace)
-        with contextlib.ExitStack() as stack:
-            announcement = None
-            # Announced first, then looked: a push that comes later sees it and waits. Who only
-            # looks keeps no push waiting.
-            if not dry_run:
-                announcement = stack.enter_context(deleting(lake.store, connection))
+        # Announced first, then looked: a push that comes later sees it and waits. Who only looks
+        # keeps no push waiting.
+        announced = contextlib.nullcontext() if dry_run else deleting(lake.store, connection)
+        with announced as announcement:
             now_s = announcement.now_s if announcement else remotes.retrying(connection.now)
             result.waits = _wait(connection, now_s, grace)
             if announcement:

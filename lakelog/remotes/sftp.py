@@ -91,6 +91,8 @@ class SftpClient:
         assert self._process.stdin
         # A server that stops reading stops ssh, too: a write that blocked would have no end.
         os.set_blocking(self._process.stdin.fileno(), False)
+        self._room = select.poll()
+        self._room.register(self._process.stdin, select.POLLOUT)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[SftpReply]] = {}
         self._lock = threading.Lock()
@@ -345,11 +347,9 @@ class SftpClient:
             with self._lock:
                 view = memoryview(b"".join((*self._unsent, packet)))
                 self._unsent.clear()
-                poll = select.poll()
-                poll.register(self._process.stdin, select.POLLOUT)
                 # A pipe may take less than was offered.
                 while view and not self.is_lost:
-                    if not poll.poll(_ANSWER * 1000):
+                    if not self._room.poll(_ANSWER * 1000):
                         raise TimeoutError
                     view = view[os.write(self._process.stdin.fileno(), view) :]
         except (OSError, ValueError):

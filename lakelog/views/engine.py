@@ -113,6 +113,7 @@ class Projector:
     ) -> None:
         self._limits = limits or Limits()
         self._store = store
+        # By the memory of a task, as what is kept of all views grows with the values in the data.
         self._cells = self._limits.cells or store.settings.task_memory // _CELL_BYTES
         self._builder = LayerBuilder(database, self._limits.small)
         self._mapper = Mapper(store.paths, source, self._builder)
@@ -225,6 +226,7 @@ class Projector:
         cached_state = CachedState(StateNote.of(target.state))
         if base.state.note.content == cached_state.note.content:
             cached_state = base.state
+        # One that is noted already, too, where its pieces are not written, or too many to load.
         if (
             cached_state is not base.state
             or not cached_state.note.piece_files

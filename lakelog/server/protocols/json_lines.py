@@ -32,8 +32,10 @@ from lakelog.values import parse_lines, parse_value
 
 _HEAD = 4096
 """Bytes that tell lines from a document."""
-_SLICE, _PARSED = 4 << 20, 10_000
-"""Bytes that are encoded together; lines that are parsed together, whose errors are large."""
+_SLICE = 4 << 20
+"""Bytes that are encoded together."""
+_PARSED = 10_000
+"""Lines that are parsed together, as each that is no JSON has an error, which is large."""
 _STRUCTURED = "application/cloudevents+json"
 
 
