@@ -34,7 +34,7 @@ from lakelog.remotes import merge_rows
 from lakelog.remotes.ancestry import refusal
 from lakelog.remotes.carry import Merged
 from lakelog.remotes.known import MovePosition
-from lakelog.remotes.merge_rows import OwnRows, RowSieve, RowSpan, has_erasures
+from lakelog.remotes.merge_rows import OwnRows, QuarantineChange, RowSieve, RowSpan, has_erasures
 from lakelog.segments import rows_target
 from lakelog.store import Store
 
@@ -44,12 +44,10 @@ _HARMLESS = {"seal", "ingest", "compact", "maintain"}
 
 @dataclass(frozen=True)
 class _Joined:
-    """What brings ours to theirs, but for events: entries that remove something, records, and
-    segments of quarantined lines."""
+    """What brings our records to theirs, and removes those that we removed."""
 
     removals: tuple[Removal, ...]
     records: tuple[Record, ...]
-    quarantined: tuple[SegmentEntry, ...]
 
 
 class Merge:
@@ -128,8 +126,7 @@ class Merge:
         return Merged(self._theirs.totals.events - before - present_events, present_events)
 
     def _join(self, state: Manifest, ours: LiveEntries) -> _Joined:
-        """Return what joins our entries that are no events with theirs. Raises Diverged,
-        TransferRefused."""
+        """Return what joins our records with theirs. Raises Diverged, TransferRefused."""
         # Both sides are judged alike: an event that one removed would come back by the other.
         for place, present, live in (("here", state, ours), ("there", self._theirs, self._there)):
             reason = removed_since(self._store, self._base, present)
@@ -145,10 +142,8 @@ class Merge:
             raise self._refused(
                 f"the subscription {name!r} handled events here that would get other numbers"
             )
-        removals, quarantined = join_quarantine(self._shared, ours, self._there)
-        removals += [entry for entry in records if isinstance(entry, Removal)]
-        added = [entry for entry in records if isinstance(entry, Record)]
-        return _Joined(tuple(removals), tuple(added), tuple(quarantined))
+        removals = tuple(entry for entry in records if isinstance(entry, Removal))
+        return _Joined(removals, tuple(entry for entry in records if isinstance(entry, Record)))
 
     def _require_counted(self) -> None:
         """Refuse a state that contradicts itself."""
@@ -186,7 +181,11 @@ class Merge:
         ours, commit = live_entries(self._store, state), disk.random_hex()
         joined = self._join(state, ours)
         self._write(state, ours, commit)
-        retained, rewritten = self._quarantined(joined, ours, commit)
+        lines = self._sieve.quarantined(
+            quarantine_change(self._shared, ours),
+            quarantine_change(self._shared, self._there),
+            commit,
+        )
         counts, place = self._counts(state, self._found), self._place
         start, count = self._base.next_seq, self._span.count
         note = MergeNote(start, count, place.number, place.generation, place.snapshot)
@@ -194,23 +193,13 @@ class Merge:
         change = Change(
             "merge",
             note.message(self._name, counts.known),
-            entries=(*self._found.entries, *rewritten, *joined.records),
+            entries=(*self._found.entries, *lines.written, *joined.records),
             ids_add=self._runs(state, commit),
-            onto=_with(self._theirs, (*joined.removals, *retained)),
+            # Segments that are as they were, which no publish need look for.
+            onto=_with(self._theirs, (*joined.removals, *lines.removals, *lines.retained)),
             rewind=True,
         )
         return change, counts
-
-    def _quarantined(
-        self, joined: _Joined, ours: LiveEntries, commit: str
-    ) -> tuple[list[SegmentEntry], list[SegmentEntry]]:
-        """Return our segments of quarantined lines that are not there: those that are as they were,
-        which no publish need look for, and those that were written again."""
-        fresh = self._there.quarantine.keys() - self._shared.quarantine.keys()
-        remote_entries = [self._there.quarantine[key] for key in sorted(fresh)]
-        segments = self._sieve.quarantined(joined.quarantined, remote_entries, commit)
-        retained = [entry for entry in segments if entry.key in ours.quarantine]
-        return retained, [entry for entry in segments if entry.key not in ours.quarantine]
 
     def _runs(self, state: Manifest, commit: str) -> tuple[IdRun, ...]:
         """Write our identity keys that are not there."""
@@ -335,14 +324,13 @@ def subscription_beyond(entries: Iterable[Record | Removal], seq: int) -> str:
     return ""
 
 
-def join_quarantine(
-    base: LiveEntries, ours: LiveEntries, theirs: LiveEntries
-) -> tuple[list[Removal], list[SegmentEntry]]:
-    """Return what takes quarantined lines from theirs that we settled, and our new segments."""
-    settled = (base.quarantine.keys() - ours.quarantine.keys()) & theirs.quarantine.keys()
-    removals = [theirs.quarantine[key].tombstone() for key in sorted(settled)]
-    had = base.quarantine.keys() | theirs.quarantine.keys()
-    return removals, [entry for key, entry in ours.quarantine.items() if key not in had]
+def quarantine_change(base: LiveEntries, live: LiveEntries) -> QuarantineChange:
+    """Return the segments of quarantined lines that are no more there since a base, and the new."""
+    gone = sorted(base.quarantine.keys() - live.quarantine.keys())
+    added = sorted(live.quarantine.keys() - base.quarantine.keys())
+    return QuarantineChange(
+        [base.quarantine[key] for key in gone], [live.quarantine[key] for key in added]
+    )
 
 
 def _changed(base: dict[EntryKey, Record], records: dict[EntryKey, Record]) -> set[EntryKey]:

@@ -17,7 +17,7 @@ from lakelog import identities, protect
 from lakelog.appends import StreamSubject
 from lakelog.database import Connect
 from lakelog.disk import File
-from lakelog.entries import SegmentEntry
+from lakelog.entries import Removal, SegmentEntry
 from lakelog.erased import SubjectIndex
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.event import EVENT_COLUMNS
@@ -64,6 +64,24 @@ class OwnRows:
     events: int = 0
     keys: list[Any] = field(default_factory=list)
     entries: list[SegmentEntry] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class QuarantineChange:
+    """The segments of quarantined lines that a side no more has since a base, and its new ones."""
+
+    gone: list[SegmentEntry]
+    added: list[SegmentEntry]
+
+
+@dataclass
+class JoinedQuarantine:
+    """What joins our quarantined lines with theirs: what leaves theirs, our segments as they are,
+    and segments that were written for it."""
+
+    removals: list[Removal]
+    retained: list[SegmentEntry] = field(default_factory=list)
+    written: list[SegmentEntry] = field(default_factory=list)
 
 
 class RowSieve:
@@ -149,22 +167,32 @@ class RowSieve:
         return table
 
     def quarantined(
-        self, ours: Iterable[SegmentEntry], theirs: Iterable[SegmentEntry], commit: str
-    ) -> list[SegmentEntry]:
-        """Return our segments of quarantined lines that are not there, written again where only
-        some are. Raises TransferRefused, Damaged."""
-        segments = []
+        self, here: QuarantineChange, there: QuarantineChange, commit: str
+    ) -> JoinedQuarantine:
+        """Join quarantined lines: all that either side has, but those that the other settled.
+        Raises TransferRefused, Damaged."""
+        self._store.verified.require(here.added)
         with self._refusing():
-            known_places = self._places(theirs)
-        for entry in ours:
-            self._store.verified.require([entry])
+            new_there = self._places(there.added)
+            settled = self._places(_present(self._store, here.gone)) - self._places(here.added)
+            known = new_there | self._places(_present(self._store, there.gone))
+        gone_there = {entry.key for entry in there.gone}
+        joined = JoinedQuarantine(
+            [entry.tombstone() for entry in here.gone if entry.key not in gone_there]
+        )
+        # A segment may be settled in part on both sides, so that each wrote its lines that stay.
+        theirs = there.added if settled else []
+        for entry, is_ours in (*((e, True) for e in here.added), *((e, False) for e in theirs)):
             table = Segment(self._store.paths, entry.key).read()
-            is_new = [place not in known_places for place in _places(table)]
-            if all(is_new):
-                segments.append(entry)
-            elif any(is_new):
-                segments.append(self._rewritten(table.filter(pa.array(is_new)), commit))
-        return segments
+            stays = [place not in (known if is_ours else settled) for place in _places(table)]
+            if not all(stays):
+                if not is_ours:
+                    joined.removals.append(entry.tombstone())
+                if any(stays):
+                    joined.written.append(self._rewritten(table.filter(pa.array(stays)), commit))
+            elif is_ours:
+                joined.retained.append(entry)
+        return joined
 
     def _rewritten(self, lines: pa.Table, commit: str) -> SegmentEntry:
         paths = self._store.paths
@@ -202,6 +230,12 @@ class RowSieve:
                 f"{self._url}: its rows cannot be read: refused, nothing was changed; run `lakelog"
                 " verify` on it"
             ) from error
+
+
+def _present(store: Store, entries: Iterable[SegmentEntry]) -> list[SegmentEntry]:
+    """Return the segments whose file a `gc` left; lines of others stay in quarantine, where a
+    replay finds that they are events."""
+    return [e for e in entries if File(store.paths.object("segments", e.key)).exists()]
 
 
 def _places(table: pa.Table) -> Iterator[tuple[str, int]]:

@@ -18,6 +18,7 @@ from lakelog import document
 from lakelog.audit.audit import audit
 from lakelog.disk import disk
 from lakelog.errors import Diverged, TransferRefused
+from lakelog.ingest import Quarantine
 from lakelog.manifest import Manifests
 from lakelog.remotes import known
 from lakelog.remotes.carry import Merged
@@ -551,3 +552,30 @@ def test_the_state_that_both_had_comes_from_the_remote_if_it_is_gone_here(
         with pytest.raises(Diverged, match="kept neither here nor there"):
             merged(second)
     assert merged(second) == Merged(1, 1)
+
+
+def test_refused_lines_that_each_took_in_its_format(lakes: Lakes, home: Path) -> None:
+    lines = ['level=info msg="logged"', "<34>Oct 11 22:14:15 host app: sent", "no line", "again"]
+    (home / "mixed.jsonl").write_text("\n".join(['{"type": "OK"}', *lines, ""]))
+    first, second = lakes
+    first.ingest(str(home / "mixed.jsonl"))
+    sent(first)
+    pull(second, "origin")
+    for lake, form in ((first, "logfmt"), (second, "syslog")):
+        result = Quarantine(lake.store, "main").replay(lake.engine, form=form)
+        assert (result.stored, result.left) == (1, 3)
+    sent(first)
+    assert merged(second) == Merged(1, 0)
+    refused = "SELECT line FROM quarantine ORDER BY position"
+    assert second.sql(refused).fetchall() == [("no line",), ("again",)]
+    assert types(second)[-2:] == ["log", "syslog"]
+    sent(second)
+    pull(first, "origin")
+    # What one side dropped is gone, though the other wrote it again with other lines.
+    Quarantine(first.store, "main").drop()
+    sent(first)
+    Quarantine(second.store, "main").replay(second.engine, form="plain")
+    second.append({"type": "SECOND"})
+    merged(second)
+    assert second.sql(refused).fetchall() == []
+    whole(first, second)

@@ -1,8 +1,9 @@
 """Random histories of machines that push to one remote and merge from it, beside a plain model.
 
-Machines append, ingest one file that all of them see and files of their own, seal, compact, save
-snapshots and tags, roll back, remove old events, push, pull and merge, also killed at any step.
-After each step a machine has the rows, in their order, that its model says. A merge is refused if
+Machines append, ingest one file that all of them see and files of their own, of which some lines
+are refused, replay or drop those, seal, compact, save snapshots and tags, roll back, remove old
+events, push, pull and merge, also killed at any step. After each step a machine has the rows, in
+their order, and the refused lines that its model says. A merge is refused if
 a side went back or removed events since both had the same, or both read the file on to different
 places, and else never.
 """
@@ -19,6 +20,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import Diverged
+from lakelog.ingest import Quarantine
 from lakelog.remotes import known
 from lakelog.remotes.carry import Transfer
 from lakelog.remotes.fetches import clone, pull
@@ -30,6 +32,8 @@ HISTORIES = int(os.environ.get("LAKELOG_MERGE_HISTORIES", "4"))
 FIRST = int(os.environ.get("LAKELOG_MERGE_SEED", "0"))
 STEPS = int(os.environ.get("LAKELOG_MERGE_STEPS", "30"))
 ROWS = "SELECT coalesce(message, type) FROM events ORDER BY seq"
+REFUSED = {"logfmt": 'level=info msg="{}"', "syslog": "<34>Oct 11 22:14:15 host app: {}"}
+"""Lines that a file of JSON lines refuses, by the format that takes them."""
 OLD, IDS = "2001-01-01T00:00:00Z", 5
 
 
@@ -45,6 +49,8 @@ class State:
     rows: tuple[str, ...] = ()
     ids: dict[str, str] = field(default_factory=dict)
     read: int = 0
+    refused: frozenset[str] = frozenset()
+    """The lines in quarantine."""
     retention: object = None
     """The last retention."""
 
@@ -57,7 +63,10 @@ class State:
             if name not in theirs.rows and ids.get(name) not in theirs.ids
         ]
         read = theirs.read if self.read == base.read else self.read
-        return State((*theirs.rows, *unknown), {**self.ids, **theirs.ids}, read, self.retention)
+        settled = (base.refused - self.refused) | (base.refused - theirs.refused)
+        refused = (self.refused | theirs.refused) - settled
+        ids = {**self.ids, **theirs.ids}
+        return State((*theirs.rows, *unknown), ids, read, refused, self.retention)
 
 
 @dataclass(frozen=True)
@@ -108,10 +117,13 @@ class History:
         acts: list[Callable[[Machine], object]] = [
             *[self.append] * 6,
             *[self.ingest_common] * 2,
-            *[self.ingest_own, self.seal, self.compact, self.snapshot, self.tag] * 2,
+            *[self.ingest_own] * 2,
+            *[self.replay] * 5,
+            *[self.seal, self.compact, self.snapshot, self.tag] * 2,
             *[self.push] * 5,
             *[self.merge] * 8,
             *[self.killed_merge] * 3,
+            self.drop,
             self.rollback,
             self.retention,
             self.pull,
@@ -129,8 +141,14 @@ class History:
 
     def check(self, machine: Machine) -> None:
         """Compare a lake with its model."""
+        assert self.look(machine) == (machine.state.rows, machine.state.refused)
+
+    def look(self, machine: Machine) -> tuple[tuple[str, ...], frozenset[str]]:
+        """The rows and the refused lines of a lake; each line is there once."""
         rows = tuple(name for (name,) in machine.lake.sql(ROWS).fetchall())
-        assert rows == machine.state.rows
+        refused = [line for (line,) in machine.lake.sql("SELECT line FROM quarantine").fetchall()]
+        assert len(refused) == len(set(refused))
+        return rows, frozenset(refused)
 
     def name(self) -> str:
         self.number += 1
@@ -168,12 +186,35 @@ class History:
             machine.state = replace(machine.state, rows=rows, read=self.lines)
 
     def ingest_own(self, machine: Machine) -> None:
-        """Ingest a file that no other machine sees."""
+        """Ingest a file that no other machine sees, of which most lines are refused."""
         machine.lake.settle()
-        path, name = self.root / f"{self.name()}.log", f"own line of {self.number}"
-        path.write_text(f"2026-01-01T00:00:00Z INFO {name}\n")
+        path, name = self.root / f"{self.name()}.jsonl", f"own line of {self.number}"
+        refused = [line.format(f"{name} as {form}") for form, line in REFUSED.items()]
+        refused.append(f"never a line {self.number}")
+        path.write_text("\n".join([f'{{"type": "own", "message": "{name}"}}', *refused, ""]))
         machine.lake.ingest(str(path))
-        machine.state = replace(machine.state, rows=(*machine.state.rows, name))
+        state = machine.state
+        machine.state = replace(
+            state, rows=(*state.rows, name), refused=state.refused.union(refused)
+        )
+
+    def replay(self, machine: Machine) -> None:
+        """Read refused lines again in a format that takes some of them."""
+        machine.lake.settle()
+        form = self.random.choice(sorted(REFUSED))
+        prefix = REFUSED[form].split("{", 1)[0]
+        taken = {line for line in machine.state.refused if line.startswith(prefix)}
+        names = [line.removeprefix(prefix).rstrip('"') for line in taken]
+        Quarantine(machine.lake.store, "main").replay(machine.lake.engine, form=form)
+        rows, _ = self.look(machine)
+        assert sorted(rows) == sorted((*machine.state.rows, *names))
+        machine.state = replace(machine.state, rows=rows, refused=machine.state.refused - taken)
+
+    def drop(self, machine: Machine) -> None:
+        """Remove the refused lines."""
+        machine.lake.settle()
+        Quarantine(machine.lake.store, "main").drop()
+        machine.state = replace(machine.state, refused=frozenset())
 
     def seal(self, machine: Machine) -> None:
         machine.lake.settle()
@@ -285,11 +326,16 @@ class History:
         assert len(machine.state.rows) - len(before.rows) == count
         machine.at, machine.base = len(self.log) - 1, there
 
+    def taken(self, machine: Machine) -> int:
+        """How many states of the remote a machine took."""
+        moves = machine.lake.store.refs.newest_first("main")
+        return sum(move.op in ("merge", "pull") for move in moves)
+
     def killed_merge(self, machine: Machine) -> None:
         """Merge in a process that dies at some step: the lake is as before, or merged."""
         if self.is_refused(machine) or machine.at == len(self.log) - 1:
             return
-        fault = seam.Fault(self.random.randrange(1, 60), seam.Killed())
+        fault, taken = seam.Fault(self.random.randrange(1, 60), seam.Killed()), self.taken(machine)
         with self.patch.context() as patch:
             seam.install(patch, fault)
             try:
@@ -299,13 +345,16 @@ class History:
                 self.kills += 1
         machine.lake.close()
         machine.lake = lakes.opened(str(machine.path))
-        rows = tuple(name for (name,) in machine.lake.sql(ROWS).fetchall())
-        if rows != machine.state.rows:
-            after = machine.state.joined(self.log[-1].state, machine.base)
-            assert rows in (after.rows, self.log[-1].state.rows)
+        seen, theirs = self.look(machine), self.log[-1].state
+        # By its move, for it may have brought a snapshot alone.
+        if self.taken(machine) == taken:
+            assert seen == (machine.state.rows, machine.state.refused)
+        else:
+            after = machine.state.joined(theirs, machine.base)
+            assert seen in ((after.rows, after.refused), (theirs.rows, theirs.refused))
             self.merged(machine, len(after.rows) - len(machine.state.rows))
-            if rows == self.log[-1].state.rows:
-                machine.state = self.log[-1].state
+            if seen == (theirs.rows, theirs.refused):
+                machine.state = theirs
         self.merge(machine)
 
 
