@@ -104,7 +104,7 @@ class Quarantine:
         stay quarantined.
 
         Rows keep their origin and position. Raises InvalidSetting for an unknown format,
-        DamagedSegment.
+        DamagedSegment, InvalidKey where lines are sealed and the keys are missing.
         """
         # Another move may publish meanwhile: all is then done again on the new head, since it may
         # hold other lines and other ids.
@@ -115,6 +115,9 @@ class Quarantine:
             bad = _entries(self._store, state)
             if not bad:
                 return ReplayResult(0, 0, 0)
+            if self._store.paths.protection is not None:
+                # A sealed line is an event of its own to every format.
+                self._store.paths.protection.require_ciphers()
             retry = _Retry(
                 self._store, self._branch, connect, state, rules, type_, is_kept=not dry_run
             )

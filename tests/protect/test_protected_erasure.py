@@ -11,6 +11,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidKey
+from lakelog.ingest import Quarantine
 from tests.support import encrypted, protected
 from tests.support.cli import run
 from tests.support.protected import PLANTED, payloads, shown, without_keys
@@ -70,6 +71,19 @@ def test_a_replayed_line_does_not_bring_fields_back(
     with lakelog.open(tmp_path / "lake") as lake:
         assert payloads(lake) == shown(range(2, 3))
         assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(0,)]
+
+
+def test_sealed_lines_are_not_replayed_without_the_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands for a line is JSON, too: it would be stored as an event, and the line be lost."""
+    line = json.dumps(protected.event(1))
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.quarantine([("f", 1, "no", line)])
+        lake.settle()
+        with without_keys(tmp_path), pytest.raises(InvalidKey, match="is missing"):
+            Quarantine(lake.store, "main").replay(lake.engine)
+        assert lake.sql("SELECT line FROM quarantine").fetchall() == [(line,)]
 
 
 def test_the_next_sync_takes_out_what_a_destroyed_key_sealed(
