@@ -389,26 +389,26 @@ class _Packing:
 
     def add(self, row: int, subject: str | None, data: bytes) -> bytes:
         """Take a payload; return it as it is stored, which `finish` may change once more."""
-        owner_of, generation = self._fields.protection.owner, None
+        protection, generation = self._fields.protection, None
         halves = sealed_payload.without_token(data)
-        split = sealed_payload.split(data, self._names) if halves is None else None
-        if halves is not None:
+        if halves is None:
+            split = sealed_payload.split(data, self._names)
+        elif self._is_new and not protection.is_sealed(subject, *halves):
+            split = sealed_payload.split_whole(data, self._names | {sealed_payload.MEMBER})
+        else:
             stays, token = halves
             try:
-                content = self._fields.members(self._ciphers, owner_of(subject, stays), token)
-                if content is None:
-                    return sealed_payload.with_token(stays, sealed_payload.GONE)
-                split, generation = (stays, content[0]), content[1]
+                owner = protection.owner(subject, stays)
+                content = self._fields.members(self._ciphers, owner, token)
             except (ValueError, IndexError, zstandard.ZstdError):
-                # No token of ours, but of another lake: it would be taken for one. Stored rows
-                # stay, as theirs may be damaged.
-                if self._is_new:
-                    names = self._names | {sealed_payload.MEMBER}
-                    split = sealed_payload.split_whole(data, names)
+                return data  # stored rows stay, as theirs may be damaged
+            if content is None:
+                return sealed_payload.with_token(stays, sealed_payload.GONE)
+            split, generation = (stays, content[0]), content[1]
         if split is None:
             return data
         stays, members = split
-        owner = owner_of(subject, stays)
+        owner = protection.owner(subject, stays)
         if generation is None:
             generation = self._ciphers.newest(owner)
         self._groups.setdefault((owner, generation), []).append((row, stays, members))

@@ -469,9 +469,13 @@ def test_what_another_lake_sealed_is_kept_as_it_came(
     foreign = [
         {"n": 1, "$sealed": "v" + "A" * 80},
         {"n": 2, "email": PLANTED, "customer": "x", "$sealed": "hello"},
+        {"n": 3, "email": PLANTED, "customer": "x", "$sealed": ""},
+        {"n": 4, "email": PLANTED, "customer": "x", "$sealed": "bAAAA.0"},
     ]
     events = [{"type": "A", "subject": "x", "data": data} for data in foreign]
-    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    lines = [json.dumps(event) for event in events]
+    lines += [json.dumps({"time": "never"} | data) for data in foreign]
+    path.write_text("".join(line + "\n" for line in lines))
     protected.keys_in(tmp_path, monkeypatch)
     with lakelog.open(tmp_path / "lake") as lake:
         lake.protect(protected.FIELDS, subject=subject)
@@ -479,9 +483,11 @@ def test_what_another_lake_sealed_is_kept_as_it_came(
         assert [data for _, data in payloads(lake)] == foreign
         lake.compact()
         assert [data for _, data in payloads(lake)] == foreign
+        refused = lake.sql("SELECT line FROM quarantine ORDER BY position").fetchall()
+        assert [line for (line,) in refused] == lines[len(foreign) :]
         assert encrypted.found(tmp_path / "lake", [PLANTED]) == []
         lake.erase(subject="x", why="asked")
-        assert payloads(lake)[1][1].keys() == {"n", "customer"}
+        assert {*payloads(lake)[1][1]} == {*payloads(lake)[3][1]} == {"n", "customer"}
 
 
 def test_the_subject_may_be_a_field_and_types_be_chosen(
