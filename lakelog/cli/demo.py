@@ -29,9 +29,11 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.options import flag, option
 from lakelog.cli.render.terminal import ProgressLine, has_colour, many, paint, width
 from lakelog.cli.rounds import stop_at_signals
+from lakelog.disk import disk
 from lakelog.paths import Paths
 from lakelog.runtime import interpreter
 from lakelog.server import ServerPlan, require_packages, serve
+from lakelog.values import from_micros
 
 WRITERS = 4
 EVENTS = 60_000
@@ -279,7 +281,9 @@ def _end(writer: Any) -> None:
 def _lines(path: str | None) -> list[bytes]:
     """Return the sample's lines; a large file only as far as a tour needs."""
     if path is None:
-        return [line.encode() for line in sample.lines(EVENTS, 7)]
+        # Until now, or a dashboard, which begins with the last hours, would show a lake at rest.
+        now = from_micros(disk.now_us()).replace(second=0, microsecond=0)
+        return [line.encode() for line in sample.lines(EVENTS, 7, now)]
     with open(path, "rb") as file:
         sample_lines = [line for line in islice(file, 10 * EVENTS) if line.strip()]
     return [line if line.endswith(b"\n") else line + b"\n" for line in sample_lines]

@@ -34,8 +34,8 @@ SampleEvent = dict[str, Any]
 Story = Iterator[tuple[datetime, SampleEvent]]
 
 
-def generate(count: int, seed: int) -> list[SampleEvent]:
-    """Return `count` events in order of time; the same seed gives the same events."""
+def generate(count: int, seed: int, end: datetime = END) -> list[SampleEvent]:
+    """Return `count` events in order of time, before `end`; the same seed gives the same events."""
     rng = random.Random(seed)
     steps: list[tuple[datetime, SampleEvent]] = []
     number = 0
@@ -48,13 +48,13 @@ def generate(count: int, seed: int) -> list[SampleEvent]:
     # chance.
     del steps[count:]
     steps.sort(key=lambda step: step[0])
-    return [{"time": _stamp(moment), **event} for moment, event in steps]
+    return [{"time": _stamp(moment + (end - END)), **event} for moment, event in steps]
 
 
-def lines(count: int, seed: int) -> Iterator[str]:
+def lines(count: int, seed: int, end: datetime = END) -> Iterator[str]:
     """Return the events as lines of compact JSON, each ended by a newline."""
     encode = json.JSONEncoder(separators=(",", ":")).encode
-    return (encode(event) + "\n" for event in generate(count, seed))
+    return (encode(event) + "\n" for event in generate(count, seed, end))
 
 
 def episode(rng: random.Random, number: int, moment: datetime) -> Story:

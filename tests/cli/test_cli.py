@@ -530,13 +530,17 @@ def test_the_sample_is_the_same_bytes(tmp_path: Path, count: int, seed: int) -> 
 
 
 @pytest.mark.thorough
-def test_demo_takes_the_whole_tour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_given", [True, False])
+def test_demo_takes_the_whole_tour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_given: bool
+) -> None:
     """demo appends, asks, goes back, finds the flipped bit, trains, erases, and keeps the lake."""
     monkeypatch.setattr(tour, "_SECONDS", 0.5)
+    monkeypatch.setattr(tour, "EVENTS", 600)
     path = tmp_path / "events.jsonl"
     path.write_text("".join(sample.lines(600, 1)) + "not json\n")
-    lake = tmp_path / "kept"
-    shown = run(tmp_path, "demo", "--sample", str(path), "--lake", str(lake)).stdout
+    lake, given = tmp_path / "kept", ["--sample", str(path)] if is_given else []
+    shown = run(tmp_path, "demo", *given, "--lake", str(lake)).stdout
     assert "the content does not match its name" in shown
     assert "$ lakelog rollback before --verify" in shown
     assert "each is stored exactly once" in shown
@@ -545,6 +549,10 @@ def test_demo_takes_the_whole_tour(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     subject = shown.split("erase --subject ")[1].split()[0]
     kept = answer(lake, "sql", f"SELECT count(*) AS n FROM events WHERE subject = '{subject}'")
     assert kept == [{"n": 0}]
+    # Its own sample ends now, so that the last hours of a dashboard have events.
+    latest = "SELECT count(*) AS n FROM events WHERE time > now() - INTERVAL 1 DAY"
+    [row] = answer(lake, "sql", f"{latest} AND type NOT LIKE 'lakelog.%'")
+    assert (row["n"] > 50) is not is_given
     # Others name the state before the rollback, and what the training set was made of.
     assert "before" in [t["tag"] for t in answer(lake, "tag")]
     assert "choose another" in run(tmp_path, "demo", "--lake", str(lake), code=2).stderr

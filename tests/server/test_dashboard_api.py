@@ -260,6 +260,20 @@ def test_a_lake_of_the_future_has_silent_sources(tmp_path: Path) -> None:
         assert [row["source"] for row in ask(lake, "overview")["silent"]] == ["gone"]
 
 
+def test_a_lake_is_in_use_if_its_last_day_has_events_as_others_have(tmp_path: Path) -> None:
+    """The page begins with the last day of such a lake; one event there would be all it shows."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        now = datetime.now(UTC)
+        lake.append(
+            {"type": "log", "time": now - timedelta(minutes=n)} for n in range(30000, 43000)
+        )
+        assert not ask(lake, "about")["is_in_use"]
+        lake.append({"type": "lakelog.train"})
+        assert not ask(lake, "about")["is_in_use"]
+        lake.append({"type": "log", "time": now - timedelta(minutes=n)} for n in range(99))
+        assert ask(lake, "about")["is_in_use"]
+
+
 def test_traces_are_listed_and_shown(lake: Lake) -> None:
     [row] = ask(lake, "traces")["traces"]
     assert (row["id"], row["events"]) == (TRACE, 360)

@@ -6,16 +6,18 @@ import dataclasses
 import os
 
 from lakelog.disk import disk
-from lakelog.server.api.counts import FINE, CountTable, span_of
+from lakelog.server.api.counts import FINE, CountTable, TimeSpan, between, span_of
 from lakelog.server.api.question import DashboardQuestion, milliseconds
 from lakelog.server.tokens import TokenFile, TokenScope
 from lakelog.settings import DEFAULTS, NAMES
+from lakelog.values import to_micros
 from lakelog.views import LakeViews
 
 _TAGS_MAX = 200
 _MOVES_MAX = 300
 _NAMES_MAX, _NAME_LENGTH = 500, 100
 _NEWEST = 500
+_DAY = 86_400_000_000
 
 
 def about(question: DashboardQuestion) -> dict[str, object]:
@@ -36,10 +38,23 @@ def about(question: DashboardQuestion) -> dict[str, object]:
         "events": span.events,
         "first": span.since / 1000 if span.events else None,
         "last": span.until / 1000 if span.events else None,
+        "is_in_use": _is_in_use(question, span),
         "may_change": TokenScope.ADMIN in question.caller.scopes,
         "now": disk.now_us() / 1000,
         "as_of": {"ref": reference, "time": milliseconds(question.now)} if reference else None,
     }
+
+
+def _is_in_use(question: DashboardQuestion, span: TimeSpan) -> bool:
+    """Whether the last day of a long lake has a tenth of what its days have on average."""
+    today = TimeSpan(to_micros(question.now) - _DAY, span.until)
+    length = span.until - span.since
+    if length <= 7 * _DAY or today.until <= today.since:
+        return False
+    # One event alone, as of a training set made of old logs, would open the page on nothing.
+    times = between(today.since, today.until)
+    [(events,)] = question.sql(f"SELECT count(*) FROM events WHERE {times}").fetchall()
+    return bool(10 * events * length >= span.events * _DAY)
 
 
 def settings(question: DashboardQuestion) -> dict[str, object]:

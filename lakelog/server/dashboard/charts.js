@@ -149,7 +149,7 @@ export class BarChart {
       width: this.host.clientWidth,
       height: this.host.clientHeight,
       ms: 1,
-      padding: [8, 8, 0, 0],
+      padding: [8, 30, 0, 0], // half a label of the time axis, which may stand at its end
       tzDate: (ms) => (zone() === "UTC" ? window.uPlot.tzDate(new Date(ms), "Etc/UTC") : new Date(ms)),
       scales: { x: { time: true, range: () => [low, high] }, y: { range: (_, __, most) => [0, Math.max(1, most || 0) * 1.05] } },
       axes: [
@@ -214,7 +214,7 @@ export function plotOf(host, x, series, isTime) {
     if (!host.clientWidth || !host.isConnected) return;
     fill(host);
     new window.uPlot({
-      width: host.clientWidth, height: 240, ms: 1, padding: [8, 8, 0, 0],
+      width: host.clientWidth, height: 240, ms: 1, padding: [8, 30, 0, 0],
       tzDate: (ms) => window.uPlot.tzDate(new Date(ms), zone() === "UTC" ? "Etc/UTC" : zone()),
       scales: { x: { time: isTime } },
       axes: [isTime ? { ...axis, space: 76, values: timeTicks } : axis, { ...axis, size: 56, values: (_, ticks) => ticks.map(count) }],

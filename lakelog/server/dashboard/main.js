@@ -159,8 +159,7 @@ setTheme();
 fillRail();
 fillTop(frame);
 beginWith(reload().then(() => {
-  const { last, first } = frame.about;
   // A long lake that is in use begins with its last day; all of it is one click away.
-  if (!global("since") && !global("until") && !global("at") && last && Date.now() - last < 864e5 && last - first > 7 * 864e5) set({ since: "24h" }, true);
+  if (!global("since") && !global("until") && !global("at") && frame.about.is_in_use) set({ since: "24h" }, true);
 }));
 showPage();

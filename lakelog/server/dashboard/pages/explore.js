@@ -154,7 +154,7 @@ export function mount(root, frame) {
     const isAll = answer.next === null;
     const done = (answer.until - answer.counted_from) / (answer.until - answer.since);
     const live = el("button", { "aria-pressed": String(isLive()), title: "Live (l)", disabled: Boolean(global("at")), onclick: toggleLive }, el("span", { class: isLive() ? "dot" : "dot off", "aria-hidden": "true" }), isLive() ? "Live" : "Paused");
-    fill(head, el("b", { title: exact(answer.total) }, count(answer.total), " events"),
+    fill(head, el("b", { title: exact(answer.total) }, count(answer.total), answer.total === 1 ? " event" : " events"),
       !isAll && [el("progress", { value: done, max: "1", "aria-label": "Counted" }), el("span", { class: "soft" }, `counted back to ${moment(answer.counted_from)}`), !stopped && el("button", { onclick: () => { stopped = true; showHead(answer); } }, "Stop")],
       unusual.length > 0 && el("a", { href: href("explore", { q: "type:ANOMALY" }), title: unusual.slice(0, 8).map(([, , words]) => words).join("\n") }, "▼ ", exact(unusual.length), unusual.length === 1 ? " anomaly" : " anomalies"),
       legend(new Set(answer.bars.map(([, level]) => level))), el("span", { class: "grow" }),
