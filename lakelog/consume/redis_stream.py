@@ -127,13 +127,13 @@ class RedisStream(MessageSource):
         for cursor in cursors:
             count = cursor.skipped + cursor.messages + cursor.missing
             place = (self.name, self._group, cursor.position)
-            # A hint: whoever reads without the right to write does without.
+            # A hint: whoever reads without the right to write, or from a replica, does without.
             with contextlib.suppress(SyncRefused, Unreachable):
                 try:
-                    self._send("XGROUP CREATE", *place)
+                    self._send("XGROUP CREATE", *place, repeatable=False)
                 except SyncRefused:
-                    self._send("XGROUP SETID", *place)
-                self._send("XGROUP SETID", *place, "ENTRIESREAD", count)
+                    self._send("XGROUP SETID", *place, repeatable=False)
+                self._send("XGROUP SETID", *place, "ENTRIESREAD", count, repeatable=False)
 
     def close(self) -> None:
         """Close the connections."""
@@ -148,16 +148,18 @@ class RedisStream(MessageSource):
         reply: list[Any] = self._send("XRANGE ", self.name, f"({after}", upto, "COUNT", count)
         return reply
 
-    def _send(self, command: str, *arguments: str | int) -> Any:
+    def _send(self, command: str, *arguments: str | int, repeatable: bool = True) -> Any:
         """Send a command; return its answer, in bytes."""
         return self._call(
-            command, lambda client: client.execute_command(command, *arguments, NEVER_DECODE=True)
+            command,
+            lambda client: client.execute_command(command, *arguments, NEVER_DECODE=True),
+            repeatable=repeatable,
         )
 
-    def _call(self, command: str, run: Callable[[Any], Any]) -> Any:
+    def _call(self, command: str, run: Callable[[Any], Any], *, repeatable: bool = True) -> Any:
         assert self._client is not None
         try:
-            return self._client.call(command, run)
+            return self._client.call(command, run, repeatable=repeatable)
         except redis.ResponseError as error:
             reason = " ".join(str(error).split())
             if reason.startswith("WRONGTYPE"):

@@ -232,6 +232,20 @@ class TestRedisStream(SourceSuite):
         assert PASSWORD not in str(caught.value)
 
 
+def test_replica_is_asked_once_to_move_the_group(home: Path, server: RedisServer) -> None:
+    """It has all entries, and may not write: each batch would wait for seconds else."""
+    path = str(home / "lake")
+    opened(path).close()
+    place = RedisPlace(server)
+    place.number(9)
+    place.client.replicaof("127.0.0.1", free_port())
+    place.client.config_resetstat()
+    assert consumed(path, place.url).events == 9
+    stats = place.client.info("commandstats")["cmdstat_xgroup|create"]
+    assert (stats["calls"], stats["rejected_calls"]) == (0, 1)
+    place.client.close()
+
+
 @pytest.mark.parametrize("looks", [True, False], ids=["seen at once", "seen late"])
 def test_crash_that_loses_the_last_second(home: Path, looks: bool) -> None:
     path = str(home / "lake")
