@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import secrets
 import threading
 import time
@@ -323,6 +324,7 @@ class RecentFeeder:
         """
         copies.note(self._store.paths, "sync", self._config.address)
         is_new, version, total = generation != self._generation, int(self._version), 0
+        numbers = itertools.count()
         cursor = self._engine()
         chunk = _REBUILT if is_new else _CHUNK
         edges = self._entries.pick(cursor, state, step, self._keep, chunk) if step.added else []
@@ -349,8 +351,9 @@ class RecentFeeder:
             # the range again.
             *batches, final = batches_of(lists, _CHUNK if is_new else count)
             for batch in batches:
-                self._send(version, generation, None, batch)
-            self._send(version, generation, mark if is_last or not is_new else None, final)
+                self._send(version, generation, next(numbers), None, batch)
+            written_mark = mark if is_last or not is_new else None
+            self._send(version, generation, next(numbers), written_mark, final)
             version += is_last or not is_new
             total += count
             self.figures["entries_written"] += count
@@ -361,10 +364,16 @@ class RecentFeeder:
         return total
 
     def _send(
-        self, version: int, generation: str, mark: Watermark | None, lists: list[Addition]
+        self,
+        version: int,
+        generation: str,
+        number: int,
+        mark: Watermark | None,
+        lists: list[Addition],
     ) -> None:
+        """Write entries; `number` counts the writes of a generation that is not read yet."""
         values: list[str | int | bytes] = [version, generation, self._keep, self._ttl]
-        values += [mark.to_json() if mark else "", version + 1]
+        values += [mark.to_json() if mark else "", version + 1, number]
         for addition in lists:
             values += addition[:3]
         answer = self._call("EVAL", WRITE, 1, self._prefix, *values)

@@ -1,7 +1,8 @@
 """The newest entries of a lake in Redis, as lists: kept up to date beside a watcher, and read.
 
     P = lakelog:{LAKE:BRANCH}    hash: generation, version, watermark, keep, ttl, and size:G:K, how
-                                 many names the index K of a generation has
+                                 many names the index K of a generation has; size:G:n
+                                 is how often it was written before its watermark
     P:generations                set: the generations of which there may be keys
     P:G:KEY                      list of generation G: entries as JSON, the newest first
     P:G:index:K                  sorted set: names of the lists of a kind by their last arrival (ms)
@@ -341,7 +342,8 @@ def key_of(source: str | None, level: str | None) -> str:
 
 
 def size_of(base: str, index: str) -> str:
-    """Return the field that says how many names an index of a generation has."""
+    """Return the field that says how many names an index of a generation has; and, for "n", how
+    often that was written before its watermark."""
     return f"size:{base.rpartition(':')[2]}:{index}"
 
 
@@ -362,7 +364,7 @@ def drop(call: Callable[..., Any], prefix: str, generation: str) -> None:
         cursor, keys = call("SCAN", cursor or 0, "MATCH", pattern, "COUNT", _DROPPED)
         if keys:
             call("UNLINK", *keys)
-    call("HDEL", prefix, *(size_of(base, letter) for letter in "aslp"))
+    call("HDEL", prefix, *(size_of(base, letter) for letter in "aslpn"))
     call("SREM", f"{prefix}:generations", generation)
 
 

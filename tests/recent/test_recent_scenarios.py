@@ -197,3 +197,31 @@ def server(home: Path) -> Iterator[RedisServer]:
 def test_random_scenarios_with_redis(home: Path, server: RedisServer, number: int) -> None:
     seed = int(os.environ.get("LAKELOG_SEED", "9")) * 1_000 + number
     Scenario(home, server, Random(seed)).play()
+
+
+def test_server_that_loses_writes_in_the_middle_of_a_rebuild(home: Path) -> None:
+    """As a replica does that becomes the primary, or a crash with snapshots alone."""
+    writes = 0
+    with (
+        running(RedisServer(home / "redis")) as server,
+        contextlib.closing(Proxy(server.port)) as proxy,
+        lakelog.open(str(home / "lake"), settings={"seal": "never"}) as lake,
+        feeding(lake, RedisConfig(port=proxy.port), keep=3_000) as feeder,
+    ):
+        add(lake, 15_000)
+        client = plain(server.port)
+
+        def lose(data: bytes) -> bool:
+            nonlocal writes
+            if b"EVAL" in data:
+                writes += 1
+                if writes == 2:
+                    client.save()
+                elif writes == 3:
+                    client.execute_command("DEBUG", "RELOAD", "NOSAVE")
+            return False
+
+        proxy.on_up = lose
+        feeder.feed()
+        assert writes > 3
+        check(lake, RedisConfig(port=server.port), keep=3_000)
