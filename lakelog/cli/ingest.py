@@ -178,12 +178,12 @@ def _lake_for(app: App, dry_run: bool) -> Iterator[lakes.Lake]:
 def _list_quarantine(lake: Any, action: str, target: OutputTarget) -> None:
     """Show quarantined lines, or count them by file and reason."""
     # Quarantined rows hold the digest of their file's name; the cursors know what it was called.
-    files = Quarantine(lake.store, lake.branch_name).names()
+    source_of = Quarantine(lake.store, lake.branch_name).sources()
     if action == "show":
         # In batches, because a quarantine may hold more lines than memory.
         stream = iter(lake.sql(_LIST.format(", line")).iter_rows(_BATCH))
         batches = iter(
-            lambda: [(files.get(o, o), *columns) for o, *columns in islice(stream, _BATCH)], []
+            lambda: [(source_of(o), *columns) for o, *columns in islice(stream, _BATCH)], []
         )
         emit(QueryResult(["file", "offset", "reason", "line"], batches), target)
         return
@@ -191,8 +191,9 @@ def _list_quarantine(lake: Any, action: str, target: OutputTarget) -> None:
     for origin, position, reason in lake.sql(_LIST.format("")):
         # Counted without the places and values in it, or each line would have a reason of its own.
         pattern = _VARYING.sub(lambda m: f"{m[1]} N" if m[1] else "'…'", reason)
-        count, position_of_first = counts.get((files.get(origin, origin), pattern), (0, position))
-        counts[files.get(origin, origin), pattern] = count + 1, min(position_of_first, position)
+        key = source_of(origin), pattern
+        count, position_of_first = counts.get(key, (0, position))
+        counts[key] = count + 1, min(position_of_first, position)
     rows = [
         {"file": f, "reason": r, "lines": Count(count), "first_offset": Count(position_of_first)}
         for (f, r), (count, position_of_first) in counts.items()

@@ -21,6 +21,7 @@ from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import cell
 from lakelog.cli.stdin_lines import InputLine, chunks, documents, split
+from lakelog.disk import disk
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.lake import Lake
@@ -157,6 +158,8 @@ class Intake:
     ) -> None:
         self._app, self._lake, self._dedupe = app, lake, dedupe
         self._kind, self._source = default_type, source
+        # Erasures and merges tell lines by their places: each input has places of its own.
+        self._origin = f"stdin:{disk.random_hex()}"
         self._accepted: list[tuple[InputLine, dict[str, object]]] = []
         self._rejected: list[tuple[InputLine, str]] = []
         self._bytes = 0
@@ -225,7 +228,8 @@ class Intake:
             # Refused events come after lines that are no JSON; the user looks for them in the order
             # of the file.
             rejected.sort(key=lambda pair: (pair[0].offset, pair[0].number))
-            self._lake.quarantine([("stdin", ln.offset, why, ln.display()) for ln, why in rejected])
+            lines = [(self._origin, ln.offset, why, ln.display()) for ln, why in rejected]
+            self._lake.quarantine(lines)
             for line, reason in rejected[: max(REPORTED_MAX - self.quarantined, 0)]:
                 self._app.say(f"lakelog: {line.unit} {line.number}: {cell(reason)}")
             self.quarantined += len(rejected)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -46,6 +47,8 @@ _CUT = range(65_536, 65_546)
 """Lengths of lines that an earlier version cut to 64 KiB."""
 _PARTS = "a line of over "
 """The beginning of the reason of a line that was quarantined in parts."""
+_CHANNEL = re.compile(r"(\w+):[0-9a-f]{32}")
+"""The origin of lines that came together by a channel, such as stdin, and stand in no file."""
 _Placed = tuple[dict[str, Any], int, int]
 """An event, its position, and the index of its line."""
 Rules = Callable[[str], FormatDefinition | None]
@@ -67,11 +70,17 @@ class Quarantine:
     def __init__(self, store: Store, branch: str) -> None:
         self._store, self._branch = store, branch
 
-    def names(self) -> dict[str, str]:
-        """Return the file name of each origin that a cursor knows."""
+    def sources(self) -> Callable[[str], str]:
+        """Return what gives for an origin the name of its file, as cursors know it, or its
+        channel."""
         state = self._store.state(self._branch)
-        all_cursors = FileCursor.of_state(self._store, state)
-        return {cursor.origin: cursor.name for cursor in all_cursors}
+        files = {cursor.origin: cursor.name for cursor in FileCursor.of_state(self._store, state)}
+
+        def source_of(origin: str) -> str:
+            channel = _CHANNEL.fullmatch(origin)
+            return files.get(origin) or (channel[1] if channel else origin)
+
+        return source_of
 
     def drop(self) -> int:
         """Remove all published quarantined lines from the branch; return how many. Raises

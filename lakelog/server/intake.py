@@ -20,7 +20,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from lakelog.appends import AsyncAppends
-from lakelog.disk import File
+from lakelog.disk import File, disk
 from lakelog.event import EncodedBatch
 from lakelog.formats import EventMembers
 from lakelog.lake import Lake
@@ -31,8 +31,6 @@ from lakelog.server.limits import ServerLimits
 from lakelog.server.request_journal import NO_REQUEST, RequestJournal, Runs
 
 _LOG = logging.getLogger("lakelog.server")
-_HTTP = "http"
-"""The origin of lines that requests brought."""
 _INLINE = 1 << 16
 """Bodies of fewer bytes are parsed in the loop: a thread would cost more."""
 _RETRY_SECONDS = "1"
@@ -268,12 +266,14 @@ class EventIntake(Generic[AnswerType]):
         return self._lake.sql(query, {"origin": writer, "since": since}).fetchall()
 
     def _set_aside(self, arrivals: Arrivals, key: bytes = NO_REQUEST) -> None:
-        lines = [(_HTTP, r.number, r.reason, r.record) for r in arrivals.rejects]
+        # Erasures and merges tell lines by their places: each request has places of its own.
+        origin = f"http:{disk.random_hex() if key == NO_REQUEST else key.hex()}"
+        lines = [(origin, r.number, r.reason, r.record) for r in arrivals.rejects]
         since = None if key == NO_REQUEST else self._journal.announce_quarantine(key)
         if since is not None:  # a kill, or a full disk, came between them and the events
             query = """SELECT origin, position, reason, line FROM quarantine
                 WHERE origin = $origin AND ingested_at >= make_timestamptz($since)"""
-            present = set(self._lake.sql(query, {"origin": _HTTP, "since": since}).fetchall())
+            present = set(self._lake.sql(query, {"origin": origin, "since": since}).fetchall())
             lines = [line for line in lines if line not in present]
         for start in range(0, len(lines), _QUARANTINED):
             self._lake.quarantine(lines[start : start + _QUARANTINED])

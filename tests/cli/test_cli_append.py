@@ -170,7 +170,8 @@ def test_bad_lines_are_kept_aside_and_stop_nothing(lake: Path) -> None:
     assert "lakelog: line 2: not JSON" in said.stderr
     kept = quarantined(lake)
     assert [k["position"] for k in kept] == [text.index(line) for line in bad]
-    assert {k["origin"] for k in kept} == {"stdin"}
+    assert len({k["origin"] for k in kept}) == 1
+    assert answer(lake, "quarantine", "list")[0]["file"] == "stdin"
     reasons = ["not JSON", "a list", "not a date", "no type", "not UTF-8"]
     assert all(r in k["reason"] for r, k in zip(reasons, kept, strict=True))
     assert kept[4]["line"] == "\\xff{}"

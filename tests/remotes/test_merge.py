@@ -579,3 +579,18 @@ def test_refused_lines_that_each_took_in_its_format(lakes: Lakes, home: Path) ->
     merged(second)
     assert second.sql(refused).fetchall() == []
     whole(first, second)
+
+
+def test_refused_lines_that_each_read_from_stdin(lakes: Lakes) -> None:
+    """A line is known by its place, which each input has for itself."""
+    first, second = lakes
+    for lake, line in zip(lakes, ("about ada", "about bob"), strict=True):
+        run(Path(lake.path), "append", input=f"{line}\n", code=1)
+        lake.append({"type": "MORE"})
+    sent(first)
+    assert merged(second) == Merged(1, 0)
+    refused = "SELECT line, position FROM quarantine ORDER BY line"
+    assert second.sql(refused).fetchall() == [("about ada", 0), ("about bob", 0)]
+    assert answer(Path(second.path), "quarantine", "list")[0]["lines"] == 2
+    second.erase(subject="ada", why="asked")
+    assert second.sql(refused).fetchall() == [("about bob", 0)]
