@@ -19,6 +19,7 @@ from lakelog.runtime.tables import ModuleFiles
 
 END = datetime(2026, 11, 1, tzinfo=UTC)
 DAYS = 5
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OUTAGE = (datetime(2026, 10, 30, 14, tzinfo=UTC), datetime(2026, 10, 30, 17, tzinfo=UTC))
 
 _TABLES = ModuleFiles(__file__).tables("sample.toml")
@@ -48,7 +49,8 @@ def generate(count: int, seed: int, end: datetime = END) -> list[SampleEvent]:
     # chance.
     del steps[count:]
     steps.sort(key=lambda step: step[0])
-    return [{"time": _stamp(moment + (end - END)), **event} for moment, event in steps]
+    shift = end - END
+    return [_recorded(moment, event, shift) for moment, event in steps]
 
 
 def lines(count: int, seed: int, end: datetime = END) -> Iterator[str]:
@@ -88,21 +90,31 @@ def episode(rng: random.Random, number: int, moment: datetime) -> Story:
 
 
 def agent_run(rng: random.Random, number: int, moment: datetime) -> Story:
-    """One run of the agent: a few model calls, then what it decided."""
+    """One run of the agent, as `lakelog.span` records it: a few model calls, what it decided."""
     envelope = {
         "category": "ai",
         "source": f"agent-{rng.randrange(4)}",
         "subject": f"run_{number:06d}",
     }
-    for call in range(rng.randint(1, 3)):
-        answer = _model_call(rng)
-        moment += timedelta(milliseconds=answer["latency_ms"])
+    trace, root, begin = _trace_id(number), _span_id(number, 0), moment
+    for call in range(1, rng.randint(1, 3) + 1):
+        took, attributes = _model_call(rng)
+        members = {"traceId": trace, "spanId": _span_id(number, call), "parentSpanId": root}
+        end = moment + timedelta(milliseconds=took)
         # The envelope's id makes a repeated `append` of the sample change nothing.
-        yield moment, _event("llm.call", envelope, answer, id=f"req_{number:06d}_{call}")
-        moment += timedelta(milliseconds=rng.randint(40, 900))
+        name, key = f"chat {attributes['gen_ai.request.model']}", f"req_{number:06d}_{call}"
+        # What has not ended is no span yet.
+        if end < END:
+            yield moment, _span(envelope, name, members, (moment, end), attributes, key)
+        moment = end + timedelta(milliseconds=rng.randint(40, 900))
     tool = rng.choices(list(AGENT_SHARE), weights=list(AGENT_SHARE.values()))[0]
     decision = {"options": list(AGENT_SHARE), "chosen": tool, "confidence": _confidence(rng)}
+    decision |= {"traceId": trace, "parentSpanId": root}
     yield moment, _event("decision", envelope, decision, message=f"chose {tool}")
+    if moment < END:
+        run, spans = {"gen_ai.operation.name": "invoke_agent"}, {"traceId": trace, "spanId": root}
+        name = f"invoke_agent {envelope['source']}"
+        yield begin, _span(envelope, name, spans, (begin, moment), run, f"run_{number:06d}")
 
 
 def service_logs(rng: random.Random, _number: int, moment: datetime) -> Story:
@@ -143,19 +155,44 @@ def _failure(
     return _event("FAIL", envelope, data, level="ERROR", message=error_text, id=key)
 
 
-def _model_call(rng: random.Random) -> SampleEvent:
+def _model_call(rng: random.Random) -> tuple[int, SampleEvent]:
+    """Return how long a call took (ms), and the attributes of its span."""
     model, prompt = rng.choice(list(MODELS)), rng.choice(list(PROMPTS))
     dollars_in, dollars_out, token_ms = MODELS[model]
     tokens_in = int(PROMPTS[prompt] * rng.lognormvariate(0, 0.3))
     tokens_out = int(rng.lognormvariate(5.2, 0.6))
-    return {
-        "model": model,
-        "prompt": prompt,
-        "prompt_tokens": tokens_in,
-        "completion_tokens": tokens_out,
-        "latency_ms": int(180 + tokens_in * 0.05 + tokens_out * token_ms * rng.uniform(0.8, 1.4)),
-        "cost_usd": round((tokens_in * dollars_in + tokens_out * dollars_out) / 1e6, 6),
+    took = int(180 + tokens_in * 0.05 + tokens_out * token_ms * rng.uniform(0.8, 1.4))
+    return took, {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": model,
+        "gen_ai.prompt.name": prompt,
+        "gen_ai.usage.input_tokens": tokens_in,
+        "gen_ai.usage.output_tokens": tokens_out,
+        "gen_ai.usage.cost": round((tokens_in * dollars_in + tokens_out * dollars_out) / 1e6, 6),
     }
+
+
+def _span(
+    envelope: SampleEvent,
+    name: str,
+    ids: SampleEvent,
+    times: tuple[datetime, datetime],
+    attributes: SampleEvent,
+    key: str,
+) -> SampleEvent:
+    begin, end = times
+    moments = {"startTimeUnixNano": begin, "endTimeUnixNano": end}
+    data = {**ids, "name": name, "kind": 1, **moments, "attributes": attributes, "status": {}}
+    return _event("span", envelope, data, message=name, id=key)
+
+
+def _trace_id(number: int) -> str:
+    # Spread over all bits, as random ids are; of a number, so that no draw is needed for it.
+    return f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << 128):032x}"
+
+
+def _span_id(number: int, call: int) -> str:
+    return f"{(4 * number + call) * 0x9E3779B97F4A7C15 % (1 << 64):016x}"
 
 
 def _confidence(rng: random.Random) -> float:
@@ -167,6 +204,19 @@ def _start(rng: random.Random) -> datetime:
     midnight = END - timedelta(days=rng.randint(1, DAYS))
     # Whole milliseconds, as loggers write them; microseconds would look like no real log.
     return midnight + timedelta(hours=hour, milliseconds=rng.randrange(3_600_000))
+
+
+def _recorded(moment: datetime, event: SampleEvent, shift: timedelta) -> SampleEvent:
+    """Return an event as a line has it, later by `shift`."""
+    data = {
+        name: _nanos(value + shift) if isinstance(value, datetime) else value
+        for name, value in event["data"].items()
+    }
+    return {"time": _stamp(moment + shift), **event, "data": data}
+
+
+def _nanos(moment: datetime) -> str:
+    return str((moment - _EPOCH) // timedelta(microseconds=1) * 1000)
 
 
 def _stamp(moment: datetime) -> str:

@@ -24,8 +24,8 @@ from tests.support.tree import ROOT
 
 VERBS = [verb for verbs in SECTIONS.values() for verb in verbs]
 SAMPLE_SHA256 = {
-    (1000, 3): "7ae8f32986eca7d25733f287932234bd1e65df0293672c5488646b58374ca0aa",
-    (17, 1): "65136deb3d5bfc1c7a166ab632e46ccd6aa6297341afdcb59c6130ed4598197a",
+    (1000, 3): "a8844c670d5614f52aa98afca8896b221a9d16ef98190a321fdf27c24f59fa6e",
+    (17, 1): "61cbaae64a1070d65df7494d7051bb7004dcff262f470986b44ab57006173edc",
 }
 
 
