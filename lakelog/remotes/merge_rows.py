@@ -74,14 +74,14 @@ class QuarantineChange:
     added: list[SegmentEntry]
 
 
-@dataclass
+@dataclass(frozen=True)
 class JoinedQuarantine:
     """What joins our quarantined lines with theirs: what leaves theirs, our segments as they are,
     and segments that were written for it."""
 
     removals: list[Removal]
-    retained: list[SegmentEntry] = field(default_factory=list)
-    written: list[SegmentEntry] = field(default_factory=list)
+    retained: list[SegmentEntry]
+    written: list[SegmentEntry]
 
 
 class RowSieve:
@@ -177,25 +177,32 @@ class RowSieve:
             settled = self._places(_present(self._store, here.gone)) - self._places(here.added)
             known = new_there | self._places(_present(self._store, there.gone))
         gone_there = {entry.key for entry in there.gone}
-        joined = JoinedQuarantine(
-            [entry.tombstone() for entry in here.gone if entry.key not in gone_there]
-        )
+        removed = [entry for entry in here.gone if entry.key not in gone_there]
         # A segment may be settled in part on both sides, so that each wrote its lines that stay.
-        theirs = there.added if settled else []
-        for entry, is_ours in (*((e, True) for e in here.added), *((e, False) for e in theirs)):
-            table = Segment(self._store.paths, entry.key).read()
-            stays = [place not in (known if is_ours else settled) for place in _places(table)]
-            if not all(stays):
-                if not is_ours:
-                    joined.removals.append(entry.tombstone())
-                if any(stays):
-                    joined.written.append(self._rewritten(table.filter(pa.array(stays)), commit))
-            elif is_ours:
-                joined.retained.append(entry)
-        return joined
+        ours = [self._without(entry, known, commit) for entry in here.added]
+        theirs = []
+        for entry in there.added if settled else ():
+            if (rest := self._without(entry, settled, commit)) is not entry:
+                removed.append(entry)
+                theirs.append(rest)
+        present = {entry.key for entry in here.added}
+        segments = [entry for entry in (*ours, *theirs) if entry is not None]
+        return JoinedQuarantine(
+            [entry.tombstone() for entry in removed],
+            [entry for entry in segments if entry.key in present],
+            [entry for entry in segments if entry.key not in present],
+        )
 
-    def _rewritten(self, lines: pa.Table, commit: str) -> SegmentEntry:
-        paths = self._store.paths
+    def _without(self, entry: SegmentEntry, places: Places, commit: str) -> SegmentEntry | None:
+        """Return a segment if no line of it is at these places, else one that is written of the
+        other lines, if there are any."""
+        table = Segment(self._store.paths, entry.key).read()
+        stays = [place not in places for place in _places(table)]
+        if all(stays):
+            return entry
+        if not any(stays):
+            return None
+        lines, paths = table.filter(pa.array(stays)), self._store.paths
         return write_segment(paths, lines, kind="quarantine", layout="arrival", commit=commit)
 
     def _places(self, entries: Iterable[SegmentEntry]) -> Places:
