@@ -104,7 +104,9 @@ class Source:
             self.is_removed = status.st_nlink == 0
             start = self._file.read(MAGIC_MAX)
             self.container = container(start[:4])
-            self.compression = self.container or (WIDE if wide_order(start) else compression(start))
+            # What is short is packed as it is, so that a stream of UTF-16 looks like it.
+            wide = WIDE if wide_order(start) else ""
+            self.compression = self.container or compression(start) or wide
             if self.compression:
                 self.limit = None  # of decompressed bytes none is known
             self.seek(0)

@@ -303,6 +303,15 @@ def test_a_file_in_utf_16_with_and_without_mark_and_packing(
     assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
 
 
+def test_a_short_file_in_utf_16_that_zstd_packed_as_it_is(
+    lake: lakelog.Lake, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.jsonl.zst"
+    path.write_bytes(zstandard.compress('{"type":"T","n":1,"m":"grün"}\n'.encode("utf-16")))
+    assert lake.ingest(str(path)).events == 1
+    assert lake.sql("SELECT data->>'m' FROM events").fetchall() == [("grün",)]
+
+
 @pytest.mark.parametrize("cut", [1, 10, 65, 200])
 def test_a_packed_file_in_utf_16_that_is_cut_short(
     lake: lakelog.Lake, tmp_path: Path, cut: int
