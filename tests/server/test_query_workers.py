@@ -19,6 +19,7 @@ from lakelog.server.sql.confinement import landlock_version
 from lakelog.server.sql.query_limits import QueryFormat, QueryLimits, QueryRefused
 from lakelog.server.sql.statement_guard import require_readable
 from lakelog.server.sql.workers import SQL_MODULE, QueryWorkers
+from tests.support.requirements import need_module
 from tests.support.sql_escapes import ESCAPES
 
 SECRET = "a-secret-that-no-query-may-read"
@@ -43,6 +44,7 @@ def on(
     limits: QueryLimits = LIMITS,
     *,
     module: str = SQL_MODULE,
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> Any:
     """Run work with a pool of processes."""
 
@@ -53,7 +55,8 @@ def on(
         finally:
             await workers.close()
 
-    return asyncio.run(run())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        return runner.run(run())
 
 
 def test_a_fault_of_a_process_is_in_the_log(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -156,6 +159,21 @@ def test_a_process_that_is_killed_is_replaced(path: Path) -> None:
         assert (await workers.query("SELECT 2 AS n")).to_pylist() == [{"n": 2}]
 
     on(path, work)
+
+
+@pytest.mark.parametrize("library", ["asyncio", "uvloop"])
+def test_a_process_that_is_killed_gives_its_place_back(path: Path, library: str) -> None:
+    """Also where its client left in the middle of an answer; loops differ in what they raise."""
+
+    async def work(workers: QueryWorkers) -> None:
+        running = await workers.start("SELECT * FROM range(100000000)")
+        (worker,) = workers._processes
+        os.kill(worker._process.pid, 9)
+        await worker.ending()
+        await running.chunks.aclose()
+        assert (await workers.query("SELECT 2 AS n")).to_pylist() == [{"n": 2}]
+
+    on(path, work, loop=need_module(library).new_event_loop)
 
 
 def test_what_a_killed_process_has_spilled_is_removed(path: Path) -> None:

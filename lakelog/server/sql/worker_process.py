@@ -155,5 +155,8 @@ class WorkerProcess:
 
     async def _write(self, data: bytes) -> None:
         assert self._process.stdin is not None
+        # uvloop, unlike asyncio, raises a RuntimeError for a pipe that it has closed.
+        if self._process.stdin.is_closing():
+            raise BrokenPipeError
         self._process.stdin.write(data)
         await self._process.stdin.drain()
