@@ -162,6 +162,8 @@ class ServerHandshake(ssl.SSLObject):
 
 PORT = 7717
 STOP_SECONDS = 4
+_UNREAD_SECONDS = 3.0
+"""Seconds that a client has to read what was sent to it, once the server stops."""
 _PREPARE_SECONDS = 1.0
 _LOOK = 0.01
 _LOOK_STOP = 0.1
@@ -378,6 +380,7 @@ async def _serving(
         server.tails.end()
         server.workers.stop()
         server.dashboard.workers.stop()
+        asyncio.get_running_loop().call_later(_UNREAD_SECONDS, _let_go, http)
         await task
     finally:
         # Again, where the try was left early; all of them may be called twice.
@@ -385,3 +388,11 @@ async def _serving(
         if server.syslog is not None:
             await server.syslog.stop()
         await server.close()
+
+
+def _let_go(http: uvicorn.Server) -> None:
+    """Let go of clients that do not read: their tasks, which wait for them, would be ended as
+    faults."""
+    for connection in list(http.server_state.connections):
+        if connection.transport.get_write_buffer_size():
+            connection.transport.abort()

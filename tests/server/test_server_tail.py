@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -320,6 +321,26 @@ def test_a_stop_ends_streams_and_the_next_server_goes_on(tmp_path: Path) -> None
         send(server, 2)
         with follow(server, after=positions.pop()) as client:
             assert client.numbers(1) == [2]
+
+
+def test_a_stop_lets_go_of_clients_that_do_not_read(tmp_path: Path) -> None:
+    """Whatever they follow or asked: it is no fault of the server, of which it would say much."""
+    need_module("uvicorn")
+    query = json.dumps({"sql": "SELECT * FROM range(9), events", "format": "csv"}).encode()
+    with serving(tmp_path / "lake") as server, contextlib.ExitStack() as stack:
+        for start in range(0, 4_000, 500):
+            send(server, *range(start, start + 500), message="a" * 5_000)
+        for kind in (StreamClient, SocketClient):
+            client = kind(server.port, after="beginning")
+            stack.callback(client.close)
+        asking = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        head = f"POST /sql HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(query)}\r\n\r\n"
+        asking.sendall(head.encode() + query)
+        assert asking.recv(12) == b"HTTP/1.1 200"
+        time.sleep(1.0)  # until they have what their sockets take
+        assert server.stop() == 0
+        assert server.process.stderr is not None
+        assert server.process.stderr.read().splitlines()[2:] == ["stopped"]
 
 
 def test_a_stop_does_not_wait_for_a_condition(tmp_path: Path) -> None:
