@@ -18,6 +18,7 @@ from click.core import ParameterSource
 
 from lakelog.cli.app import App
 from lakelog.cli.options import option
+from lakelog.cli.signals import ended_by_second_interrupt
 from lakelog.errors import InvalidSetting
 from lakelog.runtime.tables import ModuleFiles
 from lakelog.settings import span_us
@@ -90,7 +91,7 @@ def repeat(
     `work` ends early once its event is set. `report` gets each result that did something, and the
     seconds it took.
     """
-    with stop_at_signals() as stop:
+    with ended_by_second_interrupt(), stop_at_signals() as stop:
         while True:
             # A round without news says nothing: a service would fill its log once a second.
             started = time.monotonic()

@@ -7,6 +7,7 @@ writes a byte to a pipe all the same, which a second thread reads.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -54,15 +55,24 @@ def ended_by_interrupt() -> Iterator[None]:
     as after a kill."""
     # Who ignores Ctrl-C, or sees to it otherwise, is not ended by it.
     is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    with listening(_end_late) if is_default else contextlib.nullcontext():
+    listen = functools.partial(_end_late, _GRACE_MS)
+    with listening(listen) if is_default else contextlib.nullcontext():
         yield
 
 
-def _end_late(reading: int) -> None:
+@contextlib.contextmanager
+def ended_by_second_interrupt() -> Iterator[None]:
+    """End the process where Ctrl-C is pressed again: a verb that stops in order at the first one
+    may be in the library of a server that stands still."""
+    with listening(functools.partial(_end_late, None)):
+        yield
+
+
+def _end_late(grace_ms: int | None, reading: int) -> None:
     # poll and not select: select fails for descriptors from 1,024 on.
     poll, presses = select.poll(), 0
     poll.register(reading, select.POLLIN)
-    while presses < 2 and poll.poll(_GRACE_MS if presses else None):
+    while presses < 2 and poll.poll(grace_ms if presses else None):
         signals = os.read(reading, 64)
         presses += signals.count(signal.SIGINT)
         # Behind a second Ctrl-C it says only that the verb was interrupted in what it cleaned up,

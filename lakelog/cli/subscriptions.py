@@ -12,6 +12,7 @@ from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import stop_at_signals
+from lakelog.cli.signals import ended_by_second_interrupt
 from lakelog.erased import copies
 
 NAME = argument(
@@ -64,7 +65,7 @@ def run_subscription(
     """
     handler = subs.CommandHandler(command, appends=append)
     # The lake first: a signal ends the run in order, and then the lake is closed.
-    with app.open() as lake, stop_at_signals() as stop:
+    with app.open() as lake, ended_by_second_interrupt(), stop_at_signals() as stop:
         subscription = subs.Subscription(lake.subscriptions(), name, where, start, say=app.say)
         # Before any event is handed out: an erasure has to name whoever may have some.
         copies.note(lake.store.paths, "subscription", name)

@@ -17,6 +17,7 @@ from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import EVERY, stop_at_signals, unit
+from lakelog.cli.signals import ended_by_second_interrupt
 from lakelog.render import micros
 from lakelog.sync import Runner, SyncPlan, SyncResult
 
@@ -125,7 +126,7 @@ def sync(
         runner = Runner(
             lake, plans, once=once, say=app.say, report=report, metrics=metrics, progress=progress
         )
-        with contextlib.closing(runner), stop_at_signals() as stop:
+        with ended_by_second_interrupt(), contextlib.closing(runner), stop_at_signals() as stop:
             results = [dataclasses.asdict(result) for result in runner.run(stop)]
     # The one record of one target; with --config there is a row for each, also without --json.
     if target.format == "json" and config is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -44,3 +45,39 @@ def test_a_signal_in_any_step_of_waiting_ends_the_rounds() -> None:
         timeout=240,
     )
     assert done.stdout.split() == [str(-signal.SIGTERM)] * 60, done.stderr
+
+
+_STANDS_STILL = """
+import sqlite3
+from lakelog.cli import rounds
+
+def work(stop):
+    print("ready", flush=True)
+    endless = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t"
+    sqlite3.connect(":memory:").execute(endless).fetchall()
+
+rounds.repeat(work, lambda *_: None, None)
+"""
+
+
+def test_a_second_interrupt_ends_what_stands_still() -> None:
+    """As in the library of a server that does not answer, where no handler of Python runs."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _STANDS_STILL],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            for _ in range(50):
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(1)
+                    break
+        finally:
+            process.kill()
+        assert process.communicate()[1] == "lakelog: interrupted\n"
+        assert process.returncode == 130
