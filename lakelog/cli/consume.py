@@ -16,6 +16,7 @@ from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OutputTarget, emit, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import EVERY, repeat
+from lakelog.cli.signals import ended_by_second_interrupt
 from lakelog.clients import RedisConfig
 from lakelog.consume import Consumer, ConsumeResult
 
@@ -29,6 +30,7 @@ def complete_source(ctx: click.Context, _: click.Parameter, prefix: str) -> list
 
 
 @verb()
+@ended_by_second_interrupt()
 def consume(
     app: App,
     arguments: tuple[str, ...] = argument(

@@ -18,7 +18,6 @@ from click.core import ParameterSource
 
 from lakelog.cli.app import App
 from lakelog.cli.options import option
-from lakelog.cli.signals import ended_by_second_interrupt
 from lakelog.errors import InvalidSetting
 from lakelog.runtime.tables import ModuleFiles
 from lakelog.settings import span_us
@@ -91,7 +90,7 @@ def repeat(
     `work` ends early once its event is set. `report` gets each result that did something, and the
     seconds it took.
     """
-    with ended_by_second_interrupt(), stop_at_signals() as stop:
+    with stop_at_signals() as stop:
         while True:
             # A round without news says nothing: a service would fill its log once a second.
             started = time.monotonic()

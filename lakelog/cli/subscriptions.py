@@ -32,6 +32,7 @@ def subscriptions() -> None:
 
 
 @subscriptions.verb(name="run")
+@ended_by_second_interrupt()
 def run_subscription(
     app: App,
     name: str = NAME,
@@ -65,7 +66,7 @@ def run_subscription(
     """
     handler = subs.CommandHandler(command, appends=append)
     # The lake first: a signal ends the run in order, and then the lake is closed.
-    with app.open() as lake, ended_by_second_interrupt(), stop_at_signals() as stop:
+    with app.open() as lake, stop_at_signals() as stop:
         subscription = subs.Subscription(lake.subscriptions(), name, where, start, say=app.say)
         # Before any event is handed out: an erasure has to name whoever may have some.
         copies.note(lake.store.paths, "subscription", name)

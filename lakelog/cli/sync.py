@@ -82,6 +82,7 @@ _PLAN = combined(
 
 
 @verb()
+@ended_by_second_interrupt()
 def sync(
     app: App,
     arguments: tuple[str, ...] = argument("[status|check] TARGET", shell_complete=complete_target),
@@ -126,7 +127,7 @@ def sync(
         runner = Runner(
             lake, plans, once=once, say=app.say, report=report, metrics=metrics, progress=progress
         )
-        with ended_by_second_interrupt(), contextlib.closing(runner), stop_at_signals() as stop:
+        with contextlib.closing(runner), stop_at_signals() as stop:
             results = [dataclasses.asdict(result) for result in runner.run(stop)]
     # The one record of one target; with --config there is a row for each, also without --json.
     if target.format == "json" and config is None:

@@ -49,14 +49,15 @@ def test_a_signal_in_any_step_of_waiting_ends_the_rounds() -> None:
 
 _STANDS_STILL = """
 import sqlite3
-from lakelog.cli import rounds
+from lakelog.cli import rounds, signals
 
 def work(stop):
     print("ready", flush=True)
     endless = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t"
     sqlite3.connect(":memory:").execute(endless).fetchall()
 
-rounds.repeat(work, lambda *_: None, None)
+with signals.ended_by_second_interrupt():
+    rounds.repeat(work, lambda *_: None, None)
 """
 
 
