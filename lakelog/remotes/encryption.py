@@ -71,7 +71,8 @@ def share_with(store: Store, site: Site) -> None:
     # What a clone learnt since this lake last looked there holds for both, also where this one
     # protected nothing: what it has plain is noted there.
     _adopt(store, _member_of(body, site, *_PROTECTION), site)
-    _rings(store, site)
+    # What others pushed under a newer data key is read to tell that it is not here.
+    adopt_keys(store, site, only_looks=True)
     # The remote has to say it before the first row is there that needs it.
     if _shared_members(store, site, body):
         site.change_config(functools.partial(_shared_members, store, site))
@@ -134,7 +135,7 @@ def _adopt(store: Store, far_protection: Protection | None, site: Site) -> None:
 
 
 def adopt_keys(store: Store, site: Site, *, only_looks: bool) -> None:
-    """Take over the data keys of a remote before something is fetched; where it `only_looks`, for
+    """Take over the data keys of a remote before something is read; where it `only_looks`, for
     this process alone. Raises TransferRefused, InvalidKey."""
     ring, far_ring = _rings(store, site)
     if ring is None or far_ring is None or far_ring.keys.keys() <= ring.keys.keys():

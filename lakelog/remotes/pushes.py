@@ -82,6 +82,8 @@ class _Push(Exchange):
             self._known = known.proven(self._store, self._known, self._site.remote)
         if self._result.dry_run:
             id = self._site.lake_id()
+            if id:
+                encryption.adopt_keys(self._store, self._site, only_looks=True)
         else:
             members = encryption.config_members(self._store)
             is_known = bool(self._known.lake) and not self.is_repair

@@ -252,7 +252,8 @@ def test_plain_and_encrypted_lakes_exchange_nothing(
 
 
 def test_a_pull_brings_the_data_keys_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a new data key here, a clone that is older reads what it encrypted."""
+    """After a new data key here, a clone that is older reads what it encrypted; a push before says
+    that a pull is needed."""
     root = encrypted.create(tmp_path / "lake", monkeypatch)
     run(root, "remote", "add", "far", str(tmp_path / "far"))
     with lakelog.open(root) as lake:
@@ -265,8 +266,12 @@ def test_a_pull_brings_the_data_keys_along(tmp_path: Path, monkeypatch: pytest.M
     run(root, "push", "far")
     encrypted.forget(monkeypatch)
     monkeypatch.setenv("LAKELOG_KEY", encrypted.KEY)
-    run(tmp_path / "clone", "pull", "origin")
-    assert rows(tmp_path / "clone") == 6
+    run(tmp_path / "clone", "append", "type=x")
+    for options in ((), ("--dry-run",)):
+        output = run(tmp_path / "clone", "push", "origin", *options, code=1).output
+        assert "moved on there: `lakelog pull` first" in output
+    run(tmp_path / "clone", "pull", "origin", "--merge")
+    assert rows(tmp_path / "clone") == 7
 
 
 def test_export_gives_plain_rows_where_the_user_asks(
