@@ -291,25 +291,32 @@ def give_up_or_wait(number: int, error: Interrupted) -> None:
 
 
 def in_parallel(
-    work: Callable[[_T], _R], items: Iterable[_T], workers: int = WORKERS
+    work: Callable[[_T], _R],
+    items: Iterable[_T],
+    workers: int = WORKERS,
+    *,
+    only_reads: bool = False,
 ) -> Iterator[tuple[_T, _R]]:
     """Yield (item, result) as they are done, with a bounded number under way. Raises the first
-    error, after what is under way has ended."""
-    waiting = iter(items)
-    with futures.ThreadPoolExecutor(workers) as pool:
-        running: dict[futures.Future[_R], _T] = {}
-        # Twice as many as workers: results are given out while others are under way.
-        try:
-            while True:
-                for item in waiting:
-                    running[pool.submit(work, item)] = item
-                    if len(running) >= 2 * workers:
-                        break
-                if not running:
-                    return
-                for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
-        finally:
-            # What has begun ends by itself; the pool waits for it.
-            for future in running:
-                future.cancel()
+    error, after what is under way has ended; but Ctrl-C at once if that `only_reads`."""
+    waiting, waits = iter(items), True
+    pool = futures.ThreadPoolExecutor(workers)
+    running: dict[futures.Future[_R], _T] = {}
+    # Twice as many as workers: results are given out while others are under way.
+    try:
+        while True:
+            for item in waiting:
+                running[pool.submit(work, item)] = item
+                if len(running) >= 2 * workers:
+                    break
+            if not running:
+                return
+            for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    except KeyboardInterrupt:
+        # A server that stands still would be waited for until the time of its request is over.
+        waits = not only_reads
+        raise
+    finally:
+        # What has begun ends by itself.
+        pool.shutdown(wait=waits, cancel_futures=True)

@@ -256,7 +256,8 @@ class BucketAttachment:
             return True
 
         # Before any move: what comes may be encrypted with a key that another machine has made.
-        list(remotes.in_parallel(lambda ask: ask(), (self.config.take, look)))
+        asked = (self.config.take, look)
+        list(remotes.in_parallel(lambda ask: ask(), asked, only_reads=True))
         self.erasures.destroy_keys()  # also those of an older file that was put here
         branches = {*FileNames(names).refs, *store.refs.all_branches()}
         count = sum(self._refresh_branch(store, branch) for branch in sorted(branches))

@@ -42,7 +42,9 @@ def spans_after(bucket: RemoteVolume, branch: str, newest: int, head: bytes) -> 
     spans, window = list[MoveSpan](), 1
     while newest % SPAN == 0:
         lows = [newest + 1 + n * SPAN for n in range(window)]
-        files = dict(remotes.in_parallel(lambda low: _read(bucket, branch, low), lows))
+        files = dict(
+            remotes.in_parallel(lambda low: _read(bucket, branch, low), lows, only_reads=True)
+        )
         for low in lows:
             span = _checked(files[low], branch, low, head)
             if span is None:  # what is there under the numbers decides

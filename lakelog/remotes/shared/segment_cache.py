@@ -53,7 +53,7 @@ class SegmentCache:
             self._volume.ask({"keys": [self._key(path) for _, path in absent]})
             return [], set()  # who was asked knows of those that are gone
         # What another process brought meanwhile was not hashed by this one.
-        outcomes = dict(remotes.in_parallel(self._fetch, absent))
+        outcomes = dict(remotes.in_parallel(self._fetch, absent, only_reads=True))
         fetched = [file for file, is_ours in outcomes.items() if is_ours]
         self._fetched += sum(os.path.getsize(path) for _, path in fetched)
         if self._fetched >= min(_CHECKED_AFTER, self._limit):

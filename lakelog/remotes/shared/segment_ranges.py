@@ -29,7 +29,8 @@ class SegmentRanges:
         if not SegmentBlocks.is_shared(self._paths):
             return set()
         absent = [e for e in entries if e.blocks and not File(self._path(e)).exists()]
-        return {e.key for e, is_open in remotes.in_parallel(self._open, absent) if is_open}
+        outcomes = remotes.in_parallel(self._open, absent, only_reads=True)
+        return {entry.key for entry, is_open in outcomes if is_open}
 
     def _path(self, entry: SegmentEntry) -> str:
         return self._paths.object("segments", entry.key)
