@@ -13,7 +13,7 @@ import click
 import orjson
 from click.shell_completion import CompletionItem
 
-from lakelog.cli import exits
+from lakelog.cli import exits, signals
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_branch
 from lakelog.cli.options import bind, flag, option
 from lakelog.runtime.lazy import lazy_face
@@ -176,4 +176,9 @@ def main() -> None:
     """Run the command line of this process."""
     # Only in a process that is the command line: a program that imports lakelog may want pandas.
     sys.meta_path.insert(0, _WithoutPandas())
-    cli.main()
+    try:
+        cli.main()
+    except SystemExit as end:
+        if end.code == exits.INTERRUPTED:
+            signals.end_soon()
+        raise

@@ -68,6 +68,14 @@ def ended_by_second_interrupt() -> Iterator[None]:
         yield
 
 
+def end_soon() -> None:
+    """End the interrupted process in a few seconds, if it has not ended by itself: Python waits for
+    threads, whose server may stand still."""
+    timer = threading.Timer(_GRACE_MS / 1_000, os._exit, (INTERRUPTED,))
+    timer.daemon = True
+    timer.start()
+
+
 def _end_late(grace_ms: int | None, reading: int) -> None:
     # poll and not select: select fails for descriptors from 1,024 on.
     poll, presses = select.poll(), 0

@@ -6,7 +6,9 @@ import contextlib
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+from tests.support.cli import run
 from tests.support.processes import environment
 
 _AT_EVERY_STEP = """
@@ -82,3 +84,26 @@ def test_a_second_interrupt_ends_what_stands_still() -> None:
             process.kill()
         assert process.communicate()[1] == "lakelog: interrupted\n"
         assert process.returncode == 130
+
+
+_WAITED_FOR = """
+import os, signal, sys, threading
+from lakelog.cli import main
+threading.Thread(target=threading.Event().wait).start()
+threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+sys.argv = ["lakelog", "--lake", sys.argv[1], "sql", "SELECT count(*) FROM range(1000000000000)"]
+main()
+"""
+
+
+def test_an_interrupted_verb_ends_though_a_thread_stands_still(tmp_path: Path) -> None:
+    """As one does that reads from a bucket which does not answer; Python would wait for it."""
+    run(tmp_path / "lake", "init")
+    done = subprocess.run(
+        [sys.executable, "-c", _WAITED_FOR, str(tmp_path / "lake")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, "lakelog: interrupted")
