@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog import keys
-from lakelog.errors import InvalidEvent, InvalidKey, InvalidSetting, NotAllowed
+from lakelog.errors import InvalidKey, InvalidSetting, NotAllowed
 from lakelog.runtime.lazy import Lazy
 from lakelog.values import JsonObject
 
@@ -40,7 +40,6 @@ _KEPT_MAX = 1 << 16
 _SUBJECT = "subject"
 VALUE, BLOCK = b"lakelog value", b"lakelog block"
 """What a ciphertext is for, which it opens with alone."""
-_REFUSED = f"data has a member {'$sealed'!r}, a name that a lake with protected fields reserves"
 
 
 @dataclass
@@ -174,15 +173,15 @@ class Protection:
 
     def seal(self, subject: str | None, type_: str | None, data: bytes) -> bytes:
         """Return a payload with its protected fields sealed; the same one where it has none, or has
-        them sealed already. Raises InvalidKey, InvalidEvent."""
+        them sealed already. Raises InvalidKey."""
         if not self.mention.search(data):
             return data
-        before = sealed_payload.without_token(data)
-        if before is not None and not self.is_sealed(subject, *before):
-            raise InvalidEvent(_REFUSED)
-        if not self.is_of(type_):
-            return data
-        halves = sealed_payload.split(data, frozenset(self.fields))
+        before, names = sealed_payload.without_token(data), frozenset(self.fields)
+        halves = sealed_payload.split(data, names) if self.is_of(type_) else None
+        if before is not None:
+            if self.is_sealed(subject, *before):
+                return data
+            halves = sealed_payload.split_whole(data, names | {sealed_payload.MEMBER})
         if halves is None:
             return data
         stays, taken_out = halves
@@ -227,8 +226,7 @@ class Protection:
         return sealed_payload.with_token(b"{}", sealed_payload.token_of(sealed)).decode()
 
     def seal_lines(self, encoded: bytes) -> bytes:
-        """Return lines of events (F3.13) with their protected fields sealed. Raises InvalidKey,
-        InvalidEvent."""
+        """Return lines of events (F3.13) with their protected fields sealed. Raises InvalidKey."""
         if not self.mention.search(encoded):
             return encoded
         lines = encoded.split(b"\n")
