@@ -594,3 +594,21 @@ def test_refused_lines_that_each_read_from_stdin(lakes: Lakes) -> None:
     assert answer(Path(second.path), "quarantine", "list")[0]["lines"] == 2
     second.erase(subject="ada", why="asked")
     assert second.sql(refused).fetchall() == [("about bob", 0)]
+
+
+def test_refused_lines_of_a_segment_that_gc_removed(lakes: Lakes, home: Path) -> None:
+    """Which of them either side took is not known then: they stay, each once."""
+    lines = ['level=info msg="logged"', "<34>Oct 11 22:14:15 host app: sent", "no line"]
+    (home / "mixed.jsonl").write_text("\n".join(['{"type": "OK"}', *lines, ""]))
+    first, second = lakes
+    first.ingest(str(home / "mixed.jsonl"))
+    sent(first)
+    pull(second, "origin")
+    (entry,) = second.store.manifests.segments(second.store.state("main"), "quarantine")
+    for lake, form in ((first, "logfmt"), (second, "syslog")):
+        Quarantine(lake.store, "main").replay(lake.engine, form=form)
+    sent(first)
+    Path(second.store.paths.object("segments", entry.key)).unlink()
+    assert merged(second) == Merged(1, 0)
+    refused = second.sql("SELECT line FROM quarantine ORDER BY position").fetchall()
+    assert refused == [(line,) for line in lines]
