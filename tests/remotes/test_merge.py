@@ -17,7 +17,7 @@ import lakelog
 from lakelog import document
 from lakelog.audit.audit import audit
 from lakelog.disk import disk
-from lakelog.errors import Diverged, TransferRefused
+from lakelog.errors import Damaged, Diverged, TransferRefused
 from lakelog.ingest import Quarantine
 from lakelog.manifest import Manifests
 from lakelog.remotes import known
@@ -30,7 +30,7 @@ from lakelog.store import Store
 from lakelog.sync.sync import sync
 from lakelog.views import LakeViews
 from tests.support import seam
-from tests.support.cli import answer, run
+from tests.support.cli import answer, flip, run
 from tests.support.lakes import opened
 from tests.support.own_views import BUSIEST
 
@@ -349,11 +349,12 @@ def test_of_an_id_on_both_sides_the_published_event_stays(lakes: Lakes) -> None:
     whole(second)
 
 
-@pytest.mark.parametrize("meanwhile", ["seal", "merge", "rollback"])
+@pytest.mark.parametrize("meanwhile", ["seal", "merge", "rollback", "gc"])
 def test_what_comes_while_a_merge_is_written(
     lakes: Lakes, monkeypatch: pytest.MonkeyPatch, meanwhile: str
 ) -> None:
-    """Events come before it; of two merges at once one does all; after a rewind it is refused."""
+    """Events come before it; of two merges at once one does all; after a rewind it is refused; what
+    a gc took is written again."""
     second = lakes[1]
     diverge(lakes)
     second.settle()
@@ -369,6 +370,9 @@ def test_what_comes_while_a_merge_is_written(
                     other.settle()
                 elif meanwhile == "merge":
                     merged(other)
+                elif meanwhile == "gc":
+                    for entry in self._found.entries:
+                        Path(other.store.paths.object("segments", entry.key)).unlink()
                 else:
                     other.append({"type": "GONE"})
                     other.settle()
@@ -381,6 +385,7 @@ def test_what_comes_while_a_merge_is_written(
             merged(second)
         return
     merged(second)
+    assert meanwhile != "gc" or len(calls) == 2
     events = ["FIRST", "BOTH", "SECOND", "MEANWHILE", "FIRST"]
     assert types(second)[3:] == (events if meanwhile == "seal" else ["FIRST", "BOTH", "SECOND"])
     whole(second)
@@ -612,3 +617,16 @@ def test_refused_lines_of_a_segment_that_gc_removed(lakes: Lakes, home: Path) ->
     assert merged(second) == Merged(1, 0)
     refused = second.sql("SELECT line FROM quarantine ORDER BY position").fetchall()
     assert refused == [(line,) for line in lines]
+
+
+def test_refused_lines_that_are_damaged_here_are_not_merged(lakes: Lakes, home: Path) -> None:
+    first, second = lakes
+    first.append({"type": "FIRST"})
+    sent(first)
+    (home / "bad.jsonl").write_text("no line\n" * 20)
+    second.ingest(str(home / "bad.jsonl"))
+    (entry,) = second.store.manifests.segments(second.store.state("main"), "quarantine")
+    second.close()
+    flip(Path(second.store.paths.object("segments", entry.key)))
+    with opened(str(home / "second")) as lake, pytest.raises(Damaged, match=entry.key[:12]):
+        merged(lake)
