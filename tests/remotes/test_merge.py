@@ -630,3 +630,24 @@ def test_refused_lines_that_are_damaged_here_are_not_merged(lakes: Lakes, home: 
     flip(Path(second.store.paths.object("segments", entry.key)))
     with opened(str(home / "second")) as lake, pytest.raises(Damaged, match=entry.key[:12]):
         merged(lake)
+
+
+def test_a_version_that_is_given_before_a_merge_is_written(
+    lakes: Lakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the remote has it: the merge is refused, and does not take it from who was answered."""
+    first, second = lakes
+    first.append({"type": "THERE", "subject": "s"}, expect={"s": 0})
+    diverge(lakes)
+    real = Merge.publish
+
+    def late(self: Merge, judged: Any) -> Any:
+        if "HERE" not in types(second):
+            second.append({"type": "HERE", "subject": "s"}, expect={"s": 0})
+        return real(self, judged)
+
+    monkeypatch.setattr(Merge, "publish", late)
+    with pytest.raises(Diverged, match="version 1 here and another"):
+        merged(second)
+    second.settle()
+    assert [event["type"] for event in second.stream("s")] == ["HERE"]
