@@ -113,6 +113,10 @@ class _BlockTexts(NamedTuple):
     size: int
 
 
+UNOPENED = (ValueError, IndexError, zstandard.ZstdError)
+"""Raised for what is damaged, or no token of this lake."""
+
+
 class SealedFields:
     """The protected fields of one lake in this process. Safe for threads."""
 
@@ -134,8 +138,8 @@ class SealedFields:
                     self._expected[digest] = paths or self._paths
                     self._expected.move_to_end(digest)
 
-    def block(self, name: bytes) -> bytes:
-        """Return a block of an expected segment. Raises DamagedSegment where there is none,
+    def block(self, name: bytes) -> bytes | None:
+        """Return a block of an expected segment, None where there is none. Raises DamagedSegment,
         OSError, InvalidKey."""
         with _LOCK:
             while name not in self._places and self._expected:
@@ -146,9 +150,7 @@ class SealedFields:
                     continue
                 self._places.update(dict.fromkeys(directory.spans, digest))
             if name not in self._places:
-                raise DamagedSegment(
-                    f"{self._paths.root}/segments", f"no segment has the block {name.hex()}"
-                )
+                return None
             directory = self._directories[self._places[name]]
             try:
                 return directory.read(*directory.spans[name])
@@ -178,6 +180,8 @@ class SealedFields:
                 self._texts.move_to_end(name)
                 return texts
             sealed = self.block(name)
+            if sealed is None:
+                raise ValueError(name) if self.may_be_plain else self._unreadable()
             compressed = ciphers.open(subject, sealed, BLOCK)
             events, size = None, 64
             if compressed is not None:
@@ -193,7 +197,8 @@ class SealedFields:
         self, ciphers: SubjectCiphers, subject: str, token: str
     ) -> tuple[bytes, int] | None:
         """Return the sealed members that a token stands for, and the generation of their key; None
-        where it was destroyed. Raises InvalidKey, DamagedSegment."""
+        where it was destroyed. Raises InvalidKey, DamagedSegment, and `UNOPENED` for what is
+        damaged or no token of this lake."""
         if token == sealed_payload.GONE:
             return None
         ciphertext = sealed_payload.ciphertext_of(token)
@@ -214,10 +219,38 @@ class SealedFields:
         try:
             content = self.members(ciphers, self.protection.owner(subject, stays), token)
             return stays if content is None else sealed_payload.joined(stays, content[0])
-        except (ValueError, IndexError, zstandard.ZstdError):
-            raise DamagedSegment(
-                f"{self._paths.root}/segments", "the protected fields of an event cannot be read"
-            ) from None
+        except UNOPENED:
+            if self.may_be_plain:
+                return data
+            raise self._unreadable() from None
+
+    @property
+    def may_be_plain(self) -> bool:
+        """Whether events from before the fields were protected may have a member of the name of
+        tokens, which nobody sealed."""
+        return self.protection.since > 0
+
+    def carried(self, payloads: Iterable[bytes]) -> Blocks:
+        """Return the blocks that payloads name. Raises DamagedSegment, OSError, InvalidKey."""
+        blocks: Blocks = {}
+        for data in payloads:
+            halves = sealed_payload.without_token(data)
+            if halves is None or halves[1][:1] != "b":
+                continue
+            try:
+                name, _ = sealed_payload.place_of(halves[1])
+                block = blocks.get(name) or self.block(name)
+            except ValueError:
+                block = None
+            if block is not None:
+                blocks[name] = block
+            elif not self.may_be_plain:
+                raise self._unreadable()
+        return blocks
+
+    def _unreadable(self) -> DamagedSegment:
+        place = f"{self._paths.root}/segments"
+        return DamagedSegment(place, "the protected fields of an event cannot be read")
 
     def open_column(self, subjects: pa.Array, payloads: pa.Array) -> pa.Array:
         """Return payloads with their protected fields. Raises InvalidKey, DamagedSegment."""
@@ -352,7 +385,7 @@ def packed(
     # Who merges segments without the keys carries blocks on as they are.
     ciphers = protection.require_ciphers() if is_new else _ciphers(fields)
     if ciphers is None:
-        return table, _carried(fields, [values[row].encode() for row in numbers.tolist()])
+        return table, fields.carried(values[row].encode() for row in numbers.tolist())
     packing = _Packing(fields, ciphers, is_new=is_new)
     for row in numbers.tolist():
         if not protection.types or types[row] in protection.types or _MEMBER in values[row]:
@@ -369,13 +402,6 @@ def _ciphers(fields: SealedFields) -> SubjectCiphers | None:
         return fields.refresh()
     except InvalidKey:
         return None
-
-
-def _carried(fields: SealedFields, payloads: Iterable[bytes]) -> Blocks:
-    """Return the blocks that payloads name. Raises DamagedSegment."""
-    tokens = [halves[1] for data in payloads if (halves := sealed_payload.without_token(data))]
-    names = (sealed_payload.place_of(token)[0] for token in tokens if token[:1] == "b")
-    return {name: fields.block(name) for name in dict.fromkeys(names)}
 
 
 class _Packing:
@@ -400,7 +426,7 @@ class _Packing:
             try:
                 owner = protection.owner(subject, stays)
                 content = self._fields.members(self._ciphers, owner, token)
-            except (ValueError, IndexError, zstandard.ZstdError):
+            except UNOPENED:
                 return data  # stored rows stay, as theirs may be damaged
             if content is None:
                 return sealed_payload.with_token(stays, sealed_payload.GONE)

@@ -456,6 +456,33 @@ def test_names_that_cannot_be_protected(tmp_path: Path, monkeypatch: pytest.Monk
         other.protect(["email"])
 
 
+def test_what_another_lake_sealed_before_a_lake_was_protected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is shown as it came, at every state, and nothing beside it becomes unreadable."""
+    foreign = [{"n": n, "$sealed": t} for n, t in enumerate(["v" + "A" * 80, "vA", "bAAAA.1", "x"])]
+    events = [{"type": "A", "subject": "x", "data": data} for data in foreign]
+    protected.keys_in(tmp_path, monkeypatch)
+    (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(data)},\n" for data in foreign))
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(events)
+        lake.ingest(str(tmp_path / "in.jsonl"))
+        lake.append(events)
+        lake.protect(protected.FIELDS, subject="subject")
+        lake.append({"type": "A", "subject": "y", "data": {"email": PLANTED}})
+        expected = [*foreign, *foreign, {"email": PLANTED}]
+        for step in (lambda: None, lake.settle, lake.compact):
+            step()
+            assert sorted(str(data) for _, data in payloads(lake)) == sorted(map(str, expected))
+            assert lake.sql("SELECT count(line) FROM quarantine").fetchall() == [(len(foreign),)]
+        monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(tmp_path / "away"))
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append({"type": "B", "data": {}})
+        lake.compact()
+        shown = [data for _, data in payloads(lake)]
+        assert all(shown.count(data) == 2 for data in foreign)
+
+
 @pytest.mark.parametrize("is_appended", [False, True])
 @pytest.mark.parametrize("subject", ["subject", "customer"])
 def test_what_another_lake_sealed_is_kept_as_it_came(
