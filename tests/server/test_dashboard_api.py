@@ -308,6 +308,15 @@ def test_sources_files_and_quarantine(lake: Lake) -> None:
     assert (line["reason"], line["line"], line["position"]) == ("not JSON", "oops <b>x</b>", 7)
 
 
+def test_lines_in_quarantine_are_of_a_file_or_a_channel(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("no line\n")
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.ingest(str(tmp_path / "bad.jsonl"))
+        lake.quarantine([("http:" + "0a" * 16, 0, "not JSON", "oops")])
+        files = {line["line"]: line["file"] for line in ask(lake, "quarantine")["lines"]}
+        assert files == {"no line": str(tmp_path / "bad.jsonl"), "oops": "http"}
+
+
 def test_statistics_of_a_field(lake: Lake) -> None:
     statistics = ask(lake, "values", field="n")["statistics"]
     assert (statistics["present"], statistics["min"], statistics["max"]) == (360, 0, 359)

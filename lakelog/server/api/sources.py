@@ -9,6 +9,7 @@ import orjson
 
 from lakelog.collect import journal_path, status_path
 from lakelog.disk import File
+from lakelog.ingest import Quarantine
 from lakelog.lake import Lake
 from lakelog.server.api.counts import FINE, CountTable, range_of, span_of
 from lakelog.server.api.question import VALUE_MAX, DashboardQuestion, cut, milliseconds
@@ -145,8 +146,9 @@ def quarantine(question: DashboardQuestion) -> dict[str, object]:
         " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 20"
     ).fetchall()
     names = "reason origin position line size ingested_at".split()
+    source_of = Quarantine(question.lake.store, question.lake.branch_name).sources()
     return {
-        "lines": [_record(names, row) for row in rows],
+        "lines": [{**_record(names, row), "file": cut(source_of(row[1]))} for row in rows],
         "reasons": [[cut(reason), count] for reason, count in reasons],
     }
 

@@ -70,8 +70,8 @@ function showFiles({ files, watchers, streams, subscriptions }, body) {
 function showQuarantine({ lines, reasons }, body) {
   if (!lines.length) { fill(body, empty("Nothing is in quarantine", "Lines that are no events are kept here with their file, place and reason, so that nothing is lost without a word.", "lakelog quarantine list")); return; }
   fill(body, el("div", { class: "line" }, reasons.map(([reason, number]) => el("span", { class: "chip value", title: reason }, `${reason.slice(0, 80)}: ${count(number)}`))),
-    table("Lines in quarantine", [["stored", "num"], ["reason"], ["origin"], ["place", "num"], ["line"]], lines.map((each) => el("tr", {},
-      el("td", { class: "num", title: fullTime(each.ingested_at) }, relative(each.ingested_at)), el("td", { class: "value" }, each.reason), el("td", { class: "cut-cell mono value", title: each.origin }, each.origin), el("td", { class: "num" }, exact(each.position)),
+    table("Lines in quarantine", [["stored", "num"], ["reason"], ["file"], ["place", "num"], ["line"]], lines.map((each) => el("tr", {},
+      el("td", { class: "num", title: fullTime(each.ingested_at) }, relative(each.ingested_at)), el("td", { class: "value" }, each.reason), el("td", { class: "cut-cell mono value", title: each.origin }, each.file), el("td", { class: "num" }, exact(each.position)),
       el("td", { class: "mono value wrap" }, each.line, " ", el("span", { class: "soft" }, bytes(each.size)), copyButton(each.line))))),
     command("lakelog quarantine replay"));
 }
