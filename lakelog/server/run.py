@@ -396,3 +396,5 @@ def _let_go(http: uvicorn.Server) -> None:
     for connection in list(http.server_state.connections):
         if connection.transport.get_write_buffer_size():
             connection.transport.abort()
+            # After its loss: uvicorn 0.36 lets a WebSocket wait for it to be writable again.
+            asyncio.get_running_loop().call_soon(connection.resume_writing)

@@ -340,7 +340,8 @@ def test_a_stop_lets_go_of_clients_that_do_not_read(tmp_path: Path) -> None:
         time.sleep(1.0)  # until they have what their sockets take
         assert server.stop() == 0
         assert server.process.stderr is not None
-        assert server.process.stderr.read().splitlines()[2:] == ["stopped"]
+        # Behind it some versions of DuckDB's binding say what they let go of.
+        assert server.process.stderr.read().splitlines()[2:3] == ["stopped"]
 
 
 def test_a_stop_does_not_wait_for_a_condition(tmp_path: Path) -> None:
