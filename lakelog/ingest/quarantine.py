@@ -70,11 +70,15 @@ class Quarantine:
     def __init__(self, store: Store, branch: str) -> None:
         self._store, self._branch = store, branch
 
-    def sources(self) -> Callable[[str], str]:
-        """Return what gives for an origin the name of its file, as cursors know it, or its
-        channel."""
+    def names(self) -> dict[str, str]:
+        """Return the file name of each origin that a cursor knows."""
         state = self._store.state(self._branch)
-        files = {cursor.origin: cursor.name for cursor in FileCursor.of_state(self._store, state)}
+        all_cursors = FileCursor.of_state(self._store, state)
+        return {cursor.origin: cursor.name for cursor in all_cursors}
+
+    def sources(self) -> Callable[[str], str]:
+        """Return what gives for an origin the name of its file, or its channel."""
+        files = self.names()
 
         def source_of(origin: str) -> str:
             channel = _CHANNEL.fullmatch(origin)

@@ -50,7 +50,7 @@ def test_bad_lines_are_no_events(lake: lakelog.Lake, tmp_path: Path) -> None:
     query = "SELECT DISTINCT origin FROM {} ORDER BY 1"
     origins = [lake.sql(query.format(t)).fetchall() for t in ("events", "quarantine")]
     assert origins[0] == origins[1]
-    assert Quarantine(lake.store, "main").sources()(origins[0][0][0]) == str(tmp_path / "f.jsonl")
+    assert Quarantine(lake.store, "main").names() == {origins[0][0][0]: str(tmp_path / "f.jsonl")}
     for position, _, line in bad_lines(lake):
         assert MIXED[position:].startswith(line.encode() + b"\n")
     assert lake.at("main").sql("SELECT count(*) AS n FROM quarantine").fetchall() == [(3,)]
@@ -64,7 +64,7 @@ def test_names_stay_as_a_short_file_grows(lake: lakelog.Lake, tmp_path: Path) ->
         file.write(feed(100) + b"again\n")
     lake.ingest(str(path.rename(tmp_path / "g.jsonl")))
     ((origin,),) = lake.sql("SELECT DISTINCT origin FROM quarantine").fetchall()
-    assert Quarantine(lake.store, "main").sources()(origin) == str(tmp_path / "g.jsonl")
+    assert Quarantine(lake.store, "main").names() == {origin: str(tmp_path / "g.jsonl")}
 
 
 def test_replay_with_another_format(lake: lakelog.Lake, tmp_path: Path) -> None:
