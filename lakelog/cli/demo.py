@@ -130,6 +130,7 @@ class Tour:
         self._title("Prove it: each line is stored once, and one flipped bit is noticed")
         self._show("audit", "later.jsonl.gz")
         self._damage()
+        # Behind the proof, which finds each line of the file: an erased one would be missing.
         self._title("Make a training set, then erase a subject from everything")
         self._train_and_erase()
         self._title("Look at the result")

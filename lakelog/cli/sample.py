@@ -16,10 +16,10 @@ from itertools import accumulate
 from typing import Any
 
 from lakelog.runtime.tables import ModuleFiles
+from lakelog.values import to_micros
 
 END = datetime(2026, 11, 1, tzinfo=UTC)
 DAYS = 5
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OUTAGE = (datetime(2026, 10, 30, 14, tzinfo=UTC), datetime(2026, 10, 30, 17, tzinfo=UTC))
 
 _TABLES = ModuleFiles(__file__).tables("sample.toml")
@@ -108,8 +108,8 @@ def agent_run(rng: random.Random, number: int, moment: datetime) -> Story:
             yield moment, _span(envelope, name, members, (moment, end), attributes, key)
         moment = end + timedelta(milliseconds=rng.randint(40, 900))
     tool = rng.choices(list(AGENT_SHARE), weights=list(AGENT_SHARE.values()))[0]
-    decision = {"options": list(AGENT_SHARE), "chosen": tool, "confidence": _confidence(rng)}
-    decision |= {"traceId": trace, "parentSpanId": root}
+    decision: SampleEvent = {"options": list(AGENT_SHARE), "chosen": tool}
+    decision |= {"confidence": _confidence(rng), "traceId": trace, "parentSpanId": root}
     yield moment, _event("decision", envelope, decision, message=f"chose {tool}")
     if moment < END:
         run, spans = {"gen_ai.operation.name": "invoke_agent"}, {"traceId": trace, "spanId": root}
@@ -207,16 +207,12 @@ def _start(rng: random.Random) -> datetime:
 
 
 def _recorded(moment: datetime, event: SampleEvent, shift: timedelta) -> SampleEvent:
-    """Return an event as a line has it, later by `shift`."""
+    """Return an event as a line has it, later by `shift`, with the times of a span in ns."""
     data = {
-        name: _nanos(value + shift) if isinstance(value, datetime) else value
+        name: f"{to_micros(value + shift)}000" if isinstance(value, datetime) else value
         for name, value in event["data"].items()
     }
     return {"time": _stamp(moment + shift), **event, "data": data}
-
-
-def _nanos(moment: datetime) -> str:
-    return str((moment - _EPOCH) // timedelta(microseconds=1) * 1000)
 
 
 def _stamp(moment: datetime) -> str:

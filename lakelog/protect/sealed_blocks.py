@@ -113,7 +113,7 @@ class _BlockTexts(NamedTuple):
     size: int
 
 
-UNOPENED = (ValueError, IndexError, zstandard.ZstdError)
+_UNOPENED = (ValueError, IndexError, zstandard.ZstdError)
 """Raised for what is damaged, or no token of this lake."""
 
 
@@ -181,7 +181,7 @@ class SealedFields:
                 return texts
             sealed = self.block(name)
             if sealed is None:
-                raise ValueError(name) if self.may_be_plain else self._unreadable()
+                raise ValueError(name) if self._may_be_plain else self._unreadable()
             compressed = ciphers.open(subject, sealed, BLOCK)
             events, size = None, 64
             if compressed is not None:
@@ -197,8 +197,8 @@ class SealedFields:
         self, ciphers: SubjectCiphers, subject: str, token: str
     ) -> tuple[bytes, int] | None:
         """Return the sealed members that a token stands for, and the generation of their key; None
-        where it was destroyed. Raises InvalidKey, DamagedSegment, and `UNOPENED` for what is
-        damaged or no token of this lake."""
+        where it was destroyed. Raises InvalidKey, DamagedSegment; ValueError, IndexError, ZstdError
+        for what is damaged or no token of this lake."""
         if token == sealed_payload.GONE:
             return None
         ciphertext = sealed_payload.ciphertext_of(token)
@@ -219,13 +219,13 @@ class SealedFields:
         try:
             content = self.members(ciphers, self.protection.owner(subject, stays), token)
             return stays if content is None else sealed_payload.joined(stays, content[0])
-        except UNOPENED:
-            if self.may_be_plain:
+        except _UNOPENED:
+            if self._may_be_plain:
                 return data
             raise self._unreadable() from None
 
     @property
-    def may_be_plain(self) -> bool:
+    def _may_be_plain(self) -> bool:
         """Whether events from before the fields were protected may have a member of the name of
         tokens, which nobody sealed."""
         return self.protection.since > 0
@@ -244,7 +244,7 @@ class SealedFields:
                 block = None
             if block is not None:
                 blocks[name] = block
-            elif not self.may_be_plain:
+            elif not self._may_be_plain:
                 raise self._unreadable()
         return blocks
 
@@ -426,7 +426,7 @@ class _Packing:
             try:
                 owner = protection.owner(subject, stays)
                 content = self._fields.members(self._ciphers, owner, token)
-            except UNOPENED:
+            except _UNOPENED:
                 return data  # stored rows stay, as theirs may be damaged
             if content is None:
                 return sealed_payload.with_token(stays, sealed_payload.GONE)

@@ -42,14 +42,6 @@ _HARMLESS = {"seal", "ingest", "compact", "maintain"}
 """Moves that may come while a merge is written: they add, or change no event."""
 
 
-@dataclass(frozen=True)
-class _Joined:
-    """What brings our records to theirs, and removes those that we removed."""
-
-    removals: tuple[Removal, ...]
-    records: tuple[Record, ...]
-
-
 class Merge:
     """The merge of a state of a remote's branch into a branch of a lake."""
 
@@ -125,7 +117,7 @@ class Merge:
         present_events = state.totals.events - before - own_rows.events
         return Merged(self._theirs.totals.events - before - present_events, present_events)
 
-    def _join(self, state: Manifest, ours: LiveEntries) -> _Joined:
+    def _join(self, state: Manifest, ours: LiveEntries) -> list[Record | Removal]:
         """Return what joins our records with theirs. Raises Diverged, TransferRefused."""
         # Both sides are judged alike: an event that one removed would come back by the other.
         for place, present, live in (("here", state, ours), ("there", self._theirs, self._there)):
@@ -142,8 +134,7 @@ class Merge:
             raise self._refused(
                 f"the subscription {name!r} handled events here that would get other numbers"
             )
-        removals = tuple(entry for entry in records if isinstance(entry, Removal))
-        return _Joined(removals, tuple(entry for entry in records if isinstance(entry, Record)))
+        return records
 
     def _require_counted(self) -> None:
         """Refuse a state that contradicts itself."""
@@ -180,6 +171,8 @@ class Merge:
         TransferRefused, Damaged."""
         ours, commit = live_entries(self._store, state), disk.random_hex()
         joined = self._join(state, ours)
+        removals = [entry for entry in joined if isinstance(entry, Removal)]
+        records = [entry for entry in joined if isinstance(entry, Record)]
         self._write(state, ours, commit)
         lines = self._sieve.quarantined(
             quarantine_change(self._shared, ours),
@@ -193,10 +186,10 @@ class Merge:
         change = Change(
             "merge",
             note.message(self._name, counts.known),
-            entries=(*self._found.entries, *lines.written, *joined.records),
+            entries=(*self._found.entries, *lines.written, *records),
             ids_add=self._runs(state, commit),
             # Segments that are as they were, which no publish need look for.
-            onto=_with(self._theirs, (*joined.removals, *lines.removals, *lines.retained)),
+            onto=_with(self._theirs, (*removals, *lines.removals, *lines.retained)),
             rewind=True,
         )
         return change, counts
@@ -295,18 +288,18 @@ def join_records(
 ) -> list[Record | Removal]:
     """Return the entries that bring our changes since `base` to theirs, removals first; also where
     and when we looked at what neither changed. Raises Conflict."""
-    here, there = _changed(base, ours), _changed(base, theirs)
+    our_keys, their_keys = _changed(base, ours), _changed(base, theirs)
     # Equal changes on both sides are no conflict, such as one file ingested in two clones.
-    for key in here & there:
+    for key in our_keys & their_keys:
         if _content(ours.get(key)) != _content(theirs.get(key)):
             raise Conflict(_words(key, theirs.get(key) or ours.get(key)))
     # A file that both read on would be ingested twice, under two cursors.
-    read_here, read_there = _sources(here, base, ours), _sources(there, base, theirs)
-    for source, keys in read_there.items():
-        if read_here.get(source, keys) != keys:
+    our_sources = _sources(our_keys, base, ours)
+    for source, keys in _sources(their_keys, base, theirs).items():
+        if our_sources.get(source, keys) != keys:
             key = min(keys)
             raise Conflict(_words(key, theirs.get(key) or base.get(key)))
-    stable = sorted((base.keys() | ours.keys()) - there)
+    stable = sorted((base.keys() | ours.keys()) - their_keys)
     removals = [Removal(*key) for key in stable if key not in ours and key in theirs]
     changed = (key for key in stable if key in ours and ours[key] != theirs.get(key))
     return [*removals, *(ours[key] for key in changed)]
@@ -326,10 +319,10 @@ def subscription_beyond(entries: Iterable[Record | Removal], seq: int) -> str:
 
 def quarantine_change(base: LiveEntries, live: LiveEntries) -> QuarantineChange:
     """Return the segments of quarantined lines that are no more there since a base, and the new."""
-    gone = sorted(base.quarantine.keys() - live.quarantine.keys())
-    added = sorted(live.quarantine.keys() - base.quarantine.keys())
+    before, after = base.quarantine, live.quarantine
     return QuarantineChange(
-        [base.quarantine[key] for key in gone], [live.quarantine[key] for key in added]
+        [before[key] for key in sorted(before.keys() - after.keys())],
+        [after[key] for key in sorted(after.keys() - before.keys())],
     )
 
 

@@ -70,7 +70,7 @@ class OwnRows:
 class QuarantineChange:
     """The segments of quarantined lines that a side no more has since a base, and its new ones."""
 
-    gone: list[SegmentEntry]
+    removed: list[SegmentEntry]
     added: list[SegmentEntry]
 
 
@@ -167,35 +167,44 @@ class RowSieve:
         return table
 
     def quarantined(
-        self, here: QuarantineChange, there: QuarantineChange, commit: str
+        self, ours: QuarantineChange, theirs: QuarantineChange, commit: str
     ) -> JoinedQuarantine:
         """Join quarantined lines: all that either side has, but those that the other settled.
         Raises TransferRefused, Damaged."""
-        self._store.verified.require(here.added)
+        self._store.verified.require(ours.added)
         with self._refusing():
-            new_there = self._places(there.added)
-            settled = self._places(_present(self._store, here.gone)) - self._places(here.added)
-            known = new_there | self._places(_present(self._store, there.gone))
-        gone_there = {entry.key for entry in there.gone}
-        removed = [entry for entry in here.gone if entry.key not in gone_there]
+            settled = self._places_before(ours)
+            if settled:
+                settled -= self._places(ours.added)
+            excluded = self._places(theirs.added) | self._places_before(theirs)
+        settled_there = {entry.key for entry in theirs.removed}
+        removed = [entry for entry in ours.removed if entry.key not in settled_there]
         # A segment may be settled in part on both sides, so that each wrote its lines that stay.
-        ours = [self._without(entry, known, commit) for entry in here.added]
-        theirs = []
-        for entry in there.added if settled else ():
-            if (rest := self._without(entry, settled, commit)) is not entry:
+        segments = [self._without(entry, excluded, commit) for entry in ours.added]
+        for entry in theirs.added:
+            if (remainder := self._without(entry, settled, commit)) is not entry:
                 removed.append(entry)
-                theirs.append(rest)
-        present = {entry.key for entry in here.added}
-        segments = [entry for entry in (*ours, *theirs) if entry is not None]
+                segments.append(remainder)
+        present = {entry.key for entry in ours.added}
+        joined = [entry for entry in segments if entry is not None]
         return JoinedQuarantine(
             [entry.tombstone() for entry in removed],
-            [entry for entry in segments if entry.key in present],
-            [entry for entry in segments if entry.key not in present],
+            [entry for entry in joined if entry.key in present],
+            [entry for entry in joined if entry.key not in present],
         )
+
+    def _places_before(self, change: QuarantineChange) -> Places:
+        """The places of the segments that a side no more has, as far as a `gc` left them: lines of
+        others stay in quarantine, where a replay finds that they are events."""
+        paths = self._store.paths
+        removed = (e for e in change.removed if File(paths.object("segments", e.key)).exists())
+        return self._places(removed)
 
     def _without(self, entry: SegmentEntry, places: Places, commit: str) -> SegmentEntry | None:
         """Return a segment if no line of it is at these places, else one that is written of the
         other lines, if there are any."""
+        if not places:
+            return entry
         table = Segment(self._store.paths, entry.key).read()
         stays = [place not in places for place in _places(table)]
         if all(stays):
@@ -237,12 +246,6 @@ class RowSieve:
                 f"{self._url}: its rows cannot be read: refused, nothing was changed; run `lakelog"
                 " verify` on it"
             ) from error
-
-
-def _present(store: Store, entries: Iterable[SegmentEntry]) -> list[SegmentEntry]:
-    """Return the segments whose file a `gc` left; lines of others stay in quarantine, where a
-    replay finds that they are events."""
-    return [e for e in entries if File(store.paths.object("segments", e.key)).exists()]
 
 
 def _places(table: pa.Table) -> Iterator[tuple[str, int]]:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 
 from lakelog.disk import disk
-from lakelog.server.api.counts import FINE, CountTable, TimeSpan, between, span_of
+from lakelog.server.api.counts import FINE, SECOND, CountTable, TimeSpan, between, span_of
 from lakelog.server.api.question import DashboardQuestion, milliseconds
 from lakelog.server.tokens import TokenFile, TokenScope
 from lakelog.settings import DEFAULTS, NAMES
@@ -17,7 +17,7 @@ _TAGS_MAX = 200
 _MOVES_MAX = 300
 _NAMES_MAX, _NAME_LENGTH = 500, 100
 _NEWEST = 500
-_DAY = 86_400_000_000
+_DAY = 86_400 * SECOND
 
 
 def about(question: DashboardQuestion) -> dict[str, object]:
@@ -47,13 +47,12 @@ def about(question: DashboardQuestion) -> dict[str, object]:
 
 def _is_in_use(question: DashboardQuestion, span: TimeSpan) -> bool:
     """Whether the last day of a long lake has a tenth of what its days have on average."""
-    today = TimeSpan(to_micros(question.now) - _DAY, span.until)
-    length = span.until - span.since
-    if length <= 7 * _DAY or today.until <= today.since:
+    length, begin = span.until - span.since, to_micros(question.now) - _DAY
+    if length <= 7 * _DAY or span.until <= begin:
         return False
     # One event alone, as of a training set made of old logs, would open the page on nothing.
-    times = between(today.since, today.until)
-    [(events,)] = question.sql(f"SELECT count(*) FROM events WHERE {times}").fetchall()
+    query = f"SELECT count(*) FROM events WHERE {between(begin, span.until)}"
+    [(events,)] = question.sql(query).fetchall()
     return bool(10 * events * length >= span.events * _DAY)
 
 

@@ -7,6 +7,8 @@ import { set } from "./state.js";
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const shown = new Set();
 const steps = [];
+// At the right half a label of the time axis, which may stand at its end.
+const PADDING = [8, 30, 0, 0];
 
 /** The colour of a level's bars. */
 export const levelColour = (level) => colour(LEVELS.includes(level) ? `--bar-${level.toLowerCase()}` : "--bar-none");
@@ -149,7 +151,7 @@ export class BarChart {
       width: this.host.clientWidth,
       height: this.host.clientHeight,
       ms: 1,
-      padding: [8, 30, 0, 0], // half a label of the time axis, which may stand at its end
+      padding: PADDING,
       tzDate: (ms) => (zone() === "UTC" ? window.uPlot.tzDate(new Date(ms), "Etc/UTC") : new Date(ms)),
       scales: { x: { time: true, range: () => [low, high] }, y: { range: (_, __, most) => [0, Math.max(1, most || 0) * 1.05] } },
       axes: [
@@ -214,7 +216,7 @@ export function plotOf(host, x, series, isTime) {
     if (!host.clientWidth || !host.isConnected) return;
     fill(host);
     new window.uPlot({
-      width: host.clientWidth, height: 240, ms: 1, padding: [8, 30, 0, 0],
+      width: host.clientWidth, height: 240, ms: 1, padding: PADDING,
       tzDate: (ms) => window.uPlot.tzDate(new Date(ms), zone() === "UTC" ? "Etc/UTC" : zone()),
       scales: { x: { time: isTime } },
       axes: [isTime ? { ...axis, space: 76, values: timeTicks } : axis, { ...axis, size: 56, values: (_, ticks) => ticks.map(count) }],
