@@ -3,8 +3,9 @@ byte for byte.
 
 What is taken out is one text: `c` and the places of the members, such as `c0,2`, then the members
 as an object. The payload is then as orjson writes it, and so is every piece. Of any other payload
-the text is `=` and the whole payload. What stays has one member more, the last one, named
-`$sealed`: its text is a ciphertext, or the place of one (F25.3).
+the text is `=` and the whole payload. The exact text of a payload (F3.13) goes with them. What
+stays has one member more, the last one, named `$sealed`: its text is a ciphertext, or the place of
+one (F25.3).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 import orjson
 
 MEMBER = "$sealed"
+_EXACT = "lakelog_exact"
+"""Member with the whole text of a payload, protected members included (F3.13)."""
 GONE = ""
 """What stands for a ciphertext whose key was destroyed, once the row was written again."""
 _MARK = b'"$sealed":"'
@@ -32,6 +35,7 @@ def split(data: bytes, names: frozenset[str]) -> tuple[bytes, bytes] | None:
         members = orjson.loads(data)
         if not isinstance(members, dict) or names.isdisjoint(members):
             return None
+        names |= {_EXACT}
         # Only what orjson writes back to the same bytes may be put together again from its members.
         is_plain = orjson.dumps(members) == data
     except (TypeError, ValueError):
@@ -53,6 +57,7 @@ def split_whole(data: bytes, names: frozenset[str]) -> tuple[bytes, bytes] | Non
         return b"{}", b"=" + data
     if members is None or all(name not in names for name, _ in members):
         return None
+    names |= {_EXACT}
     stays = (f"{json.dumps(name)}:{value}" for name, value in members if name not in names)
     return f"{{{','.join(stays)}}}".encode(), b"=" + data
 

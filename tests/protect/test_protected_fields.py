@@ -416,7 +416,7 @@ def test_signatures_hold_over_compaction(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_payloads_come_back_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long numbers, members that come twice, escapes and any order."""
+    """Long numbers, members that come twice, escapes, half of a pair, and any order."""
     texts = [
         '{"email":"a","n":1}',
         '{"n":1,"email":{"deep":[1,2]},"m":null,"person":2}',
@@ -425,6 +425,9 @@ def test_payloads_come_back_byte_for_byte(tmp_path: Path, monkeypatch: pytest.Mo
         '{"\\u0065mail":"x","n":1}',
         '{"email":1,"email":2}',
         '{"email":"a\\"b\\\\","n":"\\u00e9"}',
+        f'{{"n":"\\ud83d","email":"{PLANTED}"}}',
+        f'{{"email":"\\ud83d{PLANTED}","n":1}}',
+        f'{{"email":"{PLANTED}","email":"\\ud83d","n":1}}',
         '[{"email":"in a list"}]',
         '{"n":1}',
     ]
@@ -442,6 +445,7 @@ def test_payloads_come_back_byte_for_byte(tmp_path: Path, monkeypatch: pytest.Mo
             lake.compact()
             answers.append(lake.sql(rows).fetchall())
     assert answers[0] == answers[2] == answers[3] == answers[1]
+    assert encrypted.found(tmp_path / "lake", [PLANTED]) == []
     assert any("123456789012345678901234567890" in row[0] for row in answers[0])
 
 
