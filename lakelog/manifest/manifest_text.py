@@ -20,16 +20,19 @@ def compressed(encoded: bytes) -> bytes:
 
 
 def decompressed(data: bytes) -> bytes:
-    """Return the text of the bytes of such a file. Raises ZstdError."""
+    """Return the text of the bytes of such a file. Raises ValueError."""
     # Creating a decompressor takes longer than decompressing a manifest.
     if not hasattr(_LOCAL, "decompressor"):
         _LOCAL.decompressor = zstandard.ZstdDecompressor()
     decompressor: zstandard.ZstdDecompressor = _LOCAL.decompressor
-    return decompressor.decompress(data)
+    try:
+        return decompressor.decompress(data)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from None
 
 
 def plain_text(carried: bytes) -> bytes:
     """Return the text of a manifest that a ref carries, encrypted or not. Raises ValueError,
-    ZstdError, InvalidKey."""
+    InvalidKey."""
     data = VAULT.decrypt_line(carried)
     return carried if data is carried else decompressed(data)

@@ -116,7 +116,7 @@ class Manifests:
         """Return a page's entries as `page` does, but do not cache what was not cached yet."""
         if (entries := self._pages.get(page.digest)) is None:
             body = self._read(page.digest, page.bytes)
-            with self._refusing_malformed(page.digest):
+            with self.refusing_malformed(page.digest):
                 entries = parse(body["entries"])
         return entries
 
@@ -127,7 +127,7 @@ class Manifests:
         self._forget_erased()
         is_text_right = carried and not self._erased.holds(digest)
         body = self._parse(carried, digest) if is_text_right else self._state(digest)
-        with self._refusing_malformed(digest):
+        with self.refusing_malformed(digest):
             pages = [(page["digest"], page["bytes"]) for page in body["pages"]]
             runs = [run["digest"] for run in body["ids"]]
             added, removed, states = changes(body["tail"])
@@ -137,7 +137,7 @@ class Manifests:
         """Return the digests of segments that a page adds and removes, and the indices of state
         directories as an Outline has them; caches nothing. Raises DamagedManifest."""
         body = self._read(digest, size)
-        with self._refusing_malformed(digest):
+        with self.refusing_malformed(digest):
             return changes(body["entries"])
 
     def write(self, manifest: Manifest) -> Manifest:
@@ -242,7 +242,7 @@ class Manifests:
     ) -> list[_T]:
         """Return the live records of one kind as `decode`, which knows their members, has them.
         Raises DamagedManifest where a member is missing or of the wrong type."""
-        with self._refusing_malformed(manifest.digest):
+        with self.refusing_malformed(manifest.digest):
             return [decode(record) for record in self.records(manifest, entry_type)]
 
     def segments_between(
@@ -260,7 +260,7 @@ class Manifests:
 
     def decode(self, body: JsonObject, digest: str) -> Manifest:
         """Return the manifest of a JSON object. Raises DamagedManifest."""
-        with self._refusing_malformed(digest):
+        with self.refusing_malformed(digest):
             return of_json(body, digest)
 
     def decode_text(self, carried: bytes, digest: str) -> Manifest:
@@ -268,13 +268,13 @@ class Manifests:
         return self.decode(self._parse(carried, digest), digest)
 
     @contextlib.contextmanager
-    def _refusing_malformed(self, digest: str) -> Iterator[None]:
+    def refusing_malformed(self, digest: str) -> Iterator[None]:
         """Raise DamagedManifest, with the file's name, for JSON that is not as FORMAT.md has it."""
         try:
             yield
         except LakelogError:  # as that of a missing key, which is a ValueError too
             raise
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             reason = f"{error}" if type(error) is MalformedEntry else f"it is malformed ({error!r})"
             raise self._damaged(digest, reason) from None
 
@@ -298,21 +298,20 @@ class Manifests:
         # Before decompressing: a flipped bit must not reach zstd or the JSON parser.
         if document.digest(data) != digest or (size is not None and len(data) != size):
             raise self._damaged(digest, "the content does not match its name")
-        with self._refusing_malformed(digest):
-            data = VAULT.decrypt(data)
-        return self._parse(decompressed(data), digest)
+        with self.refusing_malformed(digest):
+            encoded = decompressed(VAULT.decrypt(data))
+        return self._parse(encoded, digest)
 
     def _parse(self, encoded: bytes, digest: str) -> JsonObject:
-        with self._refusing_malformed(digest):
-            encoded = plain_text(encoded)
-        body: JsonObject = orjson.loads(encoded)
-        if body["format"] > FILE_FORMAT:
-            location = self._volume.location(KEYS.object("manifests", digest))
-            raise FormatTooNew(f"{location} has format {body['format']}: upgrade lakelog")
-        if body.get("requires"):
-            location = self._volume.location(KEYS.object("manifests", digest))
-            document.require_known(body["requires"], location)
-        return body
+        with self.refusing_malformed(digest):
+            body: JsonObject = orjson.loads(plain_text(encoded))
+            if body["format"] > FILE_FORMAT:
+                location = self._volume.location(KEYS.object("manifests", digest))
+                raise FormatTooNew(f"{location} has format {body['format']}: upgrade lakelog")
+            if body.get("requires"):
+                location = self._volume.location(KEYS.object("manifests", digest))
+                document.require_known(body["requires"], location)
+            return body
 
     def _write(self, encoded: bytes) -> tuple[str, int]:
         data, keys = compressed(encoded), self._keys()

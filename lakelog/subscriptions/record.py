@@ -70,7 +70,7 @@ class SubscriptionRecord:
 
     @classmethod
     def from_entry(cls, entry: Record) -> SubscriptionRecord:
-        """Read an entry. Raises KeyError, TypeError, IndexError where it is malformed."""
+        """Read an entry. Raises LookupError, TypeError, ValueError where it is malformed."""
         members = entry.members
         places = [Position()] * PARTITIONS
         for group in members["positions"]:
@@ -117,4 +117,5 @@ def of_state(store: Store, state: Manifest) -> dict[str, SubscriptionRecord]:
 def find(store: Store, state: Manifest, name: str) -> SubscriptionRecord | None:
     """One subscription of a state, None where there is none. Raises DamagedManifest."""
     entry = store.manifests.find(state, WHAT, name)
-    return None if entry is None else SubscriptionRecord.from_entry(entry)
+    with store.manifests.refusing_malformed(state.digest):
+        return None if entry is None else SubscriptionRecord.from_entry(entry)

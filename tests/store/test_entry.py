@@ -8,8 +8,10 @@ from typing import Any
 
 import orjson
 import pytest
+import zstandard
 
 import lakelog
+from lakelog import document
 from lakelog.entries.entry import (
     UNNUMBERED,
     Entry,
@@ -23,6 +25,7 @@ from lakelog.errors import DamagedManifest
 from lakelog.files.file_cursor import FileCursor
 from lakelog.manifest import Manifest, manifest
 from lakelog.moves import page_tree
+from lakelog.paths import KEYS
 from lakelog.store import Store
 
 COMMIT = "00" * 16
@@ -183,3 +186,15 @@ def test_a_record_that_its_owner_cannot_read_is_damage(lake: lakelog.Lake) -> No
     state = state_of(lake.store, CURSOR, "page")
     with pytest.raises(DamagedManifest, match=f"{state.digest}.*malformed"):
         FileCursor.of_state(lake.store, lake.store.manifests.load(state.digest))
+
+
+@pytest.mark.damaged
+@pytest.mark.parametrize(
+    "data", [b"not zstd", *map(zstandard.compress, (b"[]", b"{", b"{}", b'{"format":"1"}'))]
+)
+def test_a_file_that_is_no_manifest_is_damage(lake: lakelog.Lake, data: bytes) -> None:
+    """Bytes that have the name of their digest and hold no manifest are DamagedManifest."""
+    digest = document.digest(data)
+    lake.store.volume.put(KEYS.object("manifests", digest), data)
+    with pytest.raises(DamagedManifest, match=f"{digest}.*malformed"):
+        lake.store.manifests.load(digest)

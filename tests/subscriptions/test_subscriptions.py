@@ -18,7 +18,9 @@ from click.testing import CliRunner
 import lakelog
 from lakelog import history, subscriptions
 from lakelog.cli import cli
+from lakelog.entries import Record
 from lakelog.errors import (
+    DamagedManifest,
     Diverged,
     InvalidSetting,
     QueryFailed,
@@ -680,3 +682,13 @@ def test_many_subscriptions_are_listed_as_they_stand(make_lake: MakeLake) -> Non
     publish(access.store, "main", lambda *_: Change("subscription", "two", entries))
     statuses = [(s.name, s.position, s.events_behind) for s in subscriptions.listed(access)]
     assert statuses == [("apart", 0, 2), ("together", 28, 100)]
+
+
+@pytest.mark.parametrize("positions", [None, [[]], [{"seq": 1, "partitions": [PARTITIONS]}]])
+def test_a_malformed_subscription_is_damage(lake: Lake, positions: object) -> None:
+    """One that is not as F6.20 has it, as another program may write it, is DamagedManifest."""
+    entry = Record("subscription", "odd", {"id": "00", "created": 1, "positions": positions})
+    publish(lake.store, "main", lambda *_: Change("subscription", "odd", (entry,)))
+    for ask in (lambda: handle(lake, "odd"), lambda: subscriptions.listed(lake.subscriptions())):
+        with pytest.raises(DamagedManifest, match="malformed"):
+            ask()
