@@ -213,7 +213,7 @@ class Evaluator:
             self._queries = RuleQueries(self._lake, self._stop)
         began, previous = time.monotonic(), status.answered
         try:
-            until = self._log_time(rule, status, moment)
+            until = self._log_time(rule, moment)
             before = status.log_time if rule.clock == "log" else previous
             since = judgement.window(rule, until, before)
             rows = self._queries.ask(rule, since, until)
@@ -240,7 +240,7 @@ class Evaluator:
         status.seconds, status.error, status.failures = time.monotonic() - began, "", 0
         return len(changes)
 
-    def _log_time(self, rule: AlertRule, status: RuleStatus, moment: int) -> int:
+    def _log_time(self, rule: AlertRule, moment: int) -> int:
         """The `$now` of a question: of a rule by the log's clock the time of the newest event that
         is not in the future."""
         if rule.clock != "log":

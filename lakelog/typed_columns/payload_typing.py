@@ -113,10 +113,10 @@ class PayloadTyping:
                 # Encodings are tried once in a run, on neighbours as they will be stored.
                 is_new = schema.key not in self.learnt.columns
                 trial = self._try(schema, sample) if is_new else trial
-                return self._chosen(trial, sample, len(payloads))
+                return self._chosen(trial, len(payloads))
             trials.append(trial)
         best = self._inferred(sample, max(trials, key=lambda trial: trial.share, default=None))
-        return self._chosen(best, sample, len(payloads)) if best and best.share >= _LEAST else None
+        return self._chosen(best, len(payloads)) if best and best.share >= _LEAST else None
 
     def convert(
         self, schema: Schema, rows: pa.Table, stored_schema: Schema | None = None
@@ -195,7 +195,7 @@ class PayloadTyping:
             payloads = list(dict.fromkeys((*payloads, *failing_payloads)))
         return best
 
-    def _chosen(self, trial: _Trial, sample: pa.ChunkedArray, rows: int) -> FieldColumns:
+    def _chosen(self, trial: _Trial, rows: int) -> FieldColumns:
         self.learnt.latest = trial.schema
         self.learnt.shares[trial.schema.key] = trial.share
         if trial.schema.key not in self.learnt.columns:

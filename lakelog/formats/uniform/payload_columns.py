@@ -71,12 +71,12 @@ def learn(
     sample = cut_lines(layouts)
     for schema in known_schemas:
         best = _tried(engine, schema, layouts, sample, payloads)
-        if best and best[1] >= _KNOWN:
-            return _encoded(schema, *best)
+        if best and best[0] >= _KNOWN:
+            return _encoded(schema, *best[1:])
     # What has no layout stays text, and may be no JSON.
     inferred = infer(payload for payload, layout in layout_by_payload if layout)
     best = _tried(engine, inferred, layouts, sample, payloads) if inferred else None
-    return _encoded(inferred, *best) if inferred and best and best[1] >= _SHARE else None
+    return _encoded(inferred, *best[1:]) if inferred and best and best[0] >= _SHARE else None
 
 
 def _tried(
@@ -85,9 +85,9 @@ def _tried(
     layouts: list[PayloadLayout],
     sample: LineColumns,
     payloads: pa.Array,
-) -> tuple[list[PayloadLayout], float, pa.StructArray] | None:
-    """Return the layouts of a sample whose payloads a schema gives back, the part of the sample
-    that has them, and its structs."""
+) -> tuple[float, list[PayloadLayout], pa.StructArray] | None:
+    """Return the part of a sample whose payloads a schema gives back, the layouts that they have,
+    and the structs of the sample."""
     fit = [_is_of(schema, layout) for layout in layouts]
     which = sample.payloads.which.copy()
     which[~np.isin(which, np.flatnonzero(fit))] = -1
@@ -108,11 +108,11 @@ def _tried(
     proved = {*which[is_struct].tolist()} - {*which[is_struct][~same].tolist()}
     good = [layout for number, layout in enumerate(layouts) if number in proved]
     share = float(np.isin(which[is_struct], [*proved]).sum() / len(payloads))
-    return good, share, structs
+    return share, good, structs
 
 
 def _encoded(
-    schema: Schema, layouts: list[PayloadLayout], share: float, structs: pa.StructArray
+    schema: Schema, layouts: list[PayloadLayout], structs: pa.StructArray
 ) -> PayloadColumns:
     return PayloadColumns(typed_columns.FieldColumns.of_sample(schema, structs, 1), tuple(layouts))
 

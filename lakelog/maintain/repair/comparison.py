@@ -134,7 +134,7 @@ class Comparison:
         hosts_there = Hosts.of_state(self.there.manifests, copy_state)
         hosts_here = Hosts.of_state(self._store.manifests, self._store.state(branch))
         added: tuple[Entry, ...] = (*entries, *hosts_there.records(hosts_here))
-        data.publish_past(self._store, branch, self._marks(branch, lead), added, runs)
+        data.publish_past(self._store, branch, self._marks(branch), added, runs)
         events = sum(e.events for e in entries)
         outcome.done.append(
             f"branch {branch}: {events} events of the copy added; it went another way since"
@@ -293,7 +293,7 @@ class Comparison:
             for writer, group in files.items()
         }
 
-    def _marks(self, branch: str, lead: _Ahead) -> dict[str, int]:
+    def _marks(self, branch: str) -> dict[str, int]:
         """Return the copy's watermarks, but those of writers whose WALs have frames below."""
         own_marks = refs.watermarks_of_all(self._store, branch)
         sequences = recover.wal_sequences(self._store, branch)
