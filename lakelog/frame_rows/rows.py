@@ -276,8 +276,7 @@ def _lines(frames: list[Frame], writers: list[str]) -> pa.Table:
     if not counted or joined[-1:] not in (b"\n", b""):
         _texts(frames, Frame.lines)
     # A line's position is that of its frame plus its place in the frame (F3.8).
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if frames else counts
-    positions = np.array([f.position for f in frames], dtype=np.int64)
+    positions = np.array([f.position for f in frames], dtype=np.int64) - (upto - counts)
     within = np.arange(len(lines), dtype=np.int64)
 
     def spread(values: list[int]) -> pa.Array:
@@ -294,7 +293,7 @@ def _lines(frames: list[Frame], writers: list[str]) -> pa.Table:
         {
             "line": lines,
             "ingested_at": spread([f.ingested_at for f in frames]),
-            "position": arrays.integers(within + np.repeat(positions - starts, counts)),
+            "position": arrays.integers(within + np.repeat(positions, counts)),
             "writer": pa.DictionaryArray.from_arrays(codes, arrays.texts(writers)),
             "sequence": spread([f.sequence for f in frames]),
             "keyed": flags_of([bool(f.flags & Frame.KEYED) for f in frames]),
