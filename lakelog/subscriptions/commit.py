@@ -52,12 +52,10 @@ class CommitRequest:
     handled: Handled
     is_right: Callable[[Manifest], bool] = lambda state: True
 
-    def holds(
-        self, refs: Refs, head: Head, state: Manifest, present: SubscriptionRecord | None
-    ) -> bool:
+    def holds(self, refs: Refs, head: Head, state: Manifest, present: SubscriptionRecord) -> bool:
         """Whether the branch is still where the positions were read."""
         # A rewind changes what numbers mean: what was handled may not be there any more.
-        if present is None or not only_grew(refs, head, self.base):
+        if not only_grew(refs, head, self.base):
             return False
         # One of that name that was removed and created again is another one.
         if present.id != self.record.id or not self.is_right(state):
