@@ -157,7 +157,7 @@ function findings({ types, fields, sources }) {
 function drawLine(host, { moves, tags }, choose) {
   const make = (tag, attributes, ...children) => { const node = document.createElementNS(SVG, tag); for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value); node.append(...children); return node; };
   const ordered = [...moves].reverse().filter((move) => !["seal", "compact"].includes(move.op) || move.tags.length || moves.length < 60);
-  const step = Math.max(14, Math.min(64, Math.floor((host.clientWidth - 60) / Math.max(1, ordered.length))));
+  const step = Math.max(14, Math.min(150, Math.floor((host.clientWidth - 60) / Math.max(1, ordered.length))));
   const width = Math.max(host.clientWidth - 2, ordered.length * step + 60), middle = 78, ends = [0, 0, 0];
   const svg = make("svg", { viewBox: `0 0 ${width} 120`, width, height: 120, role: "img", "aria-label": `${ordered.length} moves, ${tags.length} tags` });
   const place = (index) => 30 + index * step;
@@ -174,9 +174,9 @@ function drawLine(host, { moves, tags }, choose) {
     dot.addEventListener("click", () => choose(`@${move.number}`));
     svg.append(dot);
     move.tags.slice(0, 2).forEach((tag) => {
-      // A flag hangs in the first row where no name stands; without one its name is in the title.
+      // A flag hangs in the first row where no name stands; without one it is short, and its name is in the title.
       const row = ends.findIndex((end) => end <= x), word = tag.length > 18 ? `${tag.slice(0, 17)}…` : tag;
-      const high = 14 + 13 * Math.max(0, row);
+      const high = row < 0 ? middle - 16 : 14 + 13 * row;
       svg.append(make("path", { d: `M${x} ${middle}V${high - 4}h8`, class: "flag" }));
       if (row < 0) return;
       ends[row] = x + 18 + word.length * 7;
