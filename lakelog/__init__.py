@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import Damaged, LakelogError
 from lakelog.query import EXTRA_SCHEMAS
 from lakelog.runtime.lazy import Lazy, lazy_face
+from lakelog.settings import VERSION as __version__
 from lakelog.store import AttachmentRegistry
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
 else:
     Loader = object
 
-__version__ = "0.1.0"
 __all__ = [
     "Damaged",
     "Diff",

@@ -21,7 +21,7 @@ from lakelog.libraries import duckdb, pa
 from lakelog.pinned import LakeState, PinnedLake
 from lakelog.refs import BranchLife
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.settings import Settings, parse, to_dict
+from lakelog.settings import Settings, parse
 
 # `event` and `writer` are loaded by whoever opens a lake: the first append may come from a
 # signal handler, or from a thread beside one that forks, and neither may meet half a module.
@@ -53,7 +53,7 @@ def open(
     if not isinstance(path, str):
         raise TypeError(f"the path of a lake is text, not {type(path).__name__}: use os.fsdecode")
     if create and not Store.is_lake(path):
-        chosen_settings = to_dict(settings) if isinstance(settings, Settings) else settings or {}
+        chosen_settings = settings.unlike() if isinstance(settings, Settings) else settings or {}
         store = Store.create_or_load(path, parse(chosen_settings))
     else:
         store = Store.load(path)

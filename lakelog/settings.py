@@ -1,4 +1,5 @@
-"""Settings of a lake: text a user may write, kept in lakelog.json, at most a dozen."""
+"""Settings of a lake: text a user may write, kept in lakelog.json, at most a dozen; and the version
+of the package."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ import re
 from lakelog.errors import InvalidSetting
 from lakelog.runtime.closest import did_you_mean
 
+VERSION = "0.1.0"
+"""Of the package, for all that tell it."""
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "k": 10**3, "m": 10**6}
 _SPANS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 _SPANS["w"] = 7 * _SPANS["d"]
@@ -51,15 +54,16 @@ class Settings:
         """Bytes for work that is not a query: compaction, and what is kept between queries."""
         return self.memory_bytes or _TASK_MEMORY
 
-    def unlike(self, other: Settings) -> dict[str, object]:
-        """Return the settings that differ from those of another lake, or of another time."""
+    def unlike(self, other: Settings | None = None) -> dict[str, object]:
+        """Return the settings that differ from those of another lake, or of another time; without
+        one from the defaults, so that later defaults reach old lakes."""
         pairs = ((name, getattr(self, name)) for name in NAMES)
-        return {name: value for name, value in pairs if value != getattr(other, name)}
+        return {n: value for n, value in pairs if value != getattr(other or DEFAULTS, n)}
 
     def over(self, present: dict[str, object], before: Settings) -> dict[str, object]:
         """Return the settings that a lake has at present with those changed that differ from
         `before`: somebody else may have changed others. Raises InvalidSetting."""
-        return to_dict(parse(self.unlike(before), parse(present)))
+        return parse(self.unlike(before), parse(present)).unlike()
 
     def require_memory(self) -> None:
         """Raise InvalidSetting where the SQL engine could answer nothing, as with 8 for 8GB."""
@@ -89,11 +93,6 @@ def unknown_setting(name: str) -> InvalidSetting:
     """Return the error for a setting that does not exist."""
     hint = did_you_mean(name, NAMES) or f"choose from {', '.join(NAMES)}"
     return InvalidSetting(f"no setting {name!r}: {hint}")
-
-
-def to_dict(settings: Settings) -> dict[str, object]:
-    """Return the settings that differ from the defaults, so that later defaults reach old lakes."""
-    return settings.unlike(DEFAULTS)
 
 
 def span_us(span: str) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import InvalidSetting
-from lakelog.settings import DEFAULTS, NAMES, SEAL_CHOICES, Settings, parse, span_us, to_dict
+from lakelog.settings import DEFAULTS, NAMES, SEAL_CHOICES, Settings, parse, span_us
 from tests.support.cli import run
 
 
@@ -95,8 +95,8 @@ def test_pairs_are_laid_over_a_base() -> None:
 def test_what_differs_from_the_defaults_comes_back(pairs: dict[str, object]) -> None:
     """Settings written as the pairs that differ are read back as they were."""
     made = parse(pairs)
-    assert parse(to_dict(made)) == made
-    assert to_dict(made) == {n: v for n, v in pairs.items() if v != getattr(DEFAULTS, n)}
+    assert parse(made.unlike()) == made
+    assert made.unlike() == {n: v for n, v in pairs.items() if v != getattr(DEFAULTS, n)}
 
 
 def test_there_are_at_most_a_dozen() -> None:

@@ -18,6 +18,7 @@ from lakelog.cli.app import DEFAULT_LAKE, App, complete_branch
 from lakelog.cli.options import bind, flag, option
 from lakelog.runtime.lazy import lazy_face
 from lakelog.runtime.tables import ModuleFiles
+from lakelog.settings import VERSION
 
 if TYPE_CHECKING:
     from lakelog.cli.render.tables import cell as cell
@@ -36,8 +37,6 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = orjson.loads(
 does."""
 MODULES = {verb: module for verbs in SECTIONS.values() for verb, (module, _) in verbs.items()}
 del SECTIONS["hidden"]  # found by their names, and shown by no help
-# Asked for by its name: the package stands above all of its modules, so none may import it.
-VERSION: str = importlib.import_module("lakelog").__version__
 
 
 class Verbs(click.Group):

@@ -24,6 +24,7 @@ from lakelog.cli.schema import breaches
 from lakelog.disk import File, FileSystem, Folder, LockFile, NotIntact, disk
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
+from lakelog.settings import VERSION
 from lakelog.state import Rollbacks
 from lakelog.store import Store
 from lakelog.wal import Tail
@@ -75,7 +76,7 @@ def environment() -> Iterator[DoctorCheck]:
     yield DoctorCheck("python", OK if recent else FAILED, system)
     package = sys.modules[__name__.partition(".")[0]]
     package_dir = os.path.dirname(str(package.__file__))
-    yield DoctorCheck("lakelog", OK, f"{package.__version__} at {package_dir}")
+    yield DoctorCheck("lakelog", OK, f"{VERSION} at {package_dir}")
     missing = []
     versions = []
     for name in _LIBRARIES:

@@ -250,21 +250,9 @@ def behaviour_lines(behaviour: Behaviour) -> Iterator[str]:
 
 def _words(finding: Finding) -> str:
     """Return a finding as a phrase."""
-    name, detail = cell(finding.name), finding.detail
-    if finding.type:
-        name = f"{cell(finding.type)}: {name}"
-    if finding.change == "new":
-        return f"+ {name}, in {many(finding.after, 'event')}"
-    if finding.change == "vanished":
-        return f"- {name}, in {many(finding.before, 'event')} before"
-    if finding.change == "changed":
-        kinds = (" or ".join(detail[f"kinds_{moment}"]) for moment in ("before", "after"))
-        return f"~ {name}: {' -> '.join(kinds)}, in {many(detail['other'], 'event')}"
-    if finding.change == "rate":
-        rates = (f"{detail[f'rate_{moment}']:,.1f}" for moment in ("before", "after"))
-        return f"~ {name}: {' -> '.join(rates)} events an hour"
-    shares = (f"{detail[f'failed_{moment}']:.1%}" for moment in ("before", "after"))
-    return f"~ {name}: {' -> '.join(shares)} of {detail['outcomes_after']:,} failed"
+    name = f"{cell(finding.type)}: {cell(finding.name)}" if finding.type else cell(finding.name)
+    sign = {"new": "+", "vanished": "-"}.get(finding.change, "~")
+    return f"{sign} {name}{':' if sign == '~' else ','} {finding.shift}"
 
 
 def _example(event: dict[str, Any]) -> str:

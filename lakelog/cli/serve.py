@@ -100,7 +100,7 @@ def serve(
 
     # Their handlers are called once more when the server has stopped: the lake is closed then.
     with stop_at_signals() as stop, app.open_or_create() as lake:
-        whole = dataclasses.replace(plan, version=_version(), queries=queries, syslog=syslog)
+        whole = dataclasses.replace(plan, queries=queries, syslog=syslog)
         is_all = run_server(lake, whole, started)
     app.say("stopped")
     if not is_all:
@@ -119,14 +119,9 @@ def mcp(app: App, queries: QueryLimits = _QUERIES) -> None:
     # The SDK waits for a line in a thread that nothing interrupts, and Python for the thread.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with app.open() as lake:
-        is_all = asyncio.run(serve_stdio(lake, _version(), queries))
+        is_all = asyncio.run(serve_stdio(lake, queries))
     if not is_all:
         os._exit(0)  # nobody is there for what is left
-
-
-# By the loaded package: the top of the package stands above all of its modules.
-def _version() -> str:
-    return str(sys.modules[__name__.partition(".")[0]].__version__)
 
 
 @verb_group()

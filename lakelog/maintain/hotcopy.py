@@ -29,7 +29,6 @@ from lakelog.manifest import Page
 from lakelog.paths import KEYS, OBJECTS, FileName, FileNames, Paths
 from lakelog.refs import Head
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.settings import to_dict
 from lakelog.store import LakeConfig, Store
 from lakelog.wal import Tail, WalFile
 
@@ -176,7 +175,7 @@ def _prepare(store: Store, target: str) -> Paths:
             copied.change_keys(ring)
         if store.paths.protection not in (None, copied.paths.protection):
             copied.change_protection(store.paths.protection)
-        present = store.config.read().get("settings", to_dict(store.settings))
+        present = store.config.read().get("settings", store.settings.unlike())
         if copied.config.read().get("settings") != present:
             copied.config.change(lambda _: {"settings": present})
     elif set(_settled_names(copy_paths.root)) - {

@@ -51,6 +51,7 @@ _KINDS = {
     "HUGEINT": "number",
     "DOUBLE": "number",
 }
+_MOMENTS = ("before", "after")
 _WORDS = ("seq", "time", "type", "source", "subject", "level", "message", "data")
 
 
@@ -65,6 +66,24 @@ class Finding:
     type: str = ""
     detail: JsonObject = field(default_factory=dict)
     example: dict[str, object] | None = None
+
+    @property
+    def shift(self) -> str:
+        """From what to what, in words: `7.8% -> 5.8% of 2,219 failed`."""
+        detail = self.detail
+        match self.change:
+            case "new":
+                return f"in {_events(self.after)}"
+            case "vanished":
+                return f"in {_events(self.before)} before"
+            case "changed":
+                kinds = (" or ".join(detail[f"kinds_{moment}"]) for moment in _MOMENTS)
+                return f"{' -> '.join(kinds)}, in {_events(detail['other'])}"
+            case "rate":
+                rates = (f"{detail[f'rate_{moment}']:,.1f}" for moment in _MOMENTS)
+                return f"{' -> '.join(rates)} events an hour"
+        shares = (f"{detail[f'failed_{moment}']:.1%}" for moment in _MOMENTS)
+        return f"{' -> '.join(shares)} of {detail['outcomes_after']:,} failed"
 
 
 @dataclass(frozen=True)
@@ -362,6 +381,10 @@ def _outcome(old: _Source, new: _Source) -> JsonObject:
         "outcomes_before": totals[0],
         "outcomes_after": totals[1],
     }
+
+
+def _events(count: int) -> str:
+    return f"{count:,} event{'' if count == 1 else 's'}"
 
 
 def _is_due(count: int, before: _Population, after: _Population) -> bool:

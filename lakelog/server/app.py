@@ -40,6 +40,7 @@ from lakelog.server.syslog import SyslogServer
 from lakelog.server.tail import TailEndpoint
 from lakelog.server.tail_hub import TailHub
 from lakelog.server.tokens import TokenScope
+from lakelog.settings import VERSION
 from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
@@ -95,23 +96,18 @@ class LakeServer:
     """What the routes of one lake share."""
 
     def __init__(
-        self,
-        lake: Lake,
-        gate: Gate,
-        limits: ServerLimits,
-        version: str,
-        queries: QueryLimits | None = None,
+        self, lake: Lake, gate: Gate, limits: ServerLimits, queries: QueryLimits | None = None
     ) -> None:
-        self.lake, self.gate, self.limits, self.version = lake, gate, limits, version
+        self.lake, self.gate, self.limits = lake, gate, limits
         queries = queries or QueryLimits()
         self.workers = QueryWorkers(lake.path, lake.branch_name, queries)
         self.intake: EventIntake[Answer] = EventIntake(lake, limits)
         self.tails = TailHub(lake, limits)
         self.syslog: SyslogServer | None = None
-        self.metrics = ServerMetrics(lake, self.intake, self.workers, self.tails, version)
-        self.dashboard = DashboardApi(lake, limits, version, queries)
+        self.metrics = ServerMetrics(lake, self.intake, self.workers, self.tails)
+        self.dashboard = DashboardApi(lake, limits, queries)
         self.alerts = AlertThread(lake)
-        self.agents = McpEndpoint(lake, self.workers, gate, self.metrics.count, version)
+        self.agents = McpEndpoint(lake, self.workers, gate, self.metrics.count)
 
     async def close(self) -> None:
         """End what the server has started."""
@@ -224,7 +220,7 @@ class LakeServer:
         return caller
 
     async def _health(self, request: Request, caller: Caller) -> Answer:
-        return Answer(200, {"status": "ok", "version": self.version})
+        return Answer(200, {"status": "ok", "version": VERSION})
 
     async def _ready(self, request: Request, caller: Caller) -> Answer:
         """Whether the lake can be read and written."""
@@ -262,7 +258,7 @@ class LakeServer:
     async def _described(self, request: Request, caller: Caller) -> Answer:
         loop = asyncio.get_running_loop()
         handlers = await loop.run_in_executor(None, self.dashboard.answerers)
-        return Answer(200, openapi.document(self.version, handlers))
+        return Answer(200, openapi.document(handlers))
 
     @staticmethod
     def _probed(probe: Callable[[str], JsonObject]) -> Handler:

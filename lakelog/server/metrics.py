@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.alerts import glance
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
+from lakelog.settings import VERSION
 
 if TYPE_CHECKING:
     import prometheus_client as prometheus
@@ -25,14 +26,9 @@ class ServerMetrics:
     """Counts requests, and reads what the intake and the lake count themselves."""
 
     def __init__(
-        self,
-        lake: Lake,
-        intake: EventIntake[Any],
-        workers: QueryWorkers,
-        tails: TailHub,
-        version: str,
+        self, lake: Lake, intake: EventIntake[Any], workers: QueryWorkers, tails: TailHub
     ) -> None:
-        self._lake, self._intake, self._version = lake, intake, version
+        self._lake, self._intake = lake, intake
         self._workers, self._tails = workers, tails
         self._started = time.time()
         self._requests: dict[tuple[str, int], int] = {}
@@ -85,7 +81,7 @@ class ServerMetrics:
         build = core.GaugeMetricFamily(
             "lakelog_build_info", "The version of lakelog.", labels=("version",)
         )
-        build.add_metric((self._version,), 1)
+        build.add_metric((VERSION,), 1)
         return [
             build,
             requests,

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from lakelog.runtime.tables import ModuleFiles
+from lakelog.settings import VERSION
 from lakelog.values import JsonObject
 
 JSON = "application/json"
 _TEXT, _FORM = "text/plain", "application/x-www-form-urlencoded"
 
 
-def document(version: str, handlers: Mapping[tuple[str, str], Callable[..., object]]) -> JsonObject:
+def document(handlers: Mapping[tuple[str, str], Callable[..., object]]) -> JsonObject:
     """Return the document; `handlers` are those of the dashboard by method and path, whose
     docstrings say what they do."""
     tables = ModuleFiles(__file__).tables("openapi.toml")
@@ -30,7 +31,7 @@ def document(version: str, handlers: Mapping[tuple[str, str], Callable[..., obje
         "openapi": "3.1.0",
         "info": {
             "title": "lakelog",
-            "version": version or "0",
+            "version": VERSION,
             "description": "One lake of events over HTTP: see docs/serving.md.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

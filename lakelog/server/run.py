@@ -174,8 +174,7 @@ _COLLECTED_MIN = 50_000
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """Where a server listens, and whom it answers. `host_names` are names beside its address;
-    `version` is that of the program, which it tells."""
+    """Where a server listens, and whom it answers. `host_names` are names beside its address."""
 
     host: str = "127.0.0.1"
     port: int = PORT
@@ -183,7 +182,6 @@ class ServerPlan:
     certificate: str | None = None
     key: str | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
-    version: str = ""
     syslog: SyslogPlan = field(default_factory=SyslogPlan)
     queries: QueryLimits = field(default_factory=QueryLimits)
 
@@ -204,7 +202,7 @@ def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> bool:
             _require_closed(plan, tokens)
         gate = Gate(tokens, is_local=is_local, hosts=(url_host(host), *plan.host_names))
         context = _tls_context(plan)
-        server = LakeServer(lake, gate, plan.limits, plan.version, plan.queries)
+        server = LakeServer(lake, gate, plan.limits, plan.queries)
         # Before the port answers: a request that comes again must not be stored twice.
         server.intake.load()
         scheme = "https" if plan.certificate else "http"

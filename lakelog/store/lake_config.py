@@ -17,7 +17,7 @@ from lakelog.errors import DamagedLake
 from lakelog.keys import VAULT
 from lakelog.paths import FORMAT, PLAIN_FORMAT, Paths
 from lakelog.protect import PROTECTIONS, Protection
-from lakelog.settings import Settings, to_dict
+from lakelog.settings import Settings
 from lakelog.store.machine import Machine
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class LakeConfig:
     ) -> None:
         """Write one of format `number`, which makes the directory a lake; FileExistsError if there
         is one."""
-        body = {"format": number, "lake": lake_id, "settings": to_dict(settings)}
+        body = {"format": number, "lake": lake_id, "settings": settings.unlike()}
         body |= {"format": FORMAT, **ring.config_members()} if ring else {}
         body |= {"format": FORMAT, **protection.config_members(body)} if protection else {}
         File(self._paths.config).create(document.encode(body))

@@ -411,7 +411,8 @@ def test_a_rollback_is_shown_before_it_is_made_and_can_be_undone(server: HttpLak
     assert any(finding["part"] == "data" for finding in plan["findings"])
     back = post(server, "rollback", {"to": plan["target"], "name": "v1", "why": "test"})
     assert (back.status, back.json["events"]) == (200, 20)
-    assert server.ask("/api/about").json["events"] == 20
+    about = server.ask("/api/about").json
+    assert (about["events"], about["version"]) == (20, lakelog.__version__)
     assert post(server, "undo", {}).json["events"] == 30
     ops = [move["op"] for move in server.ask("/api/moves").json["moves"]]
     assert ops[:2] == ["undo", "rollback"]
@@ -462,7 +463,8 @@ def test_pages_are_answered_beside_the_process_that_stores(tmp_path: Path) -> No
         assert server.ask("/ingest", lines({"type": "late"}), JSON_LINES).status == 200
         assert server.ask("/api/overview").json["events"] == 301
         difference = server.ask("/api/diff?a=v1&b=main").json
-        assert (difference["events"], difference["behaviour"]["types"][0]["name"]) == (1, "late")
+        new = difference["behaviour"]["types"][0]
+        assert (difference["events"], new["name"], new["shift"]) == (1, "late", "in 1 event")
         with ThreadPoolExecutor(1) as threads:
             for pid in answer_processes(server):
                 os.kill(pid, signal.SIGSTOP)

@@ -62,7 +62,7 @@ def asked(path: Path) -> Iterator[Asked]:
         workers = QueryWorkers(str(path), "main", LIMITS)
 
         async def run(work: Callable[[Any], Awaitable[Any]]) -> Any:
-            async with Client(protocol_server(LakeTools(lake, workers), "1")) as client:
+            async with Client(protocol_server(LakeTools(lake, workers))) as client:
                 return await work(client)
 
         yield lambda work: runner.run(run(work))

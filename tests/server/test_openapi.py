@@ -23,14 +23,14 @@ def test_every_route_is_described_and_no_other(tmp_path: Path) -> None:
     need_module("uvicorn")
     with lakelog.open(tmp_path / "lake") as lake:
         gate = Gate(TokenFile(lake.path), is_local=True)
-        server = LakeServer(lake, gate, ServerLimits(), "1")
+        server = LakeServer(lake, gate, ServerLimits())
         routes = {
             (method, route.path.replace(":path", ""))
             for route in server.application()._others.routes
             if route.path not in _NOT_DESCRIBED and not route.path.startswith("/dashboard/")
             for method in {*(route.methods or ())} - {"HEAD"}
         }
-        described = document("1", server.dashboard.answerers())["paths"]
+        described = document(server.dashboard.answerers())["paths"]
         asyncio.run(server.dashboard.close())
         server.alerts.close()
     operations = {
@@ -51,11 +51,11 @@ def test_bodies_and_answers_have_schemas() -> None:
             if isinstance(inner, dict | list):
                 check(inner)
 
-    check(document("1", {("POST", "/api/tag"): lambda: None}))
+    check(document({("POST", "/api/tag"): lambda: None}))
 
 
 def test_the_document_is_valid() -> None:
     need_module("openapi_spec_validator")
     from openapi_spec_validator import OpenAPIV31SpecValidator
 
-    OpenAPIV31SpecValidator(document("1", {})).validate()
+    OpenAPIV31SpecValidator(document({})).validate()

@@ -63,7 +63,7 @@ def test_a_fault_of_a_process_is_in_the_log(path: Path, caplog: pytest.LogCaptur
     """With the place in the code; who asked is told the fault alone."""
 
     async def work(workers: QueryWorkers) -> str:
-        request = AnswerRequest(workers.next_number(), "no such question", {}, "me", ["read"], "1")
+        request = AnswerRequest(workers.next_number(), "no such question", {}, "me", ["read"])
         with pytest.raises(QueryRefused) as refused:
             [chunk async for chunk in workers.frames(request)]
         assert refused.value.status == 500

@@ -105,7 +105,7 @@ def test_a_store_is_reached_with_the_keys_of_the_server(
 
 def test_the_dashboard_fetches_too(machines: SharedMachines) -> None:
     async def work(workers: QueryWorkers) -> dict[str, Any]:
-        request = AnswerRequest(workers.next_number(), "events", {}, "me", ["read"], "1")
+        request = AnswerRequest(workers.next_number(), "events", {}, "me", ["read"])
         head, *chunks = [chunk async for chunk in workers.frames(request)]
         assert orjson.loads(head)["status"] == 200, b"".join(chunks)
         return dict(orjson.loads(b"".join(chunks)))

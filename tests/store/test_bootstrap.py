@@ -22,7 +22,7 @@ from lakelog.errors import (
     UnknownRef,
     UnsupportedStore,
 )
-from lakelog.settings import DEFAULTS, parse, to_dict
+from lakelog.settings import DEFAULTS, parse
 from lakelog.store import Store
 from tests.support import damage
 from tests.support.cli import run
@@ -192,10 +192,10 @@ def test_a_copy_without_its_empty_folders_is_a_lake(make_lake: MakeLake, home: P
 
 def test_settings_are_kept_whole(lake: lakelog.Lake) -> None:
     """What is changed stands in lakelog.json for the next process, the rest as it was."""
-    wanted = {**to_dict(lake.store.settings), "rotate_events": 9}
+    wanted = {**lake.store.settings.unlike(), "rotate_events": 9}
     lake.store.change_settings(parse(wanted))
     with lakelog.open(lake.path) as again:
-        assert to_dict(again.store.settings) == wanted
+        assert again.store.settings.unlike() == wanted
 
 
 def test_a_read_of_a_lake_that_was_moved_says_so(make_lake: MakeLake) -> None:

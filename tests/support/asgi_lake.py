@@ -29,7 +29,7 @@ class Reply:
 async def serving(lake: Lake) -> AsyncIterator[Callable[..., Awaitable[Reply]]]:
     """Serve a lake; yield what sends a request: method, target, body, headers. With `until` the
     client leaves once the answer holds these bytes."""
-    server = LakeServer(lake, Gate(TokenFile(lake.path), is_local=True), ServerLimits(), "1")
+    server = LakeServer(lake, Gate(TokenFile(lake.path), is_local=True), ServerLimits())
     server.intake.load()
     application = server.application()
 

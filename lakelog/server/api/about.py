@@ -9,7 +9,7 @@ from lakelog.disk import disk
 from lakelog.server.api.counts import FINE, SECOND, CountTable, TimeSpan, between, span_of
 from lakelog.server.api.question import DashboardQuestion, milliseconds
 from lakelog.server.tokens import TokenFile, TokenScope
-from lakelog.settings import DEFAULTS, NAMES
+from lakelog.settings import DEFAULTS, NAMES, VERSION
 from lakelog.values import to_micros
 from lakelog.views import LakeViews
 
@@ -31,7 +31,7 @@ def about(question: DashboardQuestion) -> dict[str, object]:
         "name": os.path.basename(os.path.abspath(lake.path)),
         "path": lake.path,
         "branch": lake.branch_name,
-        "version": question.version,
+        "version": VERSION,
         "branches": lake.branches(),
         "tags": [{"name": tag.name, "time": tag.time / 1000} for tag in tags],
         "moves": [{"number": m.number, "time": m.time / 1000, "op": m.op} for m in moves],

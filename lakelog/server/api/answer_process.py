@@ -41,7 +41,6 @@ class AnswerRequest:
     query: dict[str, str]
     caller: str
     scopes: list[str]
-    version: str
 
     def encode(self) -> bytes:
         """Return it as JSON."""
@@ -50,7 +49,7 @@ class AnswerRequest:
     def question(self, lake: Lake) -> DashboardQuestion:
         """The same about a lake."""
         caller = Caller(self.caller, frozenset(map(TokenScope, self.scopes)))
-        return DashboardQuestion(lake, self.query, {}, caller, self.version)
+        return DashboardQuestion(lake, self.query, {}, caller)
 
 
 class AnswerProcess:
@@ -120,7 +119,7 @@ def _warm(lake: Lake) -> None:
     # Of what is published: a server that starts under load has a tail that grows meanwhile.
     for name in _FIRST:
         with contextlib.suppress(Exception):  # who asks for it is told
-            request = AnswerRequest(0, name, {"at": lake.branch_name}, "", [], "")
+            request = AnswerRequest(0, name, {"at": lake.branch_name}, "", [])
             answered(QUESTIONS[name], request.question(lake))
 
 

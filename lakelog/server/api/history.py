@@ -86,9 +86,7 @@ def _finding(finding: Finding) -> dict[str, object]:
         "change": finding.change,
         "name": cut(finding.name),
         "type": cut(finding.type),
-        "before": finding.before,
-        "after": finding.after,
-        "detail": {name: cut(str(value)) for name, value in finding.detail.items()},
+        "shift": finding.shift,
     }
 
 

@@ -36,7 +36,6 @@ class DashboardQuestion:
     query: Mapping[str, str]
     body: Mapping[str, Any]
     caller: Caller
-    version: str = ""
     running: list[Relation] = field(default_factory=list)
     """What the engine evaluates for it, the newest last."""
     cancelled: threading.Event = field(default_factory=threading.Event)

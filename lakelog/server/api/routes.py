@@ -45,10 +45,8 @@ ApiHandler = Callable[["Request", Caller], Awaitable[Answer]]
 class DashboardApi:
     """Answers the dashboard of one lake."""
 
-    def __init__(
-        self, lake: Lake, limits: ServerLimits, version: str, queries: QueryLimits
-    ) -> None:
-        self._lake, self._limits, self._version = lake, limits, version
+    def __init__(self, lake: Lake, limits: ServerLimits, queries: QueryLimits) -> None:
+        self._lake, self._limits = lake, limits
         self.workers = QueryWorkers(lake.path, lake.branch_name, queries, MODULE)
         self._preparing: asyncio.Task[None] | None = None
         self._threads = ThreadPoolExecutor(_THREADS, "lakelog-api")
@@ -95,9 +93,7 @@ class DashboardApi:
                 return pinned
             query = orjson.loads(pinned.body())
         scopes = sorted(scope.value for scope in caller.scopes)
-        answer_request = AnswerRequest(
-            self.workers.next_number(), name, query, caller.name, scopes, self._version
-        )
+        answer_request = AnswerRequest(self.workers.next_number(), name, query, caller.name, scopes)
         try:
             return await while_connected(request, self._answered(answer_request))
         except QueryRefused as error:
@@ -135,4 +131,4 @@ class DashboardApi:
     def _question(
         self, query: Mapping[str, str], body: Mapping[str, object], caller: Caller
     ) -> DashboardQuestion:
-        return DashboardQuestion(self._lake, query, body, caller, self._version)
+        return DashboardQuestion(self._lake, query, body, caller)

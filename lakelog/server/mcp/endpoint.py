@@ -34,15 +34,9 @@ class McpEndpoint:
     """An application of ASGI that a route can have."""
 
     def __init__(
-        self,
-        lake: Lake,
-        workers: QueryWorkers,
-        gate: Gate,
-        count: Callable[[str, int], None],
-        version: str,
+        self, lake: Lake, workers: QueryWorkers, gate: Gate, count: Callable[[str, int], None]
     ) -> None:
         self._tools, self._gate, self._count = LakeTools(lake, workers), gate, count
-        self._version = version
         self._starting: asyncio.Future[StreamableHTTPSessionManager] | None = None
         self._running: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
@@ -93,7 +87,7 @@ class McpEndpoint:
             await asyncio.to_thread(require_package)
             module: Any = importlib.import_module("mcp.server.streamable_http_manager")
             manager = module.StreamableHTTPSessionManager(
-                protocol_server(self._tools, self._version),
+                protocol_server(self._tools),
                 json_response=True,
                 stateless=True,
                 max_request_body_size=_BODY_MAX,

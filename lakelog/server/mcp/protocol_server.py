@@ -15,6 +15,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.server.mcp.tools import INSTRUCTIONS, TOOLS, LakeTools
 from lakelog.server.sql.query_limits import QueryLimits, QueryRefused
 from lakelog.server.sql.workers import QueryWorkers
+from lakelog.settings import VERSION
 
 if TYPE_CHECKING:
     import mcp_types as types
@@ -35,13 +36,13 @@ def require_package() -> None:
         importlib.import_module("mcp.server.stdio")
 
 
-def protocol_server(tools: LakeTools, version: str) -> Server[Any]:
+def protocol_server(tools: LakeTools) -> Server[Any]:
     """Return the server of some tools, for any transport; the SDK is loaded."""
     server_module = importlib.import_module("mcp.server")
     requests = _Requests(tools)
     server: Server[Any] = server_module.Server(
         "lakelog",
-        version=version,
+        version=VERSION,
         title="lakelog",
         instructions=INSTRUCTIONS,
         on_list_tools=requests.list_tools,
@@ -52,13 +53,13 @@ def protocol_server(tools: LakeTools, version: str) -> Server[Any]:
     return server
 
 
-async def serve_stdio(lake: Lake, version: str, limits: QueryLimits) -> bool:
+async def serve_stdio(lake: Lake, limits: QueryLimits) -> bool:
     """Serve one client over standard input and output, until it ends. Return whether nothing of it
     is left: a diff or an audit cannot be ended. Raises MissingPackage."""
     require_package()
     workers = QueryWorkers(lake.path, lake.branch_name, limits)
     tools = LakeTools(lake, workers)
-    server = protocol_server(tools, version)
+    server = protocol_server(tools)
     try:
         async with stdio.stdio_server() as (reading, writing):
             await server.run(reading, writing, server.create_initialization_options())

@@ -150,7 +150,7 @@ function drawDiff(body, answer) {
 function findings({ types, fields, sources }) {
   const all = [...types.map((each) => ["type", each]), ...fields.map((each) => ["field", each]), ...sources.map((each) => ["source", each])];
   if (!all.length) return el("p", { class: "soft" }, "None: types, fields and sources are as before.");
-  return el("ul", { class: "findings" }, all.slice(0, 60).map(([noun, each]) => el("li", {}, el("span", { class: "chip" }, `${each.change} ${noun}`), " ", el("span", { class: "mono value" }, each.name), each.type && el("span", { class: "soft" }, " of ", el("span", { class: "value" }, each.type)), el("span", { class: "soft" }, ` ${exact(each.before)} → ${exact(each.after)}`))));
+  return el("ul", { class: "findings" }, all.slice(0, 60).map(([noun, each]) => el("li", {}, el("span", { class: "chip" }, ["rate", "outcome"].includes(each.change) ? noun : `${each.change} ${noun}`), " ", el("span", { class: "mono value" }, each.name), each.type && el("span", { class: "soft" }, " of ", el("span", { class: "value" }, each.type)), el("span", { class: "soft" }, ` ${each.shift.replace("->", "→")}`))));
 }
 
 /** Moves along a line of time, tags as flags, rollbacks as arcs back to where they lead. */
