@@ -234,16 +234,20 @@ def test_what_a_slow_line_takes_long_for_arrives(
         assert read(connection, "segments/long", len(data)) == data
 
 
-def test_ctrl_c_ends_a_push_to_a_store_that_stands_still(faults: Any, home: Path) -> None:
+@pytest.mark.parametrize("verb", ["push", "exchange"])
+def test_ctrl_c_ends_a_verb_whose_store_stands_still(faults: Any, home: Path, verb: str) -> None:
     """What is under way is not waited for, and no request is made again."""
-    lake = home / "lake"
-    add(str(lake), "event")
-    run(lake, "remote", "add", "origin", f"s3://lakes/b/{next(_NUMBERS)}")
-    run(lake, "push")
-    add(str(lake), "another")
+    lake, url = home / "lake", f"s3://lakes/b/{next(_NUMBERS)}"
+    if verb == "exchange":
+        run(lake, "attach", url)
+    run(lake, "append", "type=event")
+    if verb == "push":
+        run(lake, "remote", "add", "origin", url)
+    run(lake, verb)
+    run(lake, "append", "type=another")
     faults.seen.clear()
     faults.drags = 3_600.0
-    command = [sys.executable, "-m", "lakelog", "--lake", str(lake), "push"]
+    command = [sys.executable, "-m", "lakelog", "--lake", str(lake), verb]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while "PUT" not in [method for method, _ in list(faults.seen)]:
             assert process.poll() is None
@@ -254,7 +258,7 @@ def test_ctrl_c_ends_a_push_to_a_store_that_stands_still(faults: Any, home: Path
     sent = [path for method, path in faults.seen if method == "PUT"]
     assert len(set(sent)) == len(sent)
     faults.drags = 0.0
-    run(lake, "push")
+    run(lake, verb)
 
 
 @pytest.mark.parametrize(
