@@ -376,7 +376,9 @@ def test_damage_is_an_error_where_it_is_needed(tmp_path: Path) -> None:
     data = file.read_bytes()
     for frame in statements.parse_wal(data).frames:
         file.write_bytes(damage.flipped(data, frame["at"] + 70, 2))
-        assert isinstance(damage.outcome(path), DamagedWal)
+        error = damage.outcome(path)
+        assert isinstance(error, DamagedWal)
+        assert (error.path, error.offset) == (str(file), frame["at"])
         assert [p.kind for p in damage.checked(path).problems] == ["damage"]
     file.write_bytes(data)
     with lakes.opened(path) as lake:

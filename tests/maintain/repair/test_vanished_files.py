@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
-from lakelog import history
+from lakelog import history, subscriptions
 from lakelog.cli import cli
 from lakelog.disk import disk
 from lakelog.errors import DamagedLake, GcRefused, LakeReplaced
@@ -399,6 +399,20 @@ def test_rows_of_a_lost_segment_come_from_the_wal_of_a_living_writer(tmp_path: P
         assert not [line for line in done.lost if line.startswith("branch main")]
         assert damage.read(path) == right
     assert types(path) == ["A", "C"]
+
+
+def test_no_lake_is_created_over_moves_alone(tmp_path: Path) -> None:
+    """Without lakelog.json, a lake that never had an event is a damaged one, and repair keeps what
+    it has."""
+    path = str(tmp_path / "lake")
+    with lakelog.open(path) as lake, lake.subscribe("s") as subscription:
+        subscription.run(lambda _: None, once=True)
+    Path(path, "lakelog.json").unlink()
+    with pytest.raises(DamagedLake, match="missing, though the lake holds"):
+        lakelog.open(path)
+    assert damage.repaired(path).after is not None
+    with lakelog.open(path) as lake:
+        assert [s.name for s in subscriptions.listed(lake.subscriptions())] == ["s"]
 
 
 @pytest.mark.parametrize("left", ["wal", "segments"])
