@@ -304,7 +304,11 @@ def replace_whole(path: str, data: bytes, *, sync: bool = True) -> None:
     directory = os.path.dirname(path)
     data = VAULT.guarded(path, data) if VAULT.lakes else data
     temporary = write_pieces(directory, (data,), sync=sync)
-    rename(temporary, path)
+    try:
+        rename(temporary, path)
+    except BaseException:
+        unlink(temporary)
+        raise
     if sync:
         sync_dir(directory)
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import lakelog
 from lakelog.disk import disk
+from tests.support import seam
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -27,3 +33,22 @@ def test_a_young_temporary_file_stays_without_a_grace(make_lake: MakeLake) -> No
         os.utime(file, (then, then))
     assert lake.gc().deleted == 2
     assert not any(file.exists() for file in files)
+
+
+def test_a_failed_seal_leaves_no_temporary_file(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever step of it a full disk fails, what was written for it is gone, for nothing else
+    makes room."""
+    for at in itertools.count(1):
+        lake = make_lake(f"lake{at}")
+        lake.append({"type": "A", "id": "a"})
+        fault = seam.Fault(at, OSError(errno.ENOSPC, "No space left on device"))
+        with monkeypatch.context() as patch:
+            seam.install(patch, fault)
+            with contextlib.suppress(OSError):
+                lake.settle()
+        if not fault.fired:
+            break
+        left = list(Path(lake.path).rglob(f"*{disk.TEMPORARY}*"))
+        assert fault.fired == "unlink" or not left, (at, fault.fired)
