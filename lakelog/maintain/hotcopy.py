@@ -249,7 +249,11 @@ def _stage_wals(
 ) -> tuple[Head, dict[str, str]]:
     """Copy the good frames of a branch's WALs under temporary names, then look for the head; again,
     as a reader does, if files vanished meanwhile (F12.3). Raises DamagedWal."""
-    Folder(copy_paths.wal_dir(branch)).make_all()
+    folder = copy_paths.wal_dir(branch)
+    Folder(folder).make_all()
+    # Of runs that failed: on a full disk each would leave its own.
+    for name in (n for n in Folder(folder).names() if n.startswith(disk.TEMPORARY)):
+        File(f"{folder}/{name}").remove()
     tail = Tail(store.paths, store.refs, branch)
     number = store.refs.head_number(branch)
     for _ in range(tail.ATTEMPTS):
@@ -257,7 +261,7 @@ def _stage_wals(
         files = StreamLock(store, branch).scan(tail)
         staged = {}
         for file in (file for group in files.values() for file in group):
-            temporary = _stage(file, copy_paths.wal_dir(branch))
+            temporary = _stage(file, folder)
             if temporary is not None:
                 staged[os.path.basename(file.path)] = temporary
         number = store.refs.head_number(branch)
@@ -299,7 +303,7 @@ def _put_wals(copy_paths: Paths, branch: str, staged: dict[str, str]) -> None:
     for name, path in staged.items():
         File(path).rename(f"{folder}/{name}")
     for name in Folder(folder).names():
-        if name not in staged and (FileName(name).wal or name.startswith(disk.TEMPORARY)):
+        if name not in staged and FileName(name).wal:
             File(f"{folder}/{name}").remove()
     Folder(folder).sync()
 

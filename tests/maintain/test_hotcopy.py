@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -17,11 +19,12 @@ from click.testing import CliRunner
 import lakelog
 from lakelog import remotes
 from lakelog.cli import cli
+from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, Damaged
 from lakelog.history.thinning import KEEP_MOVES
 from lakelog.settings import parse
 from lakelog.store import Store
-from tests.support import damage, lakes
+from tests.support import damage, lakes, seam
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -126,6 +129,32 @@ def test_repair_fetches_from_a_backup(lake: lakelog.Lake, home: Path) -> None:
     done = damage.repaired(lake.path, str(home / "copy"))
     assert done.lost == []
     assert len(rows(lake.path)) == 3
+
+
+def test_backups_that_fail_leave_the_files_of_one(
+    lake: lakelog.Lake, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often a backup is tried, a full disk does not get fuller by it."""
+    copy = home / "copy"
+    lake.append({"type": "A"})
+    lake.settle()
+    lake.append({"type": "B"})
+
+    def full(name: str, real: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if name == "link" and f"{copy}/segments/" in args[-1]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args, **options)
+
+    left = []
+    with monkeypatch.context() as patch:
+        seam.install(patch, full)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space"):
+                lake.backup(copy)
+            left.append(len(list(copy.rglob(f"*{disk.TEMPORARY}*"))))
+    assert left == [1, 1, 1]  # its WAL
+    lake.backup(copy)
+    assert rows(copy) == rows(lake.path)
 
 
 def test_a_backup_goes_nowhere_else(make_lake: MakeLake, home: Path) -> None:
