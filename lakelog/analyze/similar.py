@@ -1,20 +1,19 @@
 """Near-duplicate messages: equal but for numbers, ids, quoted values, case and space.
 
 SQL gives each message its pattern and counts the patterns. Those that share most of their words
-(Jaccard, at least `threshold`) are then taken together, the most frequent first; of at most
+(Jaccard, at least `_SHARED`) are then taken together, the most frequent first; of at most
 PATTERNS_MAX patterns, so that the cost stays that of one scan.
 """
 
 from __future__ import annotations
 
-from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
 from lakelog.query import EventKey
 from lakelog.sql import literal
 from lakelog.values import JsonObject
 
-PATTERNS_MAX = 1_000
+PATTERNS_MAX, _SHARED = 1_000, 0.8
 # In this order: a UUID or a hash would otherwise be cut into numbers.
 _MASKS = (
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uuid>"),
@@ -26,15 +25,13 @@ _MASKS = (
 
 
 def near_duplicates(
-    lake: Lake | PinnedLake, field: str = "message", threshold: float = 0.8, limit: int = 50
+    lake: Lake | PinnedLake, field: str = "message", limit: int = 50
 ) -> list[JsonObject]:
     """Return groups of near-duplicates of a column or field of data, the largest first.
 
     Each has `pattern`, `example`, `events`, `variants` (different texts), `first` and `last`
-    time, and some `sources`. Raises InvalidSetting for an unknown field or threshold.
+    time, and some `sources`. Raises InvalidSetting for an unknown field.
     """
-    if not 0 < threshold <= 1:
-        raise InvalidSetting(f"the threshold is above 0 and at most 1, not {threshold:g}")
     value = EventKey.part(field)
     masked = f"lower(trim({value}))"
     for pattern, name in _MASKS:
@@ -47,18 +44,18 @@ def near_duplicates(
         FROM events WHERE {value} IS NOT NULL GROUP BY 1
         ORDER BY events DESC, pattern LIMIT {PATTERNS_MAX}""").fetchall()
     names = ("pattern", "example", "events", "variants", "first", "last", "sources")
-    groups = _group([dict(zip(names, row, strict=True)) for row in rows], threshold)
+    groups = _group([dict(zip(names, row, strict=True)) for row in rows])
     several = [g for g in groups if g["events"] > 1]
     return sorted(several, key=lambda g: (-g["events"], g["pattern"]))[:limit]
 
 
-def _group(patterns: list[JsonObject], threshold: float) -> list[JsonObject]:
+def _group(patterns: list[JsonObject]) -> list[JsonObject]:
     """Put each pattern with the first group whose words it shares."""
     groups: list[tuple[set[str], JsonObject]] = []
     for pattern in patterns:
         tokens = set(pattern["pattern"].split())
         # The most frequent pattern of a group comes first and names it.
-        group = next((g for w, g in groups if _jaccard(w, tokens) >= threshold), None)
+        group = next((g for w, g in groups if _jaccard(w, tokens) >= _SHARED), None)
         if group is None:
             groups.append((tokens, pattern))
             continue

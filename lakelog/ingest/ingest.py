@@ -149,7 +149,8 @@ class Ingester:
     def take(self, path: str, name: str) -> FileReport:
         """Ingest one regular file that is called `name`; the caller maintains the lake."""
         report = FileReport(printable(name))
-        self._follow(path, name, report)
+        for _ in self._steps(path, name, report):
+            pass
         return report
 
     def begin(
@@ -209,11 +210,6 @@ class Ingester:
         """Ingest a file that is too large, or of another kind, to be published with others."""
         del mode  # that of the job, which the group was given
         return self.take(path, name)
-
-    def _follow(self, path: str, name: str, report: FileReport, *, piped: bool = False) -> None:
-        """Read a file from its cursor to its end."""
-        for _ in self._steps(path, name, report, piped=piped):
-            pass
 
     def _steps(
         self,
