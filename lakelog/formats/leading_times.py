@@ -12,8 +12,9 @@ each with fractions of a second, an offset, or the word or the city of a zone be
 order of day and month is open, a value above 12 in the same file settles it, for all lines that are
 read together; else the day comes first before dots and dashes, the month before slashes (of three
 pairs of digits with dashes, the year). Years of two digits are 1969 to 2068, as in POSIX; a missing
-year is the last that lies at most a day ahead. What begins as a time and is none (`24:99:00`, a
-clock without a date) is `UNREAD`: it is stored under its arrival.
+year is the last that lies at most a day ahead and has that day of the week, if one is said. What
+begins as a time and is none (`24:99:00`, a clock without a date) is `UNREAD`: it is stored under
+its arrival.
 
 `stamped` is the style of such lines: the time and a level behind it are cut off the message, unless
 words stand before them.
@@ -21,6 +22,7 @@ words stand before them.
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import functools
 import re
@@ -66,7 +68,8 @@ _FRAGMENTS = with_fragments(
     },
     _TABLE["fragments"],
 )
-_WEEKDAY = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*[,.]?[ -]+", re.ASCII)
+_WEEKDAYS = "Mon|Tue|Wed|Thu|Fri|Sat|Sun"
+_WEEKDAY = re.compile(rf"({_WEEKDAYS})[a-z]*[,.]?[ -]+", re.ASCII)
 _LIKE = re.compile(expanded(_TABLE["like"], _FRAGMENTS), re.ASCII)
 """How text begins that is meant as a time."""
 _OPEN = re.compile(rf"{COLOURS}[\[(<{{\"'|*#>~]{{0,3}}{COLOURS} ?", re.ASCII)
@@ -190,7 +193,8 @@ def _at(head: str, start: int) -> tuple[str, int, str] | None:
     for shape in _shapes("digits" if initial.isdigit() else "letters"):
         match = shape.match(head, place)
         groups = match.groupdict() if match is not None else None
-        if groups is not None and match is not None and (iso := _iso(groups)):
+        name = weekday[1] if weekday else ""
+        if groups is not None and match is not None and (iso := _iso(groups, name)):
             word = groups.get("tz") or ""
             return iso, match.end(), word if word in SEVERAL else ""
     return None
@@ -202,7 +206,7 @@ def _shapes(name: str) -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(expanded(regex, _FRAGMENTS), re.ASCII) for regex in _TABLE[name])
 
 
-def _iso(groups: Mapping[str, str | None]) -> str:
+def _iso(groups: Mapping[str, str | None], weekday: str) -> str:
     """ISO text of a time that has the shape of one; empty if it is none."""
     if epoch := groups.get("epoch"):
         return epoch.replace(",", ".")
@@ -226,6 +230,8 @@ def _iso(groups: Mapping[str, str | None]) -> str:
             if year is None
             else ""
         )
+        if iso and weekday:
+            iso = f"{_year_of(int(iso[:4]), month, day, weekday)}{iso[4:]}"
         iso = iso or f"{year:04}-{date_and_clock}{zone}"
         if city := groups.get("city"):
             iso = pattern.iso("{iso}@{city}", {"iso": iso, "city": city})
@@ -234,6 +240,14 @@ def _iso(groups: Mapping[str, str | None]) -> str:
     except InvalidEvent:
         return ""
     return iso
+
+
+def _year_of(latest: int, month: int, day: int, weekday: str) -> int:
+    """The latest year in which a day is that of the week; that is one of 40 for all days."""
+    number = _WEEKDAYS.split("|").index(weekday)
+    years = (year for year in range(latest, latest - 40, -1) if is_day(year, month, day))
+    fits = (year for year in years if calendar.weekday(year, month, day) == number)
+    return next(fits, latest)
 
 
 def _hour(hour: int, half: str | None) -> int | None:

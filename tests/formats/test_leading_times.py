@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import re
@@ -152,6 +153,34 @@ def test_each_spelling_in_each_place(part: int) -> None:
         assert found is not None, line
         read = pattern.parse_time(found.iso)
         assert read.replace(microsecond=0) == moment, line
+
+
+@pytest.mark.parametrize(
+    ("line", "day"),
+    [
+        ("Thu Nov 14 20:14:37.123 <airportd[88]> up", (11, 14, 3)),
+        ("Thu, Feb 29 20:14:37 up", (2, 29, 3)),
+        ("[Sat Dec 31 23:59:59] up", (12, 31, 5)),
+    ],
+)
+def test_a_weekday_tells_the_year(line: str, day: tuple[int, int, int]) -> None:
+    """It is the last in which the day is that of the week, and not the last of all."""
+    month, number, weekday = day
+    found = leading_times.find(line)
+    assert found is not None
+    read, limit = pattern.parse_time(found.iso), datetime.now(UTC) + pattern.AHEAD
+    assert (read.month, read.day, read.weekday()) == day
+    for year in range(read.year + 1, limit.year + 1):
+        with contextlib.suppress(ValueError):
+            later = datetime(year, month, number, tzinfo=UTC)
+            assert later.weekday() != weekday or later > limit
+
+
+def test_a_dash_may_stand_between_a_day_without_a_year_and_the_clock() -> None:
+    """As Snort and others write it."""
+    found = leading_times.find("01/21-08:24:53.632228 7988 DBG  started")
+    assert found is not None
+    assert found.iso.endswith("-01-21T08:24:53.632228")
 
 
 def test_each_spelling_in_a_file_that_a_style_reads(lake: lakelog.Lake, tmp_path: Path) -> None:
