@@ -19,8 +19,8 @@ from lakelog.runtime.lazy import LazyProperty
 
 UNTIMED_SCORE = 0.9
 """The score of a line without a time, of formats that know their lines by more than a time."""
-_FIRST_WORD = r"^(?:[a-z][\w-]*\.)?[\[<]?([A-Za-z]{3,9})(?:[\]>]|:)"
-"""`error:`, `[warn]`, `<info>` and `app.WARNING:`."""
+_FIRST_WORD = r"^(?:[a-z][\w-]*\.)?[\[<]?([A-Za-zÀ-ÿ]{3,13})(?:[\]>]|:|\[\d+\])"
+"""`error:`, `[warn]`, `<info>`, `NOTICE[71]` and `app.WARNING:`."""
 _COLOUR = re.compile(COLOUR.encode())
 _BY_LINE = Traits(by_line=True)
 FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\r]*\n)*([ \t]*)([^\n]*)")
