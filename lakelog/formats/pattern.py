@@ -403,8 +403,10 @@ def iso(template: str, groups: dict[str, str | None]) -> str:
         values[name] = values.get(name, "").zfill(width)
     if values.get("tz"):
         values["tz"] = ZONES.get(values["tz"], "")  # else of the zone of the source
-    if values.get("offset"):
-        values["offset"] = values["offset"].lstrip()  # with a space before it, it is no ISO text
+    values["offset"] = values.get("offset", "").lstrip()  # with a space it is no ISO text
+    if values.get("bias"):  # the minutes that are missing to UTC
+        minutes = int(values["bias"])
+        values["bias"] = f"{'+-'[minutes > 0]}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
     if values.get("tai"):
         seconds = int(values["tai"][:16], 16) - _TAI
         values["tai"] = f"{seconds}.{int(values['tai'][16:], 16):09}"
@@ -462,6 +464,10 @@ def _part_sql(groups: str, name: str) -> str:
         return f"CASE {value} {arms} ELSE '' END"
     if name == "offset":
         return f"ltrim({value})"
+    if name == "bias":
+        minutes = f"abs(try_cast({value} AS INT))"
+        clock = f"printf('%02d:%02d', {minutes} // 60, {minutes} % 60)"
+        return f"coalesce(translate({value}[1], '+-', '-+') || {clock}, '')"
     if name == "tai":
         whole, fraction = (
             f"try_cast('0x' || {value}[{span}] AS BIGINT)" for span in ("1:16", "17:24")
