@@ -15,22 +15,26 @@ from lakelog.formats.format import EventMembers
 from lakelog.formats.line_starts import LEVEL_WORDS
 
 _KEYS = r"level|severity|lvl|loglevel|log_level|levelname|log\.level"
-_BEFORE = (
-    r"^(?:[\[(]?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d[^ \])]*[\])]?[ ,:|-]+"
-    r"(?:\[[^\]]{0,60}\] +|[\w.$-]+ - )?)?"
+_TIME = (
+    r"[\[(]?(?:\d{4}[-/]\d\d[-/]\d\d[T ]|\d{6} +)?\d{1,2}:\d\d:\d\d[^ \])]*"
+    r"(?: [+-]\d{4})?[\])]?[ ,:|-]+"
+    r"(?:\[[^\]]{0,60}\] +|[\w.$-]+ - )?"
 )
+_BRACKETED = rf"[\[(<|]? *((?i:{LEVEL_WORDS}))(?: *[\])>|]:?|:)(?:[ \n]|$)"
+_CAPITALS = rf" *(?:[\w-]+\.)?({LEVEL_WORDS}):?(?:[ \n]|$)"
 _FORMS = (
     rf'^\{{(?:.*?[,{{] ?)?"(?:{_KEYS})" ?: ?"([A-Za-z]{{3,13}})"',
     r'^\{(?:.*?[,{] ?)?"level" ?: ?([1-6]0)[,}]',
     rf'(?:^| )(?:{_KEYS})="?([A-Za-z]{{3,13}})"?(?:[ \n]|$)',
-    rf"{_BEFORE}[\[(<|]? *((?i:{LEVEL_WORDS}))(?: *[\])>|]:?|:)(?:[ \n]|$)",
-    rf"{_BEFORE} *(?:[\w-]+\.)?({LEVEL_WORDS}):?(?:[ \n]|$)",
+    rf"^(?:{_TIME})?{_BRACKETED}",
+    rf"^(?:{_TIME})?{_CAPITALS}",
     r"^([IWEF])\d{4} \d\d:\d\d:\d\d",
 )
 """Regexes, which are the same to RE2 and Python, each with a group for the level: the first that
 fits decides."""
-_MARKED = (*_FORMS[:3], _FORMS[-1])
-"""Those that are asked of few lines: words alone are not looked for."""
+_MARKED = (*_FORMS[:3], _FORMS[-1], rf"^{_TIME}{_BRACKETED}", rf"^{_TIME}{_CAPITALS}")
+"""Those that are asked of few lines: words are looked for behind a time alone."""
+_MAY_BE_TIME = "ascii(message) BETWEEN 48 AND 57 OR ascii(message) IN (40, 91)"
 _OTHER_NAMES = {
     **dict(zip(("10", "20", "30", "40", "50", "60"), Severity.ALL, strict=True)),
     "I": "INFO",
@@ -58,10 +62,13 @@ def with_levels(query: str, *, marked: bool = False) -> str:
     finds them."""
     forms = _MARKED if marked else _FORMS
     words = [f"nullif(regexp_extract(message, '{regex}', 1), '')" for regex in forms]
+    others = ", ".join(words[3:])
+    if marked:
+        others = f"{words[3]}, CASE WHEN {_MAY_BE_TIME} THEN coalesce({words[4]}, {words[5]}) END"
     # A regex is asked of the lines alone that it may fit: each takes as long as all else.
     word = f"""
 CASE WHEN starts_with(message, '{{') THEN coalesce({words[0]}, {words[1]}) END,
-CASE WHEN contains(message, '=') THEN {words[2]} END, {", ".join(words[3:])}"""
+CASE WHEN contains(message, '=') THEN {words[2]} END, {others}"""
     names = " ".join(f"WHEN '{name}' THEN '{level}'" for name, level in _OTHER_NAMES.items())
     level = f"CASE word {names} ELSE {sqltext.level_sql('word')} END"
     return f"""
