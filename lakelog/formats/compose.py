@@ -1,8 +1,8 @@
 """Programs under docker compose that log JSON or pairs: the name of a service, a bar, and those.
 
 An object is read as a line of JSON of its dialect is, pairs as those of logfmt are if they say when
-it was. `source` is the service; what the object
-itself calls its source stays in `data`.
+it was, and lines of other programs beside them as the style is that they have without the service.
+`source` is the service; what a line itself calls its source stays in `data`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable
 
 from lakelog.errors import InvalidEvent
-from lakelog.event import merge
-from lakelog.formats import dialects, logfmt, pattern
-from lakelog.formats.format import EventMembers, Format, Traits, share
+from lakelog.event import Severity, merge
+from lakelog.formats import container_levels, dialects, leading_times, logfmt, pattern
+from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.values import parse_line
 
 _COLOURS = pattern.COLOURS
@@ -21,10 +21,12 @@ _LINE = re.compile(
     rf"{_COLOURS}([\w.-]+) *{_COLOURS} *\| *{_COLOURS} *(\{{.*\}}){_COLOURS}", re.ASCII
 )
 _BAR = re.compile(rf"{_COLOURS}([\w.-]+) *{_COLOURS} *\| *{_COLOURS} *(?=[\w.-]+=)", re.ASCII)
-_PREFIX = re.compile(
-    rf"(?:{_COLOURS})([\w.-]+) *{_COLOURS} *\|(?:{_COLOURS}) (?=[^ ])".encode(), re.ASCII
-)
+_PREFIX = re.compile(rf"(?:{_COLOURS})([\w.-]+) *{_COLOURS} *\|(?:{_COLOURS}) ".encode(), re.ASCII)
 """The prefix of a line that is no object."""
+_OF_DOCKER = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6,9}Z ")
+"""The time that docker puts before each line, if it was told to: a style reads those."""
+_TIMED, _UNTIMED = 1.0, 0.5
+"""What lines of other programs count, by whether they say their time."""
 
 
 class ComposeJson(Format):
@@ -34,8 +36,20 @@ class ComposeJson(Format):
     traits = Traits(by_line=True)
 
     def sniff(self, lines: list[bytes]) -> float:
-        """Return how likely it is (0 to 1) that these are objects after the names of services."""
-        return share(lines, self.is_event)
+        """Return how likely it is (0 to 1) that these are lines after the names of services, some
+        of which are objects or begin with a time."""
+        scores = [self._score(line) for line in lines if line.strip()]
+        return sum(scores) / len(scores) if any(s > _UNTIMED for s in scores) else 0.0
+
+    def _score(self, line: bytes) -> float:
+        match = _PREFIX.match(line)
+        if self.is_event(line) or match is None or Severity.of(match[1].decode()):
+            return float(self.is_event(line))
+        inner = line[match.end() :]
+        if _OF_DOCKER.match(inner.lstrip()):
+            return 0.0
+        time = leading_times.find(inner.decode("utf-8", "replace").strip())
+        return _TIMED if time and time.alone and time.begins else _UNTIMED
 
     def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""
@@ -78,4 +92,4 @@ def of_service(
     own_source, inner["source"] = inner.get("source"), match[1].decode()
     if own_source is not None:
         inner["data"] = merge(inner.get("data"), {"source": own_source})
-    return inner
+    return container_levels.with_level(inner)

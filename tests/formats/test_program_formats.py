@@ -85,6 +85,40 @@ def test_objects_of_services(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
 
 
+def test_programs_of_several_services(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Each line under docker compose is read as it would be without its service, which is its
+    source; a trace is not that of another service."""
+    path = tmp_path / "compose.log"
+    path.write_text(
+        'web-1    | 192.0.2.1 - - [12/Mar/2024:10:00:00 +0000] "GET /x HTTP/1.1" 500 12\n'
+        "worker-1 | INFO:     started\n"
+        "worker-1 | Traceback (most recent call last):\n"
+        'worker-1 |   File "x.py", line 1\n'
+        "db-1     | 2024-03-12 10:00:02.123 UTC [1] ERROR:  deadlock detected\n"
+        "worker-1 | ValueError: x\n"
+        "cache-1  | 1:M 12 Mar 2024 10:00:03.500 * Ready\n"
+    )
+    report = lake.ingest(str(path))
+    assert (report.files[0].format, report.events, report.quarantined) == ("compose-json", 7, 0)
+    query = "SELECT second(time), level, source, message FROM events ORDER BY position"
+    assert lake.sql(query).fetchall() == [
+        (0, "ERROR", "web-1", "GET /x HTTP/1.1"),
+        (0, "INFO", "worker-1", "started"),
+        (0, None, "worker-1", "Traceback (most recent call last):"),
+        (0, None, "worker-1", 'File "x.py", line 1'),
+        (2, "ERROR", "db-1", "deadlock detected"),
+        (2, None, "worker-1", "ValueError: x"),
+        (3, "INFO", "cache-1", "Ready"),
+    ]
+    assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
+
+
+def test_bars_between_other_cells_are_no_services() -> None:
+    """A level is no service, and text with bars but no time is none of compose."""
+    for text in (b"INFO | 2024-03-12 10:00:00 | up\n", b"a | b | c\n1 | 2 | 3\n"):
+        assert FORMATS.detect(text, text, "some.log").NAME != "compose-json"
+
+
 def test_a_zone_may_be_named_by_a_city(engine: Any) -> None:
     """A time in the zone of a city is of that zone, where there is one, in summer and winter."""
     form = FORMATS["php"]
