@@ -259,22 +259,23 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
     """Remove from cache/ what is of no use any more: filters and peaks of objects that are gone,
     lines about them, and spill directories and empty buffers of killed processes."""
     paths = store.paths
-    with contextlib.suppress(OSError, ValueError):  # as all of cache/ it can be made again
-        indexes = paths.blooms, paths.names, paths.word_indexes, paths.peaks, paths.rank_indexes
-        for folder in (*indexes, paths.ranges):
-            for name in Folder(folder).names():
-                is_temporary, digest = name.startswith(disk.TEMPORARY), name.partition("-")[0]
-                is_alive = not is_temporary and bytes.fromhex(digest) in live
-                # Of versions that are no longer installed nobody uses it.
-                if folder == paths.rank_indexes and is_alive:
-                    is_alive = not ranks.is_foreign(name)
-                # They may be written before the move that adds their segment: they get a day.
-                if not is_alive and now_us - _stamp(f"{folder}/{name}") >= _DAY:
+    indexes = paths.blooms, paths.names, paths.word_indexes, paths.peaks, paths.rank_indexes
+    for folder in (*indexes, paths.ranges):
+        for name in Folder(folder).names():
+            is_alive = _is_of_live(name.partition("-")[0], live)
+            # Of versions that are no longer installed nobody uses it.
+            if folder == paths.rank_indexes and is_alive:
+                is_alive = not ranks.is_foreign(name)
+            # They may be written before the move that adds their segment: they get a day.
+            if not is_alive and now_us - _stamp(f"{folder}/{name}") >= _DAY:
+                # What cannot be removed keeps nothing else.
+                with contextlib.suppress(OSError):
                     if folder == paths.rank_indexes:
                         ranks.drop(paths, [name])
                     else:
                         File(f"{folder}/{name}").remove()
-        store.verified.keep(lambda digest: bytes.fromhex(digest) in live)
+    with contextlib.suppress(OSError):  # as all of cache/ it can be made again
+        store.verified.keep(lambda digest: _is_of_live(digest, live))
         for name in Folder(paths.cache).names():
             path = f"{paths.cache}/{name}"
             if name.startswith(SPILL) and now_us - _newest(path) >= _DAY:
@@ -285,6 +286,13 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
             is_young = now_us - _stamp(path) < _DAY or os.path.getsize(path) > 0
             if not is_young and not LockFile(path).is_held():
                 File(path).remove()
+
+
+def _is_of_live(digest: str, live: set[bytes]) -> bool:
+    """Whether it is that of a live object; a torn line or a strange name has none."""
+    with contextlib.suppress(ValueError):
+        return bytes.fromhex(digest) in live
+    return False
 
 
 def _remove_signatures(store: Store) -> None:

@@ -52,3 +52,23 @@ def test_a_failed_seal_leaves_no_temporary_file(
             break
         left = list(Path(lake.path).rglob(f"*{disk.TEMPORARY}*"))
         assert fault.fired == "unlink" or not left, (at, fault.fired)
+
+
+def test_a_torn_line_in_the_cache_keeps_no_spilled_file(make_lake: MakeLake) -> None:
+    """A power cut may tear a line of a derived file, and anything may lie beside the filters: what
+    killed processes spilled goes all the same."""
+    lake = make_lake()
+    lake.append({"type": "A"})
+    lake.settle()
+    paths = lake.store.paths
+    torn = Path(paths.verified)
+    torn.write_bytes(torn.read_bytes()[:31])
+    spilled, strange = Path(paths.cache, "spill-0123"), Path(paths.blooms, "notes")
+    for folder in (spilled, strange):
+        folder.mkdir(parents=True)
+        (folder / "part.tmp").write_bytes(b"x")
+        for path in (folder / "part.tmp", folder):
+            os.utime(path, (1, 1))
+    lake.gc()
+    assert not spilled.exists()
+    torn.unlink()  # which verify tells
