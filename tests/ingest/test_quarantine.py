@@ -90,6 +90,15 @@ def test_replay_looks_at_each_line(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert sorted(n for n in numbers(lake) if n is not None) == [0, 1, 2, 7]
 
 
+@pytest.mark.parametrize("form", ["plain~latin-1", "plain~gb18030"])
+def test_replay_of_text_in_another_encoding(lake: lakelog.Lake, form: str) -> None:
+    """Quarantine has text, whatever the encoding of the lines that the format was made for."""
+    lake.quarantine([("a.log", 1, "bad", "déjà vu")])
+    lake.settle()
+    assert replay(lake, form=form) == (1, 0, 0)
+    assert lake.sql("SELECT message FROM events").fetchall() == [("déjà vu",)]
+
+
 def test_replay_gives_a_type(lake: lakelog.Lake) -> None:
     """Lines from elsewhere become events of the type that is given, if they have none."""
     lines = ['{"n":1}', '{"type":"B","n":2}', '{"n":', "", "x" * 65_536]
