@@ -86,6 +86,21 @@ def test_a_longer_history_begins_with_what_is_left(tmp_path: Path, jump: Clock) 
     copy.gc()
 
 
+def test_what_only_pages_name_stays(tmp_path: Path) -> None:
+    """Segments stay whose own moves are in no history any more, as the head's pages have them."""
+    settings = Settings(history_days=0, gc_grace_hours=0)
+    with lakelog.open(tmp_path / "lake", settings=settings) as lake:
+        for number in range(20):
+            lake.append({"type": "T", "n": number})
+            lake.settle()
+        for number in range(KEEP_MOVES):
+            lake.snapshot(str(number))
+        assert lake.gc().packed
+        assert lake.gc().deleted == 0
+        assert lake.verify().problems == ()
+        assert lake.count() == 20
+
+
 def published(path: Path, name: str, count: int) -> lakelog.Lake:
     """Open a lake, and publish so many events one by one."""
     lake = lakelog.open(path, settings=Settings(history_dense_hours=0, gc_grace_hours=0))
