@@ -56,9 +56,7 @@ class Plan:
         return len(self.seqs)
 
 
-def duplicates(
-    lake: Lake | PinnedLake, by: By, limit: int | None = None, *, nulls: bool = False
-) -> Relation:
+def duplicates(lake: Lake | PinnedLake, by: By, *, nulls: bool = False) -> Relation:
     """Return each key with more than one event: its values, `events`, `first` and `last`
     time, some of its `sources`, and from how many `origins` (files, writers) it came."""
     key = EventKey.of(by, nulls)
@@ -66,7 +64,6 @@ def duplicates(
         f"{field} AS {identifier(name)}" for name, field in zip(key.names, key.parts, strict=True)
     )
     groups = ", ".join(identifier(name) for name in key.names)
-    ending = "" if limit is None else f" LIMIT {int(limit)}"
     # Hashes first: most keys are unique, and only the events of repeated hashes are grouped by
     # their values.
     return lake.sql(f"""WITH repeated AS MATERIALIZED ({_repeated_hashes(key)}),
@@ -76,7 +73,7 @@ def duplicates(
             {_SENDERS} AS sources,
             count(DISTINCT sender_origin) AS origins
         FROM matches GROUP BY {groups} HAVING count(*) > 1
-        ORDER BY events DESC, first, {groups}{ending}""")
+        ORDER BY events DESC, first, {groups}""")
 
 
 def first(lake: Lake | PinnedLake, by: By) -> Relation:

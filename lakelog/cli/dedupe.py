@@ -65,12 +65,10 @@ def dedupe(
             )
         elif show == "similar":
             _similar(lake, by, limit, target)
-        elif show in _ONE:
-            relation = _ONE[show](lake, by)
-            emit(result_of(relation.limit(limit) if limit else relation, target.format), target)
         else:
-            relation = duplicate.duplicates(lake, by, limit, nulls=nulls)
-            emit(result_of(relation, target.format), target)
+            is_row = show in _ONE
+            rows = _ONE[show](lake, by) if is_row else duplicate.duplicates(lake, by, nulls=nulls)
+            emit(result_of(rows.limit(limit) if limit else rows, target.format), target)
 
 
 def _remove(

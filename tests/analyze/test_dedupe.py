@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lakelog
@@ -84,6 +84,7 @@ def has_key(key: tuple[Any, ...], by: list[str]) -> bool:
     batches=st.lists(EVENTS, max_size=3), by=st.sampled_from(BYS), keep=st.sampled_from(dedupe.KEEP)
 )
 @settings(max_examples=share(60))
+@example(batches=[[], [], [{"type": "B"}, {"type": "B"}]], by=["type"], keep="first")
 def test_one_of_each_is_left(
     make_lake: MakeLake, batches: list[Any], by: list[str], keep: str
 ) -> None:
@@ -100,8 +101,12 @@ def test_one_of_each_is_left(
     plan = dedupe.plan(lake, by, keep)
     listed = dedupe.rows(lake, plan).fetchall()
     assert rows(lake) == before
+    segments = lake.store.manifests.segments(lake.store.state("main"))
     done = dedupe.apply(lake, plan)
     assert rows(lake) == expected(before, by, keep)
+    # Segments without duplicates are not written again.
+    touched = [e for e in segments if any(e.seq[0] <= n <= e.seq[1] for n in plan.seqs)]
+    assert done.removed + done.rewritten == len(touched)
     assert sorted([*rows(lake), *listed], key=lambda row: row[-1]) == before
     assert done.events == len(plan) == len(listed)
     assert len(dedupe.plan(lake, by, keep)) == 0
@@ -249,6 +254,9 @@ def test_the_command_line(lake: lakelog.Lake) -> None:
     assert lake.count() == 3
     (latest, _) = run(lake, "dedupe", "--by", "type", "--show", "latest").stdout.splitlines()
     assert json.loads(latest)["type"] in "TU"
+    lake.append([{"type": "U"}] * 2)
+    listed = run(lake, "dedupe", "--by", "type", "-n", "1").stdout.splitlines()
+    assert [json.loads(line)["type"] for line in listed] == ["U"]  # of which there are most
 
 
 @pytest.mark.parametrize(
