@@ -76,19 +76,19 @@ def duplicates(lake: Lake | PinnedLake, by: By, *, nulls: bool = False) -> Relat
         ORDER BY events DESC, first, {groups}""")
 
 
-def first(lake: Lake | PinnedLake, by: By) -> Relation:
+def first(lake: Lake | PinnedLake, key_names: By) -> Relation:
     """Return the earliest event of each key."""
-    return _row_per_key(lake, by, _ORDER)
+    return _row_per_key(lake, key_names, _ORDER)
 
 
-def last(lake: Lake | PinnedLake, by: By) -> Relation:
+def last(lake: Lake | PinnedLake, key_names: By) -> Relation:
     """Return the event with the latest time of each key."""
-    return _row_per_key(lake, by, _BACK)
+    return _row_per_key(lake, key_names, _BACK)
 
 
-def latest(lake: Lake | PinnedLake, by: By) -> Relation:
+def latest(lake: Lake | PinnedLake, key_names: By) -> Relation:
     """Return the event of each key that was stored last, whatever time it names."""
-    return _row_per_key(lake, by, _STORED)
+    return _row_per_key(lake, key_names, _STORED)
 
 
 def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Plan:
