@@ -16,8 +16,8 @@ year is the last that lies at most a day ahead and has that day of the week, if 
 begins as a time and is none (`24:99:00`, a clock without a date) is `UNREAD`: it is stored under
 its arrival.
 
-`stamped` is the style of such lines: the time and a level behind it are cut off the message, unless
-words stand before them.
+`stamped` is the style of such lines: the time and a level behind it, perhaps with a logger, are cut
+off the message, unless words stand before them.
 """
 
 from __future__ import annotations
@@ -77,6 +77,9 @@ _CLOSE = re.compile(rf"{COLOURS}[\])}}>\"'|:;,]*{COLOURS}(?:[ \t]+[|-]{{1,2}}(?=
 _ANY_CASE = "|".join(f"{word}|{word.title()}|{word.lower()}" for word in LEVEL_WORDS.split("|"))
 _BRACKETED = re.compile(rf"[\[(<|] *({_ANY_CASE}) *[\])>|]:?")
 _PLAIN = re.compile(rf"({LEVEL_WORDS})\b:?(?![\w.=-])|({_ANY_CASE}):(?= )")
+_NAMED = re.compile(rf"([A-Za-z_][\w.$-]*) +([|:-]) +\[?({_ANY_CASE})\]? +\2(?= )", re.ASCII)
+"""A logger and a level between the same marks, as Python's tutorials write them."""
+_THREADED = re.compile(rf"\[[^\]]{{0,60}}\] +({LEVEL_WORDS})\b(?![\w.=-])")
 _BEFORE = re.compile(rf"{COLOURS}[=\[(<]?({_ANY_CASE})\b[\])>:|=]*{COLOURS}[ \t|:-]*", re.ASCII)
 """A level before a time."""
 _KEY = re.compile(r"\"?(?:time|timestamp|ts|date|datetime|when|at|t)\"?[=:] ?", re.IGNORECASE)
@@ -322,8 +325,10 @@ def _event(line: str, moment: LeadingTime) -> EventMembers:
     event: EventMembers = {"type": "log", "time": moment.iso}
     close = _CLOSE.match(line, moment.end)
     place = close.end() if close else moment.end
-    level, end = _level(line, place)
+    level, logger, end = _level(line, place)
     message = line[end if moment.alone else 0 :]
+    if logger and moment.alone:
+        event["source"] = logger
     if message:
         event["message"] = message
     if moment.tz:
@@ -334,13 +339,18 @@ def _event(line: str, moment: LeadingTime) -> EventMembers:
     return event
 
 
-def _level(line: str, place: int) -> tuple[str, int]:
-    """The level that stands at a place, and where what follows it begins."""
-    match = _BRACKETED.match(line, place) or _PLAIN.match(line, place)
+def _level(line: str, place: int) -> tuple[str, str, int]:
+    """The level that stands at a place, the logger before it, and where what follows begins."""
+    match = _NAMED.match(line, place)
+    logger = match[1] if match else ""
+    match = match or _BRACKETED.match(line, place) or _PLAIN.match(line, place)
     if match is None:
-        return "", place
+        # a thread stays in the message
+        threaded = _THREADED.match(line, place)
+        return threaded[1] if threaded else "", "", place
     close = _CLOSE.match(line, match.end())
-    return next(filter(None, match.groups())), close.end() if close else match.end()
+    word = next(filter(None, reversed(match.groups())))
+    return word, logger, close.end() if close else match.end()
 
 
 FORM = Stamped("stamped", __doc__, PATTERNS, "no time at its beginning")

@@ -176,6 +176,29 @@ def test_a_weekday_tells_the_year(line: str, day: tuple[int, int, int]) -> None:
             assert later.weekday() != weekday or later > limit
 
 
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        ("03/12/2024 10:00:00 - app.db - ERROR - failed", ("ERROR", "app.db", "failed")),
+        ("03/12/2024 10:00:00 | app | info | up", ("INFO", "app", "up")),
+        ("12.03.2024 10:00:00: app : WARNING : slow", ("WARN", "app", "slow")),
+        (
+            "03/12/2024 10:00:00 [main] WARN c.f.Bar - slow",
+            ("WARN", None, "[main] WARN c.f.Bar - slow"),
+        ),
+        ("03/12/2024 10:00:00 - started - now", (None, None, "started - now")),
+        ("03/12/2024 10:00:00 - app - error in it", (None, None, "app - error in it")),
+    ],
+)
+def test_a_logger_and_a_level_behind_a_time(
+    lake: lakelog.Lake, tmp_path: Path, line: str, event: tuple[str | None, ...]
+) -> None:
+    """As Python's logging is told to write them, with any date; a thread stays in the message."""
+    (tmp_path / "a.log").write_text(f"{line}\n")
+    lake.ingest(str(tmp_path / "a.log"))
+    assert lake.sql("SELECT level, source, message FROM events").fetchall() == [event]
+
+
 def test_a_dash_may_stand_between_a_day_without_a_year_and_the_clock() -> None:
     """As Snort and others write it."""
     found = leading_times.find("01/21-08:24:53.632228 7988 DBG  started")
