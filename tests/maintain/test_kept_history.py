@@ -86,19 +86,25 @@ def test_a_longer_history_begins_with_what_is_left(tmp_path: Path, jump: Clock) 
     copy.gc()
 
 
-def test_what_only_pages_name_stays(tmp_path: Path) -> None:
-    """Segments stay whose own moves are in no history any more, as the head's pages have them."""
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_what_only_pages_name_stays(tmp_path: Path, *, is_compacted: bool) -> None:
+    """Segments stay whose own moves are in no history any more, as the head's pages have them, and
+    those go that its pages remove."""
     settings = Settings(history_days=0, gc_grace_hours=0)
     with lakelog.open(tmp_path / "lake", settings=settings) as lake:
         for number in range(20):
             lake.append({"type": "T", "n": number})
             lake.settle()
+        if is_compacted:
+            lake.compact()
         for number in range(KEEP_MOVES):
             lake.snapshot(str(number))
         assert lake.gc().packed
-        assert lake.gc().deleted == 0
-        assert lake.verify().problems == ()
+        lake.gc()
+        live = {e.key for e in lake.store.manifests.segments(lake.store.state("main"))}
+        assert set(lake.store.paths.digests("segments")) == live
         assert lake.count() == 20
+        assert lake.verify().problems == ()
 
 
 def published(path: Path, name: str, count: int) -> lakelog.Lake:
