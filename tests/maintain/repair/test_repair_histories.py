@@ -194,3 +194,27 @@ def test_a_lake_without_lakelog_json_is_known_by_its_moves(tmp_path: Path) -> No
         lakelog.open(path)
     damage.repaired(path)
     assert types(path) == ["A"]
+
+
+def test_views_after_a_repair_that_numbers_events_anew(tmp_path: Path) -> None:
+    """A view that has some rows of a compacted segment counts just the others, though they had
+    other numbers when it was last computed."""
+    path = str(tmp_path / "lake")
+    for source, count in (("a", 2), ("b", 5), ("c", 1)):
+        with lakes.opened(path, seal="never") as lake:
+            for _ in range(count):
+                lake.append({"type": "COMPLETE", "source": source})
+            lake.settle()
+            if source == "a":
+                lake.view("reliability")
+    with lakelog.open(path) as lake:
+        lake.settle()
+    # Without their moves segments are put back by how much of a WAL they have.
+    for number in range(2, 5):
+        move_file(path, number).unlink()
+    Path(path, "refs/heads/main/hint").unlink()
+    damage.repaired(path)
+    with lakelog.open(path) as lake:
+        lake.compact()
+        rows = [(row["source"], row["completed"]) for row in lake.view("reliability").to_pylist()]
+        assert rows == [("a", 2), ("b", 5), ("c", 1)]
