@@ -251,6 +251,18 @@ def test_a_last_line_without_newline(
     assert audit(lake.store, "main", lake.engine, [str(path)]).wrong == []
 
 
+def test_the_rest_of_a_last_line_replaces_that_alone(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """What else is published stays, of the file and of others."""
+    lake.append({"type": "B"})
+    path, line = tmp_path / "f", b'{"type":"A","time":1,"data":{"n":9}}\n'
+    assert outcome(lake, put(path, feed(3) + line[:15])) == (3, 0, 1)
+    other = b"no event\n"
+    assert outcome(lake, put(tmp_path / "other.jsonl", feed(2) + other))[2] == 1
+    assert outcome(lake, put(path, feed(3) + line))[0] == 1
+    assert lake.count() == 1 + 3 + 2 + 1
+    assert len(bad_lines(lake)) == 1
+
+
 def test_a_last_line_that_is_being_written(lake: lakelog.Lake, tmp_path: Path) -> None:
     """As long as somebody has the file open for writing, an unfinished line is left and said."""
     path = tmp_path / "f"
