@@ -6,7 +6,8 @@ stay in `data`. Any other object is one event. An element that can be no event (
 or its time is none) is kept whole as `data`, so that the others of its document are not lost.
 
 Where a file begins with an array whose elements stand on lines of their own, at one depth, each
-element is a record: such a file may be of any size. Else a document is a record.
+element is a record: such a file may be of any size. So is each line of a file of objects that end
+with commas. Else a document is a record.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ _CLOUDWATCH = re.compile(
     rb'[^{[]*"(?:ingestionTime|eventId)"\s*:'
 )
 _PRETTY = re.compile(rb"\s*\{[^\n]*(?<=[{\[,])[ \t\r]*\n\s*[^{\s]|\s*\{\s*\n\s*\"")
+_ELEMENTS = re.compile(rb"\s*\{[^\n]*\},[ \t\r]*\n(?:\s*\{|\s*\Z)")
+"""A piece of an array whose bracket is in no line of it: a comma ends each object."""
 _FIRST = re.compile(
     rb"\s*(?:\[|\{\s*\"(?:" + _NAMES.encode() + rb")\"\s*:\s*\[)[ \t\r]*\n([ \t]*)\{"
 )
@@ -109,7 +112,9 @@ FROM decided WHERE (position >> {_SHIFT}) IN (SELECT position FROM whole)"""
             return self.traits.surest
         if _ARRAY.match(head):
             return 1.02
-        return 1.02 if _PRETTY.match(head) else 0.0
+        # Only a line that is here whole is known to end with a comma.
+        whole = head if len(head) == _HEAD else head + b"\n"
+        return 1.02 if _PRETTY.match(head) or _ELEMENTS.match(whole) else 0.0
 
     def specialize(self, head: bytes) -> Documents:
         """Return the form for a file by its first element."""

@@ -88,6 +88,20 @@ def test_each_element_is_an_event(engine: Any, style: str, elements: list[Any]) 
         assert [(row["id"], row["source"]) for row in found][:2] == [("1", "/s"), ("2", "/s")]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_objects_that_end_with_commas_are_events(engine: Any, count: int) -> None:
+    """As auditors write an array that is never closed, whose bracket may be in another file."""
+    lines = [
+        f'{{"time": "2024-03-12T10:00:0{n}Z", "type": "a", "k": {n}}},\n' for n in range(count)
+    ]
+    data = "".join(lines).encode()
+    form = FORMATS.detect(data, data, "audit.log")
+    assert form.NAME == "json"
+    rows = both(engine, form, data)
+    assert [row["data"] for row in rows] == [parsed(f'{{"k": {n}}}') for n in range(count)]
+    assert [row["position"] for row in rows] == [len(lines[0]) * n for n in range(count)]
+
+
 def test_an_object_over_several_lines_is_one_event(engine: Any) -> None:
     """So are several of them, one behind the other."""
     data = "\n".join(json.dumps(found, indent=2) for found in [*PLAIN, *TRAIL]).encode()
