@@ -2,7 +2,7 @@
 
 `date` and `time` are the time, in UTC; where only a time is there, #Date gives the day. A dash is
 null. The level comes from sc-status. Cells in quotes may hold spaces; where there are tabs, they
-divide the cells. Headers further down count as those of Zeek do.
+divide the cells, else one space or several. Headers further down count as those of Zeek do.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def _table(header: list[str]) -> LineTable | None:
         moment = (names.index(date) if date else days[-1], "T", names.index(time), "Z")
     # What makes up the time is not repeated in the payload.
     spent = {date, time} if moment else set()
-    quoted = columns.quoted(" ")
+    quoted, cells = columns.quoted(" "), columns.quoted_sql(" ")
+    most = len(names)
     return LineTable(
         tuple(
             Column(
@@ -54,15 +55,22 @@ def _table(header: list[str]) -> LineTable | None:
             for n in names
         ),
         # CloudFront writes tabs, IIS spaces, and fields with spaces in quotes.
-        lambda text: text.split("\t") if "\t" in text else quoted(text),
+        lambda text: text.split("\t") if "\t" in text else _spaced(quoted(text), most),
         "CASE WHEN contains(text, chr(9)) THEN string_split(text, chr(9))"
-        f" ELSE {columns.quoted_sql(' ')} END",
+        f" WHEN contains(text, '  ') AND len({cells}) > {most}"
+        f" THEN list_filter({cells}, lambda x: x <> '') ELSE {cells} END",
         "access",
         moment,
         names.index("sc-status") if "sc-status" in names else None,
         unset="-",
         tabs=True,
     )
+
+
+def _spaced(cells: list[str], most: int) -> list[str]:
+    """The cells of a line in which several spaces may stand between two, where there are more than
+    names: no cell is empty."""
+    return cells if len(cells) <= most else [cell for cell in cells if cell]
 
 
 FORM = HashHeaders("w3c", __doc__, "#Fields", _table, _is_log)

@@ -124,6 +124,17 @@ def test_a_later_header_that_is_no_text_stops_nothing(engine: Any, form: Any) ->
         assert bad == [len(header) + 4]
 
 
+def test_several_spaces_divide_cells_as_one_does(engine: Any) -> None:
+    """As Exchange writes some lines of IIS; a line with a cell too many is still refused."""
+    text = b'#Fields: a b c\n1  2 3\n1 2   "x  y"\n1 2  3 4\n1  3\n'
+    form = FORMATS.specialize(w3c.FORM, text)
+    for few in (0, 10_000):
+        rows, bad = made(engine, form, text, few)
+        cells = [[value for _, value in row["data"]] for row in rows.values()]
+        assert cells == [["1", "2", "3"], ["1", "2", "x  y"], ["1", None, "3"]]
+        assert bad == [text.index(b"1 2  3 4")]
+
+
 @pytest.mark.parametrize("name", ["w3c", "zeek"])
 def test_a_table_may_begin_with_a_byte_order_mark(engine: Any, name: str) -> None:
     """A mark before the header changes nothing, however few the lines are."""
