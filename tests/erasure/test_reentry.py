@@ -353,6 +353,18 @@ def test_an_event_that_an_append_accepts_is_kept(lake: Lake, by: str) -> None:
     assert hers(lake) == 3
 
 
+def test_a_version_of_another_branch_is_another_event(lake: Lake) -> None:
+    """That one of its stream and version was erased takes none that was acknowledged there."""
+    with lake.branch("side") as side:
+        event = {"type": "S", "subject": "s"}
+        lake.append({**event, "data": {"c": "red"}}, expect={"s": 0})
+        lake.erase(where="data->>'c' = 'red'", why="asked")
+        side.append({**event, "data": {"c": "blue"}}, expect={"s": 0})
+        side.settle()
+        query = "SELECT data->>'c' FROM events WHERE subject = 's'"
+        assert [branch.sql(query).fetchall() for branch in (lake, side)] == [[], [("blue",)]]
+
+
 def test_a_frame_of_a_writer_that_looked_before(lake: Lake) -> None:
     """What reached a write-ahead log all the same is dropped when it is sealed."""
     encoded = EncodedBatch.of([{"type": "A", "subject": ADA, "time": OLD}])
