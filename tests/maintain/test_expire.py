@@ -17,6 +17,7 @@ from lakelog.disk import disk
 from lakelog.errors import NotAllowed, QueryFailed, SnapshotGone, UnknownRef
 from lakelog.history.thinning import window
 from lakelog.maintain import gc as collecting
+from lakelog.paths import LEASE
 from lakelog.refs import Move
 from lakelog.settings import Settings
 from tests.support.cli import answer, run
@@ -69,6 +70,20 @@ def test_removed_events_give_their_space_back_at_once(lake: lakelog.Lake) -> Non
     put(lake, "later", count=1)
     assert len(rows(lake)) == 4
     assert lake.verify().intact
+
+
+def test_nothing_is_deleted_beside_a_push(lake: lakelog.Lake) -> None:
+    """A push that holds a lease may be about to name what is given up; the next run deletes it."""
+    put(lake, "old")
+    lake.retention("30d", apply=True)
+    lease = Path(lake.store.paths.gc, f"{LEASE}1")
+    lease.parent.mkdir(exist_ok=True)
+    lease.touch()
+    before = segment_bytes(lake)
+    assert (lake.expire().deleted, segment_bytes(lake)) == (0, before)
+    lease.unlink()
+    assert lake.expire().deleted > 0
+    assert segment_bytes(lake) == 0
 
 
 @pytest.mark.parametrize("keep", ["tag", "branch"])
