@@ -175,7 +175,8 @@ class Lake(LakeErasure, LakeState):
         names = ("origin", "position", "reason", "line")
         protection = self.store.paths.protection
         if protection is not None:
-            lines = [(*line[:3], protection.seal_line(line[3])) for line in lines]
+            seal, seal_reason = protection.seal_line, protection.seal_reason
+            lines = [(*line[:2], seal_reason(line[2]), seal(line[3])) for line in lines]
         rows = [dict(zip(names, line, strict=True)) for line in lines]
         self.writer().append(EncodedBatch.plain(rows), wal.Frame.QUARANTINED)
 

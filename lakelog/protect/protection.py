@@ -225,6 +225,11 @@ class Protection:
         sealed = self.require_ciphers().seal("", b"=" + line.encode())
         return sealed_payload.with_token(b"{}", sealed_payload.token_of(sealed)).decode()
 
+    def seal_reason(self, reason: str) -> str:
+        """Seal the reason of such a line as the line itself, where it may have a protected field:
+        that of a message has its details. Raises InvalidKey."""
+        return self.seal_line(reason) if self.mention.search(reason.encode()) else reason
+
     def seal_lines(self, encoded: bytes) -> bytes:
         """Return lines of events (F3.13) with their protected fields sealed. Raises InvalidKey."""
         if not self.mention.search(encoded):

@@ -41,6 +41,8 @@ _KEPT_BYTES = 64 << 20
 _TEXT_MAX = 1 << 28
 _SEPARATOR = b"\0"
 """No JSON text has it."""
+_LINE_COLUMNS = "line", "reason"
+"""Columns of a quarantined line that may be sealed."""
 _MEMBER = f'"{sealed_payload.MEMBER}":"'
 _MENTION = re.escape(_MEMBER)
 _LOCK = threading.RLock()
@@ -273,7 +275,10 @@ class SealedFields:
         """Return quarantined lines as they were, where this process has the keys. Raises
         InvalidKey."""
         nobody = pa.nulls(len(lines), pa.string())
-        return _with_column(lines, "line", self.open_column(nobody, lines["line"].combine_chunks()))
+        for name in _LINE_COLUMNS:
+            texts = self.open_column(nobody, lines[name].combine_chunks())
+            lines = _with_column(lines, name, texts)
+        return lines
 
 
 def _matching(column: pa.Array | pa.ChunkedArray, pattern: str) -> np.ndarray:
@@ -313,20 +318,23 @@ def opened_sql(paths: SegmentPaths, rows: str, digests: Iterable[str]) -> str:
     fields = of_lake(paths)
     if fields is not None:
         fields.expect(digests)
-    return _opened_sql(fields, rows, "subject, data")
+    return _opened_sql(fields, rows, "subject", ("data",))
 
 
 def opened_lines_sql(paths: SegmentPaths, rows: str) -> str:
     """Return SQL for quarantined lines as they were, where this process has the keys. Raises
     InvalidKey."""
-    return _opened_sql(of_lake(paths), rows, "NULL, line")
+    return _opened_sql(of_lake(paths), rows, "NULL", _LINE_COLUMNS)
 
 
-def _opened_sql(fields: SealedFields | None, rows: str, columns: str) -> str:
+def _opened_sql(
+    fields: SealedFields | None, rows: str, subject: str, columns: tuple[str, ...]
+) -> str:
     if fields is None or fields.refresh() is None:
         return rows
-    call = f"{_FUNCTION}{fields.protection.id}({columns}) AS {columns.split()[-1]}"
-    return f"SELECT * REPLACE ({call}) FROM ({rows})"
+    function = f"{_FUNCTION}{fields.protection.id}"
+    calls = (f"{function}({subject}, {column}) AS {column}" for column in columns)
+    return f"SELECT * REPLACE ({', '.join(calls)}) FROM ({rows})"
 
 
 def install(paths: SegmentPaths, connection: duckdb.DuckDBPyConnection) -> None:
@@ -346,8 +354,10 @@ def sealed_lines(paths: SegmentPaths, lines: pa.Table) -> pa.Table:
     """Return quarantined lines as a segment stores them. Raises InvalidKey without the keys."""
     if paths.protection is None:
         return lines
-    seal = paths.protection.seal_line
-    return _with_column(lines, "line", [x and seal(x) for x in lines["line"].to_pylist()])
+    seals = paths.protection.seal_line, paths.protection.seal_reason
+    for name, seal in zip(_LINE_COLUMNS, seals, strict=True):
+        lines = _with_column(lines, name, [x and seal(x) for x in lines[name].to_pylist()])
+    return lines
 
 
 def without_tokens(paths: SegmentPaths, rows: pa.Table) -> pa.Table:

@@ -19,6 +19,8 @@ import lakelog
 from lakelog.clients import redis_client
 from lakelog.consume.consume import Consumer, source_of
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
+from lakelog.ingest import Quarantine
+from tests.support import encrypted, protected
 from tests.support.lakes import opened
 from tests.support.peak_memory import growth
 from tests.support.redis_server import RedisServer, free_port, running
@@ -295,6 +297,29 @@ def test_crash_brings_back_no_line_that_was_erased(home: Path) -> None:
         with lakelog.open(path) as lake:
             assert lake.sql("SELECT line FROM quarantine").fetchall() == [("AGFkYQ==",)]
         place.client.close()
+
+
+def test_details_of_a_line_are_sealed_where_they_are_protected(
+    home: Path, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay takes them from there; without the keys nobody does."""
+    protected.keys_in(home, monkeypatch)
+    place = RedisPlace(server)
+    with lakelog.open(home / "lake") as lake:
+        lake.protect(["redis"])
+        place.client.xadd(place.name, {"data": "no event", "email": protected.PLANTED})
+        place.client.xadd(place.name, {"data": '{"type": "A",', "email": protected.PLANTED})
+        consumed(str(home / "lake"), place.url, form="jsonl")
+        place.client.close()
+        reasons = "SELECT count(*) FROM quarantine WHERE contains(reason, ?)"
+        assert lake.sql(reasons, [protected.PLANTED]).fetchone() == (2,)
+        with protected.without_keys(home):
+            assert lake.sql(reasons, [protected.PLANTED]).fetchone() == (0,)
+        assert Quarantine(lake.store, "main").replay(lake.engine, form="plain").stored == 2
+        data = lake.sql("SELECT data FROM events").fetchall()
+        emails = [json.loads(payload)["redis"]["fields"]["email"] for (payload,) in data]
+        assert emails == [protected.PLANTED] * 2
+    assert encrypted.found(home / "lake", [protected.PLANTED]) == []
 
 
 def test_crash_after_consuming_began_at_the_end(home: Path) -> None:
