@@ -254,8 +254,8 @@ def _refuse_unfit(store: Store, size: int) -> None:
     free = status.f_bavail * status.f_frsize
     if size and size + _SPARE > free:
         raise TransferRefused(
-            f"{store.paths.root}: {size:,} bytes are to be received, {free:,} are free: free space"
-            " and run it again"
+            f"{store.paths.root}: {size:,} bytes are to be received and {_SPARE:,} to stay free,"
+            f" but {free:,} are free: free space and run it again"
         )
 
 

@@ -38,3 +38,15 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(
     run(lake, *words)
     assert run(copy, "verify").stdout.startswith('{"intact":true')
     assert answer(copy, "sql", "SELECT count(*) AS n FROM events") == [{"n": 1}]
+
+
+@pytest.mark.needs(MOUNTS)
+def test_a_refused_download_says_how_much_has_to_stay_free(tmp_path: Path) -> None:
+    """What comes would fit, but hardly anything else would."""
+    run(tmp_path / "lake", "append", "type=A")
+    run(tmp_path / "lake", "remote", "add", "origin", str(tmp_path / "remote"))
+    run(tmp_path / "lake", "push")
+    with mounts.tmpfs(tmp_path / "disk", 4 << 20) as disk:
+        words = ["clone", str(tmp_path / "remote"), str(disk / "clone")]
+        said = run(tmp_path / "none", *words, code=1).stderr
+    assert "67,108,864 to stay free" in said
