@@ -199,7 +199,12 @@ def _measure(figures: LakeFigures, state: Lake | PinnedLake) -> None:
     figures.bytes, figures.segments = stats.bytes, stats.segments
     figures.quarantined, figures.wal_bytes = stats.quarantined, stats.wal_bytes
     figures.index_bytes = stats.words_bytes + stats.ids_bytes
-    figures.totals = {"type": stats.types, "source": stats.sources, "level": stats.levels}
+    totals = {"type": stats.types, "source": stats.sources, "level": stats.levels}
+    # Of segments with many values there are no counts: the sum of all others is no total.
+    figures.totals = {
+        column: values if sum(values.values()) == stats.events else {}
+        for column, values in totals.items()
+    }
     if stats.time is not None:
         # An hour at least: a lake of a minute would show a senseless figure for a day.
         days = max((stats.time[1] - stats.time[0]) / _DAY_US, 1 / 24)

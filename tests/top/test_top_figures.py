@@ -142,6 +142,21 @@ def test_values_that_statistics_do_not_count_are_counted_once(make_lake: MakeLak
     assert len(of_state(lake, "main").totals["source"]) == 1_500
 
 
+def test_a_segment_with_few_values_is_not_the_total(make_lake: MakeLake) -> None:
+    """Where another segment says `many`, the counts that there are stand for no column."""
+    lake = make_lake()
+    lake.append([{"type": "log", "source": f"s{n}"} for n in range(1_500)])
+    lake.settle()
+    lake.append(events(2))
+    lake.settle()
+    feed = LiveFeed(lake)
+    feed.look(1.0)
+    feed.count()
+    for figures in (feed.look(2.0), of_state(lake, "main")):
+        assert (figures.totals["source"]["web"], figures.totals["source"]["s7"]) == (2, 1)
+        assert figures.totals["type"] == {"log": 1_502}
+
+
 def test_what_names_no_source_and_an_empty_one_counts_together(make_lake: MakeLake) -> None:
     lake = make_lake()
     lake.append([{"type": "log"}, {"type": "log", "source": ""}, {"type": "log"}])
