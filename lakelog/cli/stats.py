@@ -64,9 +64,9 @@ def panel(counts: Stats, past: bool) -> Iterator[str]:
         # An empty name stands for events that have none: alone it says nothing.
         if values and set(values) != {""}:
             yield ""
-            yield from _ranking(title, values)
-    if counts.uncounted:
-        yield f"  {many(counts.uncounted, 'event')} more in segments with too many types to list"
+            yield from _ranking(title, values, counts.events)
+        if missing := counts.events - sum(values.values()):
+            yield f"  {many(missing, 'event')} more, of too many {title}s to list"
 
 
 def _facts(counts: Stats, past: bool) -> Iterator[tuple[str, str]]:
@@ -93,9 +93,8 @@ def _facts(counts: Stats, past: bool) -> Iterator[tuple[str, str]]:
         yield "cut", f"{many(counts.cut, 'torn frame')} of dead writers, saved in cache/cut"
 
 
-def _ranking(title: str, counts: dict[str, int]) -> Iterator[str]:
-    """Return the most frequent values with bars."""
-    total = sum(counts.values())
+def _ranking(title: str, counts: dict[str, int], total: int) -> Iterator[str]:
+    """Return the most frequent values with bars, as shares of all events."""
     top = list(counts.items())[: _SHOWN[title]]
     room = max(min(width() - 48, 36), 12)
     yield f"  {title:<{room}}{'events':>12}"

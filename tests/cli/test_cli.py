@@ -250,6 +250,22 @@ def test_stats_counts_what_is_published_and_pending(lake: Path) -> None:
     assert answer(lake, "stats", "--at", "main@1")["events"] == 0
 
 
+def test_stats_say_which_events_they_do_not_list(lake: Path) -> None:
+    """Shares are of all events, though segments with many sources do not count each of them."""
+    with lakelog.open(str(lake)) as opened:
+        opened.append(
+            [{"type": "PING", "source": f"s{n}"} for n in range(1_500)]
+        )  # with the 5 before
+        opened.settle()
+        opened.append([{"type": "PING", "source": "few"}] * 5)
+        opened.settle()
+    panel = run(lake, "stats", "--format", "table").stdout
+    (few,) = (line.split() for line in panel.splitlines() if line.split()[:1] == ["few"])
+    assert few[1:3] == ["5", "0.3%"]
+    assert "  1,505 events more, of too many sources to list" in panel
+    assert "types to list" not in panel
+
+
 def test_stats_columns_add_up_to_the_segments(lake: Path) -> None:
     """stats --columns accounts for every byte of the segments."""
     rows = answer(lake, "stats", "--columns")
