@@ -467,7 +467,7 @@ def test_what_another_lake_sealed_before_a_lake_was_protected(
     foreign = [{"n": n, "$sealed": t} for n, t in enumerate(["v" + "A" * 80, "vA", "bAAAA.1", "x"])]
     events = [{"type": "A", "subject": "x", "data": data} for data in foreign]
     protected.keys_in(tmp_path, monkeypatch)
-    (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(data)},\n" for data in foreign))
+    (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(data)}}}\n" for data in foreign))
     with lakelog.open(tmp_path / "lake") as lake:
         lake.append(events)
         lake.ingest(str(tmp_path / "in.jsonl"))
