@@ -18,6 +18,7 @@ FOUND_ELSEWHERE = (
     r" \d{4}\.\d\d\.\d\d",  # the date, after the epoch
     r" \d{4}-\d\d-\d\d-\d\d\.\d\d\.\d\d\.",
     r" +\d{1,2} \d\d:\d\d:\d\d ",
+    r"[A-Za-zÀ-ÿ]{3,10}\.? \d\d?, \d{4},? \d\d?:\d\d:\d\d [AP]M",  # read by another style
     "(?:DEBUG|INFO|WARN|ERROR|FATAL|ANY)",  # the word behind the letter
     "[ T]",  # how a time is spelled
     "[ :]",
