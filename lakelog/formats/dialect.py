@@ -102,6 +102,11 @@ class Dialect(Format):
         return not any(_is_met(members, lacking) for lacking in self.lacks)
 
     @LazyProperty
+    def needed_names(self) -> tuple[frozenset[str], ...]:
+        """Names of members: of each set an object must have one."""
+        return tuple(frozenset(_parts(need)[0][0] for need in needs) for needs in self._needs)
+
+    @LazyProperty
     def _needs(self) -> tuple[tuple[str, ...], ...]:
         """Of each tuple one must be met."""
         return tuple(tuple(fit.split("|")) for fit in self.fits)

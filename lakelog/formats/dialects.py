@@ -5,6 +5,8 @@ Audit records have no level; one that failed is an ERROR, any other INFO.
 
 from __future__ import annotations
 
+import functools
+
 from lakelog.event import EncodedBatch
 from lakelog.formats import dialect, jsonl
 from lakelog.formats.dialect import Dialect
@@ -62,12 +64,20 @@ LINES = tuple(
 )
 """All of them; of those that fit equally well the first is taken."""
 NAMED = {form.NAME: form for form in LINES}
+_NAMES = frozenset(name for form in LINES for names in form.needed_names for name in names)
+
+
+@functools.lru_cache(1024)
+def _possible(names: frozenset[str]) -> tuple[Dialect, ...]:
+    """The dialects that an object may have which has these of `_NAMES`."""
+    return tuple(form for form in LINES if all(map(names.intersection, form.needed_names)))
 
 
 def event_of(members: JsonObject) -> EventMembers:
     """Return the event of an object by its dialect, or as plain JSON lines are read. Raises
     InvalidEvent."""
-    form = next((form for form in LINES if form.is_one(members)), None)
+    possible = _possible(_NAMES.intersection(members))
+    form = next((form for form in possible if form.is_one(members)), None)
     event = form.event(members) if form else jsonl.FORM.typed(members)
     EncodedBatch.of([event])
     return event

@@ -68,6 +68,7 @@ _STYLED = "|".join((line_starts.STYLED, *(form.traits.head for form in PROGRAMS)
 _ALWAYS = (cri.FORM, *STYLES)
 _OBJECT = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
 _BAR = r"\d{4}-\d\d-\d\d[T ][^|]*\|"
+_OF_SERVICE = r"[\w.-]+ *\| *\{"
 _VALUE = r"\s*(?:[{\[\"]|-?[\d.eE+-]+\s*$|true|false|null|nan|NaN|-?[Ii]nf)"
 _BY_STYLE = r"^\s*\{|\x1b"
 """Lines of JSON, and those with colours of a terminal, which the patterns of queries do not see
@@ -97,10 +98,12 @@ class MixtureFormat(FormatWrapper):
 
     def __init__(self, form: Format) -> None:
         left_out = f"^{_VALUE}" if _is_json(form) else _BY_STYLE
+        # Lines that the form is sure to read itself.
+        surely = {oos.FORM: f"|^{_BAR}", compose.FORM: f"|^{_OF_SERVICE}"}.get(form, "")
         traits = replace(
             form.traits,
             styles=tuple(_TEXT if s is plain.FORM else s for s in STYLES if s is not form),
-            left_out=f"{_BY_STYLE}|^{_BAR}" if form is oos.FORM else left_out,
+            left_out=left_out + surely,
             candidates=_STYLED if form is plain.FORM else "",
             carries=form in _UNTIMED,
         )
