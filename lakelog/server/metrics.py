@@ -81,6 +81,7 @@ class ServerMetrics:
         build = core.GaugeMetricFamily(
             "lakelog_build_info", "The version of lakelog.", labels=("version",)
         )
+        # Always 1, as Prometheus has figures of builds: a query joins the label to others.
         build.add_metric((VERSION,), 1)
         return [
             build,

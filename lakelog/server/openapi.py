@@ -35,6 +35,7 @@ def document(handlers: Mapping[tuple[str, str], Callable[..., object]]) -> JsonO
             "description": "One lake of events over HTTP: see docs/serving.md.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        # In an order that does not change with that of the tables: clients are made from it.
         "paths": dict(sorted(paths.items())),
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
