@@ -79,10 +79,13 @@ class SubscriptionRecord:
             for number in group.get("partitions", range(PARTITIONS)):
                 places[number] = place
         counts = {name: int(members.get(name, 0)) for name in _COUNTS}
+        condition = members.get("where")
+        if not isinstance(condition, str | None):
+            raise TypeError("the condition is no text")
         return cls(
             entry.key,
             str(members["id"]),
-            members.get("where"),
+            condition,
             int(members["created"]),
             tuple(places),
             **counts,

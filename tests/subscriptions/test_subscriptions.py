@@ -684,10 +684,14 @@ def test_many_subscriptions_are_listed_as_they_stand(make_lake: MakeLake) -> Non
     assert statuses == [("apart", 0, 2), ("together", 28, 100)]
 
 
-@pytest.mark.parametrize("positions", [None, [[]], [{"seq": 1, "partitions": [PARTITIONS]}]])
-def test_a_malformed_subscription_is_damage(lake: Lake, positions: object) -> None:
+_MALFORMED = [{"positions": p} for p in (None, [[]], [{"seq": 1, "partitions": [PARTITIONS]}])]
+
+
+@pytest.mark.parametrize("malformed", [*_MALFORMED, {"where": 1}])
+def test_a_malformed_subscription_is_damage(lake: Lake, malformed: dict[str, object]) -> None:
     """One that is not as F6.20 has it, as another program may write it, is DamagedManifest."""
-    entry = Record("subscription", "odd", {"id": "00", "created": 1, "positions": positions})
+    members = {"id": "00", "created": 1, "positions": [{"seq": 1}]} | malformed
+    entry = Record("subscription", "odd", members)
     publish(lake.store, "main", lambda *_: Change("subscription", "odd", (entry,)))
     for ask in (lambda: handle(lake, "odd"), lambda: subscriptions.listed(lake.subscriptions())):
         with pytest.raises(DamagedManifest, match="malformed"):
