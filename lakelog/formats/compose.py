@@ -1,4 +1,4 @@
-"""Programs under docker compose that log JSON or pairs: the name of a service, a bar, and those.
+"""Programs under docker compose: the name of a service, a bar, and JSON, pairs or another line.
 
 An object is read as a line of JSON of its dialect is, pairs as those of logfmt are if they say when
 it was, and lines of other programs beside them as the style is that they have without the service.

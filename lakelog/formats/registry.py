@@ -74,6 +74,8 @@ _ALL: tuple[Format, ...] = (
     lakelog_json.ColumnarRows("parquet"),
     lakelog_json.ColumnarRows("arrow"),
 )
+_FORMER = {"compose": compose.FORM.NAME}
+"""Names that cursors of older versions may have, and the formats that read such files now."""
 # Lines and bytes that detection looks at.
 _SNIFFED, _SAMPLE, _HEAD = 50, 1 << 18, 4096
 _FEW_OBJECTS, _WORDS_MIN = 0.2, plain.FORM.traits.surest / 2
@@ -107,10 +109,11 @@ class FormatRegistry(dict[str, Format]):
         if name.startswith(FormatDefinition.PREFIX) or FormatDefinition.is_pattern(name):
             return custom.form(name)
         base, separator, zone = name.partition("@")
+        base = _FORMER.get(base, base)
         if separator and base in self:
             return local_time.LocalTimeFormat(self[base], zone, name)
         base, colon, log_format = name.partition(":")
-        form = self.get(base)
+        form = self.get(_FORMER.get(base, base))
         if form is not None and not colon:
             return form
         if form is access.FORM and log_format:

@@ -113,6 +113,16 @@ def test_programs_of_several_services(lake: lakelog.Lake, tmp_path: Path) -> Non
     assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
 
 
+@pytest.mark.parametrize("name", ["compose", "compose@Europe/Rome"])
+def test_a_name_of_before_is_known(tmp_path: Path, name: str) -> None:
+    """Cursors, scripts and quarantine may have the name of a format that another one took over."""
+    (tmp_path / "app.log").write_text("web-1  | 2024-03-12 10:00:00,123 - app - INFO - up\n")
+    with lakelog.open(tmp_path / "lake") as lake:
+        assert lake.ingest(str(tmp_path / "app.log"), format=name).events == 1
+        hour = lake.sql("SELECT hour(time), source, message FROM events").fetchall()
+    assert hour == [(9 if "@" in name else 10, "web-1", "up")]
+
+
 def test_bars_between_other_cells_are_no_services() -> None:
     """A level is no service, and text with bars but no time is none of compose."""
     for text in (b"INFO | 2024-03-12 10:00:00 | up\n", b"a | b | c\n1 | 2 | 3\n"):
