@@ -118,7 +118,8 @@ class BucketErasures:
             self._require(again=True)  # writers go on in new files
             self.destroy_keys()
         # While one goes on, a state that was published meanwhile still names what is replaced.
-        self._clean(all_of_it=all(r.is_swept for r in records.listing(self._paths)))
+        is_all = all(record.is_swept for record in records.listing(self._paths))
+        self._clean(bucket_states, all_of_it=is_all)
 
     def mend(self, store: Store, outcome: RepairOutcome) -> None:
         """Replace what is damaged here of the notes of erasures by what the bucket has."""
@@ -171,13 +172,14 @@ class BucketErasures:
         self.learn()
         return True
 
-    def _clean(self, *, all_of_it: bool) -> None:
+    def _clean(self, bucket_states: ErasedStates, *, all_of_it: bool) -> None:
         """Drop texts that were replaced here, objects with `all_of_it`; and from the bucket what
         this machine may have put there since the one that erases has looked."""
         for key in sweep.unfinished(self.local):
-            # What names an older state: a tag, or the first move of a branch.
+            # What names an older state: a tag, or the first move of a branch. Others read its text
+            # until the bucket says what stands in its place, which it does not before `share`.
             if key.startswith(f"{KEYS.tags}/") or FileName.of(key).move == 1:
-                self._strip(key)
+                self._strip(key, bucket_states)
         sweep.sweep(self.local, refs_only=True)
         if all_of_it:
             objects = sweep.unfinished(self.local)
@@ -232,7 +234,7 @@ class BucketErasures:
             number = store.refs.head_number(branch)
             offers = [f"{folder}/{n}" for n in bucket.names(folder) if _offered_at(n) < number]
             list(remotes.in_parallel(bucket.remove, offers))
-        list(remotes.in_parallel(self._strip, erased.replaced_refs()))
+        list(remotes.in_parallel(lambda key: self._strip(key, erased), erased.replaced_refs()))
         list(remotes.in_parallel(self._strip_span, self._spans()))
         segments = self.segments_there()
         keys = sweep.unfinished(_Copy(_BucketObjects(self._volume, segments), erased))
@@ -251,12 +253,12 @@ class BucketErasures:
         present = map(name_file.key_of, self._volume.bucket.names(KEYS.names))
         return [key for key in present if key not in live]
 
-    def _strip(self, key: str) -> None:
+    def _strip(self, key: str, erased: ErasedStates) -> None:
         """Take the text of a replaced state out of a move or tag of the bucket."""
         bucket = self._volume.bucket
         with contextlib.suppress(FileNotFoundError):
             data = bucket.read(key)
-            if (line := self.local.erased.without_text(data)) != data:
+            if (line := erased.without_text(data)) != data:
                 bucket.replace(key, line)
 
     def _spans(self) -> Iterator[str]:

@@ -320,6 +320,28 @@ def _stopped(
     return bool(planted.fired)
 
 
+def test_what_is_not_shared_yet_takes_nothing_from_others(
+    machines: SharedMachines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that cannot tell the bucket of its erasure leaves there what tags name."""
+    filled(machines, "a", "b")
+
+    def away(name: str, real: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if name in seam.CHANGES and any("/bucket/erasures" in str(value) for value in args):
+            raise OSError(errno.EIO, "planted")
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        seam.install(patch, away)
+        with pytest.raises((OSError, LakelogError)):
+            machines["a"].erase(subject=ADA, why="asked")
+    assert not any(status.is_done for status in machines.reopened("a").erasures())
+    assert machines["c"].at("v1").count() == 8
+    machines["a"].erase(subject=ADA, why="asked")
+    assert ended(machines, "b", "c", "a").is_done
+    assert machines["c"].at("v1").count() == 4
+
+
 @pytest.mark.parametrize("fault", ["death", "error"])
 @pytest.mark.parametrize("who", ["eraser", "other", "heir"])
 def test_it_may_stop_at_every_step(fault: str, who: str, tmp_path: Path) -> None:
