@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -21,8 +22,9 @@ from lakelog.proofs import keys, signing
 from lakelog.remotes import fetches as fetching
 from lakelog.remotes import known, oci, oci_manifests
 from lakelog.remotes.registry import Repository
-from lakelog.remotes.remote import retrying
+from lakelog.remotes.remote import SETTLING, retrying
 from lakelog.state.state import save_state
+from lakelog.store import Store
 from tests.support import registry_server
 from tests.support.cutting_proxy import CuttingProxy, proxied
 from tests.support.lakes import opened
@@ -69,6 +71,13 @@ class TestOci(RemoteSuite, RemoteVolumeSuite):
         monkeypatch.setenv("DOCKER_CONFIG", str(home))
         monkeypatch.setattr(oci, "SETTLING", 0.0)
         return f"oci://{registry}/lakes/n{next(_NUMBERS)}"
+
+    def test_concurrent_publishes_take_each_number_once(
+        self, stores: list[Store], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A tag that each found free is the last writer's only once the other has looked again."""
+        monkeypatch.setattr(oci, "SETTLING", SETTLING)
+        super().test_concurrent_publishes_take_each_number_once(stores)
 
     def test_all_files_of_a_ref_are_a_lake(self, path: str, url: str, home: Path) -> None:
         """Whoever pulls all layers into a directory by their titles, as `oras pull` does."""
@@ -175,9 +184,8 @@ class TestOci(RemoteSuite, RemoteVolumeSuite):
         link = next(folder.rglob(f"{repository}/_manifests/tags/main/current/link"))
         digest = link.read_text().removeprefix("sha256:")
         blob = next(folder.rglob(f"{digest}/data"))
-        blob.write_bytes(blob.read_bytes()[:200])
         for work in (lambda: fetching.clone(url, str(home / "clone")), lambda: checked(path)):
-            with pytest.raises(Unreachable) as cut:
+            with _cut(blob), pytest.raises(Unreachable) as cut:
                 work()
             assert f"/v2/{repository}/manifests/" in str(cut.value)
             assert "damaged in the registry's storage" in str(cut.value)
@@ -198,8 +206,8 @@ class TestOci(RemoteSuite, RemoteVolumeSuite):
         assert push(path, repair=True).refs == {"main": "repaired"}
         assert not checked(path, read_data=True).faults
         blob = next(folder.rglob(f"blobs/sha256/*/{digest}/data"))
-        blob.write_bytes(blob.read_bytes()[:200])
-        with pytest.raises(TransferRefused, match=f"{digest}.parquet is damaged there, and stays"):
+        stays = f"{digest}.parquet is damaged there, and stays"
+        with _cut(blob), pytest.raises(TransferRefused, match=stays):
             push(path, repair=True)
 
     def test_a_signature_is_a_referrer_of_what_it_signs(
@@ -389,6 +397,15 @@ def test_a_dead_registry_and_wrong_addresses_are_one_line(
 
 def _pieces(data: bytes) -> Iterator[bytes]:
     return (data[at : at + (1 << 15)] for at in range(0, len(data), 1 << 15))
+
+
+@contextlib.contextmanager
+def _cut(blob: Path) -> Iterator[None]:
+    """A file of a registry is cut, which has one of the same bytes for the lakes of all tests."""
+    data = blob.read_bytes()
+    blob.write_bytes(data[:200])
+    yield
+    blob.write_bytes(data)
 
 
 def _is_cut(proxy: CuttingProxy, at: int, after: bool, work: Any) -> bool:
