@@ -26,6 +26,8 @@ NO_TIMES, _EVER = ((1 << 63) - 1, -(1 << 63)), (-(1 << 63), (1 << 63) - 1)
 """The least and the greatest time (us) of no row, and of rows of which that is not known."""
 StateLeaves = dict[str, dict[str, list[tuple[int, str]]]]
 """By state and lake, the (seq, hash) of leaves of the tree over its events."""
+_RECORDED = frozenset({"ids", "states"})
+"""What tells places of what lakelog itself recorded of rows, which is in each copy of the lake."""
 _BEGUN, _SWEPT = "begun", "swept"
 """How far an erasure is. Something of it may be in every file of the lake until it is swept; then
 only in what `leftovers` names."""
@@ -65,13 +67,26 @@ class Erasure:
         """The bytes of its document."""
         return document.encode(asdict(self))
 
+    @property
+    def copies(self) -> list[JsonObject]:
+        """The places outside the lake to which rows had gone."""
+        return [place for place in self.outside if _RECORDED.isdisjoint(place)]
+
+    @property
+    def records(self) -> list[JsonObject]:
+        """The places of what lakelog itself recorded of the rows."""
+        return [place for place in self.outside if not _RECORDED.isdisjoint(place)]
+
     def without_places(self) -> Erasure:
-        """The same one for another copy of the lake, where rows went to other places."""
-        return replace(self, leftovers=[], outside=[])
+        """The same one for another copy of the lake, where rows went to other places; what was
+        recorded of them is there, too."""
+        return replace(self, leftovers=[], outside=self.records)
 
     def with_places_of(self, local: Erasure) -> Erasure:
         """The same one, with the places that are known of this copy of the lake."""
-        return replace(self, leftovers=local.leftovers, outside=local.outside)
+        names = {(place["place"], place["name"]) for place in local.outside}
+        news = (p for p in self.records if (p["place"], p["name"]) not in names)
+        return replace(self, leftovers=local.leftovers, outside=[*local.outside, *news])
 
     @staticmethod
     def check_reason(why: str, subjects: Iterable[str]) -> None:

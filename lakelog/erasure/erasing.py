@@ -149,7 +149,7 @@ class ErasureRun:
             erasure = replace(
                 erasure,
                 leftovers=remnants[number],
-                outside=erasure.outside or outside.places(store, erasure.tags),
+                outside=outside.places_of(store, erasure, erasure.tags),
             )
             if store.attachment is not None:
                 erasure.save(store.paths)
@@ -273,14 +273,7 @@ class ErasureRun:
                 erasure.fingerprint(*place) not in before for place in share.places(row_kind)
             )
         tags = chosen_rows.tags_with(store, share)
-        # As it was when the rows were last there: later looks no longer find who has them.
-        outside_places = erasure.outside or outside.places(store, tags)
-        names = {place["name"] for place in outside_places}
-        outside_places += [
-            place
-            for place in self._recorded(selector, share, own_events)
-            if place["name"] not in names
-        ]
+        places = outside.places_of(store, erasure, tags)
         self._erasures[number] = replace(
             erasure,
             phase="rewritten",
@@ -289,7 +282,7 @@ class ErasureRun:
             segments=erasure.segments + len(share.rows),
             branches=chosen_rows.branches_with(store, share) | erasure.branches,
             tags=tags | erasure.tags,
-            outside=outside_places,
+            outside=recorded.union(places, self._recorded(selector, share, own_events)),
         )
         self._erasures[number].save(store.paths, self._rows[number])
 

@@ -75,6 +75,12 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
     return destinations
 
 
+def places_of(store: Store, erasure: Erasure, tags: dict[str, int]) -> list[JsonObject]:
+    """Return the places of an erasure, of which `tags` have rows. Its copies are those from when
+    the rows were last there: later looks no longer find who has them."""
+    return erasure.outside if erasure.copies else [*places(store, tags), *erasure.records]
+
+
 def _training_set(store: Store, tag: str) -> str:
     """The directory into which the export of a tag was written first."""
     with contextlib.suppress(ValueError, KeyError, TypeError):

@@ -148,6 +148,20 @@ def places(
     ]
 
 
+def union(before: list[JsonObject], news: list[JsonObject]) -> list[JsonObject]:
+    """Return places that an erasure had before, and those of now: one for each type
+    of own events, and for each model."""
+    by_name = {(place["place"], place["name"]): place for place in before}
+    for place in news:
+        name, place_before = place["name"], by_name.get((place["place"], place["name"]), place)
+        if place["place"] == FINDING:
+            place = _finding(name, sorted({*place_before["ids"], *place["ids"]}))
+        else:
+            place = place | {"states": sorted({*place_before["states"], *place["states"]})}
+        by_name[place["place"], name] = place
+    return list(by_name.values())
+
+
 def _finding(type_: str, ids: list[str]) -> JsonObject:
     names = ", ".join(map(sql.literal, ids))
     all_of_them = f"type = {sql.literal(type_)} AND {_IS_OWN}"
@@ -185,5 +199,4 @@ def confirmed(store: Store, connect: Connect, erasures: list[Erasure]) -> list[E
 
 def _waiting(erasure: Erasure) -> list[JsonObject]:
     """What lakelog recorded of the rows of an erasure and may still be there."""
-    places = (place for place in erasure.outside if place["place"] in (FINDING, MODEL))
-    return [place for place in places if not place["done"]]
+    return [place for place in erasure.records if not place["done"]]

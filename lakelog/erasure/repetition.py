@@ -108,7 +108,8 @@ def _erase(
                     # run that was killed had yet to delete.
                     selector = Selector((), "false", max(record.time, record.arrived))
                 if selector is None:
-                    record = replace(record.swept(), outside=outside.places(store, {}))
+                    places = outside.places_of(store, record, {})
+                    record = replace(record.swept(), outside=places)
                     record.save(store.paths)
                     ended[record.key] = record
                 # What the first of two of a subject took is counted and named by it.

@@ -82,7 +82,8 @@ def confirm_here(store: Store, connect: Connect, settle: SettleAll) -> None:
     erasures = store.attachment.erasures
 
     def is_due(erasure: Erasure) -> bool:
-        return not any(_unclean(store, erasure))
+        # Of the copies that this directory made: what lakelog recorded all machines have.
+        return not _unclean(store, erasure, erasure.copies)
 
     if not (due := erasures.unconfirmed(is_due)):
         return
@@ -92,11 +93,11 @@ def confirm_here(store: Store, connect: Connect, settle: SettleAll) -> None:
     directory, confirmed_keys = _directory(store, connect), []
     for erasure in records.listing(store.paths):
         if erasure.key in due and not _leftovers(store, erasure, directory):
-            if not erasure.outside:
+            if not erasure.copies:
                 copies = (
                     key_erasure.copies(store)
                     if erasure.places
-                    else outside.places(store, erasure.tags)
+                    else outside.places_of(store, erasure, erasure.tags)
                 )
                 erasure = dataclasses.replace(erasure, outside=copies)
                 erasure.save(store.paths)
@@ -108,11 +109,9 @@ def confirm_here(store: Store, connect: Connect, settle: SettleAll) -> None:
         erasures.machines.confirm(confirmed_keys)
 
 
-def _unclean(store: Store, erasure: Erasure) -> Iterator[JsonObject]:
-    """The copies that this directory made and that are not known to be clean."""
-    for place in erasure.outside:
-        if not outside.is_clean(store, place, erasure):
-            yield place
+def _unclean(store: Store, erasure: Erasure, places: list[JsonObject]) -> list[JsonObject]:
+    """Return those of the places of an erasure that are not known to be clean."""
+    return [place for place in places if not outside.is_clean(store, place, erasure)]
 
 
 def _is_this(store: Store, machine: str) -> bool:
@@ -209,7 +208,8 @@ def _leftovers(store: Store, erasure: Erasure, directory: _Directory) -> list[Le
 def _status(
     store: Store, erasure: Erasure, directory: _Directory, machines: dict[str, Container[str]]
 ) -> ErasureStatus:
-    leftovers, copies = tuple(_leftovers(store, erasure, directory)), [*_unclean(store, erasure)]
+    leftovers = tuple(_leftovers(store, erasure, directory))
+    copies = _unclean(store, erasure, erasure.outside)
     has_named = bool(leftovers or copies)
     copies += [
         {"place": "machine", "name": name, "command": _EXCHANGE, "done": False}

@@ -290,6 +290,68 @@ def test_what_was_recorded_of_the_rows_is_named(tmp_path: Path) -> None:
         assert lake.sql(patterns).fetchall() == [("began <*> now",)]
 
 
+def test_what_was_recorded_is_named_in_a_clone_that_never_had_the_rows(tmp_path: Path) -> None:
+    """It came with the erasure; the clone is clean with what erased it, and not before."""
+    lake, far, clone = (tmp_path / name for name in ("lake", "far", "clone"))
+    append(lake, {"type": "A", "message": "told of nothing"})
+    run(lake, "remote", "add", "far", str(far))
+    run(lake, "push", "far")
+    run(lake, "clone", str(far), str(clone))
+    append(lake, {"type": "A", "subject": ADA, "message": "told zanzibar"}, note("n1"))
+    with lakelog.open(lake) as opened:
+        opened.erase(subject=ADA, why="asked")
+    for _ in range(2):
+        run(lake, "push", "far")
+        run(clone, "pull")
+        with lakelog.open(clone) as opened:
+            (status,) = opened.erasures()
+            assert not status.is_done
+            assert [(c["place"], c["name"]) for c in status.copies] == [("finding", "NOTED")]
+    words = shlex.split(str(status.copies[0]["command"]))
+    run(lake, *words[1:], "--why", "asked", "--yes")
+    run(lake, "push", "far")
+    run(clone, "pull")
+    with lakelog.open(clone) as opened:
+        assert [status.is_done for status in opened.erasures()] == [True, True]
+        assert places_with(clone, ["zanzibar"]) == []
+
+
+def test_what_a_clone_recorded_itself_is_named_with_what_came(tmp_path: Path) -> None:
+    """The command of a type erases both."""
+    lake, far, clone = (tmp_path / name for name in ("lake", "far", "clone"))
+    append(lake, {"type": "A", "subject": ADA, "message": "told zanzibar"})
+    run(lake, "remote", "add", "far", str(far))
+    run(lake, "push", "far")
+    run(lake, "clone", str(far), str(clone))
+    append(lake, note("n1"))
+    with lakelog.open(clone) as opened:
+        opened.branch("side")
+    append(clone, note("n2"), branch="side")
+    with lakelog.open(lake) as opened:
+        opened.erase(subject=ADA, why="asked")
+    run(lake, "push", "far")
+    run(clone, "pull")
+    with lakelog.open(clone) as opened:
+        (status,) = opened.erasures()
+        assert [(c["name"], c["ids"]) for c in status.copies] == [("NOTED", ["n1", "n2"])]
+    run(clone, *shlex.split(str(status.copies[0]["command"]))[1:], "--why", "asked", "--yes")
+    with lakelog.open(clone) as opened:
+        places = [copy["place"] for status in opened.erasures() for copy in status.copies]
+        assert (places, places_with(clone, ["zanzibar"])) == (["remote"], [])
+
+
+def append(lake: Path, *events: dict[str, Any], branch: str = "main") -> None:
+    """Append events to a branch, and seal them."""
+    with lakelog.open(lake, branch=branch, settings={"seal": "never"}) as opened:
+        opened.append(list(events))
+        opened.settle()
+
+
+def note(id: str) -> dict[str, Any]:
+    """An event that lakelog recorded, with a word of ADA's."""
+    return {"type": "NOTED", "source": "lakelog", "id": id, "message": "a word: zanzibar"}
+
+
 def test_the_command_for_what_was_recorded_with_any_id(tmp_path: Path) -> None:
     """Its id may have what SQL and a shell take for something else."""
     note = {"type": "NOTED", "source": "lakelog", "id": "it's $HOME"}
