@@ -90,6 +90,24 @@ def test_an_erased_subject_is_gone_from_the_bucket_and_from_every_machine(
         assert machines[name].verify().intact
 
 
+def test_what_was_recorded_is_named_on_every_machine(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """Until it is erased on one of them. It keeps no machine from saying that it let go of rows."""
+    filled(machines, "a", "b")
+    put(machines["a"], 20, subject="told")
+    machines["a"].append({"type": "NOTED", "source": "lakelog", "id": "n1", "message": ADA})
+    machines["a"].exchange()
+    machines["a"].erase(subject=ADA, why="asked")
+    assert [copy["place"] for copy in ended(machines, "b", "a").copies] == ["finding"]
+    assert [copy["place"] for copy in machines["a"].erasures()[0].copies] == ["finding"]
+    machines["b"].erase(where="id = 'n1'", why="asked")
+    ended(machines, "a", "b")
+    for name in "ab":
+        assert [status.is_done for status in machines[name].erasures()] == [True, True]
+    assert places_with(tmp_path, [ADA]) == []
+
+
 def test_who_comes_later_has_nothing_and_waits_for_nobody(
     machines: SharedMachines, tmp_path: Path
 ) -> None:
