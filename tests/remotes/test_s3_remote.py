@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import signal
@@ -22,8 +23,9 @@ from lakelog.remotes.fetches import clone
 from lakelog.remotes.remote import put, read
 from lakelog.runtime.lazy import Lazy
 from tests.support.cli import run
+from tests.support.cutting_proxy import proxied
 from tests.support.lakes import opened
-from tests.support.remote_suite import RemoteSuite, add, cloned, push, rows
+from tests.support.remote_suite import RemoteSuite, add, checked, cloned, push, rows
 from tests.support.requirements import need_module
 from tests.support.volume_suite import RemoteVolumeSuite
 
@@ -484,6 +486,36 @@ def test_a_prune_that_was_killed_goes_on_from_its_directory(rewound: str, home: 
         with pytest.raises(TransferRefused, match="cleared away: run it again"):
             _prune(clone)
     _prune(clone)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("part", range(6))
+def test_a_prune_that_is_cut_at_a_request_deletes_nothing_that_is_needed(
+    rewound: str, home: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """And the next one of its directory goes on. The parts together cut one at every request,
+    before and after it has taken effect."""
+    _prune(rewound)
+    with proxied(endpoint.removeprefix("http://")) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{proxy.address}")
+        for at in itertools.count(1 + part // 2, 3):
+            add(rewound, f"step{at}")
+            push(rewound)
+            with opened(rewound) as lake:
+                lake.rollback("first")
+            push(rewound, force=True)
+            proxy.cut(at, after=part % 2 == 0)
+            # Where only the last answers are lost, all that was to be deleted is.
+            with contextlib.suppress(Unreachable):
+                _prune(rewound)
+            is_cut = proxy.lost > 0
+            proxy.pass_all()
+            assert not checked(rewound, read_data=True).faults
+            _prune(rewound)
+            assert _prune(rewound).objects == 0
+            assert rows(cloned(_url(rewound), home / f"clone{at}")) == rows(rewound)
+            if not is_cut:
+                break
 
 
 def test_a_prune_that_stood_still_deletes_nothing_more(
