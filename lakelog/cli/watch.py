@@ -212,6 +212,10 @@ def follow(app: App, roots: list[str], plan: WatchPlan) -> None:
                     collect.run(
                         watcher, stop, interval=plan.interval, poll=plan.poll, say=tell, renew=True
                     )
+                # Once means all of it; else the next watcher continues where this one stopped.
+                is_whole = plan.once and not stop.is_set()
+                _close(backups, feeder, math.inf if is_whole else CLOSE_SECONDS)
+                watcher.save_totals()  # with what Redis has by now
         except collect.RestartRequested as rest:
             # What comes now, comes later: the mask survives the exec, and with it what is pending.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -221,19 +225,25 @@ def follow(app: App, roots: list[str], plan: WatchPlan) -> None:
             if not stop.is_set():
                 _restart_process(rest.memory, backups)
         finally:
-            # Once means all of it; else the next watcher continues where this one stopped.
             # RestartRequested leaves by exec, which never comes back here.
-            _close(backups, feeder, math.inf if plan.once and not stop.is_set() else CLOSE_SECONDS)
+            _close(backups, feeder)
             for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
-        totals = watcher.totals
-        message = f"{many(totals.events, 'new event')} from {many(totals.files, 'file')};"
-        message += f" {totals.quarantined:,} quarantined"
-        message += f"; {arrival(totals.arrivals)}" if totals.arrivals else ""
-        app.say(f"{message}; {backups.summary()}" if backups else message)
-        # A file that went unread is a loss; one that cannot be read can still be mended.
-        exits.exit_if(plan.once and totals.lost_files, exits.WRONG)
-        exits.exit_if(plan.once and watcher.has_unreadable, exits.FAILED)
+        _sum_up(app, plan, watcher, backups)
+
+
+def _sum_up(
+    app: App, plan: WatchPlan, watcher: collect.Watcher, backups: BackupScheduler | None
+) -> None:
+    """Say what was stored, and exit otherwise than with 0 where something was not."""
+    totals = watcher.totals
+    message = f"{many(totals.events, 'new event')} from {many(totals.files, 'file')};"
+    message += f" {totals.quarantined:,} quarantined"
+    message += f"; {arrival(totals.arrivals)}" if totals.arrivals else ""
+    app.say(f"{message}; {backups.summary()}" if backups else message)
+    # A file that went unread is a loss; one that cannot be read can still be mended.
+    exits.exit_if(plan.once and totals.lost_files, exits.WRONG)
+    exits.exit_if(plan.once and watcher.has_unreadable, exits.FAILED)
 
 
 def follow_journal(app: App, *, every: float | None) -> None:

@@ -156,9 +156,10 @@ class Reporter:
         # The status file is written when something happened, else seldom: an idle watcher leaves
         # the disk alone.
         if new or listing.faults or abs(totals.last_round - self._written) > _STATUS_EVERY:
-            self._write()
+            self.save()
 
-    def _write(self) -> None:
+    def save(self) -> None:
+        """Write the totals to a file for others."""
         with contextlib.suppress(OSError):
             write(status_path(self._lake), self.totals)
             self._written = self.totals.last_round

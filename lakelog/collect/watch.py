@@ -206,6 +206,10 @@ class Watcher:
             followed = FollowedFile.take_over(values)
             self._known[followed.file.identity] = followed
 
+    def save_totals(self) -> None:
+        """Write the totals to a file for others, as `round` does."""
+        self._reporter.save()
+
     def close(self) -> None:
         """Close the files."""
         self._turns.close()

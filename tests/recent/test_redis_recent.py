@@ -622,14 +622,19 @@ def test_status_and_command_line(home: Path, config: RedisConfig) -> None:
     lake, secret = home / "lake", f"redis://:{PASSWORD}@127.0.0.1:{config.port}/0"
     run(lake, "watch", str(home / "logs"), "--once", "--redis-url", config.address)
     status = json.loads(run(lake, "watch", "--status", "--json").stdout)["redis"]
-    assert status["address"] == config.address
+    assert (status["address"], status["entries_behind"]) == (config.address, 0)
+    assert status["entries_written"] > 0  # after the last round of the files, and told all the same
+    (home / "logs" / "b.log").write_text("2026-01-03T00:00:00Z INFO three\n")
+    away = f"redis://127.0.0.1:{free_port()}/0"
+    run(lake, "watch", str(home / "logs" / "b.log"), "--once", "--redis-url", away)
+    assert "does not answer" in run(lake, "watch", "--status").stdout
     words = ("recent", "--redis-url", config.address, "--json")
     found = json.loads(run(lake, *words, "--level", "error").stdout)
     assert [(each["source"], each["content"]) for each in found] == [("a.log", "one")]
     assert run(lake, *words, "--match", "none").stdout.strip() == "[]"
     again = run(lake, "recent", "--rebuild", "--redis-url", config.address)
     assert "entries written" in again.stderr
-    assert json.loads(run(lake, *words).stdout)[0]["content"] == "two"
+    assert json.loads(run(lake, *words).stdout)[0]["content"] == "three"
     unit = run(lake, "watch", str(home), "--print-unit", "--redis-url", secret).stdout
     assert config.address in unit
     assert PASSWORD not in unit
