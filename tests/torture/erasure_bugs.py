@@ -283,8 +283,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "copies of rows that were gone not named",
         f"{ERASURE}.erasing:ErasureRun.run",
-        " or outside.places(store, erasure.tags)",
-        "",
+        "outside.places_of(store, erasure, erasure.tags)",
+        "erasure.outside",
     ),
     (
         "a synced table keeps them",
