@@ -173,8 +173,8 @@ def _finding(type_: str, ids: list[str]) -> JsonObject:
 
 
 def confirmed(store: Store, connect: Connect, erasures: list[Erasure]) -> list[Erasure]:
-    """Return erasures, with a note, which is saved, on what lakelog recorded and is in no state any
-    more."""
+    """Return erasures, with a note on what lakelog recorded and is in no state now. It is not
+    saved: a later pull may bring what is looked for."""
     if not any(map(_waiting, erasures)):
         return erasures
     history = rewriting.history_of(store)
@@ -189,14 +189,11 @@ def confirmed(store: Store, connect: Connect, erasures: list[Erasure]) -> list[E
     confirmed_erasures = []
     for erasure in erasures:
         clean = [place for place in _waiting(erasure) if is_clean(place)]
-        if clean:
-            places = [p | {"done": True} if p in clean else p for p in erasure.outside]
-            erasure = replace(erasure, outside=places)
-            erasure.save(store.paths)
-        confirmed_erasures.append(erasure)
+        places = [p | {"done": True} if p in clean else p for p in erasure.outside]
+        confirmed_erasures.append(replace(erasure, outside=places))
     return confirmed_erasures
 
 
 def _waiting(erasure: Erasure) -> list[JsonObject]:
-    """What lakelog recorded of the rows of an erasure and may still be there."""
+    """What lakelog recorded of the rows of an erasure, and nobody said is clean."""
     return [place for place in erasure.records if not place["done"]]

@@ -340,6 +340,30 @@ def test_what_a_clone_recorded_itself_is_named_with_what_came(tmp_path: Path) ->
         assert (places, places_with(clone, ["zanzibar"])) == (["remote"], [])
 
 
+def test_what_was_recorded_and_comes_with_a_later_pull_is_named(tmp_path: Path) -> None:
+    """A look before it came says that nothing is left, and not for ever."""
+    lake, far, clone = (tmp_path / name for name in ("lake", "far", "clone"))
+    append(lake, {"type": "A", "message": "told of nothing"})
+    run(lake, "remote", "add", "far", str(far))
+    run(lake, "push", "far")
+    run(lake, "clone", str(far), str(clone))
+    append(lake, {"type": "A", "subject": ADA, "message": "told zanzibar"})
+    with lakelog.open(lake) as opened:
+        opened.branch("side")
+    append(lake, note("n1"), branch="side")
+    with lakelog.open(lake) as opened:
+        opened.erase(subject=ADA, why="asked")
+    run(lake, "push", "far")
+    run(clone, "pull")
+    with lakelog.open(clone) as opened:
+        assert [status.is_done for status in opened.erasures()] == [True]
+    run(lake, "--branch", "side", "push", "far")
+    run(clone, "pull", "--fetch")
+    with lakelog.open(clone) as opened:
+        (status,) = opened.erasures()
+        assert [(c["name"], c["ids"]) for c in status.copies] == [("NOTED", ["n1"])]
+
+
 def append(lake: Path, *events: dict[str, Any], branch: str = "main") -> None:
     """Append events to a branch, and seal them."""
     with lakelog.open(lake, branch=branch, settings={"seal": "never"}) as opened:
