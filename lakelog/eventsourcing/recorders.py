@@ -47,6 +47,7 @@ class LakeRecorder(persistence.Recorder):
         self._streams = NumberedStreams(
             lambda events, expect: store.append(events, expect=expect).versions,
             store.sql,
+            lambda subject: store.stream(subject, limit=0).version,
             lambda: store.store.refs.head(store.branch_name),
             store.store.refs,
         )

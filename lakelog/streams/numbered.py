@@ -47,16 +47,18 @@ class NumberedStreams:
         self,
         append: AppendExpected,
         ask: Callable[[str, list[object]], Relation],
+        version: Callable[[str], int],
         head: Callable[[], Head],
         refs: Refs,
     ) -> None:
-        """`head` returns that of the branch, which `refs` have."""
-        self._append, self._ask, self._head_now, self._refs = append, ask, head, refs
+        """`version` returns that of a stream, and `head` that of the branch, which `refs` have."""
+        self._append, self._ask, self._version = append, ask, version
+        self._head_now, self._refs = head, refs
         self._heads: dict[str, StreamHead] = {}
         self._head: Head | None = None
 
     def append(
-        self, events_after: Callable[[int], list[JsonObject]], counter: str, steady: str | None
+        self, events_after: Callable[[int], list[JsonObject]], counter: str, steady: str
     ) -> str | None:
         """Append what `events_after` makes of the last number of the stream `counter`, all or
         nothing; return the stream of a number that may not come now, None if all is stored. Each
@@ -76,7 +78,7 @@ class NumberedStreams:
             refused: str | None = None
             for event in events:
                 subject, number = event["subject"], event["data"]["number"]
-                is_next = steady is not None and subject.startswith(steady)
+                is_next = subject.startswith(steady)
                 if not ends[subject].may_precede(number, is_next=is_next):
                     refused = subject
                 ends[subject] = ends[subject]._replace(number=number)
@@ -106,7 +108,8 @@ class NumberedStreams:
             " WHERE subject = ? AND origin = ? ORDER BY position DESC LIMIT 1"
         )
         rows = self._ask(query, [subject, StreamSubject(subject).origin]).fetchall()
-        self._heads[subject] = StreamHead(*rows[0]) if rows else StreamHead()
+        # Without a row its events may have been removed by retention.
+        self._heads[subject] = StreamHead(*(rows[0] if rows else [self._version(subject)]))
         return self._heads[subject]
 
     def _guess(self, subject: str) -> StreamHead:
