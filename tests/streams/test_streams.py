@@ -16,7 +16,7 @@ import pytest
 import lakelog
 from lakelog.appends import stream_marks
 from lakelog.disk import disk
-from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
+from lakelog.errors import Damaged, InvalidEvent, LakelogError, WrongVersion
 from lakelog.folds import Fold
 from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, pull
@@ -406,6 +406,23 @@ def test_lost_versions_are_not_given_again(tmp_path: Path, damage: str) -> None:
             assert [(e["version"], e["type"]) for e in lake.stream("x")] == [(2, "B"), (3, "C")]
             lake.settle()
         assert lake.verify().problems == ()
+
+
+@pytest.mark.damaged
+def test_a_gap_is_an_error_until_what_follows_it_is_published(tmp_path: Path) -> None:
+    """Where the WAL of one writer is gone, what another one wrote behind it is not read as whole.
+    Once that is sealed, the gap is for good, and the stream is what is left."""
+    with opened(str(tmp_path / "lake")) as lake:
+        with lakelog.open(lake.path) as first_writer:
+            first_writer.append(event(), expect={"x": 0})
+            [wal] = (tmp_path / "lake/wal/main").iterdir()
+            lake.append([event(type="B"), event(type="C")], expect={"x": 1})
+        wal.unlink()
+        with pytest.raises(Damaged, match="the stream 'x' are missing"):
+            lake.stream("x")
+        assert lake.stream("x", after=1).version == 3
+        lake.settle()
+        assert [(e["version"], e["type"]) for e in lake.stream("x")] == [(2, "B"), (3, "C")]
 
 
 def test_streams_on_the_command_line(tmp_path: Path) -> None:
