@@ -9,6 +9,8 @@ An erasure knows its subject by a salted digest alone, so that nobody reads in i
 from __future__ import annotations
 
 import base64
+import itertools
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 
@@ -28,6 +30,8 @@ StateLeaves = dict[str, dict[str, list[tuple[int, str]]]]
 """By state and lake, the (seq, hash) of leaves of the tree over its events."""
 _RECORDED = frozenset({"ids", "states"})
 """What tells places of what lakelog itself recorded of rows, which is in each copy of the lake."""
+_WORD = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]+")
+_HIDDEN = "(it names the subject)"
 _BEGUN, _SWEPT = "begun", "swept"
 """How far an erasure is. Something of it may be in every file of the lake until it is swept; then
 only in what `leftovers` names."""
@@ -167,6 +171,13 @@ class Erasure:
         value, digest = (subject, self.subject) if subject else (predicate, self.condition)
         own_digest = salted(self.salt, value)
         return own_digest == digest or (bool(subject) and own_digest in self.subjects)
+
+    def public(self, content: str) -> str:
+        """A name as it is, unless it names the subject, as that of a tag or a copy may."""
+        bounds = sorted({b for match in _WORD.finditer(content) for b in match.span()})
+        # A subject may be any stretch of words, with what stands between them.
+        spans = itertools.combinations(bounds, 2)
+        return _HIDDEN if any(self.is_of(content[a:b]) for a, b in spans) else content
 
     def fingerprint(self, *values: object) -> bytes:
         """Return the fingerprint of some values of a row, 16 bytes."""

@@ -280,11 +280,20 @@ class ErasureRun:
             events=erasure.events + counted["events"],
             lines=erasure.lines + counted["quarantine"],
             segments=erasure.segments + len(share.rows),
-            branches=chosen_rows.branches_with(store, share) | erasure.branches,
-            tags=tags | erasure.tags,
+            branches=self._public(chosen_rows.branches_with(store, share)) | erasure.branches,
+            tags=self._public(tags) | erasure.tags,
             outside=recorded.union(places, self._recorded(selector, share, own_events)),
         )
         self._erasures[number].save(store.paths, self._rows[number])
+
+    def _public(self, counts: dict[str, int]) -> dict[str, int]:
+        """Counts by names, of which none is kept that names a subject."""
+        public_counts = Counter[str]()
+        for name, count in counts.items():
+            for erasure in self._erasures:
+                name = erasure.public(name)
+            public_counts[name] += count
+        return dict(public_counts)
 
     def _recorded(
         self, selector: Selector, share: ChosenRows, own_events: list[OwnEvent]

@@ -53,6 +53,8 @@ _ADVICE = {
     "cut": "delete the file: it is the end of an append that was never acknowledged",
     "spill": "a query runs, or one was killed: if none does, delete the folder",
     "damaged": "delete the file if you need nothing of it",
+    "copies": "delete the file once the copy is gone whose name it has; then run the erasure again",
+    "erasures": "keep it: say `--cleaned` of the copy that it names; then run the erasure again",
     "states": "delete the saved directory that has it: `lakelog state clean`, then `lakelog gc`",
 }
 

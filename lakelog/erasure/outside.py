@@ -141,7 +141,7 @@ def _set_may_have(store: Store, erasure: Erasure, manifest: JsonObject) -> bool:
     with contextlib.suppress(LakelogError, KeyError):
         start = to_micros(parse_time(str(manifest["created"])))
         return (
-            _TRAIN + str(manifest["id"]) in erasure.tags
+            erasure.public(_TRAIN + str(manifest["id"])) in erasure.tags
             or erasure.time >= start
             or store.erased.holds(str(manifest["snapshot"]))
         )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-
 from lakelog import proofs
 from lakelog.disk import disk
 from lakelog.erasure.status import ErasureStatus
@@ -12,27 +9,17 @@ from lakelog.render import micros
 from lakelog.store import Store
 from lakelog.values import JsonObject
 
-_WORD = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]+")
-_HIDDEN = "(it names the subject)"
-
 
 def receipt(store: Store, status: ErasureStatus, key: proofs.PrivateKey | None) -> bytes:
     """Return the receipt of an erasure as it is now, signed if there is a key."""
     erasure = status.erasure
-
-    def public(text: object) -> str:
-        """A text as it is, unless it names the subject, as the path of a copy may."""
-        content = f"{text}"
-        bounds = sorted({b for match in _WORD.finditer(content) for b in match.span()})
-        # A subject may be any stretch of words, with what stands between them.
-        spans = itertools.combinations(bounds, 2)
-        return _HIDDEN if any(erasure.is_of(content[a:b]) for a, b in spans) else content
+    public = erasure.public
 
     def counts(by_name: dict[str, int]) -> JsonObject:
         return {public(name): count for name, count in by_name.items()}
 
     copies = [
-        {name: public(place[name]) for name in ("place", "name", "command")}
+        {name: public(str(place[name])) for name in ("place", "name", "command")}
         | {"clean": place not in status.copies}
         | ({"gone": True} if place in status.absent else {})
         for place in erasure.outside

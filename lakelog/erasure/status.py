@@ -155,7 +155,12 @@ def confirm(store: Store, key: str, name: str, advice: str = "") -> Erasure:
     if all(place["name"] != name for place in erasure.outside):
         names = ", ".join(str(place["name"]) for place in erasure.outside) or "none"
         raise UnknownRef(f"erasure {erasure.key} knows no place {name!r}: it has {names}")
-    news = {"command": advice.format(name=shlex.quote(name))} if advice else {"done": True}
+    news: JsonObject = {"command": advice.format(name=shlex.quote(name))}
+    if not advice:
+        news = {"done": True}
+        if (public_name := erasure.public(name)) != name:
+            # Nobody has to find it any more.
+            news |= {"name": public_name, "command": public_name, "path_bytes": ""}
     places = [p | news if p["name"] == name else p for p in erasure.outside]
     confirmed = dataclasses.replace(erasure, outside=places)
     confirmed.save(store.paths)

@@ -29,8 +29,8 @@ from lakelog.subscriptions import registry
 from lakelog.subscriptions.commit import CommitRequest, commit
 from lakelog.subscriptions.delivery import Handled
 from lakelog.views import LakeViews, builds, catalog, params
+from tests.support import encrypted, protected, seam
 from tests.support import erasure_histories as histories
-from tests.support import protected, seam
 from tests.support.cli import run
 from tests.support.requirements import need_module
 
@@ -253,6 +253,47 @@ def test_what_people_wrote_is_named(tmp_path: Path) -> None:
         status = lake.erase(subject=name, why="asked")
         places = sorted(left.place.split("/")[0].split(" ")[0] for left in status.leftovers)
         assert places == ["definition:", "move", "states"]
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_a_file_that_names_a_subject_is_named_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_encrypted: bool
+) -> None:
+    """By its folder where its own name is the subject, in an encrypted lake, too."""
+    if is_encrypted:
+        need_module("cryptography")
+        encrypted.create(tmp_path / "lake", monkeypatch)
+    with opened(tmp_path) as lake:
+        lake.append([{"type": "A", "subject": ADA}, {"type": "A", "subject": "bob"}])
+        lake.settle()
+        lake.tag(ADA)
+        lake.tag("v1", message=f"before {ADA} left")
+        lake.branch(f"of-{ADA}").close()
+        aside = tmp_path / "lake/cache/damaged" / ADA
+        aside.parent.mkdir()
+        aside.write_text("x")
+        status = lake.erase(subject=ADA, why="asked")
+        places = {left.place for left in status.leftovers}
+        names = {"a name in cache/", "a name in refs/", "the name of a branch"}
+        assert places == names | {"refs/tags/v1.json"}
+        assert ADA not in repr(lake.erasures())
+
+
+def test_an_erasure_ends_whose_copy_had_the_name_of_the_subject(tmp_path: Path) -> None:
+    """Its own document names the copy until somebody says that it is clean."""
+    copy = tmp_path / f"{ADA}.csv"
+    with opened(tmp_path) as lake:
+        lake.append([{"type": "A", "subject": ADA}, {"type": "A", "subject": "bob"}])
+        lake.export("events", copy)
+        status = lake.erase(subject=ADA, why="asked")
+        assert [place["name"] for place in status.copies] == [str(copy)]
+        copy.unlink()
+        lakelog.erasure.confirm(lake.store, status.erasure.key, str(copy))
+        for note in (tmp_path / "lake/copies").iterdir():
+            note.unlink()
+        lake.erase(subject=ADA, why="asked again")
+        assert all(status.is_done for status in lake.erasures())
+        assert found(tmp_path) == []
 
 
 def test_an_earlier_erasure_ends_with_the_same_one_again(tmp_path: Path) -> None:

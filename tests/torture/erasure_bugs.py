@@ -160,8 +160,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "a receipt that names the subject",
         f"{ERASURE}.receipts:receipt",
-        "erasure.is_of(content[a:b])",
-        "False",
+        "public = erasure.public",
+        "public = str",
     ),
     (
         "an edited receipt believed",
