@@ -282,6 +282,19 @@ def test_a_clock_that_was_ahead_hides_nothing(
     assert histories.places_with(tmp_path / "lake", [WORD]) == []
 
 
+def test_what_somebody_still_writes_stays(tmp_path: Path) -> None:
+    """An unfinished file is deleted once nobody can be at work on it; until then it is named."""
+    young, old = (tmp_path / f"lake/wal/main/{disk.TEMPORARY}{n}" for n in range(2))
+    with filled(tmp_path) as lake:
+        for path in (young, old):
+            path.write_bytes(ADA.encode())
+        os.utime(old, (0, 0))
+        status = lake.erase(subject=ADA, why="asked")
+        assert young.exists()
+        assert not old.exists()
+        assert {left.place for left in status.leftovers} == {f"wal/main/{young.name}"}
+
+
 def test_a_preview_counts_all_subjects(tmp_path: Path) -> None:
     with filled(tmp_path) as lake:
         single = lake.preview_erasure(subject=ADA)
