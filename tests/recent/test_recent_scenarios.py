@@ -22,7 +22,7 @@ from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.errors import LakelogError, NothingToUndo, Unreachable
 from lakelog.lake import Lake
-from tests.support.recent_feed import add, check, feeding, plain
+from tests.support.recent_feed import add, check, entries, feeding, plain
 from tests.support.redis_server import RedisServer, running
 from tests.support.requirements import need_module
 from tests.support.sync_places import Proxy, forked, kill
@@ -225,3 +225,31 @@ def test_server_that_loses_writes_in_the_middle_of_a_rebuild(home: Path) -> None
         feeder.feed()
         assert writes > 3
         check(lake, RedisConfig(port=server.port), keep=3_000)
+
+
+def test_an_advance_that_was_cut_goes_on_behind_what_it_wrote(home: Path) -> None:
+    """The watermark names the whole state from its first range on, and how far its entries go."""
+    writes = 0
+    with (
+        running(RedisServer(home / "redis")) as server,
+        contextlib.closing(Proxy(server.port)) as proxy,
+        lakelog.open(str(home / "lake"), settings={"seal": "never"}) as lake,
+        feeding(lake, RedisConfig(port=proxy.port), keep=3_000) as feeder,
+    ):
+        config = RedisConfig(port=server.port)
+        add(lake, 9)
+        feeder.feed()
+        add(lake, 15_000)
+
+        def is_second(data: bytes) -> bool:
+            nonlocal writes
+            writes += b"EVAL" in data
+            return writes == 2
+
+        proxy.on_up = is_second
+        with pytest.raises(Unreachable):
+            feeder.feed()
+        assert entries(lake, config).status().entries_behind
+        feeder.feed()
+        assert feeder.figures["rebuilds"] == 1
+        check(lake, config, keep=3_000)

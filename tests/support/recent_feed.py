@@ -68,7 +68,7 @@ def check_lists(lake: lakelog.Lake, config: RedisConfig, keep: int = KEEP) -> in
         wanted = from_lake(lake, level=level, limit=10_000)
         sources = {each.source for each in wanted}
         assert level or set(found.sources()) == sources
-        assert found.latest(None, level, 10_000) == wanted[:keep]
+        assert found.latest(None, level and level.lower(), 10_000) == wanted[:keep]
         for source in sources:
             of_source = [each for each in wanted if each.source == source]
             assert found.latest(source, level, 10_000) == of_source[:keep]
