@@ -393,7 +393,9 @@ def _finish(
     directory, recipe, manifest = output.path, output.recipe, output.manifest
     measured = quality.measure(con, output)
     figures = {"lengths": quality.lengths(rows), **measured}
-    before = manifest["previous"]
+    if before := manifest["previous"]:
+        before = {**before, "quality": quality.comparable(before["quality"], figures)}
+    manifest["previous"] = before
     figures["drift"] = quality.drift(figures, before["quality"] if before else None)
     manifest["clean"], manifest["quality"] = certificate.clean, figures
     # The manifest lists every other file with its digest, so it is written after all of them.

@@ -244,6 +244,30 @@ def test_a_set_that_is_exported_again_in_its_place_is_clean(home: Path) -> None:
     assert places_with(home / "out", [WORD]) == []
 
 
+def test_a_set_has_no_values_of_the_set_before_that_are_erased(home: Path) -> None:
+    """Its drift is measured against them: neither one that never had the rows, which no erasure
+    names, nor one that is made again without them."""
+    query = "SELECT * FROM events WHERE type IN ('A', 'B')"
+    made_of = recipe("sequence", query, shape={"by": "subject", "token": "message"})
+    others = [e | {"message": e["type"]} for e in events(320) if e["subject"] != ADA]
+    with lake_of(home / "lake", others) as lake:
+        lake.tag("without")
+        lake.append([e for e in events(320) if e["subject"] == ADA] * 2)
+        for out, at in ((home / "1", "main"), (home / "2", "main"), (home / "3", "without")):
+            train.export(lake, {**made_of, "select": {"sql": query, "at": at}}, out)
+        assert WORD in (home / "2/manifest.json").read_text()
+        copies = lake.erase(subject=ADA, why="asked").copies
+        assert {c["name"] for c in copies} == {str(home / n) for n in "12"}
+        shutil.rmtree(home / "1")
+        train.rebuild(lake, str(home / "2"), erased=True)
+        assert lake.erasures()[0].is_done
+        assert places_with(home, [WORD]) == []
+        assert all(train.rebuild(lake, str(home / n)).same for n in "23")
+    drifted = json.loads((home / "3/manifest.json").read_text())["quality"]["drift"]
+    assert drifted["label"] > 0.2
+    assert all(train.check(str(home / n)).clean for n in "23")
+
+
 @pytest.mark.parametrize("stage", ["selecting", "deduplicating", "writing", "looking"])
 def test_a_set_from_which_is_erased_while_it_is_made(home: Path, stage: str) -> None:
     """It is named, can be made again without the rows, and until then it is said why it differs."""

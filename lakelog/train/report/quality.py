@@ -103,6 +103,18 @@ def _samples(con: duckdb.DuckDBPyConnection, folder: Dataset) -> list[str]:
     return [s if len(s) <= _SAMPLE_CHARS else s[:_SAMPLE_CHARS] + " ..." for (s,) in rows]
 
 
+def comparable(before: JsonMap, current: JsonMap) -> JsonMap:
+    """Return the figures of the last export without the values that this one lacks, which have
+    numbers instead: its rows may be erased, and then nobody looks for them in this one."""
+    old, new = before["balance"], current["balance"]
+    if not old:
+        return before
+    values = new["values"] if new else {}
+    counts = enumerate(old["values"].items())
+    named = {v if v in values else f"\0{place}": by_split for place, (v, by_split) in counts}
+    return {**before, "balance": {**old, "values": named}}
+
+
 def drift(current: JsonMap, before: JsonMap | None) -> dict[str, float]:
     """Population stability index against the last export: of lengths, and of the balanced column.
 
