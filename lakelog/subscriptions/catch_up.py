@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lakelog import arrays
 from lakelog.database import Connect
@@ -29,6 +29,11 @@ class PositionedTable:
 
     events: pa.Table
     position: Position
+
+    def behind(self, count: int) -> Position:
+        """Where it stands once so many of the events are handled."""
+        time, last_seq = _last(self.events.slice(0, count))
+        return replace(self.position, time=time, last_seq=last_seq)
 
 
 def read(

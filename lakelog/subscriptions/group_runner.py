@@ -122,12 +122,18 @@ class GroupRunner:
                 self._size,
             )
             for batch in batches:
+                before = self._delivery.handled.count
+                events = arrays.records(batch.events)
+                is_whole = not self._stop.is_set() and self._delivery.give(events)
                 # A batch that was handed out in part is committed as far as it was handled, event
                 # by event.
-                if self._stop.is_set() or not self._delivery.give(arrays.records(batch.events)):
+                count = self._delivery.handled.count - before
+                if is_whole or count:
+                    reached = batch.position if is_whole else batch.behind(count)
+                    self._reached.update(dict.fromkeys(numbers, reached))
+                if not is_whole:
                     self._commit()
                     return False
-                self._reached.update(dict.fromkeys(numbers, batch.position))
                 if self._is_due():
                     self._commit()
         return True
