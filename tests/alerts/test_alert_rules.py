@@ -84,7 +84,7 @@ def test_a_share_of_nothing_fires_and_stops_no_other_rule(alerts: AlertLake) -> 
 
 
 def test_it_fires_after_it_held_for_long_enough(alerts: AlertLake) -> None:
-    """A row that goes away before that tells nobody."""
+    """A row that goes away before that tells nobody; the time that it waited is none of firing."""
     alerts.add(wait=2 * MINUTE, window=MINUTE)
     alerts.errors(1)
     assert not alerts.round()
@@ -96,6 +96,8 @@ def test_it_fires_after_it_held_for_long_enough(alerts: AlertLake) -> None:
     alerts.errors(1, ago=-MINUTE + SECOND)
     assert len(alerts.round(MINUTE)) == 1
     assert alerts.changes()[2:] == [("web", "pending"), ("web", "firing")]
+    *_, fired = (entry for entry in history(alerts.lake) if entry["event"] == "change")
+    assert fired["since"] == fired["time"]
 
 
 def test_a_rule_that_is_replaced_counts_as_new(alerts: AlertLake) -> None:
@@ -200,6 +202,7 @@ def test_nobody_hears_of_a_silenced_alert_until_the_silence_ends(alerts: AlertLa
     alerts.errors(1, "database")
     (line,) = alerts.round()
     assert "source=database" in line
+    assert not alerts.round(MINUTE)
     book.end_silence(silence.id)
     (line,) = alerts.round(MINUTE)
     assert "firing" in line
