@@ -253,9 +253,11 @@ class LivePages:
                 return page
             if place.seq >= bound:
                 break
-        if position.beyond:
-            place, position = Position(position.beyond), replace(position, beyond=0)
-        return LivePage(self._none, replace(position, place=place))
+        if not position.beyond:
+            return LivePage(self._none, replace(position, place=place))
+        # What was published since the merge: what was given before it ends there.
+        behind = replace(position, place=Position(position.beyond), beyond=0)
+        return self._published(behind, state, limit)
 
     def _page_of(
         self, position: LivePosition, events: pa.Table, place: Position

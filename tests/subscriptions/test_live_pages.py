@@ -14,6 +14,9 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidSetting, QueryFailed
 from lakelog.lake import Lake
+from lakelog.remotes import known
+from lakelog.remotes.fetches import clone, pull
+from lakelog.remotes.pushes import push
 from lakelog.subscriptions import LivePages, live_pages
 from tests.conftest import MakeLake
 from tests.support.effort import share
@@ -304,3 +307,35 @@ def test_a_position_of_a_lake_that_was_restored_is_refused(
 def test_a_condition_that_is_none_is_refused(make_lake: MakeLake) -> None:
     with pytest.raises(QueryFailed):
         Reader(make_lake(), "nonsense = 1")
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_a_merge_gives_what_came_and_nothing_again(
+    make_lake: MakeLake, tmp_path: Path, size: int
+) -> None:
+    """Own events have other numbers behind those that came, and what follows the merge comes."""
+    lake = make_lake()
+    lake.append(events(0, 3))
+    lake.settle()
+    known.add(lake.store, "far", str(tmp_path / "far"))
+    push(lake, "far", branches=["main"])
+    clone(str(tmp_path / "far"), str(tmp_path / "other"))
+    with lakelog.open(tmp_path / "other") as other:
+        other.append(events(10, 3))
+        push(other, "origin", branches=["main"])
+    lake.append(events(3, 4))
+    lake.settle()
+    reader = Reader(lake)
+    given, _ = reader.read("beginning", 2)
+    assert [number for number, _ in given] == [0, 1, 2, 3, 4, 5, 6]
+    pull(lake, "far", merge=True)
+    lake.append(events(20, 2))
+    for is_sealed in (False, True):
+        if is_sealed:
+            lake.settle()
+        for number, position in given:
+            following, _ = Reader(lake).read(position, size)
+            numbers = [number for number, _ in following]
+            assert sorted(numbers) == [*range(number + 1, 7), 10, 11, 12, 20, 21]
+            for place, (_, after) in enumerate(following):
+                assert reader.numbers(after) == numbers[place + 1 :]
