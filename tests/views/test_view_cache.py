@@ -296,6 +296,16 @@ def test_new_rows_are_read_once_for_all_views_and_of_no_view_change_nothing(
     assert after[3]["events"].to_pylist() == [3]
 
 
+def test_a_view_that_is_first_read_after_another_has_the_newest_rows(make_lake: MakeLake) -> None:
+    """The rows that the other had were fewer, though as many are sealed."""
+    lake = make_lake()
+    lake.append(some(20, 0))
+    rows(lake, "status")
+    lake.append(some(20, 1))
+    with lakelog.open(lake.path) as other:
+        assert rows(lake, "rates") == rows(other, "rates")
+
+
 def test_totals_outlast_the_folding_of_a_layer(make_lake: MakeLake) -> None:
     """Where what lies over a base is made part of it, the totals of both are still there."""
     lake = make_lake()
