@@ -15,13 +15,14 @@ from lakelog.formats.format import EventMembers
 from lakelog.formats.line_starts import LEVEL_WORDS
 
 _KEYS = r"level|severity|lvl|loglevel|log_level|levelname|log\.level"
+# Blanks are so many at most: two runs of any length side by side would take their product of steps.
 _TIME = (
     r"[\[(]?(?:\d{4}[-/]\d\d[-/]\d\d[T ]|\d{6} +)?\d{1,2}:\d\d:\d\d[^ \])]*"
-    r"(?: [+-]\d{4})?[\])]?[ ,:|-]+"
-    r"(?:\[[^\]]{0,60}\] +|[\w.$-]+ - )?"
+    r"(?: [+-]\d{4})?[\])]?[ ,:|-]{1,16}"
+    r"(?:\[[^\]]{0,60}\] {1,16}|[\w.$-]+ - )?"
 )
-_BRACKETED = rf"[\[(<|]? *((?i:{LEVEL_WORDS}))(?: *[\])>|]:?|:)(?:[ \n]|$)"
-_CAPITALS = rf" *(?:[\w-]+\.)?({LEVEL_WORDS}):?(?:[ \n]|$)"
+_BRACKETED = rf"[\[(<|]? {{0,16}}((?i:{LEVEL_WORDS}))(?: {{0,16}}[\])>|]:?|:)(?:[ \n]|$)"
+_CAPITALS = rf" {{0,16}}(?:[\w-]+\.)?({LEVEL_WORDS}):?(?:[ \n]|$)"
 _FORMS = (
     rf'^\{{(?:.*?[,{{] ?)?"(?:{_KEYS})" ?: ?"([A-Za-z]{{3,13}})"',
     r'^\{(?:.*?[,{] ?)?"level" ?: ?([1-6]0)[,}]',

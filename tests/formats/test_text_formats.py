@@ -139,6 +139,23 @@ def test_no_line_takes_long(form: Any) -> None:
                 assert_linear(parse, seed[: len(seed) * part // 3], sign, end)
 
 
+@pytest.mark.parametrize(
+    ("form", "begin"),
+    [
+        (styles.SYSLOG, "Mar 12 10:00:01 web app[12]: [2024-03-12 10:00:00 +0000"),
+        (styles.APPLOG, "2022-12-29 11:39:26.009756|ERROR   |Quer"),
+    ],
+)
+def test_blanks_take_no_longer_than_other_text(form: Any, begin: str) -> None:
+    """Behind a time within a line, and where a name ends at a mark."""
+
+    def parse(line: str) -> None:
+        with contextlib.suppress(InvalidEvent):
+            form.parse(line.encode())
+
+    assert_linear(parse, begin, " ", "\0")
+
+
 # --- what lines mean ------------------------------------------------------------------------------
 
 
