@@ -48,7 +48,8 @@ class LogfmtLines(Format):
         line_text, data = pattern.decoded(line), dict[str, str]()
         if priority := re.match(_PRIORITY, line_text, re.ASCII):
             line_text, data["pri"] = line_text[priority.end() :], priority[1]
-        if not re.fullmatch(_LINE, line_text):
+        # most lines of text have no pair, which is sooner seen than matched
+        if "=" not in line_text or not re.fullmatch(_LINE, line_text):
             raise InvalidEvent("not a line of key=value pairs")
         for key, value in re.findall(_PAIR, line_text):
             # A doubled key has no place in an object, and none of the values may be lost.

@@ -60,7 +60,10 @@ class PatternFormat(Format):
         return sum(map(self._score, candidates)) / len(full) if candidates else 0.0
 
     def is_unlike(self, line: bytes) -> bool:
-        """Whether a line speaks for another format, though a pattern may fit it by chance."""
+        """Whether a line speaks for another format, though a pattern may fit it by chance, or does
+        not begin as those of this one do."""
+        if self.traits.head and not self._head.match(line):
+            return True
         return self.unlike is not None and self.unlike.match(line.lstrip()) is not None
 
     def parse(self, line: bytes) -> EventMembers:
