@@ -1,4 +1,5 @@
-"""In which order a file has day, month and year: what most of its dates allow."""
+"""In which order a file has day, month and year: what most of its dates allow, and of years of two
+digits what makes its dates lie in the fewest years, then in the latest one that has begun."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from calendar import monthrange
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import date
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 
 AHEAD, TOKENS = 60, 6
 """Characters, and words, that may stand before a time."""
@@ -57,6 +59,25 @@ _ORDERS = {
 the first that is possible is taken where the file settles nothing."""
 
 
+@dataclass
+class _OrderFit:
+    """What the dates of a file are in one order: how many are days, and of which years."""
+
+    count: int = 0
+    years: set[int] = field(default_factory=set)
+
+    def add(self, day: tuple[int | None, int, int] | None) -> None:
+        if day is not None:
+            self.count += 1
+            self.years |= {day[0]} if day[0] is not None else set()
+
+    def rank(self) -> tuple[int, int, bool, int]:
+        """The higher, the likelier: a log has days of few years, and of none that is to come."""
+        year, this_year = max(self.years, default=0), datetime.now(UTC).year
+        has_begun = year <= this_year
+        return (self.count, -len(self.years), has_begun, year if has_begun else -year)
+
+
 class DateOrders:
     """The orders of day, month and year in a file, of each way to write them: those that most of
     its dates allow."""
@@ -67,28 +88,38 @@ class DateOrders:
 
     def __init__(self, reach: int = HEAD) -> None:
         self._reach = reach
-        self._counts: dict[tuple[str, int], dict[str, int]] = {}
+        self._fits: dict[tuple[str, int], dict[str, _OrderFit]] = {}
+        self._likely: dict[tuple[str, int], tuple[str, ...]] = {}
         self._pending: Iterable[bytes] = ()
 
     def add(self, lines: Iterable[bytes]) -> None:
         """Learn from more lines of the file."""
+        self._likely.clear()
         heads = "\n".join(line[: self._reach].decode("utf-8", "ignore") for line in lines)
         for match in _TRIPLES.finditer(heads):
             key = match["s"], len(match["c"])
-            count = self._counts.setdefault(key, dict.fromkeys(_ORDERS[key], 0))
-            for order in _ORDERS[key]:
-                count[order] += _date(order, match["a"], match["b"], match["c"]) is not None
+            fits = self._fits.setdefault(key, {o: _OrderFit() for o in _ORDERS[key]})
+            for order, fit in fits.items():
+                fit.add(_date(order, match["a"], match["b"], match["c"]))
 
-    def of(self, key: tuple[str, int]) -> tuple[str, ...]:
+    def of(self, key: tuple[str, int], *numbers: str) -> tuple[str, ...]:
         """Return the orders in which to try the numbers of a date, by what stands between them and
-        the digits of the year."""
+        the digits of the year; where no date of the file is known the numbers are all there is."""
         if self._pending:
             pending, self._pending = self._pending, ()
             self.add(pending)
-        count = self._counts.get(key)
-        orders = _ORDERS[key]
-        # of equal counts the first, which is the order that is taken anyway
-        return (max(count, key=count.__getitem__), *orders) if count else orders
+        if key in self._likely:
+            return self._likely[key]
+        orders, fits = _ORDERS[key], self._fits.get(key)
+        if fits is None:
+            fits = {order: _OrderFit() for order in orders}
+            for order, fit in fits.items():
+                fit.add(_date(order, *numbers))
+        # of equal ones the first, which is the order that is taken anyway
+        likely = (max(orders, key=lambda order: fits[order].rank()), *orders)
+        if key in self._fits:
+            self._likely[key] = likely
+        return likely
 
     @contextmanager
     def settled(self, lines: Iterable[bytes] = ()) -> Iterator[None]:
@@ -113,10 +144,9 @@ def date_of(groups: Mapping[str, str | None]) -> tuple[int | None, int, int] | N
         year_digits = groups.get("c") or ""
         # The order that most dates of the file allow comes first, the next ones are for a date that
         # has no such day in it.
-        for order in _settled.get().of((groups["s"] or "", len(year_digits))):
-            if (date := _date(order, leading_number, groups["b"] or "", year_digits)) is not None:
-                return date
-        return None
+        numbers = leading_number, groups["b"] or "", year_digits
+        orders = _settled.get().of((groups["s"] or "", len(year_digits)), *numbers)
+        return next(filter(None, (_date(order, *numbers) for order in orders)), None)
     year = groups.get("year") or groups.get("last")
     month = groups.get("month")
     if year is not None and (day_of_year := groups.get("yday")):

@@ -10,8 +10,9 @@ program, a process, brackets. Read are
 
 each with fractions of a second, an offset, or the word or the city of a zone behind it. Where the
 order of day and month is open, a value above 12 in the same file settles it, for all lines that are
-read together; else the day comes first before dots and dashes, the month before slashes (of three
-pairs of digits with dashes, the year). Years of two digits are 1969 to 2068, as in POSIX; a missing
+read together; else the day comes first before dots and dashes, the month before slashes. Of three
+pairs of digits that is the year with which the dates of a file lie in the fewest years, then in the
+latest one that has begun. Years of two digits are 1969 to 2068, as in POSIX; a missing
 year is the last that lies at most a day ahead and has that day of the week, if one is said. What
 begins as a time and is none (`24:99:00`, a clock without a date) is `UNREAD`: it is stored under
 its arrival.

@@ -302,6 +302,33 @@ def test_what_cannot_be_read_is_arrival(
     assert [arrived for _, _, arrived in found].count(True) == 3
 
 
+@pytest.mark.parametrize("suffix", ["log", "csv"])
+@pytest.mark.parametrize(
+    ("dates", "first"),
+    [
+        # Spark's spelling: the last two digits would be a year that has not begun, or an older one
+        (["17/06/09"], "2017-06-09"),
+        (["17/06/02", "17/06/14", "17/06/26"], "2017-06-02"),
+        # one day of each year would be one of many years
+        (["09.06.17", "14.06.17", "26.06.17"], "2017-06-09"),
+        (["02/06/17", "14/06/17"], "2017-06-02"),
+        (["01-12-21", "02-12-21"], "2021-12-01"),
+        (["98/06/02"], "1998-06-02"),
+    ],
+)
+def test_years_of_two_digits_are_few_and_late(
+    lake: lakelog.Lake, tmp_path: Path, suffix: str, dates: list[str], first: str
+) -> None:
+    """A log is of few years, and of those that are possible of the latest one that has begun."""
+    path = tmp_path / f"x.{suffix}"
+    line = "{} 10:00:00 it ran" if suffix == "log" else "{},10:00:00,it ran"
+    header = "" if suffix == "log" else "Date,Time,what\n"
+    path.write_text(header + "".join(line.format(date) + "\n" for date in dates))
+    lake.ingest(str(path))
+    days = lake.sql("SELECT DISTINCT time::DATE::VARCHAR FROM events ORDER BY 1").fetchall()
+    assert (days[0][0], len(days)) == (first, len(dates))
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize("few", [0, 500])
 @pytest.mark.parametrize(
@@ -312,7 +339,8 @@ def test_what_cannot_be_read_is_arrival(
         (["03/04/2024", "05/04/2024"], ["2024-03-04", "2024-05-04"]),
         (["03.04.2024", "05.04.2024"], ["2024-04-03", "2024-04-05"]),
         (["03.04.2024", "04.25.2024"], ["2024-03-04", "2024-04-25"]),
-        (["03-04-24", "05-04-24"], ["2003-04-24", "2005-04-24"]),
+        (["03-04-24", "05-04-24"], ["2024-04-03", "2024-04-05"]),
+        (["03-04-24", "03-04-25"], ["2003-04-24", "2003-04-25"]),
         (["03-04-98", "05-04-98"], ["1998-04-03", "1998-04-05"]),
         (["01/02/68", "01/02/69"], ["2068-01-02", "1969-01-02"]),
     ],
