@@ -139,7 +139,7 @@ PAIRS: dict[str, tuple[bytes, bytes, int]] = {
     **{
         name: (
             lines(*seeds),
-            lines(seeds[0] | dict.fromkeys(("id", "eventID", "eventId"), "9")),
+            lines(seeds[0] | dict.fromkeys(("id", "eventID", "eventId", "uuid", "Id"), "9")),
             len(seeds) + 1,
         )
         for name in dialects.NAMED

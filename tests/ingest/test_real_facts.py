@@ -339,7 +339,7 @@ def columns(lake: lakelog.Lake, names: list[str]) -> list[str]:
         lake.sql("""SELECT list_distinct(flatten(list(json_keys(data)))),
       count(level), count(subject), count(time) FROM events""").fetchall()
     )
-    places = {"Level": level, "uid": subject, "ts": time}
+    places = {"Level": level, "uid": subject, "ts": time, "Date": time, "Time": time}
     return [name for name in names if name in keys or places.get(name)]
 
 

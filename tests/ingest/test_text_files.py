@@ -191,7 +191,7 @@ def test_pairs_of_real_programs(lake: lakelog.Lake) -> None:
         ("services/charon-ipsec-logs__charon-ipsec-logs.log", "syslog", (154, 0)),
         ("services/opnsense-gui-auth__opnsense-gui-auth.log", "syslog", (6, 0)),
         ("services/sabnzbd-logs__sabnzbd-logs.log", "applog", (5, 0)),
-        ("services/home-assistant__home-assistant-logs.log", "applog", (14, 0)),
+        ("services/home-assistant__home-assistant-logs.log", "home-assistant", (14, 0)),
         ("services/nginx_req_limit_exceeded__nginx_req_limit_exceeded.log", "applog", (9, 0)),
         ("services/modsecurity-logs__modsecurity-logs.log", "applog", (13, 0)),
         ("services/tcpudp-flood-traefik__tcpudp-flood-traefik.log", "logfmt", (1226, 0)),
