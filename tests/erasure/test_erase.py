@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog import proofs, ranks
+from lakelog import proofs, ranks, remotes
 from lakelog.disk import disk
 from lakelog.erased import Refusal
 from lakelog.errors import InvalidEvent, NotAllowed, QueryFailed, UnknownRef
@@ -355,6 +355,34 @@ def test_who_may_erase_and_why(tmp_path: Path) -> None:
         with pytest.raises(NotAllowed):
             lake.erase(subject=ADA, why="asked")
         assert lake.count() == 30
+
+
+def test_a_policy_refuses_erasures_of_others_and_of_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that a pull brings, of which nothing is done then, and where a key would go."""
+    need("cryptography")
+    policy = "[allow]\nerase = []\n"
+    with filled(tmp_path) as lake:
+        lake.settle()
+        remotes.add_tested(lake.store, "far", str(tmp_path / "far"))
+        remotes.push(lake, "far", branches=["main"])
+        remotes.clone(str(tmp_path / "far"), str(tmp_path / "clone"))
+        lake.erase(subject=ADA, why="asked")
+        remotes.push(lake, "far", branches=["main"])
+    (tmp_path / "clone/policy.toml").write_text(policy)
+    with lakelog.open(tmp_path / "clone") as clone:
+        with pytest.raises(NotAllowed):
+            remotes.pull(clone, "origin")
+        assert clone.count() == 30
+        monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(tmp_path / "subjects"))
+        (tmp_path / "clone/policy.toml").unlink()
+        clone.protect(["message"])
+        clone.append(event(0))
+        (tmp_path / "clone/policy.toml").write_text(policy)
+        with pytest.raises(NotAllowed):
+            clone.erase(subject=ADA, why="asked")
+        assert clone.erasures() == []
 
 
 def test_what_was_derived_is_deleted(tmp_path: Path) -> None:
