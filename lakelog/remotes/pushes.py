@@ -272,8 +272,12 @@ class _Push(Exchange):
         """Hold off gc there while a ref is made, once all that it names is there. Raises
         TransferRefused where something was erased there meanwhile."""
         far, carried = self._site.remote, self._result.carried
-        stored_as = self._store.manifests.stored_as(snapshot)
-        needed = objects_of(self._store, stored_as) if far.lists_objects else objects
+        needed, stored_as = objects, self._store.manifests.stored_as(snapshot)
+        if far.lists_objects:
+            if stored_as != snapshot:
+                # There another one may be read than here: whoever erased first said which.
+                stored_as = self._erasures.stored_as([snapshot])[snapshot]
+            needed = carry.objects_there(self._store, far, stored_as, b"")
         keys = {key_of(name): size for name, size in needed.items()}
         with carry.gc_held_off(
             lambda: far.publishing(keys),

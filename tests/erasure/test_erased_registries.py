@@ -158,3 +158,28 @@ def test_a_registry_that_deletes_nothing_is_named(tmp_path: Path) -> None:
     erasure.confirm(lake.store, key, "hub")
     assert lake.erasures()[0].is_done
     lake.close()
+
+
+def test_a_state_that_clones_erased_from_in_another_order_is_named(
+    tmp_path: Path, host: str
+) -> None:
+    """What is read there in the place of a state is what the one said who erased first: a tag of
+    another clone lists that, and not what this clone has in its place."""
+    url = f"oci://{host}/orders"
+    lake = pushed(tmp_path / "lake", url)
+    remotes.clone(url, str(tmp_path / "clone"))
+    for name in (ADA, "u1"):
+        lake.erase(subject=name, why="asked")
+        remotes.push(lake, "hub", branches=["main"])
+    with lakelog.open(tmp_path / "clone") as clone:
+        clone.tag("v2", "v1")
+        assert remotes.pull(clone, "origin").erased
+        assert remotes.push(clone, "origin", branches=["main"], tags=["v2"]).refs["v2"] == "new"
+        assert clone.verify().intact
+    registry_server.collect_garbage(host)
+    assert found(registry_server.folder(host)) == []
+    assert remotes.check(lake, "hub", read_data=True).faults == []
+    remotes.clone(url, str(tmp_path / "again"))
+    with lakelog.open(tmp_path / "again") as clone:
+        assert clone.at("v2").count() == clone.count() == lake.count()
+    lake.close()
